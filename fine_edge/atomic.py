@@ -1,0 +1,84 @@
+"""Files written whole or not at all.
+
+Everything is written under a hidden partial name in the same folder and renamed
+when complete, so a reader, a full disk or a kill never meets half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from fine_edge.errors import OutputError
+
+_PARTIAL = re.compile(r"^\..+\.partial-(\d+)$")
+
+
+def _mend(error: OSError) -> str:
+    if error.errno in (28, 122, 27):  # ENOSPC, EDQUOT, EFBIG
+        return "free some space or choose another folder with --out"
+    return "choose a folder you can write to with --out"
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` met while writing below ``path`` into an :class:`OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror or error})", where=path, mend=_mend(error)) from error
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove partial folders whose writer was killed."""
+    for entry in folder.iterdir():
+        match = _PARTIAL.match(entry.name)
+        if match and not _is_alive(int(match.group(1))):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Path]:
+    """Give a hidden folder to write into; on success move its files to ``folder``.
+
+    ``last`` names the file that vouches for the others (a contract) and is therefore moved after them.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        partial = folder / f".{name}.partial-{os.getpid()}"
+        partial.mkdir()
+    try:
+        with output_errors(folder):
+            yield partial
+            for file in sorted(partial.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+                file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` whole or not at all."""
+    with written_together(path.parent, path.name) as partial, output_errors(path):
+        (partial / path.name).write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` whole or not at all."""
+    write_bytes(path, text.encode())

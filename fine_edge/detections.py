@@ -1,0 +1,126 @@
+"""Detections of one image, decoded from a network's outputs, and how two sets of them are matched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """N detections: ``labels`` (N,) class indices, ``boxes_xyxy_px`` (N, 4), ``scores`` (N,), best first."""
+
+    labels: NDArray[np.int64]
+    boxes_xyxy_px: Floats
+    scores: Floats
+
+    def __len__(self) -> int:
+        """How many detections there are."""
+        return len(self.scores)
+
+    def above(self, threshold: float) -> Detections:
+        """Those with a score of at least ``threshold``."""
+        keep = self.scores >= threshold
+        return Detections(self.labels[keep], self.boxes_xyxy_px[keep], self.scores[keep])
+
+
+def from_outputs(outputs: dict[str, NDArray[np.generic]], image: int = 0) -> Detections:
+    """Detections of one image of a batch from ``labels`` (B, N), ``boxes_xyxy`` (B, N, 4) and ``scores`` (B, N)."""
+    scores = outputs["scores"][image].astype(np.float32)
+    order = np.argsort(-scores, kind="stable")
+    return Detections(
+        outputs["labels"][image].astype(np.int64)[order],
+        outputs["boxes_xyxy"][image].astype(np.float32)[order],
+        scores[order],
+    )
+
+
+def from_raw(outputs: dict[str, NDArray[np.generic]], height: int, width: int, image: int = 0) -> Detections:
+    """Decode ``logits`` (B, Q, K) and normalised ``boxes`` (B, Q, 4) cx, cy, w, h as RT-DETR's postprocessor does.
+
+    The Q best (query, class) pairs by sigmoid score; boxes in pixels of the height x width input.
+    """
+    logits = outputs["logits"][image].astype(np.float32)  # (Q, K)
+    queries, classes = logits.shape
+    flat = logits.reshape(-1)
+    best = np.argsort(-flat, kind="stable")[:queries]
+    cx, cy, w, h = outputs["boxes"][image].astype(np.float32)[best // classes].T
+    corners = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1)
+    boxes = corners * np.array([width, height, width, height], dtype=np.float32)
+    with np.errstate(over="ignore"):  # exp of a very negative logit overflows to inf, and 1 / inf is the right 0
+        scores = 1 / (1 + np.exp(-flat[best]))
+    return Detections((best % classes).astype(np.int64), boxes.astype(np.float32), scores.astype(np.float32))
+
+
+def iou(a: Floats, b: Floats) -> Floats:
+    """Intersection over union of boxes (N, 4) and (M, 4) in x0, y0, x1, y1: (N, M)."""
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
+    area_a, area_b = (np.prod(np.clip(x[:, 2:] - x[:, :2], 0, None), axis=1) for x in (a, b))
+    union = area_a[:, None] + area_b[None, :] - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well two sets of detections of one image agree.
+
+    Attributes:
+        matched: pairs of the same class that overlap and score alike.
+        flipped: detections of either side without a partner although they score clearly above the
+            other side's cut-off. Those near the cut-off are ties: which of them makes the top 300 is chance.
+        ties: unpaired detections near the cut-off.
+        max_score_drift: largest difference of scores over the pairs.
+        max_box_drift_px: largest difference of a box coordinate over the pairs, pixels.
+    """
+
+    matched: int
+    flipped: int
+    ties: int
+    max_score_drift: float
+    max_box_drift_px: float
+
+
+def agree(
+    reference: Detections, candidate: Detections, *, score_tolerance: float, min_iou: float = 0.5
+) -> Agreement:
+    """Pair detections of the same class one to one, by overlap and score, and measure what differs.
+
+    Pairs need an IoU of at least ``min_iou`` or, for boxes too small for IoU to mean anything, corners
+    within half a pixel. The assignment minimises the total difference, so swapped ties and duplicates do not count.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if not len(reference) or not len(candidate):
+        alone = reference if len(reference) else candidate
+        return Agreement(0, len(alone), 0, 0.0, 0.0)
+    distance = np.abs(reference.boxes_xyxy_px[:, None] - candidate.boxes_xyxy_px[None]).max(axis=2)  # (N, M) px
+    overlap = iou(reference.boxes_xyxy_px, candidate.boxes_xyxy_px)
+    score_gap = np.abs(reference.scores[:, None] - candidate.scores[None])
+    same_class = reference.labels[:, None] == candidate.labels[None]
+    allowed = same_class & ((overlap >= min_iou) | (distance <= 0.5))
+    # Prefer near boxes and near scores; a pair that is not allowed costs more than any that is.
+    cost = np.where(allowed, np.minimum(distance, 1e4) / 1e4 + score_gap, 1e3)
+    rows, cols = linear_sum_assignment(cost)
+    paired = allowed[rows, cols]
+    rows, cols = rows[paired], cols[paired]
+
+    flipped = ties = 0
+    for mine, partners, other in ((reference, rows, candidate), (candidate, cols, reference)):
+        alone_scores = np.delete(mine.scores, partners)
+        # The other side's cut-off: a score at or below it may have fallen off its end.
+        cutoff = other.scores.min() + score_tolerance if len(other) >= len(mine) else score_tolerance
+        flipped += int((alone_scores > cutoff).sum())
+        ties += int((alone_scores <= cutoff).sum())
+    return Agreement(
+        len(rows),
+        flipped,
+        ties,
+        float(score_gap[rows, cols].max(initial=0.0)),
+        float(distance[rows, cols].max(initial=0.0)),
+    )

@@ -1,0 +1,72 @@
+"""Errors that are the user's to mend, each one line: what, where, mend.
+
+    FineEdgeError              exit code 2
+    ├── ConfigError            a configuration that cannot exist (also a ValueError)
+    ├── UnknownModelError      a name that is not in the zoo
+    ├── WeightsError           a checkpoint that does not fit, or cannot be read safely
+    ├── ArtifactError          an ONNX file, contract or golden file that is missing, broken or foreign
+    ├── ImageError             an image that cannot be read
+    ├── OutputError            a folder or file that cannot be written
+    ├── RecordError            a benchmark record that cannot be read or compared
+    ├── BackendError           a backend that refuses the model or is not on this machine
+    └── MissingExtraError      an optional dependency that is not installed
+
+Anything else that escapes is a bug of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class FineEdgeError(Exception):
+    """Base of all errors with a mend. ``str()`` gives the one line that a command prints."""
+
+    def __init__(self, what: str, *, where: object = None, mend: str = "") -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.mend = mend
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        mend = f" -> {self.mend}" if self.mend else ""
+        # One line whatever a library put into its own message.
+        return " ".join(f"{place}{self.what}{mend}".split())
+
+
+class ConfigError(FineEdgeError, ValueError):
+    """A configuration that cannot exist, with the reason."""
+
+
+class UnknownModelError(FineEdgeError):
+    """A name that is not in the zoo."""
+
+
+class WeightsError(FineEdgeError):
+    """A checkpoint that does not fit the model, or cannot be read safely."""
+
+
+class ArtifactError(FineEdgeError):
+    """An ONNX file, contract or golden file that is missing, broken or foreign."""
+
+
+class ImageError(FineEdgeError):
+    """An image that cannot be read."""
+
+
+class OutputError(FineEdgeError):
+    """A folder or file that cannot be written."""
+
+
+class RecordError(FineEdgeError):
+    """A benchmark record that cannot be read or compared."""
+
+
+class BackendError(FineEdgeError):
+    """A backend that refuses the model or is not on this machine."""
+
+
+class MissingExtraError(FineEdgeError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs {package}", mend=f"pip install 'fine-edge[{extra}]'")

@@ -1,0 +1,135 @@
+"""The five cross-level attention strategies of Table 3.
+
+Each takes projected queries of the low-level tokens and keys and values of the
+high-level tokens as *maps* (B, H, W, C), so that the local strategies can cut them into
+regions, and returns (B, H_low, W_low, C). Dimension names: B batch, C channels, h heads,
+d = C / h, n and m the number of query and key tokens that see each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fine_edge.fusion.config import AttentionName, FineConfig
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, n, C) -> (B, h, n, d)."""
+    batch, count, channels = x.shape
+    return x.reshape(batch, count, heads, channels // heads).transpose(1, 2)
+
+
+def _merge_heads(x: Tensor) -> Tensor:
+    """Concat(.) of Eq. 7: (B, h, n, d) -> (B, n, C)."""
+    batch, heads, count, dim = x.shape
+    return x.transpose(1, 2).reshape(batch, count, heads * dim)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None = None) -> Tensor:
+    """Eq. 6 for all heads: (B, n, C), (B, m, C), (B, m, C) -> (B, n, C).
+
+    ``key_mask`` (B, m) is True at keys that exist; padding takes no attention.
+    """
+    q, k, v = _split_heads(q, heads), _split_heads(k, heads), _split_heads(v, heads)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, h, n, m)
+    if key_mask is not None:
+        scores = scores.masked_fill(~key_mask[:, None, None, :], torch.finfo(scores.dtype).min)
+    return _merge_heads(scores.softmax(dim=-1) @ v)
+
+
+def global_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Tensor:
+    """Every low-level token sees every high-level token: AATS on sampled maps, vanilla on full ones."""
+    out = attend(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), config.num_heads)
+    return out.reshape(q.shape)
+
+
+def _regions(x: Tensor, rows: int, cols: int) -> Tensor:
+    """Cut (B, H, W, C) into regions of rows x cols: (B * H/rows * W/cols, rows * cols, C)."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // rows, rows, width // cols, cols, channels)
+    return x.transpose(2, 3).reshape(-1, rows * cols, channels)
+
+
+def _unregions(x: Tensor, rows: int, cols: int, height: int, width: int) -> Tensor:
+    """Inverse of :func:`_regions`: back to (B, H, W, C)."""
+    channels = x.shape[-1]
+    x = x.reshape(-1, height // rows, width // cols, rows, cols, channels)
+    return x.transpose(2, 3).reshape(-1, height, width, channels)
+
+
+def _pad_map(x: Tensor, height: int, width: int) -> Tensor:
+    """Zero-pad (B, H, W, C) at the bottom and right to (B, height, width, C)."""
+    if x.shape[1:3] == (height, width):
+        return x
+    return F.pad(x, (0, 0, 0, width - x.shape[2], 0, height - x.shape[1]))
+
+
+def _regional(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, q_region: tuple[int, int], k_region: tuple[int, int]
+) -> Tensor:
+    """Attention inside corresponding regions of the two maps; both hold the same number of regions."""
+    rows, cols = q_region
+    height, width = q.shape[1:3]
+    padded = (height + -height % rows, width + -width % cols)
+    grid = (padded[0] // rows, padded[1] // cols)
+    k_padded = (grid[0] * k_region[0], grid[1] * k_region[1])
+    key_mask = None
+    if k.shape[1:3] != k_padded:
+        exists = torch.ones((*k.shape[:3], 1), dtype=torch.bool, device=k.device)
+        key_mask = _regions(_pad_map(exists, *k_padded), *k_region).squeeze(-1)
+    k, v = (_regions(_pad_map(x, *k_padded), *k_region) for x in (k, v))
+    out = attend(_regions(_pad_map(q, *padded), rows, cols), k, v, heads, key_mask)
+    return _unregions(out, rows, cols, *padded)[:, :height, :width]
+
+
+def window_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Tensor:
+    """M x M windows of both maps at low-level resolution (Table 3, "Window").
+
+    The caller brings the high-level map to the low-level size before the projections, which
+    is what the paper's +8.9 GFLOPs need; only the attention itself works on padded windows.
+    """
+    side = (config.window, config.window)
+    return _regional(q, k, v, config.num_heads, side, side)
+
+
+def area_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Tensor:
+    """A horizontal areas of each map attend to their counterpart (Table 3, "Area"; areas as in YOLOv12)."""
+    # No more areas than rows, or an area would hold no key at all.
+    areas = min(config.areas, k.shape[1], q.shape[1])
+    if -(-k.shape[1] // areas) * (areas - 1) >= k.shape[1]:
+        areas = -(-k.shape[1] // -(-k.shape[1] // areas))
+    q_region, k_region = ((-(-x.shape[1] // areas), x.shape[2]) for x in (q, k))
+    q_padded = _pad_map(q, q_region[0] * areas, q.shape[2])
+    return _regional(q_padded, k, v, config.num_heads, q_region, k_region)[:, : q.shape[1]]
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Tensor:
+    """SimA: l1-normalised queries and keys, no softmax, cost linear in the tokens (Table 3, "Linear").
+
+    SimA divides each channel by its l1 norm over the tokens. The query side divides by the
+    mean instead of the sum: the constant factor n belongs to W^O, and keeps FP16 away from
+    values of 1/n, which are subnormal at 6,400 tokens.
+    """
+    shape = q.shape
+    q, k, v = (x.flatten(1, 2) for x in (q, k, v))
+    eps = 1e-6
+    q = q / (q.abs().mean(dim=1, keepdim=True) + eps)  # (B, n, C)
+    k = k / (k.abs().mean(dim=1, keepdim=True) + eps) / k.shape[1]  # (B, m, C)
+    q, k, v = (_split_heads(x, config.num_heads) for x in (q, k, v))
+    context = k.transpose(-1, -2) @ v  # (B, h, d, d)
+    return _merge_heads(q @ context).reshape(shape)
+
+
+Strategy = Callable[[Tensor, Tensor, Tensor, FineConfig], Tensor]
+
+STRATEGIES: dict[AttentionName, Strategy] = {
+    "aats": global_attention,
+    "vanilla": global_attention,
+    "window": window_attention,
+    "area": area_attention,
+    "linear": linear_attention,
+}

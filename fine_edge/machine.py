@@ -1,0 +1,59 @@
+"""What machine a figure came from. Figures of unlike machines are never compared."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# Libraries whose version can move a latency.
+_LIBRARIES = ("fine-edge", "numpy", "onnx", "onnxruntime", "torch", "transformers", "tensorrt-rtx-cu12", "tensorrt")
+# What must be equal before two records are compared.
+IDENTITY = ("cpu", "cores", "arch", "os", "memory_gib", "gpu")
+
+
+def _cpu_name() -> str:
+    for line in _lines("/proc/cpuinfo"):
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model"):
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def version(package: str) -> str | None:
+    """Installed version of a package without importing it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def describe() -> dict[str, Any]:
+    """This machine: CPU, cores usable by this process, memory, operating system, libraries, Jetson model if it is one."""
+    import psutil
+
+    jetson = "".join(_lines("/proc/device-tree/model")).strip("\0 ") or None
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "arch": platform.machine(),
+        "os": platform.system(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "gpu": jetson,
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in _LIBRARIES if version(name)},
+    }
+
+
+def unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """The identifying fields in which two machines differ, as ``field: a / b``."""
+    return [f"{key}: {a.get(key)} / {b.get(key)}" for key in IDENTITY if a.get(key) != b.get(key)]

@@ -1,0 +1,95 @@
+"""From a picture to a network input and back, as a contract describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fine_edge.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures become inputs: RGB, resized to the input size, scaled, then (x - mean) / std per channel.
+
+    ``stretch`` resizes without keeping the aspect ratio, as RT-DETR is trained;
+    ``letterbox`` keeps it and pads at the right and bottom with ``pad_value``.
+    Interpolation is Pillow's antialiased bilinear filter, as in transformers' processor.
+    """
+
+    resize: Literal["stretch", "letterbox"] = "stretch"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    pad_value: int = 114
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a contract."""
+        return {
+            "color": "RGB",
+            "layout": "NCHW",
+            "resize": self.resize,
+            "interpolation": "bilinear",
+            "scale": self.scale,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "pad_value": self.pad_value,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Preprocessing:
+        """Read it back; raises :class:`ArtifactError` on a description this version does not know."""
+        try:
+            fixed = {"color": "RGB", "layout": "NCHW", "interpolation": "bilinear"}
+            for key, value in fixed.items():
+                if data[key] != value:
+                    raise ArtifactError(f"preprocessing {key} {data[key]!r} is unknown, known: {value}")
+            if data["resize"] not in ("stretch", "letterbox"):
+                raise ArtifactError(f"preprocessing resize {data['resize']!r} is unknown")
+            mean, std = ((float(r), float(g), float(b)) for r, g, b in (data["mean"], data["std"]))
+            return cls(data["resize"], float(data["scale"]), mean, std, int(data["pad_value"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"the contract's preprocessing is incomplete ({error!r})") from error
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a picture lies in the network input: input pixel = picture pixel * scale, per axis (x, y)."""
+
+    scale_x: float
+    scale_y: float
+    width: int
+    height: int
+
+    def to_picture(self, boxes_xyxy_px: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes (N, 4) in pixels of the input to pixels of the picture, clipped to it."""
+        scale = np.array([self.scale_x, self.scale_y] * 2, dtype=np.float32)
+        limit = np.array([self.width, self.height] * 2, dtype=np.float32)
+        return np.clip(boxes_xyxy_px / scale, 0, limit).astype(np.float32)
+
+
+def preprocess(
+    pixels: NDArray[np.uint8], height: int, width: int, how: Preprocessing
+) -> tuple[NDArray[np.float32], Placement]:
+    """One picture (H, W, 3) uint8 RGB to (1, 3, height, width) float32, and where it lies there."""
+    source_height, source_width = pixels.shape[:2]
+    if how.resize == "stretch":
+        new_height, new_width = height, width
+    else:
+        ratio = min(height / source_height, width / source_width)
+        new_height, new_width = max(1, round(source_height * ratio)), max(1, round(source_width * ratio))
+    resized = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BILINEAR)
+    canvas = np.asarray(resized, dtype=np.float32)
+    if canvas.shape[:2] != (height, width):
+        canvas = np.pad(
+            canvas, ((0, height - new_height), (0, width - new_width), (0, 0)), constant_values=float(how.pad_value)
+        )
+    scaled = canvas * np.float32(how.scale)
+    if how.mean != (0.0, 0.0, 0.0) or how.std != (1.0, 1.0, 1.0):
+        scaled = (scaled - np.float32(how.mean)) / np.float32(how.std)
+    tensor = np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], dtype=np.float32)
+    return tensor, Placement(new_width / source_width, new_height / source_height, source_width, source_height)

@@ -1,0 +1,1 @@
+"""Backends behind one contract: see :mod:`fine_edge.runners.base`."""

@@ -1,0 +1,77 @@
+"""One renderer of tables: terminal, Markdown, CSV and HTML show the same cells."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: header, and whether it belongs to the paper (shown apart, never mixed with measurements)."""
+
+    title: str
+    numeric: bool = True
+    paper: bool = False
+
+
+@dataclass
+class Table:
+    """A titled table of text cells with notes below it."""
+
+    title: str
+    columns: list[Column]
+    rows: list[list[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, *cells: object) -> None:
+        """Append a row; ``None`` becomes a dash."""
+        if len(cells) != len(self.columns):
+            raise ValueError(f"{len(cells)} cells for {len(self.columns)} columns")
+        self.rows.append(["-" if cell is None else str(cell) for cell in cells])
+
+    def print(self, console: Console) -> None:
+        """Aligned and coloured, every column in full even where the terminal is narrow."""
+        from rich.table import Table as RichTable
+
+        rich = RichTable(title=self.title, title_justify="left", title_style="bold", header_style="bold")
+        for column in self.columns:
+            rich.add_column(
+                column.title, justify="right" if column.numeric else "left", style="dim" if column.paper else "", no_wrap=True
+            )
+        for row in self.rows:
+            rich.add_row(*row)
+        width = console.measure(rich).maximum
+        console.print(rich, width=max(width, 20), soft_wrap=True)
+        for note in self.notes:
+            console.print(note, style="dim", highlight=False, soft_wrap=True)
+
+    def to_markdown(self) -> str:
+        """GitHub-flavoured Markdown."""
+        lines = [f"### {self.title}", ""]
+        lines.append("| " + " | ".join(column.title for column in self.columns) + " |")
+        lines.append("|" + "|".join("---:" if column.numeric else "---" for column in self.columns) + "|")
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows]
+        if self.notes:
+            lines += ["", *(f"- {note}" for note in self.notes)]
+        return "\n".join(lines) + "\n"
+
+    def to_csv(self) -> str:
+        """Comma-separated values with a header row, notes left out."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([column.title for column in self.columns])
+        writer.writerows(self.rows)
+        return out.getvalue()
+
+    def to_html(self) -> str:
+        """An HTML table element with a caption."""
+        head = "".join(f"<th>{html.escape(column.title)}</th>" for column in self.columns)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
+        return f"<table><caption>{html.escape(self.title)}</caption><tr>{head}</tr>{body}</table>"
