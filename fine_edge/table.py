@@ -47,8 +47,10 @@ class Table:
             )
         for row in self.rows:
             rich.add_row(*row)
-        width = console.measure(rich).maximum
-        console.print(rich, width=max(width, 20), soft_wrap=True)
+        needed = console.measure(rich, options=console.options.update(width=10_000)).maximum
+        # rich never prints wider than its console, and would cut columns off where the terminal is narrow.
+        wide = type(console)(file=console.file, width=needed, force_terminal=console.is_terminal)
+        wide.print(rich)
         for note in self.notes:
             console.print(note, style="dim", highlight=False, soft_wrap=True)
 

@@ -43,12 +43,12 @@ class Cost:
 
 def macs(model: nn.Module, *inputs: torch.Tensor) -> int:
     """Multiply-accumulates of ``model(*inputs)`` as fvcore counts them."""
-    from fvcore.nn import FlopCountAnalysis
-
-    # fvcore lists every elementwise operator it does not count, and traces with a deprecated call.
+    # fvcore lists every elementwise operator it does not count, and traces with deprecated calls.
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
+        from fvcore.nn import FlopCountAnalysis
+
         analysis = FlopCountAnalysis(model, inputs)
         return int(analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())
 

@@ -1,0 +1,84 @@
+"""Artifacts on disk: use what is there if it is exactly what was asked for, export it otherwise.
+
+Torch-free: torch is imported only when something must be exported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import fine_edge
+from fine_edge import console
+from fine_edge.contract import Contract, bound_contract, sha256_of
+from fine_edge.errors import ArtifactError, MissingExtraError
+from fine_edge.export.request import ExportRequest
+
+# Folders whose source decides what an exported graph looks like.
+_SOURCES = ("fusion", "zoo", "export", "graph")
+
+
+def source_sha256() -> str:
+    """Hash of the code that makes graphs, so that a changed lowering re-exports instead of reusing old files."""
+    root = Path(fine_edge.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(path for folder in _SOURCES for path in (root / folder).glob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def can_export() -> bool:
+    """Whether torch and transformers are installed."""
+    return all(importlib.util.find_spec(package) for package in ("torch", "transformers"))
+
+
+def weights_file(weights: Path) -> Path:
+    """The file that holds a checkpoint's tensors: itself, or the one inside a Hugging Face directory."""
+    if weights.is_dir():
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            if (weights / name).is_file():
+                return weights / name
+    return weights
+
+
+def _difference(contract: Contract, request: ExportRequest) -> str | None:
+    """Why existing files are not what the request asks for; ``None`` when they are."""
+    made_by = contract.made_by
+    if contract.model != request.model or made_by.get("options") != request.options():
+        return "other options"
+    weights = made_by["weights"]
+    if request.weights is None:
+        if weights["source"] != "random" or weights["seed"] != request.seed:
+            return "other weights"
+    elif weights["source"] == "random" or weights["sha256"] != sha256_of(weights_file(request.weights)):
+        return "other weights"
+    if can_export() and made_by.get("source_sha256") != source_sha256():
+        return "made by other code"
+    return None
+
+
+def existing(request: ExportRequest, folder: Path) -> Path | None:
+    """The artifact if it is there, whole, and what the request asks for."""
+    path = folder / request.onnx_name()
+    try:
+        contract, artifact = bound_contract(path)
+        golden = folder / contract.golden["file"]
+        if artifact.precision != request.precision or sha256_of(golden) != contract.golden["sha256"]:
+            return None
+        return None if _difference(contract, request) else path
+    except (ArtifactError, OSError, KeyError):
+        return None
+
+
+def ensure_exported(request: ExportRequest, folder: Path) -> Path:
+    """Path of the requested ONNX, exported now if it is missing, broken or not what was asked for."""
+    found = existing(request, folder)
+    if found:
+        return found
+    if not can_export():
+        raise MissingExtraError("torch and transformers to export the model (or an ONNX exported elsewhere)", "export")
+    from fine_edge.export.exporter import export
+
+    with console.status(f"exporting {request.model} {request.precision}"):
+        return export(request, folder)
