@@ -16,6 +16,9 @@ from pathlib import Path
 from fine_edge.errors import OutputError
 
 _PARTIAL = re.compile(r"^\..+\.partial-(\d+)$")
+# Partial folders this process writes to. Containers give the same few process ids again and again, so a folder
+# with our own id that is not here was left by a killed predecessor.
+_OPEN: set[Path] = set()
 
 
 def _mend(error: OSError) -> str:
@@ -47,7 +50,7 @@ def _sweep(folder: Path) -> None:
     """Remove partial folders whose writer was killed."""
     for entry in folder.iterdir():
         match = _PARTIAL.match(entry.name)
-        if match and not _is_alive(int(match.group(1))):
+        if match and entry not in _OPEN and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):
             shutil.rmtree(entry, ignore_errors=True)
 
 
@@ -62,6 +65,7 @@ def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Pat
         _sweep(folder)
         partial = folder / f".{name}.partial-{os.getpid()}"
         partial.mkdir()
+        _OPEN.add(partial)
     try:
         with output_errors(folder):
             yield partial
@@ -71,6 +75,7 @@ def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Pat
                 file.replace(folder / file.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        _OPEN.discard(partial)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -147,7 +147,9 @@ def read_contract(path: Path) -> Contract:
     try:
         data = json.loads(text)
         if data["format"] != FORMAT:
-            raise ArtifactError(f"contract format {data['format']}, this version reads {FORMAT}", where=path, mend=again)
+            raise ArtifactError(
+                f"contract format {data['format']}, this version reads {FORMAT}", where=path, mend=again
+            )
         contract = Contract(
             model=str(data["model"]),
             artifacts=tuple(
@@ -164,11 +166,16 @@ def read_contract(path: Path) -> Contract:
             golden=dict(data["golden"]),
             made_by=dict(data["made_by"]),
         )
-        _ = contract.input_hw, contract.random_weights, contract.artifacts[0]
+        _ = contract.random_weights, contract.artifacts[0]
+        shape = contract.inputs[0].shape
+        if len(shape) != 4 or shape[1] != 3 or min(shape) < 1:
+            raise ArtifactError(f"the contract's image input has shape {shape}, not (B, 3, H, W)", where=path)
     except ArtifactError as error:
         raise ArtifactError(error.what, where=path, mend=error.mend or again) from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ArtifactError(f"the contract is broken ({type(error).__name__}: {error})", where=path, mend=again) from error
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ArtifactError(
+            f"the contract is broken ({type(error).__name__}: {error})", where=path, mend=again
+        ) from error
     return contract
 
 

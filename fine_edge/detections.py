@@ -63,7 +63,8 @@ def iou(a: Floats, b: Floats) -> Floats:
     overlap = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
     area_a, area_b = (np.prod(np.clip(x[:, 2:] - x[:, :2], 0, None), axis=1) for x in (a, b))
     union = area_a[:, None] + area_b[None, :] - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0).astype(np.float32)
+    ratio: Floats = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0).astype(np.float32)
+    return ratio
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,7 @@ class Agreement:
     max_box_drift_px: float
 
 
-def agree(
-    reference: Detections, candidate: Detections, *, score_tolerance: float, min_iou: float = 0.5
-) -> Agreement:
+def agree(reference: Detections, candidate: Detections, *, score_tolerance: float, min_iou: float = 0.5) -> Agreement:
     """Pair detections of the same class one to one, by overlap and score, and measure what differs.
 
     Pairs need an IoU of at least ``min_iou`` or, for boxes too small for IoU to mean anything, corners
@@ -99,11 +98,12 @@ def agree(
     if not len(reference) or not len(candidate):
         alone = reference if len(reference) else candidate
         return Agreement(0, len(alone), 0, 0.0, 0.0)
-    distance = np.abs(reference.boxes_xyxy_px[:, None] - candidate.boxes_xyxy_px[None]).max(axis=2)  # (N, M) px
-    overlap = iou(reference.boxes_xyxy_px, candidate.boxes_xyxy_px)
-    score_gap = np.abs(reference.scores[:, None] - candidate.scores[None])
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities and NaN give NaN, which pairs with nothing
+        distance = np.abs(reference.boxes_xyxy_px[:, None] - candidate.boxes_xyxy_px[None]).max(axis=2)  # (N, M) px
+        overlap = iou(reference.boxes_xyxy_px, candidate.boxes_xyxy_px)
+        score_gap = np.abs(reference.scores[:, None] - candidate.scores[None])
     same_class = reference.labels[:, None] == candidate.labels[None]
-    allowed = same_class & ((overlap >= min_iou) | (distance <= 0.5))
+    allowed = same_class & ((overlap >= min_iou) | (distance <= 0.5)) & np.isfinite(distance) & np.isfinite(score_gap)
     # Prefer near boxes and near scores; a pair that is not allowed costs more than any that is.
     cost = np.where(allowed, np.minimum(distance, 1e4) / 1e4 + score_gap, 1e3)
     rows, cols = linear_sum_assignment(cost)
@@ -115,8 +115,9 @@ def agree(
         alone_scores = np.delete(mine.scores, partners)
         # The other side's cut-off: a score at or below it may have fallen off its end.
         cutoff = other.scores.min() + score_tolerance if len(other) >= len(mine) else score_tolerance
-        flipped += int((alone_scores > cutoff).sum())
-        ties += int((alone_scores <= cutoff).sum())
+        tied = alone_scores <= cutoff  # never true of NaN
+        flipped += int((~tied).sum())
+        ties += int(tied.sum())
     return Agreement(
         len(rows),
         flipped,

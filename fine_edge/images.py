@@ -25,22 +25,33 @@ class NamedImage:
     pixels: NDArray[np.uint8]
 
 
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB; alpha is dropped. Pillow's own conversion clips 16-bit grey values at 255, which turns them white."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ImageError("32-bit pixels have no agreed range", mend="convert the picture to 8 or 16 bits")
+    return image.convert("RGB")
+
+
 def read_image(path: Path) -> NamedImage:
     """Decode an image file, upright (EXIF orientation applied) and RGB.
 
     Raises:
         ImageError: when the file is missing, truncated, not an image or absurdly large.
     """
-    if not path.is_file():
-        raise ImageError("no such image" if not path.exists() else "not a file", where=path)
     try:
+        if not path.is_file():
+            raise ImageError("no such image" if not path.exists() else "not a file", where=path)
         # A decompression bomb is only a warning up to twice Pillow's limit; here it is an error.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
+                upright = _to_rgb(ImageOps.exif_transpose(image))
         return NamedImage(path.name, np.asarray(upright, dtype=np.uint8))
+    except ImageError as error:
+        raise ImageError(error.what, where=path, mend=error.mend) from error
     except MemoryError as error:
         raise ImageError("too large to decode", where=path) from error
     except Exception as error:  # Pillow's decoders raise whatever they meet: ValueError, SyntaxError, struct.error

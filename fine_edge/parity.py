@@ -151,7 +151,9 @@ def _same_shape(contract: Contract, reference: Outputs, candidate: Outputs, wher
         for name, outputs in (("reference", reference), ("artifact", candidate)):
             if spec.name not in outputs or outputs[spec.name].shape != spec.shape:
                 found = outputs[spec.name].shape if spec.name in outputs else "nothing"
-                raise ArtifactError(f"the {name} gives {found} for {spec.name}, the contract says {spec.shape}", where=where)
+                raise ArtifactError(
+                    f"the {name} gives {found} for {spec.name}, the contract says {spec.shape}", where=where
+                )
 
 
 def _detections(contract: Contract, outputs: Outputs, image: int) -> Detections:
@@ -270,7 +272,9 @@ def against_golden(onnx_path: Path, runner: Runner) -> ParityReport:
     path = onnx_path.with_name(contract.golden["file"])
     if not path.is_file() or sha256_of(path) != contract.golden["sha256"]:
         raise ArtifactError(
-            "the golden file is missing or not the one the contract names", where=path, mend="copy it with the ONNX file"
+            "the golden file is missing or not the one the contract names",
+            where=path,
+            mend="copy it with the ONNX file",
         )
     with np.load(path, allow_pickle=False) as golden:
         names = [key.removesuffix("/images") for key in golden.files if key.endswith("/images")]
@@ -325,7 +329,9 @@ def table(report: ParityReport) -> Table:
         ],
     )
     for t in report.tensors:
-        view.add(t.output, f"{t.max_abs:.3g}", f"{t.max_rel:.3g}", f"{t.tolerance:.3g}", t.where, "ok" if t.ok else "FAILS")
+        view.add(
+            t.output, f"{t.max_abs:.3g}", f"{t.max_rel:.3g}", f"{t.tolerance:.3g}", t.where, "ok" if t.ok else "FAILS"
+        )
     d = report.detections
     view.notes.append(
         f"Detections: {d.matched} matched, {d.flipped} flipped, {d.ties} ties at the cut-off; largest drift"
@@ -340,12 +346,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m fine_edge.parity",
         description="Compare an exported detector with its PyTorch model. Exit code 1 beyond tolerance.",
     )
-    parser.add_argument("target", metavar="MODEL|FILE.onnx", help="a model of the zoo (exported if needed) or an ONNX file")
+    parser.add_argument(
+        "target", metavar="MODEL|FILE.onnx", help="a model of the zoo (exported if needed) or an ONNX file"
+    )
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--golden", action="store_true", help="check against the stored outputs, without torch")
     parser.add_argument("--weights", type=Path, help="checkpoint the model was exported from (default: random weights)")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")
-    parser.add_argument("--images", type=Path, nargs="+", help="pictures or folders (default: scikit-image's photographs)")
+    parser.add_argument(
+        "--images", type=Path, nargs="+", help="pictures or folders (default: scikit-image's photographs)"
+    )
     parser.add_argument("--input-size", default="640", metavar="SIDE|HxW")
     parser.add_argument("--raw", action="store_true", help="compare logits and boxes instead of detections")
     parser.add_argument("--out", type=Path, default=Path("engines"), help="where artifacts are (default: engines)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import colorsys
+import itertools
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fine_edge import command, console
 from fine_edge.atomic import write_bytes
 from fine_edge.contract import Contract, bound_contract
 from fine_edge.detections import Detections, from_outputs, from_raw
+from fine_edge.errors import ArtifactError
 from fine_edge.images import NamedImage, find_images, read_image
 from fine_edge.preprocess import preprocess
 from fine_edge.runners.base import Runner
@@ -28,6 +30,9 @@ def detect(image: NamedImage, contract: Contract, runner: Runner) -> Detections:
     tensor, placement = preprocess(image.pixels, height, width, contract.preprocessing)
     feed = np.repeat(tensor, contract.batch, axis=0)  # a static batch is filled with the same picture
     outputs = runner.run({contract.inputs[0].name: feed})
+    needed = ("labels", "boxes_xyxy", "scores") if contract.postprocessed else ("logits", "boxes")
+    if missing := [name for name in needed if name not in outputs]:
+        raise ArtifactError(f"the model gives no {', '.join(missing)}: not a detector", where=contract.model)
     found = from_outputs(outputs) if contract.postprocessed else from_raw(outputs, height, width)
     return Detections(found.labels, placement.to_picture(found.boxes_xyxy_px), found.scores)
 
@@ -71,6 +76,17 @@ def _rows(name: str, found: Detections, labels: tuple[str, ...]) -> list[dict[st
         }
         for label, box, score in zip(found.labels, found.boxes_xyxy_px, found.scores, strict=True)
     ]
+
+
+def _target(folder: Path, picture: NamedImage, model: str, taken: set[Path]) -> Path:
+    """The file of a drawn picture; pictures of one name, from several folders, get a number."""
+    stem = Path(picture.name).stem
+    for number in itertools.count(1):
+        path = folder / f"{stem}{f'-{number}' if number > 1 else ''}.{model}.png"
+        if path not in taken:
+            break
+    taken.add(path)
+    return path
 
 
 def _save(image: Image.Image, path: Path) -> None:
@@ -120,10 +136,13 @@ def main(argv: list[str]) -> int:
     weights = ", random weights: the boxes mean nothing" if contract.random_weights else ""
     caption = f"{contract.model} {artifact.precision}, {runner.name}, sha256 {artifact.sha256[:12]}{weights}"
     rows: list[dict[str, Any]] = []
-    view = Table(caption, [Column("image", False), Column("label", False), Column("score"), Column("box x0 y0 x1 y1 (px)")])
+    taken: set[Path] = set()
+    view = Table(
+        caption, [Column("image", False), Column("label", False), Column("score"), Column("box x0 y0 x1 y1 (px)")]
+    )
     for picture in pictures:
         found = detect(picture, contract, runner).above(args.threshold)
-        target = args.out / f"{Path(picture.name).stem}.{contract.model}.png"
+        target = _target(args.out, picture, contract.model, taken)
         _save(draw(picture.pixels, found, contract.labels, caption), target)
         console.remark(f"{picture.name}: {len(found)} detections at {args.threshold:g} or more -> {target}")
         rows += _rows(picture.name, found, contract.labels)

@@ -52,7 +52,7 @@ class Preprocessing:
                 raise ArtifactError(f"preprocessing resize {data['resize']!r} is unknown")
             mean, std = ((float(r), float(g), float(b)) for r, g, b in (data["mean"], data["std"]))
             return cls(data["resize"], float(data["scale"]), mean, std, int(data["pad_value"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"the contract's preprocessing is incomplete ({error!r})") from error
 
 
@@ -69,7 +69,8 @@ class Placement:
         """Boxes (N, 4) in pixels of the input to pixels of the picture, clipped to it."""
         scale = np.array([self.scale_x, self.scale_y] * 2, dtype=np.float32)
         limit = np.array([self.width, self.height] * 2, dtype=np.float32)
-        return np.clip(boxes_xyxy_px / scale, 0, limit).astype(np.float32)
+        clipped: NDArray[np.float32] = np.clip(boxes_xyxy_px / scale, 0, limit).astype(np.float32)
+        return clipped
 
 
 def preprocess(
@@ -90,6 +91,6 @@ def preprocess(
         )
     scaled = canvas * np.float32(how.scale)
     if how.mean != (0.0, 0.0, 0.0) or how.std != (1.0, 1.0, 1.0):
-        scaled = (scaled - np.float32(how.mean)) / np.float32(how.std)
+        scaled = (scaled - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
     tensor = np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], dtype=np.float32)
     return tensor, Placement(new_width / source_width, new_height / source_height, source_width, source_height)

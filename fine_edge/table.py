@@ -21,6 +21,11 @@ class Column:
     paper: bool = False
 
 
+def _markdown_cell(text: str) -> str:
+    """A cell cannot hold a bar or a line break."""
+    return " ".join(text.splitlines()).replace("|", "\\|")
+
+
 @dataclass
 class Table:
     """A titled table of text cells with notes below it."""
@@ -39,27 +44,32 @@ class Table:
     def print(self, console: Console) -> None:
         """Aligned and coloured, every column in full even where the terminal is narrow."""
         from rich.table import Table as RichTable
+        from rich.text import Text
 
-        rich = RichTable(title=self.title, title_justify="left", title_style="bold", header_style="bold")
+        # Cells are Text: as plain strings, a "[name]" in them would be taken for a style.
+        rich = RichTable(title=Text(self.title), title_justify="left", title_style="bold", header_style="bold")
         for column in self.columns:
             rich.add_column(
-                column.title, justify="right" if column.numeric else "left", style="dim" if column.paper else "", no_wrap=True
+                Text(column.title),
+                justify="right" if column.numeric else "left",
+                style="dim" if column.paper else "",
+                no_wrap=True,
             )
         for row in self.rows:
-            rich.add_row(*row)
+            rich.add_row(*map(Text, row))
         needed = console.measure(rich, options=console.options.update(width=10_000)).maximum
         # rich never prints wider than its console, and would cut columns off where the terminal is narrow.
         wide = type(console)(file=console.file, width=needed, force_terminal=console.is_terminal)
         wide.print(rich)
         for note in self.notes:
-            console.print(note, style="dim", highlight=False, soft_wrap=True)
+            console.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def to_markdown(self) -> str:
         """GitHub-flavoured Markdown."""
         lines = [f"### {self.title}", ""]
-        lines.append("| " + " | ".join(column.title for column in self.columns) + " |")
+        lines.append("| " + " | ".join(_markdown_cell(column.title) for column in self.columns) + " |")
         lines.append("|" + "|".join("---:" if column.numeric else "---" for column in self.columns) + "|")
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows]
+        lines += ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in self.rows]
         if self.notes:
             lines += ["", *(f"- {note}" for note in self.notes)]
         return "\n".join(lines) + "\n"

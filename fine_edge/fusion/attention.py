@@ -3,7 +3,8 @@
 Each takes projected queries of the low-level tokens and keys and values of the
 high-level tokens as *maps* (B, H, W, C), so that the local strategies can cut them into
 regions, and returns (B, H_low, W_low, C). Dimension names: B batch, C channels, h heads,
-d = C / h, n and m the number of query and key tokens that see each other.
+d = C / h, n and m the number of query and key tokens that see each other. Queries come
+with the 1 / sqrt(d) of Eq. 6 already in them.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ def _merge_heads(x: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None = None) -> Tensor:
-    """Eq. 6 for all heads: (B, n, C), (B, m, C), (B, m, C) -> (B, n, C).
+    """Eq. 6 for all heads, scale already in q: (B, n, C), (B, m, C), (B, m, C) -> (B, n, C).
 
     ``key_mask`` (B, m) is True at keys that exist; padding takes no attention.
     """
     q, k, v = _split_heads(q, heads), _split_heads(k, heads), _split_heads(v, heads)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, h, n, m)
+    scores = q @ k.transpose(-1, -2)  # (B, h, n, m)
     if key_mask is not None:
         scores = scores.masked_fill(~key_mask[:, None, None, :], torch.finfo(scores.dtype).min)
     return _merge_heads(scores.softmax(dim=-1) @ v)

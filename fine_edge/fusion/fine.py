@@ -42,11 +42,10 @@ class Fine(nn.Module):
         super().__init__()
         self.config = config
         channels = config.channels
+        self.scale = float((channels // config.num_heads) ** -0.5)
         high_channels = config.high_channels or channels
         # Eq. 10, only where the two levels differ in width.
-        self.unify = (
-            nn.Identity() if high_channels == channels else nn.Conv2d(high_channels, channels, 1, bias=False)
-        )
+        self.unify = nn.Identity() if high_channels == channels else nn.Conv2d(high_channels, channels, 1, bias=False)
         self.down_low = build_down(config.down, channels, config.low_kernel)
         self.down_high = build_down(config.down, channels, config.high_kernel)
         self.norm_low = nn.LayerNorm(channels)
@@ -71,9 +70,9 @@ class Fine(nn.Module):
             high_sampled = F.interpolate(high_sampled, size=(height, width), mode="nearest")
         (h_low, w_low), (h_high, w_high) = low_sampled.shape[-2:], high_sampled.shape[-2:]
 
-        # Eq. 5: (B, N_low, C) queries, (B, N_high, C) keys and values.
+        # Eq. 5: (B, N_low, C) queries, (B, N_high, C) keys and values; Eq. 6's 1 / sqrt(d) goes into the queries.
         t, u = self.norm_low(tokens(low_sampled)), self.norm_high(tokens(high_sampled))
-        q, k, v = self.query(t), self.key(u), self.value(u)
+        q, k, v = self.query(t) * self.scale, self.key(u), self.value(u)
 
         # Eq. 6, on maps (B, H, W, C) so that local strategies can cut them into regions.
         attended = STRATEGIES[config.attention](

@@ -16,7 +16,8 @@ class EagerRunner:
     name = "pytorch-cpu"
 
     def __init__(self, model: RTDetrForObjectDetection, *, raw: bool) -> None:
-        self._model = model.eval()
+        self._model = model
+        self._model.train(False)
         self._raw = raw
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:

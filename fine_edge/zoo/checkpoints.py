@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from fine_edge.atomic import output_errors, written_together
-from fine_edge.errors import WeightsError
+from fine_edge.errors import OutputError, WeightsError
 
 State = dict[str, Tensor]
 Layout = Literal["transformers", "official", "fine_edge"]
@@ -50,12 +51,27 @@ _OFFICIAL_RULES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         # Residual branches; "short.conv.conv" sits behind an average pool, "short.conv" does not.
-        (r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.conv\.conv\.", rf"{_STAGE}.\1.layers.\2.shortcut.1.convolution."),
-        (r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.conv\.norm\.", rf"{_STAGE}.\1.layers.\2.shortcut.1.normalization."),
-        (r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.conv\.", rf"{_STAGE}.\1.layers.\2.shortcut.convolution."),
-        (r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.norm\.", rf"{_STAGE}.\1.layers.\2.shortcut.normalization."),
+        (
+            r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.conv\.conv\.",
+            rf"{_STAGE}.\1.layers.\2.shortcut.1.convolution.",
+        ),
+        (
+            r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.conv\.norm\.",
+            rf"{_STAGE}.\1.layers.\2.shortcut.1.normalization.",
+        ),
+        (
+            r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.conv\.",
+            rf"{_STAGE}.\1.layers.\2.shortcut.convolution.",
+        ),
+        (
+            r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.norm\.",
+            rf"{_STAGE}.\1.layers.\2.shortcut.normalization.",
+        ),
         *(
-            (rf"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.branch2{letter}\.{theirs}\.", rf"{_STAGE}.\1.layers.\2.layer.{index}.{ours}.")
+            (
+                rf"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.branch2{letter}\.{theirs}\.",
+                rf"{_STAGE}.\1.layers.\2.layer.{index}.{ours}.",
+            )
             for index, letter in enumerate("abc")
             for theirs, ours in (("conv", "convolution"), ("norm", "normalization"))
         ),
@@ -82,7 +98,7 @@ _DECODER_NORMS = {"norm1": "self_attn_layer_norm", "norm2": "encoder_attn_layer_
 _TRANSFORMER_LAYER = re.compile(r"^(model\.(?:encoder\.aifi\.\d+|decoder)\.layers\.\d+)\.(norm\d|linear\d)\.(.+)$")
 
 
-def _from_official(state: State) -> State:
+def _from_official(state: State, path: Path) -> State:
     """Rename the official repository's keys, and split its packed query-key-value projections."""
     renamed: State = {}
     for key, tensor in state.items():
@@ -97,10 +113,14 @@ def _from_official(state: State) -> State:
                     break
         if layer := _TRANSFORMER_LAYER.match(new):
             norms = _ENCODER_NORMS if ".aifi." in layer[1] else _DECODER_NORMS
-            part = norms[layer[2]] if layer[2] in norms else {"linear1": "mlp.fc1", "linear2": "mlp.fc2"}[layer[2]]
+            part = {**norms, "linear1": "mlp.fc1", "linear2": "mlp.fc2"}.get(layer[2], layer[2])
             new = f"{layer[1]}.{part}.{layer[3]}"
         if ".self_attn.in_proj_" in new:
             prefix, kind = new.split("in_proj_")  # torch's packed (3C, C): query, key, value
+            if not tensor.ndim or tensor.shape[0] % 3:
+                raise WeightsError(
+                    f"{key} of shape {tuple(tensor.shape)} does not hold query, key and value", where=path
+                )
             for name, part_tensor in zip("qkv", tensor.chunk(3), strict=True):
                 renamed[f"{prefix}{name}_proj.{kind}"] = part_tensor
         else:
@@ -127,18 +147,30 @@ def _from_transformers(state: State) -> State:
     return renamed
 
 
+_CODE = re.compile(r"unsupported (?:global|class)\b:? ?(?:GLOBAL )?(\S+)", re.IGNORECASE)
+
+
+def _reason(error: Exception) -> str:
+    """The telling line of a message of torch's: its unpickler puts advice before and after it."""
+    lines = [line.strip() for line in str(error).split("WeightsUnpickler error:")[-1].splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:160]
+
+
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0][:160]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged files make torch warn of pickle protocols that do not exist
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files make torch raise whatever it meets: IndexError, AssertionError ...
+        if isinstance(error, pickle.UnpicklingError) and (code := _CODE.search(str(error))):
+            raise WeightsError(
+                f"cannot be loaded without running code ({code[1]})",
+                where=path,
+                mend="save only the state dict, or convert it to safetensors where you trust it",
+            ) from error
         raise WeightsError(
-            f"cannot be loaded without running its code ({reason})",
-            where=path,
-            mend="save only the state dict, or convert it to safetensors where you trust it",
+            f"not a PyTorch checkpoint ({_reason(error)})", where=path, mend="is the file whole?"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
-        raise WeightsError(f"not a PyTorch checkpoint ({str(error).splitlines()[0][:160]})", where=path) from error
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
@@ -155,7 +187,11 @@ def _unwrap(data: Any, path: Path) -> State:
     """The state dict inside a training checkpoint: ``ema.module`` before ``model`` before the dict itself."""
     if isinstance(data, dict):
         ema = data.get("ema")
-        for candidate in (ema.get("module") if isinstance(ema, dict) else None, data.get("model"), data.get("state_dict")):
+        for candidate in (
+            ema.get("module") if isinstance(ema, dict) else None,
+            data.get("model"),
+            data.get("state_dict"),
+        ):
             if isinstance(candidate, dict):
                 data = candidate
                 break
@@ -174,8 +210,15 @@ def _directory_labels(folder: Path) -> tuple[str, ...] | None:
     try:
         names = json.loads(config.read_text(encoding="utf-8")).get("id2label") or {}
         return tuple(str(names[key]) for key in sorted(names, key=int)) or None
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, OSError, RecursionError) as error:
         raise WeightsError(f"config.json is broken ({error})", where=config) from error
+
+
+def _own_labels(metadata: dict[str, str], path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(str(name) for name in json.loads(metadata["fine_edge.labels"]))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(f"its class names are broken ({error!r})", where=path) from error
 
 
 def read(path: Path) -> Checkpoint:
@@ -199,10 +242,10 @@ def read(path: Path) -> Checkpoint:
     else:
         state = _unwrap(_read_torch(path), path)
     if "fine_edge.model" in metadata:
-        names = tuple(str(name) for name in json.loads(metadata["fine_edge.labels"]))
+        names = _own_labels(metadata, path)
         return Checkpoint(state, "fine_edge", metadata["fine_edge.model"], names)
     if any(key.startswith("backbone.res_layers.") for key in state):
-        return Checkpoint(_learned(_from_official(state)), "official", labels=labels)
+        return Checkpoint(_learned(_from_official(state, path)), "official", labels=labels)
     return Checkpoint(_learned(_from_transformers(state)), "transformers", labels=labels)
 
 
@@ -217,9 +260,13 @@ def learned_state(model: nn.Module) -> State:
 
 def save(model: nn.Module, path: Path, *, name: str, labels: tuple[str, ...]) -> None:
     """Write a detector's weights as safetensors in our own layout, whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     state = {key: tensor.contiguous().clone() for key, tensor in learned_state(model).items()}
     metadata = {"fine_edge.model": name, "fine_edge.labels": json.dumps(labels)}
     with written_together(path.parent, path.name) as partial, output_errors(path):
-        save_file(state, str(partial / path.name), metadata=metadata)
+        try:
+            save_file(state, str(partial / path.name), metadata=metadata)
+        except SafetensorError as error:  # how it reports a full disk
+            raise OutputError(f"cannot be written ({error})", where=path, mend="free some space") from error

@@ -63,9 +63,7 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
         WeightsError: when the checkpoint does not fit the model.
     """
     if weights is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = rtdetr.build(entry, identity=False)
+        model = _build(entry, len(COCO_LABELS), seed, identity=False)
         randomise(model, seed)
         return LoadedDetector(entry, model, COCO_LABELS, {"source": "random", "seed": seed}, None)
     checkpoint = checkpoints.read(weights)
@@ -74,19 +72,30 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
             f"holds weights of {checkpoint.model}, not of {entry.name}", where=weights, mend=f"use {checkpoint.model}"
         )
     classes = checkpoint.state.get("model.decoder.class_embed.0.weight")
-    if classes is None:
+    if classes is None or classes.ndim != 2 or not len(classes):
         raise WeightsError("these are not weights of an RT-DETR (no class head)", where=weights)
-    model = rtdetr.build(entry, num_labels=classes.shape[0], identity=True)
+    model = _build(entry, classes.shape[0], seed, identity=True)
     report = _apply(model, checkpoint, weights)
     labels = checkpoint.labels or COCO_LABELS
     if len(labels) != classes.shape[0]:
         labels = tuple(f"class_{index}" for index in range(classes.shape[0]))
     file = weights if weights.is_file() else next(p for p in sorted(weights.iterdir()) if p.name in _WEIGHT_FILES)
     provenance = {"source": checkpoint.layout, "file": weights.name, "sha256": sha256_of(file), "fine": report.fine}
-    return LoadedDetector(entry, model.eval(), labels, provenance, report)
+    return LoadedDetector(entry, model, labels, provenance, report)
+
+
+def _build(entry: ModelEntry, num_labels: int, seed: int, *, identity: bool) -> RTDetrForObjectDetection:
+    """Seeded, so that what a checkpoint leaves untouched is the same every time; the global random state stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return rtdetr.build(entry, num_labels, identity=identity)
 
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+# Every tensor of RT-DETR R18 is also one of R34: what is left over here tells a deeper model's weights apart.
+_LAYERS = ("model.backbone.", "model.encoder.", "model.decoder.")
 
 
 def _apply(model: RTDetrForObjectDetection, checkpoint: checkpoints.Checkpoint, where: Path) -> LoadReport:
@@ -117,7 +126,17 @@ def _apply(model: RTDetrForObjectDetection, checkpoint: checkpoints.Checkpoint, 
             mend="choose the model that these weights were made for: python -m fine_edge.zoo",
         )
     if any(".fine." in key for key in unexpected):
-        raise WeightsError("holds trained FINE weights that this model would drop", where=where, mend="use its _fine model")
-    model.load_state_dict({key: given[key] for key in wanted if key in given}, strict=False)
+        raise WeightsError(
+            "holds trained FINE weights that this model would drop", where=where, mend="use its _fine model"
+        )
+    deeper = [key for key in unexpected if key.startswith(_LAYERS)]
+    if deeper:
+        raise WeightsError(
+            f"weights of a deeper model: {len(deeper)} tensors have no place here, such as {deeper[0]}",
+            where=where,
+            mend="choose the model that these weights were made for: python -m fine_edge.zoo",
+        )
+    taken = {key: given[key] for key in wanted if key in given}
+    model.load_state_dict(taken, strict=False)
     fine = "none" if not fine_wanted else "identity" if fine_missing else "loaded"
-    return LoadReport(checkpoint.layout, len(wanted) - len(missing), tuple(missing), unexpected, fine)
+    return LoadReport(checkpoint.layout, len(taken), tuple(missing), unexpected, fine)

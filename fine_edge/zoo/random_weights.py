@@ -90,7 +90,8 @@ def randomise(model: RTDetrForObjectDetection, seed: int) -> None:
         _randomise_rtdetr_heads(model)
         hooks = [norm.register_forward_pre_hook(_calibrate) for norm in norms]
         try:
-            model.eval()(_photographs(_CALIBRATION_SIZE))
+            model.train(False)
+            model(_photographs(_CALIBRATION_SIZE))
         finally:
             for hook in hooks:
                 hook.remove()

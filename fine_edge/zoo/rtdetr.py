@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
+from transformers import RTDetrConfig, RTDetrForObjectDetection
 
 from fine_edge.errors import ConfigError
 from fine_edge.fusion import Fine, FineConfig
@@ -30,12 +30,13 @@ def rtdetr_config(variant: str, num_labels: int = len(COCO_LABELS), decoder_laye
     if variant == "r18":
         config = RTDetrConfig(
             **labels,
-            backbone_config=RTDetrResNetConfig(
-                hidden_sizes=[64, 128, 256, 512],
-                depths=[2, 2, 2, 2],
-                layer_type="basic",
-                out_features=["stage2", "stage3", "stage4"],
-            ),
+            backbone_config={
+                "model_type": "rt_detr_resnet",
+                "hidden_sizes": [64, 128, 256, 512],
+                "depths": [2, 2, 2, 2],
+                "layer_type": "basic",
+                "out_features": ["stage2", "stage3", "stage4"],
+            },
             encoder_in_channels=[128, 256, 512],
             hidden_expansion=0.5,
             decoder_layers=decoder_layers or 3,
@@ -60,7 +61,8 @@ def _refine_low_level(fpn_block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple
     (fused,) = inputs
     upsampled, low = fused.chunk(2, dim=1)  # (B, C, H, W) each
     high = upsampled[:, :, ::2, ::2]  # (B, C, H / 2, W / 2)
-    return (torch.cat([upsampled, fpn_block.fine(low, high)], dim=1),)
+    fine: nn.Module = fpn_block.get_submodule("fine")
+    return (torch.cat([upsampled, fine(low, high)], dim=1),)
 
 
 def inject_fine(
@@ -101,4 +103,5 @@ def build(entry: ModelEntry, num_labels: int = len(COCO_LABELS), *, identity: bo
     model = RTDetrForObjectDetection(rtdetr_config(entry.variant, num_labels))
     if entry.attention:
         inject_fine(model, entry.attention, identity=identity)
-    return model.eval()
+    model.train(False)
+    return model

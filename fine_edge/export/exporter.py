@@ -1,0 +1,192 @@
+"""One export: load, lower, trace, check, convert, and write all files together.
+
+The graph is traced from a *lowered* detector (:mod:`fine_edge.export.lowering`); the golden
+outputs come from the model of transformers as it is, so that they vouch for the lowering too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from fine_edge import __version__, machine
+from fine_edge.atomic import written_together
+from fine_edge.contract import Artifact, Contract, Precision, TensorSpec, contract_path, read_contract, sha256_of
+from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.export.artifacts import source_sha256
+from fine_edge.export.lowering import lower
+from fine_edge.export.postprocess import Postprocess
+from fine_edge.export.request import ExportRequest
+from fine_edge.export.trace import trace
+from fine_edge.graph.checks import check
+from fine_edge.graph.fp16 import to_fp16
+from fine_edge.images import sample_photographs
+from fine_edge.preprocess import Preprocessing, preprocess
+from fine_edge.runners.base import Array
+from fine_edge.runners.eager import EagerRunner
+from fine_edge.zoo.catalog import find
+from fine_edge.zoo.count import Cost, count
+from fine_edge.zoo.load import LoadedDetector, load
+
+
+class Deployed(nn.Module):
+    """What the graph is traced from: the lowered detector, then its postprocessing unless raw outputs are wanted."""
+
+    def __init__(self, detector: nn.Module, postprocess: Postprocess | None) -> None:
+        super().__init__()
+        self.detector = detector
+        self.postprocess = postprocess
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 3, H, W) in [0, 1] to (logits, boxes) or (labels, boxes_xyxy, scores)."""
+        logits, boxes = self.detector(images)
+        return (logits, boxes) if self.postprocess is None else self.postprocess(logits, boxes)
+
+
+def _check_size(request: ExportRequest, queries: int) -> None:
+    tokens = sum(-(-request.height // stride) * -(-request.width // stride) for stride in (8, 16, 32))
+    if tokens < queries:
+        raise ConfigError(
+            f"input {request.height}x{request.width} has {tokens} positions for {queries} queries",
+            mend="use at least 128x128",
+        )
+
+
+def _output_specs(request: ExportRequest, queries: int, classes: int) -> tuple[TensorSpec, ...]:
+    batch = request.batch
+    if request.raw:
+        return (
+            TensorSpec("logits", "float32", (batch, queries, classes), "class logits per query"),
+            TensorSpec("boxes", "float32", (batch, queries, 4), "cx, cy, w, h per query, normalised to [0, 1]"),
+        )
+    return (
+        TensorSpec("labels", "int64", (batch, queries), "class index"),
+        TensorSpec("boxes_xyxy", "float32", (batch, queries, 4), "x0, y0, x1, y1 in pixels of the input"),
+        TensorSpec("scores", "float32", (batch, queries), "sigmoid class score, best first"),
+    )
+
+
+def _golden(detector: LoadedDetector, request: ExportRequest, preprocessing: Preprocessing) -> bytes:
+    """Inputs and the outputs of transformers' own forward pass: a batch of photographs and one of noise."""
+    shape = (request.height, request.width)
+    photographs = sample_photographs()
+    batch = [
+        preprocess(photographs[i % len(photographs)].pixels, *shape, preprocessing)[0] for i in range(request.batch)
+    ]
+    noise = np.random.default_rng(request.seed).random((request.batch, 3, *shape), dtype=np.float32)
+    runner = EagerRunner(detector.model, raw=request.raw)
+    arrays: dict[str, Array] = {}
+    for name, images in (("photographs", np.concatenate(batch)), ("noise", noise)):
+        arrays[f"{name}/images"] = images
+        for output, value in runner.run({"images": images}).items():
+            arrays[f"{name}/{output}"] = value
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stub lists only its own keywords
+    return buffer.getvalue()
+
+
+def _graph(detector: LoadedDetector, request: ExportRequest, outputs: tuple[TensorSpec, ...]) -> onnx.ModelProto:
+    lowered = lower(detector.model, request.batch, request.height, request.width)
+    postprocess = None if request.raw else Postprocess(request.height, request.width)
+    example = torch.zeros(request.batch, 3, request.height, request.width)
+    model: onnx.ModelProto = trace(
+        Deployed(lowered, postprocess).eval(), example, ["images"], [spec.name for spec in outputs]
+    )
+    errors = [finding for finding in check(model) if finding.severity == "error"]
+    if errors:
+        raise ArtifactError(f"the graph breaks rule {errors[0].rule}: {errors[0].message}", where=request.model)
+    return model
+
+
+def _made_by(detector: LoadedDetector, request: ExportRequest) -> dict[str, Any]:
+    libraries = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+    return {
+        "fine_edge": __version__,
+        "source_sha256": source_sha256(),
+        "libraries": {name: machine.version(name) for name in libraries},
+        "weights": detector.provenance,
+        "options": request.options(),
+    }
+
+
+def _kept(folder: Path, model: str, made_by: dict[str, Any], written: set[str]) -> list[Artifact]:
+    """Artifacts of an earlier export of the very same thing in another precision, which stay vouched for."""
+    try:
+        before = read_contract(contract_path(folder / f"{model}.onnx"))
+        same = before.made_by == made_by
+        return [
+            artifact
+            for artifact in before.artifacts
+            if same and artifact.file not in written and sha256_of(folder / artifact.file) == artifact.sha256
+        ]
+    except (ArtifactError, OSError):
+        return []
+
+
+def _cost_json(cost: Cost) -> dict[str, Any]:
+    return {"params": cost.params, "flops": cost.flops, "convention": cost.convention}
+
+
+def export(request: ExportRequest, folder: Path) -> Path:
+    """Export a detector into ``folder``: ONNX, contract and golden file, all or none.
+
+    Returns:
+        Path of the ONNX file of the requested precision.
+
+    Raises:
+        WeightsError, ConfigError, OutputError: as their names say.
+    """
+    detector = load(find(request.model), request.weights, request.seed)
+    queries = int(detector.model.config.num_queries)
+    _check_size(request, queries)
+    outputs = _output_specs(request, queries, len(detector.labels))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracers warn about every constant they fold
+        model = _graph(detector, request, outputs)
+    preprocessing = Preprocessing()
+    made_by = _made_by(detector, request)
+    name = request.model
+    graphs: dict[Precision, onnx.ModelProto] = {"fp32": model}
+    if request.precision == "fp16":
+        graphs["fp16"] = to_fp16(model, keep_fp32=_kept_in_fp32(model))
+
+    contract_name = contract_path(Path(f"{name}.onnx")).name
+    with written_together(folder, name, last=contract_name) as partial:
+        artifacts = []
+        for precision, graph in graphs.items():
+            file = partial / ExportRequest(name, precision=precision).onnx_name()
+            onnx.save(graph, file)
+            artifacts.append(Artifact(file.name, precision, sha256_of(file)))
+        golden = partial / f"{name}.golden.npz"
+        golden.write_bytes(_golden(detector, request, preprocessing))
+        contract = Contract(
+            model=name,
+            artifacts=(*artifacts, *_kept(folder, name, made_by, {artifact.file for artifact in artifacts})),
+            inputs=(
+                TensorSpec(
+                    "images", "float32", (request.batch, 3, request.height, request.width), "RGB as preprocessing says"
+                ),
+            ),
+            outputs=outputs,
+            preprocessing=preprocessing,
+            postprocessed=not request.raw,
+            labels=detector.labels,
+            opset=next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")),
+            cost=_cost_json(count(detector.model, detector.entry.family, request.height, request.width)),
+            golden={"file": golden.name, "sha256": sha256_of(golden)},
+            made_by=made_by,
+        )
+        (partial / contract_name).write_text(contract.to_text(), encoding="utf-8")
+    return folder / request.onnx_name()
+
+
+def _kept_in_fp32(model: onnx.ModelProto) -> list[str]:
+    """Nodes that stay FP32 in the FP16 file: box decoding, where half precision costs up to half a pixel at 640."""
+    return [node.name for node in model.graph.node if "/postprocess/" in node.name or "/box_decode/" in node.name]

@@ -1,0 +1,57 @@
+"""RT-DETR's ResNet-D backbone with its batch norms folded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fine_edge.export.lowering.layers import conv, fold, folded
+
+
+def _conv_relu(layer: Any) -> nn.Sequential:
+    return nn.Sequential(folded(layer.convolution, layer.normalization), nn.ReLU())
+
+
+class Residual(nn.Module):
+    """A basic or bottleneck block; ResNet-D's average pool and 1x1 convolution are one 2x2 convolution of stride 2."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        *inner, last = block.layer
+        self.layers = nn.Sequential(
+            *(_conv_relu(layer) for layer in inner), folded(last.convolution, last.normalization)
+        )
+        shortcut = block.shortcut
+        if isinstance(shortcut, nn.Identity):
+            self.shortcut: nn.Module = shortcut
+        elif isinstance(shortcut, nn.Sequential):
+            weight, bias = fold(shortcut[1].convolution, shortcut[1].normalization)
+            self.shortcut = conv(weight.expand(-1, -1, 2, 2) / 4, bias, stride=2, padding=0)
+        else:
+            self.shortcut = folded(shortcut.convolution, shortcut.normalization)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H', W')."""
+        return F.relu(self.layers(x) + self.shortcut(x))
+
+
+class Backbone(nn.Module):
+    """Images (B, 3, H, W) to the last three stages' maps, strides 8, 16 and 32."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*(_conv_relu(layer) for layer in backbone.embedder.embedder))
+        self.pool = backbone.embedder.pooler
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(Residual(block) for block in stage.layers)) for stage in backbone.encoder.stages
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps of strides 8, 16 and 32."""
+        x, maps = self.pool(self.stem(images)), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps[-3:]

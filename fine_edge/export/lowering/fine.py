@@ -1,0 +1,87 @@
+"""FINE lowered. Pooling, matrix products, softmax, layer norm and elementwise operators, nothing else.
+
+What moved: LayerNorm's affine into the linear behind it; Eq. 6's scale into W_Q; K's bias away
+(softmax does not see it) and V's through the attention, whose rows sum to one, into W_O's; the
+``+ F_low`` of Eq. 9 into the last bias, so that modulation is one product.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fine_edge.export.lowering.layers import after_norm, attention, linear
+from fine_edge.fusion import Fine
+from fine_edge.fusion.attention import STRATEGIES
+from fine_edge.fusion.fine import FeedForward
+from fine_edge.fusion.sampling import tokens
+
+
+class LoweredFine(nn.Module):
+    """Inference form of a FINE block, equal to it in real arithmetic."""
+
+    def __init__(self, fine: Fine) -> None:
+        super().__init__()
+        self.config = config = fine.config
+        self.unify = fine.unify
+        self.down_low, self.down_high = fine.down_low, fine.down_high
+        self.eps = fine.norm_low.eps
+        query, query_bias = after_norm(fine.query, fine.norm_low)
+        key, key_bias = after_norm(fine.key, fine.norm_high)
+        value, value_bias = after_norm(fine.value, fine.norm_high)
+        self.query = linear(query * fine.scale, query_bias * fine.scale)
+        project_bias: Tensor = fine.project.bias
+        if config.attention == "linear":  # no softmax: neither bias can move
+            self.key, self.value = linear(key, key_bias), linear(value, value_bias)
+        else:
+            self.key, self.value = linear(key), linear(value)
+            project_bias = project_bias + fine.project.weight @ value_bias
+        # M + 1 instead of M where Eq. 9 adds F_low.
+        offset = 1.0 if config.modulation == "residual" else 0.0
+        self.ffn_up = self.ffn_down = None
+        if isinstance(fine.ffn, FeedForward):
+            self.ffn_up = linear(*after_norm(fine.ffn.up, fine.ffn.norm))
+            self.ffn_down = linear(fine.ffn.down.weight, fine.ffn.down.bias + offset)
+            offset = 0.0
+        self.project = linear(fine.project.weight, project_bias + offset)
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to normalised tokens (B, h * w, C), LayerNorm's affine left to the projections."""
+        return F.layer_norm(tokens(x), (self.config.channels,), eps=self.eps)
+
+    def _attention(self, low: Tensor, high: Tensor) -> Tensor:
+        """Sampled maps (B, C, h, w) to attended tokens (B, N_low, C)."""
+        config = self.config
+        if config.attention == "window":
+            high = F.interpolate(high, size=low.shape[-2:], mode="nearest")
+        u = self._tokens(high)
+        q, k, v = self.query(self._tokens(low)), self.key(u), self.value(u)
+        if config.attention in ("aats", "vanilla"):
+            return attention(q, k, v, config.num_heads)
+        low_size, high_size = tuple(low.shape[-2:]), tuple(high.shape[-2:])
+        maps = q.unflatten(1, low_size), k.unflatten(1, high_size), v.unflatten(1, high_size)
+        return STRATEGIES[config.attention](*maps, config).flatten(1, 2)
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        """Low (B, C, H, W) and high (B, C_high, H', W') to the aligned low-level map (B, C, H, W)."""
+        batch, channels, height, width = low.shape
+        low_sampled, high_sampled = self.down_low(low), self.down_high(self.unify(high))
+        rows, columns = low_sampled.shape[-2:]
+        m: Tensor = self.project(self._attention(low_sampled, high_sampled))  # (B, N_low, C)
+        if self.ffn_up is not None and self.ffn_down is not None:
+            normal = F.layer_norm(m, (channels,), eps=self.eps)
+            m = m + self.ffn_down(F.gelu(self.ffn_up(normal)))
+        # Channels last is the layout TensorRT's convolutions have already; Up(.) is then a broadcast.
+        kernel, pixels = self.config.low_kernel, low.permute(0, 2, 3, 1)
+        m = m.reshape(batch, rows, 1, columns, 1, channels)
+        if (rows * kernel, columns * kernel) == (height, width):
+            blocks = (batch, rows, kernel, columns, kernel, channels)
+            if self.config.modulation == "none":
+                out = m.expand(blocks).reshape(pixels.shape)
+            else:
+                out = (pixels.reshape(blocks) * m).reshape(pixels.shape)
+        else:
+            up = m.expand(-1, -1, kernel, -1, kernel, -1).reshape(batch, rows * kernel, columns * kernel, channels)
+            up = up[:, :height, :width]  # blocks at the border are smaller than the kernel
+            out = up if self.config.modulation == "none" else pixels * up
+        return out.permute(0, 3, 1, 2)
