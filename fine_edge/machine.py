@@ -38,7 +38,7 @@ def version(package: str) -> str | None:
 
 
 def describe() -> dict[str, Any]:
-    """This machine: CPU, cores usable by this process, memory, operating system, libraries, Jetson model if it is one."""
+    """CPU, cores usable by this process, memory, operating system, libraries; the model name on a Jetson."""
     import psutil
 
     jetson = "".join(_lines("/proc/device-tree/model")).strip("\0 ") or None

@@ -84,13 +84,15 @@ def preprocess(
         ratio = min(height / source_height, width / source_width)
         new_height, new_width = max(1, round(source_height * ratio)), max(1, round(source_width * ratio))
     resized = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BILINEAR)
-    canvas = np.asarray(resized, dtype=np.float32)
+    # Scaled in float64 and rounded once, as transformers' processor does: the same input bit for bit.
+    canvas = np.asarray(resized, dtype=np.float64)
     if canvas.shape[:2] != (height, width):
         canvas = np.pad(
             canvas, ((0, height - new_height), (0, width - new_width), (0, 0)), constant_values=float(how.pad_value)
         )
-    scaled = canvas * np.float32(how.scale)
+    scaled = (canvas * how.scale).astype(np.float32)
     if how.mean != (0.0, 0.0, 0.0) or how.std != (1.0, 1.0, 1.0):
-        scaled = (scaled - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
+        mean, std = (np.array(values, dtype=np.float32) for values in (how.mean, how.std))
+        scaled = ((scaled - mean) / std).astype(np.float32)
     tensor = np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], dtype=np.float32)
     return tensor, Placement(new_width / source_width, new_height / source_height, source_width, source_height)

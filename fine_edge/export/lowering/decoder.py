@@ -58,8 +58,8 @@ class QuerySelection(nn.Module):
         # Each image's first row in the memory of the whole batch.
         self.first_row = nn.Buffer(torch.arange(batch)[:, None] * len(anchors))
 
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
-        """Features (B, Q, C), box logits (B, Q, 4), values by decoder layer and level (B, H_i * W_i, C)."""
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, list[list[Tensor]]]:
+        """Features (B, Q, C), anchors and their corrections (B, Q, 4), values by layer and level (B, H_i * W_i, C)."""
         batch, channels = self.batch, maps[0].shape[1]
         memory: list[Tensor] = []
         values: list[list[Tensor]] = []
@@ -78,7 +78,7 @@ class QuerySelection(nn.Module):
             rows = (index + self.first_row).reshape(-1)
             x = tokens.reshape(-1, channels).index_select(0, rows).reshape(batch, -1, channels)
             anchors = self.anchors[0].index_select(0, index.reshape(-1)).reshape(batch, -1, 4)
-        return x, mlp3(self.box, x) + anchors, [list(per_level) for per_level in zip(*values, strict=True)]
+        return x, anchors, mlp3(self.box, x), [list(per_level) for per_level in zip(*values, strict=True)]
 
 
 class DecoderLayer(nn.Module):
@@ -115,7 +115,8 @@ class DecoderLayer(nn.Module):
         if batch > 1:
             q, k = self.qk(placed).chunk(2, -1)
             return attention(q, k, x @ self.v, self.heads)
-        q, k = self.qk(placed).reshape(count, 2 * self.heads, -1).transpose(0, 1).chunk(2, 0)
+        by_head = self.qk(placed).reshape(count, 2 * self.heads, -1).transpose(0, 1)
+        q, k = by_head[: self.heads], by_head[self.heads :]
         # v as a 2-D product: else TensorRT merges it with the box head's first layer and copies both out again.
         v = (x.reshape(count, channels) @ self.v).reshape(count, self.heads, -1).transpose(0, 1)
         return attend(q, k, v).transpose(0, 1).reshape(batch, count, channels)

@@ -1,4 +1,4 @@
-"""RT-DETR's hybrid encoder: attention on the deepest map, top-down and bottom-up fusion, FINE where the model has it."""
+"""RT-DETR's hybrid encoder: attention on the deepest map, top-down and bottom-up fusion, FINE where there is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fine_edge.export.lowering.fine import LoweredFine
-from fine_edge.export.lowering.layers import attend, attention, conv, fold, folded, linear
+from fine_edge.export.lowering.layers import attend, attention, conv, fold, folded, gelu, linear
 
 Size = tuple[int, int]
 
@@ -46,13 +46,14 @@ class AifiLayer(nn.Module):
         batch, count, channels = x.shape
         qkv = self.qkv(x) + self.constant
         if batch == 1:  # heads first, then cut: one copy kernel for the three
-            q, k, v = qkv.reshape(count, 3 * self.heads, -1).transpose(0, 1).chunk(3, 0)
+            by_head = qkv.reshape(count, 3 * self.heads, -1).transpose(0, 1)
+            q, k, v = (by_head[i * self.heads : (i + 1) * self.heads] for i in range(3))
             attended = attend(q, k, v).transpose(0, 1).reshape(batch, count, channels)
         else:
             q, k, v = qkv.chunk(3, -1)
             attended = attention(q, k, v, self.heads)
         x = self.norm1(x + self.out(attended))
-        out: Tensor = self.norm2(x + self.fc2(F.gelu(self.fc1(x))))
+        out: Tensor = self.norm2(x + self.fc2(gelu(self.fc1(x))))
         return out
 
 
@@ -116,10 +117,11 @@ class HybridEncoder(nn.Module):
         lows = [project(low) for project, low in zip(self.project, maps, strict=False)]
         highs: list[Tensor] = []
         for lateral, fine, block in zip(self.lateral, self.fine, self.fpn, strict=True):
-            high, low = F.silu(lateral(x)).permute(0, 3, 1, 2), lows.pop()
-            if isinstance(fine, LoweredFine):
-                low = fine(low, high)
+            pixels, low = F.silu(lateral(x)), lows.pop()  # (B, h, w, C) and (B, C, 2h, 2w)
+            high = pixels.permute(0, 3, 1, 2)
             highs.append(high)
+            if isinstance(fine, LoweredFine):
+                low = fine(low, pixels)
             fused = block(torch.cat([F.interpolate(high, scale_factor=2.0, mode="nearest"), low], 1))
             x = fused.permute(0, 2, 3, 1)
         outputs = [fused]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fine_edge.export.lowering.layers import after_norm, attention, linear
+from fine_edge.export.lowering.layers import after_norm, attention, gelu, linear
 from fine_edge.fusion import Fine
 from fine_edge.fusion.attention import STRATEGIES
 from fine_edge.fusion.fine import FeedForward
@@ -45,32 +45,41 @@ class LoweredFine(nn.Module):
             offset = 0.0
         self.project = linear(fine.project.weight, project_bias + offset)
 
-    def _tokens(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to normalised tokens (B, h * w, C), LayerNorm's affine left to the projections."""
-        return F.layer_norm(tokens(x), (self.config.channels,), eps=self.eps)
+    def _normal(self, x: Tensor) -> Tensor:
+        """LayerNorm of tokens (B, N, C), its affine left to the projections behind it."""
+        return F.layer_norm(x, (self.config.channels,), eps=self.eps)
+
+    def _sample_high(self, pixels: Tensor, low_size: tuple[int, int]) -> Tensor:
+        """High-level map (B, H, W, C_high), channels last, to sampled tokens as a map (B, h, w, C)."""
+        if self.config.high_kernel == 1 and isinstance(self.unify, nn.Identity) and self.config.attention != "window":
+            return pixels  # no way through channels first, which would cost a copy
+        high = self.down_high(self.unify(pixels.permute(0, 3, 1, 2)))
+        if self.config.attention == "window":
+            high = F.interpolate(high, size=low_size, mode="nearest")
+        channels_last: Tensor = high.permute(0, 2, 3, 1)
+        return channels_last
 
     def _attention(self, low: Tensor, high: Tensor) -> Tensor:
-        """Sampled maps (B, C, h, w) to attended tokens (B, N_low, C)."""
+        """Sampled low (B, C, h, w) and high (B, h', w', C) to attended tokens (B, N_low, C)."""
         config = self.config
-        if config.attention == "window":
-            high = F.interpolate(high, size=low.shape[-2:], mode="nearest")
-        u = self._tokens(high)
-        q, k, v = self.query(self._tokens(low)), self.key(u), self.value(u)
+        low_size, high_size = tuple(low.shape[-2:]), tuple(high.shape[1:3])
+        u = self._normal(high.reshape(high.shape[0], -1, config.channels))
+        q, k, v = self.query(self._normal(tokens(low))), self.key(u), self.value(u)
         if config.attention in ("aats", "vanilla"):
             return attention(q, k, v, config.num_heads)
-        low_size, high_size = tuple(low.shape[-2:]), tuple(high.shape[-2:])
         maps = q.unflatten(1, low_size), k.unflatten(1, high_size), v.unflatten(1, high_size)
-        return STRATEGIES[config.attention](*maps, config).flatten(1, 2)
+        attended: Tensor = STRATEGIES[config.attention](*maps, config)
+        return attended.flatten(1, 2)
 
-    def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        """Low (B, C, H, W) and high (B, C_high, H', W') to the aligned low-level map (B, C, H, W)."""
+    def forward(self, low: Tensor, high_pixels: Tensor) -> Tensor:
+        """Low (B, C, H, W) and high (B, H', W', C_high), channels last, to the aligned low-level map (B, C, H, W)."""
         batch, channels, height, width = low.shape
-        low_sampled, high_sampled = self.down_low(low), self.down_high(self.unify(high))
+        low_sampled = self.down_low(low)
         rows, columns = low_sampled.shape[-2:]
+        high_sampled = self._sample_high(high_pixels, (height, width))
         m: Tensor = self.project(self._attention(low_sampled, high_sampled))  # (B, N_low, C)
         if self.ffn_up is not None and self.ffn_down is not None:
-            normal = F.layer_norm(m, (channels,), eps=self.eps)
-            m = m + self.ffn_down(F.gelu(self.ffn_up(normal)))
+            m = m + self.ffn_down(gelu(self.ffn_up(self._normal(m))))
         # Channels last is the layout TensorRT's convolutions have already; Up(.) is then a broadcast.
         kernel, pixels = self.config.low_kernel, low.permute(0, 2, 3, 1)
         m = m.reshape(batch, rows, 1, columns, 1, channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar, cast
 
 import torch
@@ -37,7 +38,7 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
 
 def _filled(layer: _Layer, weight: Tensor, bias: Tensor | None) -> _Layer:
     layer.weight.copy_(weight)
-    if bias is not None:
+    if layer.bias is not None and bias is not None:
         layer.bias.copy_(bias)
     return layer
 
@@ -56,6 +57,14 @@ def mlp3(layers: nn.ModuleList, x: Tensor) -> Tensor:
     """Three linear layers with ReLU between them, RT-DETR's box head."""
     first, second, last = layers
     return cast(Tensor, last(F.relu(second(F.relu(first(x))))))
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Exact GELU, its factors in the order that TensorRT-RTX fuses with the product before it.
+
+    torch's exporter writes (0.5 x) (1 + erf), which stays a kernel of its own.
+    """
+    return x * (torch.erf(x / math.sqrt(2.0)) + 1) * 0.5
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import RTDetrForObjectDetection
 
@@ -29,6 +29,18 @@ _COVERED: dict[str, Any] = {
 }
 
 
+class BoxRefinement(nn.Module):
+    """Boxes in the logit domain, one layer after another. A module of its own so that it can stay FP32.
+
+    inverse_sigmoid(sigmoid(u)) is u clamped; beyond |u| = 11.51 the two differ by at most 1e-5 in a box.
+    """
+
+    def forward(self, previous: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Box logits (B, Q, 4) and a correction to the next layer's box logits and these boxes in [0, 1]."""
+        box_logits = previous + delta
+        return box_logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT), box_logits.sigmoid()
+
+
 class LoweredRTDetr(nn.Module):
     """Images (B, 3, H, W) to logits (B, Q, K) and boxes (B, Q, 4) cx, cy, w, h in [0, 1]; all sizes static."""
 
@@ -41,25 +53,28 @@ class LoweredRTDetr(nn.Module):
         self.backbone = Backbone(model.backbone.model)
         self.encoder = HybridEncoder(model, sizes)
         self.selection = QuerySelection(model, batch, sizes)
-        self.position = decoder.query_pos_head.layers
+        widen, narrow = decoder.query_pos_head.layers
+        # One copy for each decoder layer: the exporter transposes a weight ahead of time only if it is used once.
+        self.position = nn.ModuleList(
+            nn.Sequential(copy.deepcopy(widen), nn.ReLU(), copy.deepcopy(narrow)) for _ in decoder.layers
+        )
         self.decoder = nn.ModuleList(
             DecoderLayer(layer, head.layers, sizes)
             for layer, head in zip(decoder.layers, decoder.bbox_embed, strict=True)
         )
+        self.refine = BoxRefinement()
         self.classes = decoder.class_embed[-1]
         self.requires_grad_(False)
         self.train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raw outputs of the last decoder layer."""
-        x, box_logits, values = self.selection(self.encoder(self.backbone(images)))
-        for layer, value in zip(self.decoder, values, strict=True):
-            reference = box_logits.sigmoid()
-            position = self.position[1](F.relu(self.position[0](reference)))
-            x, delta = layer(x, position, reference, value)
-            # inverse_sigmoid(sigmoid(u)) is u clamped; beyond |u| = 11.51 the two differ by at most 1e-5 in a box.
-            box_logits = box_logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT) + delta
-        return self.classes(x), box_logits.sigmoid()
+        x, anchors, delta, values = self.selection(self.encoder(self.backbone(images)))
+        box_logits, boxes = self.refine(anchors, delta)
+        for layer, place, value in zip(self.decoder, self.position, values, strict=True):
+            x, delta = layer(x, place(boxes), boxes, value)
+            box_logits, boxes = self.refine(box_logits, delta)
+        return self.classes(x), boxes
 
 
 def _check(config: Any) -> None:

@@ -1,0 +1,1 @@
+"""Latency tables: measure, record, render. What is measured and how: ``bench/METHOD.md``."""

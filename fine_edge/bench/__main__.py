@@ -1,0 +1,133 @@
+"""``python -m fine_edge.bench``: measure a suite, show a record again, or compare two."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from fine_edge import atomic, command, console
+from fine_edge.bench.compare import compare
+from fine_edge.bench.picture import write_picture
+from fine_edge.bench.record import Record, read_record, write_record
+from fine_edge.bench.render import to_table
+from fine_edge.bench.session import BACKENDS, QUICK_ROUNDS, ROUNDS, BenchOptions, run_bench
+from fine_edge.bench.suites import SUITES
+from fine_edge.errors import OutputError
+from fine_edge.table import Table
+
+_STDOUT = Path("-")
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table as CSV")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="the latency overhead as PNG")
+
+
+def _measure_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fine_edge.bench",
+        description="Measure a suite of models against each other on real images.",
+        epilog="Also: show RECORD (render it again), compare RECORD RECORD; each with --help.",
+    )
+    parser.add_argument("--suite", default="table3", help=f"{', '.join(SUITES)} (default: table3)")
+    parser.add_argument("--backend", default="ort", help=f"{', '.join(BACKENDS)} (default: ort)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="photographs (default: those of scikit-image)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--rounds", type=int, metavar="N", help=f"samples per model (default: {ROUNDS})")
+    length.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds: a look, nothing to quote")
+    parser.add_argument("--input-size", type=int, default=640, metavar="PX", help="square input, pixels (default: 640)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the backend (default: its own choice)")
+    parser.add_argument("--rtx", action="store_true", help="add TensorRT-RTX's memory of the FP16 graphs (extra rtx)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("engines"), metavar="DIR", help="ONNX files (default: engines)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record; - for standard output")
+    _add_outputs(parser)
+    return parser
+
+
+def _measure(argv: list[str]) -> int:
+    given = _measure_parser().parse_args(argv)
+    options = BenchOptions(
+        suite=given.suite,
+        backend=given.backend,
+        images=given.images,
+        rounds=given.rounds,
+        quick=given.quick,
+        input_size=given.input_size,
+        threads=given.threads,
+        folder=given.out,
+        rtx=given.rtx,
+    )
+    given.picture = given.picture or given.out / f"bench_{given.suite}.png"
+    _refuse_unwritable([given.csv, given.markdown, given.picture, None if given.json == _STDOUT else given.json])
+    record = run_bench(options)
+    if given.json and given.json != _STDOUT:
+        write_record(record, given.json)
+    _deliver(record, given, as_json=given.json == _STDOUT)
+    return 0
+
+
+def _show(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m fine_edge.bench show", description="Render a record again.")
+    parser.add_argument("record", type=Path)
+    _add_outputs(parser)
+    given = parser.parse_args(argv)
+    _deliver(read_record(given.record), given)
+    return 0
+
+
+def _compare(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m fine_edge.bench compare", description="Ratios of two records.")
+    parser.add_argument("a", type=Path, metavar="A.json")
+    parser.add_argument("b", type=Path, metavar="B.json")
+    given = parser.parse_args(argv)
+    compare(read_record(given.a), read_record(given.b)).print(console.out)
+    return 0
+
+
+def _deliver(record: Record, given: argparse.Namespace, *, as_json: bool = False) -> None:
+    """Table or JSON to standard output, and the files that were asked for."""
+    table = to_table(record)
+    if as_json:
+        console.print_json(record.to_json())
+        for text in record.warnings():  # which the table says in its notes
+            console.warn(text)
+    else:
+        table.print(console.out)
+    _write_tables(table, given)
+    if given.picture:
+        write_picture(record, given.picture)
+        console.remark(f"picture: {given.picture}")
+
+
+def _write_tables(table: Table, given: argparse.Namespace) -> None:
+    if given.csv:
+        atomic.write_text(given.csv, table.to_csv())
+    if given.markdown:
+        atomic.write_text(given.markdown, table.to_markdown())
+
+
+def _refuse_unwritable(paths: list[Path | None]) -> None:
+    """Find out before minutes of measuring, not after."""
+    for path in filter(None, paths):
+        if path.is_dir():
+            raise OutputError("is a folder, a file name is needed", where=path)
+        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise OutputError("cannot be written", where=path, mend="choose a folder you can write to")
+
+
+def main(argv: list[str]) -> int:
+    """``show`` and ``compare`` by name, measuring otherwise."""
+    if argv[:1] == ["show"]:
+        return _show(argv[1:])
+    if argv[:1] == ["compare"]:
+        return _compare(argv[1:])
+    return _measure(argv)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,167 @@
+"""Timing several runners against each other. Knows runners and inputs; nothing of models, files or tables.
+
+Latency and throughput are measured apart: the first times single inferences, the second
+counts how many fit into a stretch of wall time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fine_edge.bench.statistics import median
+from fine_edge.runners.base import Array, Runner
+
+WARMUP_MS = 200.0  # as trtexec
+WARMUP_RUNS = 3  # a CPU backend allocates on the first run and may still do so on the second
+SLICE_QUERIES = 2  # one query would be a latency, not a throughput
+# Enough null inferences for a steady median, over in milliseconds.
+_NULL_ROUNDS = 2000
+_NULL_SLICES = 3
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to time: a runner, and its inputs by image, the images being the same for all subjects."""
+
+    name: str
+    runner: Runner
+    feeds: tuple[dict[str, Array], ...]
+
+    def infer(self, image: int) -> None:
+        """One inference on the image whose turn it is."""
+        self.runner.run(self.feeds[image % len(self.feeds)])
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A stretch of back-to-back queries."""
+
+    queries: int
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class HarnessCost:
+    """What measuring adds to one inference: of a latency sample, and of a query in a throughput slice."""
+
+    latency_ms: float
+    query_ms: float
+
+    @property
+    def worst_ms(self) -> float:
+        """The larger of the two."""
+        return max(self.latency_ms, self.query_ms)
+
+
+def _nothing() -> None:
+    """Progress that nobody watches."""
+
+
+def balanced_orders(count: int) -> list[list[int]]:
+    """Orders of ``count`` subjects in which each comes right after each other one equally often.
+
+    A Williams design: ``count`` orders, or twice as many where ``count`` is odd. A subject that
+    always followed the same neighbour would inherit its caches and its heat.
+    """
+    zigzag = [(step + 1) // 2 if step % 2 else -(step // 2) for step in range(count)]
+    orders = [[(start + offset) % count for offset in zigzag] for start in range(count)]
+    return orders + [order[::-1] for order in orders] if count % 2 else orders
+
+
+def schedule(count: int, rounds: int, seed: int = 0) -> list[list[int]]:
+    """The order of subjects in each round: balanced orders, shuffled anew each time all have been used."""
+    rng = np.random.default_rng(seed)
+    orders = balanced_orders(count)
+    blocks = -(-rounds // len(orders))
+    return [orders[i] for _ in range(blocks) for i in rng.permutation(len(orders))][:rounds]
+
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Collect now, then not again until the block ends."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def warm_up(subject: Subject) -> None:
+    """Run until at least :data:`WARMUP_MS` have passed and :data:`WARMUP_RUNS` runs are done."""
+    deadline_ns = time.perf_counter_ns() + int(WARMUP_MS * 1e6)
+    runs = 0
+    while runs < WARMUP_RUNS or time.perf_counter_ns() < deadline_ns:
+        subject.infer(runs)
+        runs += 1
+
+
+def measure_latency(
+    subjects: Sequence[Subject], rounds: int, tick: Callable[[], None] = _nothing, seed: int = 0
+) -> list[list[float]]:
+    """Time every subject once a round, all on the round's image, each after one untimed run of its own.
+
+    The untimed run is what makes a sample the subject's: without it the sample begins with the
+    previous subject's data in the caches and its thread pool still spinning on the same cores,
+    which added 12 % to an RT-DETR R18 in a trial of 12 pairs on two shared cores.
+
+    Args:
+        subjects: warmed up.
+        rounds: samples per subject.
+        tick: called after each round, outside of all timing.
+        seed: of the order of subjects.
+
+    Returns:
+        Milliseconds by subject and round.
+    """
+    samples: list[list[float]] = [[] for _ in subjects]
+    with no_garbage_collection():
+        for image, order in enumerate(schedule(len(subjects), rounds, seed)):
+            for index in order:
+                subjects[index].infer(image)
+                start_ns = time.perf_counter_ns()
+                subjects[index].infer(image)
+                samples[index].append((time.perf_counter_ns() - start_ns) / 1e6)
+            tick()
+    return samples
+
+
+def measure_throughput(
+    subjects: Sequence[Subject], slices: int, slice_ms: float, tick: Callable[[], None] = _nothing, seed: int = 0
+) -> list[list[Slice]]:
+    """Back-to-back queries in slices of at least ``slice_ms``, interleaved over the subjects; by subject and slice."""
+    taken: list[list[Slice]] = [[] for _ in subjects]
+    with no_garbage_collection():
+        for order in schedule(len(subjects), slices, seed):
+            for index in order:
+                taken[index].append(_run_slice(subjects[index], slice_ms))
+            tick()
+    return taken
+
+
+def _run_slice(subject: Subject, slice_ms: float) -> Slice:
+    start_ns = now_ns = time.perf_counter_ns()
+    deadline_ns = start_ns + int(slice_ms * 1e6)
+    queries = 0
+    while now_ns < deadline_ns or queries < SLICE_QUERIES:
+        subject.infer(queries)
+        queries += 1
+        now_ns = time.perf_counter_ns()
+    return Slice(queries, (now_ns - start_ns) / 1e9)
+
+
+def harness_cost(null: Subject) -> HarnessCost:
+    """The same two loops around a runner that does nothing."""
+    warm_up(null)
+    (samples,) = measure_latency([null], _NULL_ROUNDS)
+    (slices,) = measure_throughput([null], _NULL_SLICES, slice_ms=10)
+    query_s = sum(taken.wall_s for taken in slices) / sum(taken.queries for taken in slices)
+    return HarnessCost(median(samples), query_s * 1e3)

@@ -1,0 +1,115 @@
+"""Memory of one model, in MiB, each figure with its definition.
+
+    peak        highest resident set of a fresh process while it loads the model with ONNX Runtime and runs it
+                a few times, minus its resident set just before loading (Python, numpy and ONNX Runtime are in)
+    weights     bytes of all initialisers in the ONNX file
+    activation  TensorRT-RTX's "Total Activation Memory" of the FP16 graph compiled for SM86 (``--rtx`` only)
+
+``python -m fine_edge.bench.memory FILE.onnx`` is that fresh process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fine_edge import command, console
+from fine_edge.errors import BackendError, FineEdgeError
+
+INFERENCES = 3
+# As ONNX Runtime names the types that an image input may have.
+_NUMPY_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class RtxMemory:
+    """What TensorRT-RTX plans for a compiled graph, MiB."""
+
+    activation_mib: float
+    weights_mib: float
+
+
+def _status_mib(field: str) -> float:
+    """``VmRSS`` or ``VmHWM`` of this process."""
+    try:
+        lines = _STATUS.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise BackendError("memory is measured through /proc, which this system lacks", where=_STATUS) from error
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
+
+
+def _forget_peak() -> None:
+    """Let the peak start at the present resident set, so that importing does not count."""
+    try:
+        _CLEAR_REFS.write_text("5", encoding="ascii")
+    except OSError:
+        return  # where the kernel forbids it the peak of importing stays, which is at most the present set plus little
+
+
+def peak_mib(onnx_path: Path, threads: int | None = None) -> float:
+    """Peak of loading and running ``onnx_path`` in this process; call it in a fresh one, once."""
+    import numpy as np
+    import onnxruntime  # noqa: F401 - its own memory must not count as the model's
+
+    from fine_edge.runners.ort import create_session
+
+    before = _status_mib("VmRSS")
+    _forget_peak()
+    session = create_session(onnx_path, threads)
+    # The graph is static, so pixel values cannot change what it allocates.
+    feed = {i.name: np.full(i.shape, 0.5, dtype=_NUMPY_TYPES[i.type]) for i in session.get_inputs()}
+    for _ in range(INFERENCES):
+        session.run(None, feed)
+    return _status_mib("VmHWM") - before
+
+
+def measure_peak_mib(onnx_path: Path, threads: int | None = None) -> float:
+    """:func:`peak_mib` in a fresh process.
+
+    Raises:
+        BackendError: when that process fails.
+    """
+    arguments = ["fine_edge.bench.memory", str(onnx_path), *(["--threads", str(threads)] if threads else [])]
+    return float(_child_json(arguments, onnx_path)["peak_mib"])
+
+
+def measure_rtx(onnx_path: Path) -> RtxMemory | None:
+    """TensorRT-RTX's figures of an FP16 graph; ``None``, with a remark, where it cannot be compiled here."""
+    try:
+        found = _child_json(["fine_edge.engine", "inspect", str(onnx_path), "--json"], onnx_path)
+        return RtxMemory(float(found["activation_mib"]), float(found["weights_mib"]))
+    except (FineEdgeError, KeyError, TypeError, ValueError) as error:
+        console.remark(f"no TensorRT-RTX memory for {onnx_path.name}: {error}")
+        return None
+
+
+def _child_json(arguments: list[str], where: Path) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise BackendError(f"{arguments[0]} failed ({last.removeprefix('error: ')})", where=where)
+    try:
+        return dict(json.loads(done.stdout))
+    except (ValueError, TypeError) as error:
+        raise BackendError(f"{arguments[0]} gave no JSON ({error})", where=where) from error
+
+
+def main(argv: list[str]) -> int:
+    """Print the peak of one ONNX file as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m fine_edge.bench.memory", description="peak memory of an ONNX file")
+    parser.add_argument("onnx", type=Path)
+    parser.add_argument("--threads", type=int, default=None)
+    options = parser.parse_args(argv)
+    console.print_json({"peak_mib": peak_mib(options.onnx, options.threads), "inferences": INFERENCES})
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,122 @@
+"""From a suite's rows to files that can be timed: exported where missing, bound to their contracts, fed with images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from fine_edge.bench.suites import SuiteRow
+from fine_edge.contract import Contract, Precision, TensorSpec, bound_contract, sha256_of
+from fine_edge.errors import ArtifactError
+from fine_edge.export.artifacts import ensure_exported
+from fine_edge.export.request import ExportRequest
+from fine_edge.images import NamedImage, find_images, read_image, sample_photographs
+from fine_edge.preprocess import Preprocessing, preprocess
+from fine_edge.runners.base import Array
+
+# A 640x640 input is 5 MB and no two rounds need more pictures than this to differ.
+MOST_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One row's artifact. A plain export has no contract, and takes its preprocessing from RT-DETR's default."""
+
+    row: SuiteRow
+    path: Path
+    sha256: str
+    contract: Contract | None
+    image: TensorSpec
+    weights_mib: float
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From a picture to the input."""
+        return self.contract.preprocessing if self.contract else Preprocessing()
+
+
+def export_row(row: SuiteRow, folder: Path, input_size: int, precision: Precision = "fp32") -> Path:
+    """The row's ONNX file below ``folder``, exported when missing or stale."""
+    request = ExportRequest(model=row.model, precision=precision, height=input_size, width=input_size, raw=row.raw)
+    # Raw and postprocessed files have the same name, and would push each other out of one folder.
+    place = folder / "raw" if row.raw else folder
+    if row.exporter == "plain":
+        from fine_edge.export.plain import ensure_plain  # needs torch, and only this suite needs it
+
+        return ensure_plain(request, place)
+    return ensure_exported(request, place)
+
+
+def prepare(row: SuiteRow, folder: Path, input_size: int) -> Prepared:
+    """Export a row where needed and read what timing it takes.
+
+    Raises:
+        ConfigError: when the model cannot be exported at this input size.
+        ArtifactError: when the file and its contract do not belong together, or the graph is not static.
+    """
+    path = export_row(row, folder, input_size)
+    if row.exporter == "plain":
+        return Prepared(row, path, sha256_of(path), None, image_spec(path), weights_mib(path))
+    contract, artifact = bound_contract(path)
+    return Prepared(row, path, artifact.sha256, contract, image_spec(path), weights_mib(path))
+
+
+def image_spec(onnx_path: Path) -> TensorSpec:
+    """The one input of an ONNX file, a static (1, 3, H, W) batch."""
+    import onnx
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    try:
+        graph = onnx.load(onnx_path, load_external_data=False).graph
+    except FileNotFoundError as error:
+        raise ArtifactError("no such ONNX file", where=onnx_path, mend="python -m fine_edge.export MODEL") from error
+    except Exception as error:  # protobuf's DecodeError, and OSError for folders and the like
+        raise ArtifactError(f"cannot be read as ONNX ({type(error).__name__})", where=onnx_path) from error
+    initialisers = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in initialisers]
+    if len(inputs) != 1:
+        raise ArtifactError(f"has {len(inputs)} inputs, the bench feeds one image", where=onnx_path)
+    kind = inputs[0].type.tensor_type
+    shape = tuple(dim.dim_value for dim in kind.shape.dim)
+    if len(shape) != 4 or shape[:2] != (1, 3) or min(shape) < 1:
+        raise ArtifactError(
+            f"input {inputs[0].name} has shape {shape}, needed a static (1, 3, H, W)",
+            where=onnx_path,
+            mend="export it again",
+        )
+    return TensorSpec(inputs[0].name, str(tensor_dtype_to_np_dtype(kind.elem_type)), shape, "image")
+
+
+def weights_mib(onnx_path: Path) -> float:
+    """MiB of all initialisers, wherever their bytes are stored."""
+    import onnx
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    graph = onnx.load(onnx_path, load_external_data=False).graph
+    sizes = (prod(tensor.dims) * tensor_dtype_to_np_dtype(tensor.data_type).itemsize for tensor in graph.initializer)
+    return float(sum(sizes)) / 2**20
+
+
+def load_images(folder: Path | None, rounds: int) -> list[NamedImage]:
+    """Photographs to measure on: the first ones of ``folder``, or those that come with scikit-image."""
+    if folder is None:
+        return sample_photographs()
+    return [read_image(path) for path in find_images([folder])[: min(rounds, MOST_IMAGES)]]
+
+
+def make_feeds(prepared: list[Prepared], images: list[NamedImage]) -> list[tuple[dict[str, Array], ...]]:
+    """Inputs by row and image. Rows that are fed alike share their arrays."""
+    made: dict[tuple[TensorSpec, Preprocessing], tuple[dict[str, Array], ...]] = {}
+    for row in prepared:
+        key = (row.image, row.preprocessing)
+        if key not in made:
+            made[key] = tuple(_feed(image, *key) for image in images)
+    return [made[row.image, row.preprocessing] for row in prepared]
+
+
+def _feed(image: NamedImage, spec: TensorSpec, how: Preprocessing) -> dict[str, Array]:
+    tensor, _ = preprocess(image.pixels, spec.shape[2], spec.shape[3], how)
+    return {spec.name: np.ascontiguousarray(tensor, dtype=spec.dtype)}

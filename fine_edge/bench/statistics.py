@@ -1,0 +1,102 @@
+"""What is said about samples, and from how many samples on it may be said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The fewest samples of which, with 99 % confidence, at least two lie above the true percentile:
+# smallest n with P(Binomial(n, 1 - p) <= 1) <= 1 %. MLPerf's SingleStream asks for the same numbers.
+FEWEST_SAMPLES = {90: 64, 99: 662}
+# Half the 10 % at which pyperf calls a benchmark unstable: the robust spread does not see single outliers.
+UNSTABLE_SPREAD = 0.05
+# The effect that matters here is 1 %: FINE's own cost. A wider interval cannot show it.
+WIDE_INTERVAL = 0.01
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of latencies with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the interval reaches further than :data:`WIDE_INTERVAL` to either side."""
+        return max(self.high - self.value, self.value - self.low) > WIDE_INTERVAL
+
+
+def median(samples: Sequence[float]) -> float:
+    """The middle sample, or the mean of the two in the middle."""
+    return float(np.median(samples))
+
+
+def percentile(samples: Sequence[float], percent: int) -> float | None:
+    """The 90th or 99th percentile as a sample that was measured; ``None`` where there are too few for it."""
+    if len(samples) < FEWEST_SAMPLES[percent]:
+        return None
+    return float(np.percentile(samples, percent, method="inverted_cdf"))
+
+
+def coefficient_of_variation(samples: Sequence[float]) -> float:
+    """Standard deviation over mean, as trtexec judges stability."""
+    if len(samples) < 2:
+        return 0.0
+    return float(np.std(samples, ddof=1) / np.mean(samples))
+
+
+def robust_spread(samples: Sequence[float]) -> float:
+    """Median absolute deviation over median, scaled to equal the coefficient of variation of normal samples."""
+    middle = np.median(samples)
+    return float(1.4826 * np.median(np.abs(np.asarray(samples) - middle)) / middle)
+
+
+def is_unstable(samples: Sequence[float]) -> bool:
+    """Whether the samples scatter too much for their median to be trusted."""
+    return robust_spread(samples) > UNSTABLE_SPREAD
+
+
+def stability_warning(name: str, samples: Sequence[float], ratio: Ratio) -> str | None:
+    """What to say about samples that scatter, or a ratio that is not pinned down; ``None`` when all is well."""
+    if is_unstable(samples):
+        return (
+            f"{name} is unstable: samples scatter by {robust_spread(samples):.1%} of their median"
+            f" (coefficient of variation {coefficient_of_variation(samples):.1%}); close other programs"
+        )
+    if ratio.is_wide:
+        return f"{name}: the ratio is known to {ratio.low:.3f} .. {ratio.high:.3f} only; take more --rounds"
+    return None
+
+
+def paired_ratio(samples: Sequence[float], baseline: Sequence[float]) -> Ratio:
+    """Median of ``samples[i] / baseline[i]``: rounds are paired, so whatever slowed a whole round cancels.
+
+    The interval is the percentile bootstrap over rounds, seeded, so that equal samples give equal figures.
+    """
+    ratios = np.asarray(samples, dtype=np.float64) / np.asarray(baseline, dtype=np.float64)
+    return _with_interval(float(np.median(ratios)), _resampled_medians(ratios, seed=0))
+
+
+def unpaired_ratio(samples: Sequence[float], reference: Sequence[float]) -> Ratio:
+    """Ratio of the medians of samples taken at different times, both bootstrapped."""
+    top = np.asarray(samples, dtype=np.float64)
+    bottom = np.asarray(reference, dtype=np.float64)
+    medians = _resampled_medians(top, seed=0) / _resampled_medians(bottom, seed=1)
+    return _with_interval(float(np.median(top) / np.median(bottom)), medians)
+
+
+def _resampled_medians(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, len(values), size=(_RESAMPLES, len(values)))  # (resamples, samples)
+    return np.asarray(np.median(values[picks], axis=1), dtype=np.float64)
+
+
+def _with_interval(value: float, resampled: NDArray[np.float64]) -> Ratio:
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Ratio(value, min(float(low), value), max(float(high), value))

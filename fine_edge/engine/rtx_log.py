@@ -1,0 +1,112 @@
+"""Reading the VERBOSE log of a TensorRT build.
+
+With detailed profiling verbosity the compiler prints, under ``Layers:``, one line per kernel that says
+what it is called, what it reads and writes, and which ONNX nodes it came from.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from fine_edge.errors import BackendError
+
+MIB = 2**20
+
+_KERNEL = re.compile(r"^\s*Name: (?P<name>.+?), LayerType: (?P<kind>[^,]+), ")
+# Entries follow each other with nothing or a unit separator between them; a name may hold brackets.
+_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1f\[]|\s*$)")
+# The parser's summary of the node it gave up at.
+_REFUSED = re.compile(r"\[E\] In node \d+ with name: (?P<node>.*?) and operator: (?P<kind>\S+) \(\w+\): (?P<reason>.+)")
+_ERROR = re.compile(r"^\s*\[E\] (?:\[\S+::\d+\] )?(?P<reason>.+)", re.MULTILINE)
+# Lines that explain nothing: where in NVIDIA's source it happened, and what every machine without a GPU says.
+_EMPTY_REASONS = ("ModelImporter.cpp", "cudaError 35", "Cuda Error", "CUDA driver version")
+_SOURCE_PLACE = re.compile(r"\.? In \w+ at /_src/[^ )]+")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of the engine, in the order of execution, and the ONNX nodes it came from."""
+
+    name: str
+    kind: str
+    onnx_nodes: tuple[str, ...]
+
+    @property
+    def is_fused_attention(self) -> bool:
+        """Whether it computes softmax(Q K^T) V at once.
+
+        The remark "part of self-attention pattern" elsewhere in the log is no proof: it is printed
+        for unfused ones too.
+        """
+        return self.name.startswith("_gemm_mha_v2") and any("softmax" in node.lower() for node in self.onnx_nodes)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the log says of one engine; memory in bytes as the compiler plans it."""
+
+    kernels: tuple[Kernel, ...]
+    activation_bytes: int
+    weights_bytes: int
+
+    @property
+    def fused_attention(self) -> int:
+        """Number of fused attentions."""
+        return sum(kernel.is_fused_attention for kernel in self.kernels)
+
+    @property
+    def activation_mib(self) -> float:
+        """Memory for activations, MiB."""
+        return self.activation_bytes / MIB
+
+    @property
+    def weights_mib(self) -> float:
+        """Memory for weights, MiB."""
+        return self.weights_bytes / MIB
+
+
+def parse_log(text: str) -> Compiled:
+    """Kernels and memory from the log of a successful build; of several builds, the last one.
+
+    Raises:
+        BackendError: when the log lacks the ``Layers:`` section or the memory totals.
+    """
+    lines = text.split("\n")
+    starts = [index for index, line in enumerate(lines) if line.rpartition("] ")[2].strip() == "Layers:"]
+    if not starts:
+        raise BackendError(
+            "the compiler's log has no 'Layers:' section", mend="build with detailed profiling verbosity"
+        )
+    kernels = []
+    for line in lines[starts[-1] + 1 :]:
+        match = _KERNEL.match(line)
+        if match is None:
+            break
+        metadata = line.rpartition(", Metadata: ")[2]
+        kernels.append(Kernel(match["name"], match["kind"], tuple(_NODE.findall(metadata))))
+    return Compiled(tuple(kernels), _total(text, "Total Activation Memory"), _total(text, "Total Weights Memory"))
+
+
+def _total(text: str, title: str) -> int:
+    found = re.findall(rf"{title}: (\d+) bytes", text)
+    if not found:
+        raise BackendError(f"the log has no '{title}'", mend="build with a VERBOSE logger")
+    return int(found[-1])
+
+
+def first_error(text: str) -> str:
+    """Why a build failed: the log's first error that explains something, after the node if the parser names one.
+
+    Empty when the log holds no error.
+    """
+    refused = _REFUSED.search(text)
+    errors = [match["reason"] for match in _ERROR.finditer(text)]
+    telling = [reason for reason in errors if not any(phrase in reason for phrase in _EMPTY_REASONS)]
+    if not telling:
+        return str(errors[0]) if errors else ""
+    if refused is None:
+        return str(_SOURCE_PLACE.sub("", telling[0]))
+    # With nothing told before the summary, the summary's own reason is the first.
+    reason = refused["reason"] if telling[0] in refused.group() else telling[0]
+    return f"{refused['node'] or 'a node without a name'} ({refused['kind']}): {_SOURCE_PLACE.sub('', reason)}"

@@ -1,0 +1,174 @@
+"""Rules on the model as a whole: validity, operator sets, shapes, types, weights."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import TensorProto
+
+from fine_edge.graph.finding import Finding, Severity
+from fine_edge.graph.half_range import beyond_half
+from fine_edge.graph.model_file import outside_folder, tensors_in
+from fine_edge.graph.view import GraphView, input_name, is_static, label, value_dims
+
+OLDEST_OPSET = 17
+"""The first with LayerNormalization as one operator."""
+
+NEWEST_OPSET = 19
+"""The last in which GridSample's modes have the names that 10.x parsers know."""
+
+# Types without a TensorRT 10.7 data type (onnx-tensorrt, docs/operators.md; the parser says "unsupported data type").
+_NO_TYPE = ("STRING", "COMPLEX64", "COMPLEX128", "UINT16", "UINT32", "UINT64", "INT16")
+_OUTSIDE = "save the model with its weights inside the .onnx file"
+
+
+def valid_onnx(graph: GraphView) -> list[Finding]:
+    """FE01: the graph obeys the ONNX specification.
+
+    Source: the ONNX IR specification, as ``onnx.checker`` implements it.
+    Mend: export again; a file that was edited or cut cannot be repaired by guessing.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    for tensor in tensors_in(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            # The checker would look for weight files in the current folder; empty tensors need none.
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+            tensor.dims[:] = [0]
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:240]
+        return [Finding("FE01", "error", "graph", f"the graph is not valid ONNX: {reason}", "export the model again")]
+    return []
+
+
+def opset_range(graph: GraphView) -> list[Finding]:
+    """FE02: opset 17 to 19.
+
+    Source: ONNX operator changelog (LayerNormalization-17, GridSample-20); which opset is the highest
+    that 10.7 reads is not documented, so a newer one is a warning.
+    Mend: export with ``opset_version=17``.
+    """
+    if OLDEST_OPSET <= graph.opset <= NEWEST_OPSET:
+        return []
+    if graph.opset < OLDEST_OPSET:
+        message = f"opset {graph.opset} has no LayerNormalization: exporters split it into pieces that overflow in FP16"
+    else:
+        message = f"opset {graph.opset} is newer than what is known to work with TensorRT 10.7"
+    return [Finding("FE02", "warning", "graph", message, f"export with opset {OLDEST_OPSET} to {NEWEST_OPSET}")]
+
+
+def split_layer_norm(graph: GraphView) -> list[Finding]:
+    """FE03: no LayerNorm in pieces (Pow, ReduceMean, Add, Sqrt).
+
+    Source: D-FINE issue 44 and TensorRT issue 3657: squares overflow FP16 and no object is detected.
+    Mend: export with opset 17 or newer, or keep these nodes in FP32.
+    """
+    found = []
+    for node in graph.nodes:
+        if node.op_type != "ReduceMean":
+            continue
+        square = graph.producer(input_name(node, 0))
+        squares = square is not None and (
+            square.op_type == "Pow" or (square.op_type == "Mul" and input_name(square, 0) == input_name(square, 1))
+        )
+        sums = [user for output in node.output for user in graph.consumers(output) if user.op_type == "Add"]
+        roots = [user for add in sums for output in add.output for user in graph.consumers(output)]
+        if squares and any(user.op_type == "Sqrt" for user in roots):
+            message = "a LayerNorm in pieces: its squares overflow in FP16, and nothing is detected"
+            mend = f"export with opset {OLDEST_OPSET} or newer, or keep {label(node)} and its neighbours in FP32"
+            found.append(Finding("FE03", "error", label(node), message, mend))
+    return found
+
+
+def static_shapes(graph: GraphView) -> list[Finding]:
+    """FE04: every input and output has numbers for dimensions.
+
+    Source: the contract of this package: one engine, one shape; TensorRT needs an optimisation profile
+    for every other input, and a contract cannot vouch for an output without a shape.
+    Mend: export without ``dynamic_axes`` or ``dynamic_shapes``.
+    """
+    mend = "export with static shapes"
+    found = []
+    initializers = {tensor.name for tensor in graph.model.graph.initializer}
+    for value in graph.model.graph.input:
+        if value.name in initializers:
+            continue
+        if not value.type.tensor_type.HasField("shape") or not is_static(value_dims(value)):
+            found.append(Finding("FE04", "error", "graph", f"input {value.name!r} has a dynamic shape", mend))
+    for value in graph.model.graph.output:
+        if not is_static(graph.shape(value.name)):
+            found.append(Finding("FE04", "error", "graph", f"output {value.name!r} has no static shape", mend))
+    return found
+
+
+def supported_types(graph: GraphView) -> list[Finding]:
+    """FE05: only element types that TensorRT 10.7 has.
+
+    Source: onnx-tensorrt, docs/operators.md: FP32, FP16, BF16, INT32, INT64, INT8, BOOL; UINT8 at network
+    inputs and outputs alone; DOUBLE is computed as FP32, clamped to its range.
+    Mend: cast to FP32, INT32 or INT64 before the export.
+    """
+    edges = {value.name for value in (*graph.model.graph.input, *graph.model.graph.output)}
+    problems: dict[tuple[str, Severity, str], list[str]] = {}
+    for name, dtype in graph.dtypes().items():
+        kind = TensorProto.DataType.Name(dtype) if dtype in TensorProto.DataType.values() else f"type {dtype}"
+        if kind in _NO_TYPE or kind.startswith("type "):
+            problems.setdefault((kind, "error", "TensorRT has no such type"), []).append(name)
+        elif kind == "UINT8" and name not in edges:
+            problems.setdefault((kind, "error", "TensorRT has it at inputs and outputs alone"), []).append(name)
+        elif kind == "DOUBLE":
+            problems.setdefault((kind, "warning", "TensorRT computes it as FP32"), []).append(name)
+    mend = "cast to FP32, INT32 or INT64 before the export"
+    return [
+        Finding("FE05", severity, "graph", f"{kind} in {_some(names)}: {reason}", mend)
+        for (kind, severity, reason), names in problems.items()
+    ]
+
+
+def weights_inside(graph: GraphView) -> list[Finding]:
+    """FE06: the weights are in the ONNX file.
+
+    Source: ONNX external data specification; a contract's sha256 covers the .onnx file alone, and a
+    location outside the folder lets a file read what it should not.
+    Mend: save the model with its weights inside.
+    """
+    locations = [
+        entry.value
+        for tensor in tensors_in(graph.model)
+        if tensor.data_location == TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    ]
+    outside = sorted({location for location in locations if outside_folder(location)})
+    if outside:
+        return [Finding("FE06", "error", "graph", f"weights outside the folder: {_some(outside)}", _OUTSIDE)]
+    if locations:
+        message = f"weights are in {_some(sorted(set(locations)))}, which no contract's sha256 covers"
+        return [Finding("FE06", "warning", "graph", message, _OUTSIDE)]
+    return []
+
+
+def half_range(graph: GraphView) -> list[Finding]:
+    """FE07: FP32 constants fit into FP16.
+
+    Source: IEEE 754 binary16, largest finite number 65504.
+    Mend: keep the node that reads the constant in FP32, or rescale.
+    """
+    found = []
+    for entry in beyond_half(graph.model):
+        message = f"constant {entry.tensor!r} holds {entry.largest:.6g}, beyond FP16's 65504"
+        if entry.sentinel:
+            message += ": read as a mask, it becomes 65504"
+        mend = (
+            "nothing, where it is a mask" if entry.sentinel else f"keep {entry.node} in FP32, or rescale the constant"
+        )
+        found.append(Finding("FE07", "info" if entry.sentinel else "warning", entry.node, message, mend))
+    return found
+
+
+def _some(names: list[str]) -> str:
+    """The first three names, and how many more."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(repr(name) for name in names[:3]) + more

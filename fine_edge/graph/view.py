@@ -1,0 +1,188 @@
+"""A graph as the rules read it: nodes of all subgraphs, inferred shapes and types, constants."""
+
+from __future__ import annotations
+
+import contextlib
+from math import prod
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
+
+from fine_edge.graph.model_file import graphs_in, tensors_in
+
+Dims = tuple[int | None, ...]
+
+LONGEST_LIST = 2**20
+"""Entries of a shape or list of indices beyond which shapes are not inferred."""
+
+LARGEST_TENSOR = 2**40
+"""Elements of a tensor beyond which shapes are not inferred."""
+
+
+class GraphView:
+    """Look-ups in a model that may be malformed: what is not known is ``None``, never an exception.
+
+    Attributes:
+        model: the model as given.
+        nodes: of the main graph, then of graphs inside If, Loop and Scan.
+        opset: version of the default ONNX domain, 0 when none is imported.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+        graphs = list(graphs_in(model))
+        self.nodes: tuple[NodeProto, ...] = tuple(node for graph in graphs for node in graph.node)
+        self._initializers = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+        self._producers = {name: node for node in self.nodes for name in node.output if name}
+        self._consumers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self._consumers.setdefault(name, []).append(node)
+        self._values = {value.name: value for value in _inferred_values(model)}
+
+    def producer(self, name: str) -> NodeProto | None:
+        """The node that computes a tensor; ``None`` for inputs, initialisers and unknown names."""
+        return self._producers.get(name)
+
+    def consumers(self, name: str) -> list[NodeProto]:
+        """The nodes that read a tensor."""
+        return self._consumers.get(name, [])
+
+    def shape(self, name: str) -> Dims | None:
+        """Inferred dimensions, ``None`` for an unknown one; ``None`` when not even the rank is known."""
+        if name in self._initializers:
+            return tuple(self._initializers[name].dims)
+        value = self._values.get(name)
+        if value is None or not value.type.tensor_type.HasField("shape"):
+            return None
+        return value_dims(value)
+
+    def dtype(self, name: str) -> int:
+        """Element type as a ``TensorProto.DataType``, 0 when unknown."""
+        if name in self._initializers:
+            return int(self._initializers[name].data_type)
+        value = self._values.get(name)
+        return int(value.type.tensor_type.elem_type) if value is not None else 0
+
+    def dtypes(self) -> dict[str, int]:
+        """Element type of every tensor whose type is known."""
+        return {name: self.dtype(name) for name in (*self._initializers, *self._values) if self.dtype(name)}
+
+    def constant(self, name: str) -> NDArray[np.generic] | None:
+        """The value of an initialiser or of a Constant node; ``None`` when it has none that can be read."""
+        tensor = self._initializers.get(name)
+        node = self.producer(name)
+        if tensor is None and node is not None and node.op_type == "Constant":
+            attribute = next(iter(node.attribute), None)
+            if attribute is None:
+                return None
+            if attribute.name in ("value_int", "value_float"):
+                return np.asarray(attribute.i if attribute.name == "value_int" else attribute.f)
+            if attribute.name in ("value_ints", "value_floats"):
+                return np.asarray(attribute.ints if attribute.name == "value_ints" else attribute.floats)
+            tensor = attribute.t if attribute.name == "value" else None
+        return None if tensor is None else tensor_values(tensor)
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a tensor depends on no network input, or only on an input's static shape, so that it folds."""
+        pending, seen = [name], set()
+        while pending:
+            current = pending.pop()
+            if current in seen or current in self._initializers or not current:
+                continue
+            seen.add(current)
+            node = self.producer(current)
+            if node is None:
+                return False
+            if node.op_type == "Shape" and is_static(self.shape(input_name(node, 0))):
+                continue
+            pending.extend(node.input)
+        return True
+
+
+def _inferred_values(model: onnx.ModelProto) -> list[ValueInfoProto]:
+    """Inputs, outputs and intermediates with inferred types; the declared ones where inference fails."""
+    # FE01 reports a graph that is not valid.
+    with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError):
+        if _is_plausible(model):
+            model = onnx.shape_inference.infer_shapes(model)
+        # Once more, following the values of shapes through their arithmetic.
+        if _is_plausible(model):
+            model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    return [value for graph in graphs_in(model) for value in (*graph.value_info, *graph.output, *graph.input)]
+
+
+def _is_plausible(model: onnx.ModelProto) -> bool:
+    """Whether ONNX's inference can be let loose on the dimensions that are declared.
+
+    It aborts the process on some negative ones, overflows on very large ones, and reserves memory for every
+    entry of what could be a shape. No real graph has any of these.
+    """
+    declared = [(tensor.data_type, list(tensor.dims)) for tensor in tensors_in(model)]
+    for graph in graphs_in(model):
+        for value in (*graph.value_info, *graph.output, *graph.input):
+            tensor = value.type.tensor_type
+            declared.append((tensor.elem_type, [dim.dim_value for dim in tensor.shape.dim]))
+    return all(
+        all(dim >= 0 for dim in dims)
+        and prod(max(dim, 1) for dim in dims) <= LARGEST_TENSOR
+        and (len(dims) != 1 or dtype == TensorProto.FLOAT or dims[0] <= LONGEST_LIST)
+        for dtype, dims in declared
+    )
+
+
+def value_dims(value: ValueInfoProto) -> Dims:
+    """Declared dimensions; ``None`` for one without a number."""
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+        for dim in value.type.tensor_type.shape.dim
+    )
+
+
+def is_static(dims: Dims | None) -> bool:
+    """Whether every dimension is a number."""
+    return dims is not None and None not in dims
+
+
+def tensor_values(tensor: TensorProto) -> NDArray[np.generic] | None:
+    """A tensor as an array; ``None`` when its bytes do not fit its shape or stand in another file."""
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return None
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError):
+        return None
+
+
+def input_name(node: NodeProto, index: int) -> str:
+    """Name of a node's input, empty when it has none there."""
+    return node.input[index] if index < len(node.input) else ""
+
+
+def output_name(node: NodeProto) -> str:
+    """Name of a node's first output, empty when it has none."""
+    return node.output[0] if node.output else ""
+
+
+def label(node: NodeProto) -> str:
+    """How findings name a node."""
+    return node.name or f"{node.op_type} -> {output_name(node) or '?'}"
+
+
+def attribute_int(node: NodeProto, name: str, default: int) -> int:
+    """An integer attribute, or its default when absent or of another type."""
+    for attribute in node.attribute:
+        if attribute.name == name and attribute.type == AttributeProto.INT:
+            return int(attribute.i)
+    return default
+
+
+def attribute_text(node: NodeProto, name: str, default: str) -> str:
+    """A text attribute, or its default when absent or of another type."""
+    for attribute in node.attribute:
+        if attribute.name == name and attribute.type == AttributeProto.STRING:
+            return str(attribute.s, "utf-8", errors="replace")
+    return default

@@ -1,0 +1,62 @@
+"""Tiny exports and a made-up record, so that the bench is tested without torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_bench import make_row, write_tiny_artifact
+
+from fine_edge import machine
+from fine_edge.bench import prepare, session
+from fine_edge.bench.measure import HarnessCost
+from fine_edge.bench.record import Record
+
+
+@pytest.fixture
+def tiny_exports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports are tiny convolutions, and throughput slices short."""
+
+    def export(request, folder: Path) -> Path:
+        path = folder / f"{request.model}.onnx"
+        return path if path.exists() else write_tiny_artifact(folder, request.model, request.height)
+
+    monkeypatch.setattr(prepare, "ensure_exported", export)
+    monkeypatch.setattr(session, "SLICE_MS", 5.0)
+
+
+@pytest.fixture
+def record() -> Record:
+    """Two rows over eight rounds with a drift of the machine: the second always 1.2 times the first."""
+    base = [400.0 + 2 * i for i in range(8)]
+    rows = (
+        make_row("rtdetr_r18", None, base, 12.81),
+        make_row("rtdetr_r18_fine", "aats", [1.2 * sample for sample in base], 13.24),
+    )
+    return Record(
+        suite="table3",
+        title="Table 3",
+        backend="onnxruntime-cpu",
+        precision="fp32",
+        input_hw=(640, 640),
+        machine={**machine.describe(), "cpu": "Test CPU"},
+        images=("skimage/coffee.png",),
+        rounds=8,
+        threads=None,
+        quick=False,
+        measured_at="2026-01-01T00:00:00+00:00",
+        harness=HarnessCost(0.0006, 0.0005),
+        rows=rows,
+    )
+
+
+@pytest.fixture
+def with_samples(record: Record):
+    """The record with other samples in its second row."""
+
+    def replaced(samples_ms: list[float]) -> Record:
+        row = replace(record.rows[1], samples_ms=tuple(samples_ms))
+        return replace(record, rows=(record.rows[0], row))
+
+    return replaced

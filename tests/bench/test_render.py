@@ -1,0 +1,127 @@
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from tiny_bench import make_row
+
+from fine_edge.bench import render
+from fine_edge.bench.memory import RtxMemory
+from fine_edge.bench.picture import draw, write_picture
+
+
+def cells_of(record):
+    rows = list(csv.DictReader(io.StringIO(render.to_table(record).to_csv())))
+    return rows[0], rows[1]
+
+
+def test_columns_are_those_of_table_3_with_the_paper_apart(record):
+    titles = [column.title for column in render.to_table(record).columns]
+    table3 = ["Model", "Attention", "Complexity", "#Params (M)", "FLOPs (G)", "Mem (MiB)", "FPS", "Latency (ms)", "AP"]
+    assert [title for title in titles if title in table3] == table3
+    assert titles[-5:] == [f"{name} paper (Orin Nano)" for name in ("Mem", "FPS", "Latency (ms)", "Ratio", "AP")]
+    assert [column.paper for column in render.to_table(record).columns] == [False] * 12 + [True] * 5
+
+
+def test_cells_hold_measurements_and_dashes_for_what_is_not_known(record):
+    base, fine = cells_of(record)
+    assert base["Attention"] == "-"
+    assert fine["Attention"] == "AATS"
+    assert fine["AP"] == "-"
+    assert base["Ratio 95 % CI"] == "-"
+    assert (fine["Latency (ms)"], fine["FPS"], fine["Ratio"]) == ("488.4", "2.50", "1.200")
+    assert fine["Ratio 95 % CI"] == "1.200 .. 1.200"
+    assert fine["Ratio paper (Orin Nano)"] == "1.034"
+    assert fine["AP paper (Orin Nano)"] == "38.7"
+
+
+def test_the_accuracy_of_an_evaluated_artifact_takes_the_dashs_place(record):
+    evaluated = replace(record, rows=tuple(replace(row, ap=39.71) for row in record.rows))
+    assert cells_of(evaluated)[1]["AP"] == "39.7"
+    assert not any(note.startswith("AP:") for note in render.to_table(evaluated).notes)
+
+
+def test_the_title_says_where_it_was_measured(record):
+    title = render.to_table(record).title
+    for words in ("Test CPU", "ONNX Runtime (CPU)", "FP32", "640x640", "8 rounds"):
+        assert words in title
+    assert "QUICK" not in title
+    assert "QUICK LOOK" in render.to_table(replace(record, quick=True)).title
+
+
+def test_notes_define_the_figures_and_name_images_weights_and_the_harness(record):
+    notes = " ".join(render.to_table(record).notes)
+    for words in (
+        "skimage/coffee.png",
+        "random weights",
+        "null runner",
+        "0.6 us per inference",
+        "back-to-back queries / wall time",
+        "2^20",
+        "not Jetson figures",
+        "a dash until",
+    ):
+        assert words in notes
+    assert "Warning" not in notes
+
+
+def test_scatter_is_warned_of(with_samples):
+    shaky = with_samples([300, 600, 350, 700, 400, 500, 900, 450])
+    assert any("rtdetr_r18_fine is unstable" in note for note in render.to_table(shaky).notes)
+
+
+def test_p90_appears_once_there_are_64_samples(record):
+    def repeated(count):
+        rows = tuple(replace(row, samples_ms=row.samples_ms * (count // 8)) for row in record.rows)
+        return [c.title for c in render.to_table(replace(record, rounds=count, rows=rows)).columns]
+
+    assert "Latency p90 (ms)" not in repeated(56)
+    assert "Latency p90 (ms)" in repeated(64)
+
+
+def test_rtx_columns_appear_where_something_was_compiled(record):
+    rows = (record.rows[0], replace(record.rows[1], rtx=RtxMemory(32.06, 37.2)))
+    base, fine = cells_of(replace(record, rows=rows))
+    assert base["RTX FP16 activation (MiB)"] == "-"
+    assert (fine["RTX FP16 activation (MiB)"], fine["RTX FP16 weights (MiB)"]) == ("32.06", "37.20")
+
+
+def test_a_suite_outside_the_paper_has_no_paper_columns(record):
+    rows = tuple(replace(row, paper=None, params_m=None) for row in record.rows)
+    table = render.to_table(replace(record, rows=rows))
+    assert not any(column.paper for column in table.columns)
+    assert not any("Orin" in note for note in table.notes)
+    assert table.rows[0][3] == "-"
+
+
+def test_the_picture_is_a_readable_png_for_any_rows(record, tmp_path):
+    faster = make_row("rtdetr_r18_x", None, [0.9 * sample for sample in record.rows[0].samples_ms])
+    for name, made in {"a": record, "b": replace(record, rows=(*record.rows, faster))}.items():
+        write_picture(made, tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.format == "PNG"
+            assert image.width > 1000
+            assert len(image.convert("RGB").getcolors(1 << 20)) > 50
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    "cpu", ["Test CPU", "A Processor Whose Vendor Gave It a Very Long Marketing Name With Many Words @ 2.70GHz"]
+)
+def test_no_label_of_the_picture_is_cut_off_or_overlaps_another(record, cpu):
+    slower = [1.61 * sample for sample in record.rows[0].samples_ms]
+    faster = [0.9 * sample * (1 + 0.02 * (i % 3)) for i, sample in enumerate(record.rows[0].samples_ms)]
+    rows = (*record.rows, make_row("a", "vanilla", slower, 17.74), make_row("b", "area", faster, 12.7))
+    figure = draw(replace(record, rows=rows, machine={**record.machine, "cpu": cpu}))
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    texts = [*axes.texts, *axes.get_yticklabels(), *figure.texts, *figure.legends[0].get_texts(), axes.xaxis.label]
+    boxes = [text.get_window_extent() for text in texts]
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.width
+        assert box.y1 <= figure.bbox.height
+    overlaps = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+    assert overlaps == []

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fine_edge.errors import ArtifactError
+from fine_edge.preprocess import Preprocessing, preprocess
+
+sides = st.integers(1, 90)
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (37, 81), (200, 13), (1, 1)])
+def test_it_is_transformers_own_processor_bit_for_bit(height, width):
+    from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
+
+    pixels = picture(height, width)
+    processor = RTDetrImageProcessorPil(size={"height": 64, "width": 96})
+    theirs = processor(Image.fromarray(pixels), return_tensors="np")["pixel_values"]
+    ours, _ = preprocess(pixels, 64, 96, Preprocessing())
+    np.testing.assert_array_equal(ours, np.asarray(theirs))
+
+
+def test_the_input_is_ready_for_a_runner():
+    tensor, _ = preprocess(picture(30, 50), 32, 64, Preprocessing())
+    assert tensor.shape == (1, 3, 32, 64)
+    assert tensor.dtype == np.float32
+    assert tensor.flags.c_contiguous
+    assert 0 <= tensor.min() <= tensor.max() <= 1
+
+
+def test_no_resize_is_a_transpose_and_a_division():
+    pixels = picture(32, 64)
+    tensor, placement = preprocess(pixels, 32, 64, Preprocessing())
+    np.testing.assert_allclose(tensor[0], pixels.transpose(2, 0, 1) / 255, rtol=1e-6)
+    assert (placement.scale_x, placement.scale_y) == (1, 1)
+
+
+def test_mean_and_std_are_per_channel_in_rgb_order():
+    how = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    pixels = picture(8, 8)
+    tensor, _ = preprocess(pixels, 8, 8, how)
+    expected = (pixels / 255 - np.array(how.mean)) / np.array(how.std)
+    np.testing.assert_allclose(tensor[0], expected.transpose(2, 0, 1), rtol=1e-4, atol=1e-5)
+
+
+@given(sides, sides)
+def test_letterbox_keeps_the_aspect_and_pads_right_and_below(height, width):
+    pixels = np.full((height, width, 3), 200, np.uint8)
+    tensor, placement = preprocess(pixels, 64, 64, Preprocessing(resize="letterbox", pad_value=10))
+    inside = np.isclose(tensor[0, 0], 200 / 255, atol=1e-6)
+    rows, cols = int(inside.any(axis=1).sum()), int(inside.any(axis=0).sum())
+    assert inside[:rows, :cols].all()
+    assert inside.sum() == rows * cols
+    np.testing.assert_allclose(tensor[0, 0][~inside], 10 / 255, atol=1e-6)
+    assert max(rows, cols) == 64
+    # The shorter side is the nearest whole number of pixels.
+    assert abs(rows - max(1.0, height * 64 / max(height, width))) <= 0.5
+    assert abs(cols - max(1.0, width * 64 / max(height, width))) <= 0.5
+    assert (placement.scale_y, placement.scale_x) == (rows / height, cols / width)
+
+
+@given(sides, sides, st.sampled_from(["stretch", "letterbox"]), st.data())
+def test_boxes_find_their_way_back_to_the_picture(height, width, resize, data):
+    _, placement = preprocess(picture(height, width), 64, 96, Preprocessing(resize=resize))
+    fractions = [data.draw(st.floats(0, 1, width=32)) for _ in range(4)]
+    box = np.array([fractions], np.float32) * np.array([width, height, width, height], np.float32)
+    in_input = box * np.array([placement.scale_x, placement.scale_y] * 2, np.float32)
+    assert (in_input <= np.array([96, 64, 96, 64]) + 1e-3).all()
+    np.testing.assert_allclose(placement.to_picture(in_input), box, rtol=1e-5, atol=1e-3)
+
+
+def test_boxes_are_clipped_to_the_picture():
+    _, placement = preprocess(picture(50, 100), 64, 64, Preprocessing(resize="letterbox"))
+    boxes = np.array([[-5, -5, 80, 64], [10, 40, 20, 60]], np.float32)
+    np.testing.assert_allclose(placement.to_picture(boxes), [[0, 0, 100, 50], [15.625, 50, 31.25, 50]])
+
+
+def test_the_description_comes_back_from_json():
+    how = Preprocessing("letterbox", 1.0, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), 0)
+    assert Preprocessing.from_json(how.to_json()) == how
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("color", "BGR", "preprocessing color 'BGR' is unknown, known: RGB"),
+        ("layout", "NHWC", "layout 'NHWC'"),
+        ("interpolation", "bicubic", "interpolation 'bicubic'"),
+        ("resize", "crop", "resize 'crop'"),
+        ("mean", [1, 2], "incomplete"),
+        ("std", None, "incomplete"),
+        ("scale", "much", "incomplete"),
+        ("pad_value", float("inf"), "incomplete"),
+    ],
+)
+def test_a_description_of_another_version_is_refused(key, value, reason):
+    with pytest.raises(ArtifactError, match=reason):
+        Preprocessing.from_json({**Preprocessing().to_json(), key: value})
+    incomplete = Preprocessing().to_json()
+    del incomplete[key]
+    with pytest.raises(ArtifactError, match="incomplete"):
+        Preprocessing.from_json(incomplete)
