@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: header, and whether it belongs to the paper (shown apart, never mixed with measurements)."""
+    """A column: header, and whose figures it holds where they are not ours (shown apart, never mixed with ours)."""
 
     title: str
     numeric: bool = True
-    paper: bool = False
+    source: str = ""
+
+    @property
+    def full_title(self) -> str:
+        """Title and source on one line."""
+        return f"{self.title} {self.source}".strip()
 
 
 def _markdown_cell(text: str) -> str:
@@ -47,12 +52,12 @@ class Table:
         from rich.text import Text
 
         # Cells are Text: as plain strings, a "[name]" in them would be taken for a style.
-        rich = RichTable(title=Text(self.title), title_justify="left", title_style="bold", header_style="bold")
+        rich = RichTable(header_style="bold")
         for column in self.columns:
             rich.add_column(
-                Text(column.title),
+                Text(f"{column.title}\n{column.source}".strip()),
                 justify="right" if column.numeric else "left",
-                style="dim" if column.paper else "",
+                style="dim" if column.source else "",
                 no_wrap=True,
             )
         for row in self.rows:
@@ -60,6 +65,7 @@ class Table:
         needed = console.measure(rich, options=console.options.update(width=10_000)).maximum
         # rich never prints wider than its console, and would cut columns off where the terminal is narrow.
         wide = type(console)(file=console.file, width=needed, force_terminal=console.is_terminal)
+        console.print(Text(self.title, style="bold"), soft_wrap=True)
         wide.print(rich)
         for note in self.notes:
             console.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
@@ -67,7 +73,7 @@ class Table:
     def to_markdown(self) -> str:
         """GitHub-flavoured Markdown."""
         lines = [f"### {self.title}", ""]
-        lines.append("| " + " | ".join(_markdown_cell(column.title) for column in self.columns) + " |")
+        lines.append("| " + " | ".join(_markdown_cell(column.full_title) for column in self.columns) + " |")
         lines.append("|" + "|".join("---:" if column.numeric else "---" for column in self.columns) + "|")
         lines += ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in self.rows]
         if self.notes:
@@ -78,12 +84,12 @@ class Table:
         """Comma-separated values with a header row, notes left out."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([column.title for column in self.columns])
+        writer.writerow([column.full_title for column in self.columns])
         writer.writerows(self.rows)
         return out.getvalue()
 
     def to_html(self) -> str:
         """An HTML table element with a caption."""
-        head = "".join(f"<th>{html.escape(column.title)}</th>" for column in self.columns)
+        head = "".join(f"<th>{html.escape(column.full_title)}</th>" for column in self.columns)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
         return f"<table><caption>{html.escape(self.title)}</caption><tr>{head}</tr>{body}</table>"

@@ -10,7 +10,7 @@ from fine_edge.table import Column, Table
 @pytest.fixture
 def table():
     view = Table(
-        "Models [640x640]", [Column("model | name", numeric=False), Column("Mem [MiB]"), Column("paper", paper=True)]
+        "Models [640x640]", [Column("model | name", numeric=False), Column("Mem [MiB]"), Column("AP", source="paper")]
     )
     view.add("rtdetr_r18", 65.5, None)
     view.add("a|b", "[/bold] 1,5", 'say "hi"')
@@ -47,7 +47,7 @@ def test_markdown_escapes_what_would_break_a_row(table):
     table.add("two\nlines", "1", "2")
     lines = table.to_markdown().splitlines()
     assert lines[0] == "### Models [640x640]"
-    assert lines[2] == "| model \\| name | Mem [MiB] | paper |"
+    assert lines[2] == "| model \\| name | Mem [MiB] | AP paper |"
     assert lines[3] == "|---|---:|---:|"
     assert lines[5].startswith("| a\\|b |")
     assert lines[6] == "| two lines | 1 | 2 |"
@@ -55,7 +55,7 @@ def test_markdown_escapes_what_would_break_a_row(table):
 
 
 def test_csv_comes_back_as_it_was(table):
-    assert list(csv.reader(io.StringIO(table.to_csv()))) == [[c.title for c in table.columns], *table.rows]
+    assert list(csv.reader(io.StringIO(table.to_csv()))) == [[c.full_title for c in table.columns], *table.rows]
 
 
 def test_html_escapes(table):

@@ -40,9 +40,7 @@ def to_table(record: Record) -> Table:
     columns += map(Column, ("FPS", "Latency (ms)", *(("Latency p90 (ms)",) if with_p90 else ())))
     columns += map(Column, ("Ratio", "Ratio 95 % CI", "AP"))
     if with_paper:
-        columns += [
-            Column(f"{name} {PAPER_SOURCE}", paper=True) for name in ("Mem", "FPS", "Latency (ms)", "Ratio", "AP")
-        ]
+        columns += [Column(name, source=PAPER_SOURCE) for name in ("Mem", "FPS", "Latency (ms)", "Ratio", "AP")]
     table = Table(_title(record), columns, notes=_notes(record))
     for row in record.rows:
         cells = _measured_cells(record, row, with_rtx=with_rtx, with_p90=with_p90)

@@ -1,16 +1,19 @@
-"""``python -m fine_edge.engine inspect FILE.onnx``: compile a model with TensorRT-RTX on the CPU."""
+"""``python -m fine_edge.engine``: what NVIDIA's compiler makes of a model."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
 from rich.markup import escape
 
 from fine_edge import console
 from fine_edge.command import run
 from fine_edge.engine.inspect import TIMEOUT_S, Inspection, inspect
+from fine_edge.errors import BackendError
 from fine_edge.table import Column, Table
+from fine_edge.zoo.catalog import find
 
 
 def _table(path: Path, inspection: Inspection) -> Table:
@@ -30,6 +33,17 @@ def _table(path: Path, inspection: Inspection) -> Table:
     return table
 
 
+def _build(model: str, out: Path) -> NoReturn:
+    """Engines are not built yet: say what there is and how to go on by hand."""
+    onnx_path = out / f"{model}.fp16.onnx"
+    have = "the ONNX is there" if onnx_path.is_file() else f"first: python -m fine_edge.export {model} --precision fp16"
+    raise BackendError(
+        "this version does not build TensorRT engines yet",
+        where=model,
+        mend=f"{have}; then on the device: trtexec --onnx={onnx_path} --stronglyTyped --saveEngine={model}.engine",
+    )
+
+
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e6:
@@ -45,8 +59,13 @@ def main(argv: list[str]) -> int:
     inspector.add_argument("onnx", type=Path, help="the ONNX file, FP16 to see fused attention")
     inspector.add_argument("--json", action="store_true", help="the figures as JSON")
     inspector.add_argument("--timeout-s", type=_seconds, default=TIMEOUT_S, help="stop the compiler after this long")
+    builder = commands.add_parser("build", help="build a TensorRT engine (not in this version)")
+    builder.add_argument("model", help="a model of the zoo")
+    builder.add_argument("--out", type=Path, default=Path("engines"), help="folder of the artifacts")
     arguments = parser.parse_args(argv)
 
+    if arguments.command == "build":
+        _build(find(arguments.model).name, arguments.out)
     with console.status(f"compiling {escape(arguments.onnx.name)}"):
         inspection = inspect(arguments.onnx, arguments.timeout_s)
     if arguments.json:

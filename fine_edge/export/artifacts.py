@@ -23,7 +23,7 @@ def source_sha256() -> str:
     """Hash of the code that makes graphs, so that a changed lowering re-exports instead of reusing old files."""
     root = Path(fine_edge.__file__).parent
     digest = hashlib.sha256()
-    for file in sorted(path for folder in _SOURCES for path in (root / folder).glob("*.py")):
+    for file in sorted(path for folder in _SOURCES for path in (root / folder).rglob("*.py")):
         digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
@@ -49,9 +49,9 @@ def _difference(contract: Contract, request: ExportRequest) -> str | None:
         return "other options"
     weights = made_by["weights"]
     if request.weights is None:
-        if weights["source"] != "random" or weights["seed"] != request.seed:
+        if weights["source"] != "random" or weights.get("seed") != request.seed:
             return "other weights"
-    elif weights["source"] == "random" or weights["sha256"] != sha256_of(weights_file(request.weights)):
+    elif weights["source"] == "random" or weights.get("sha256") != sha256_of(weights_file(request.weights)):
         return "other weights"
     if can_export() and made_by.get("source_sha256") != source_sha256():
         return "made by other code"

@@ -34,8 +34,11 @@ def create_session(onnx_path: Path, threads: int | None = None) -> InferenceSess
     try:
         return onnxruntime.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the pybind exceptions of ONNX Runtime share no public base class
-        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise ArtifactError(f"ONNX Runtime refuses the model ({reason})", where=onnx_path) from error
+        raise ArtifactError(f"ONNX Runtime refuses the model ({_reason(error)})", where=onnx_path) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
 class OrtRunner:
@@ -44,12 +47,22 @@ class OrtRunner:
     name = "onnxruntime-cpu"
 
     def __init__(self, onnx_path: Path, threads: int | None = None) -> None:
+        self._path = onnx_path
         self._session: Any = create_session(onnx_path, threads)
         self._names: list[str] = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """One inference; raises ONNX Runtime's own error when a shape or type is wrong."""
-        return dict(zip(self._names, cast("list[Array]", self._session.run(self._names, inputs)), strict=True))
+        """One inference.
+
+        Raises:
+            ArtifactError: when a name, shape or type is not what the model takes, or ONNX Runtime fails.
+        """
+        run = self._session.run
+        try:
+            outputs = cast("list[Array]", run(self._names, inputs))
+        except Exception as error:  # see create_session
+            raise ArtifactError(f"ONNX Runtime cannot run the model ({_reason(error)})", where=self._path) from error
+        return dict(zip(self._names, outputs, strict=True))
 
     def close(self) -> None:
         """Free the session."""

@@ -17,11 +17,11 @@ def cells_of(record):
 
 
 def test_columns_are_those_of_table_3_with_the_paper_apart(record):
-    titles = [column.title for column in render.to_table(record).columns]
+    titles = [column.full_title for column in render.to_table(record).columns]
     table3 = ["Model", "Attention", "Complexity", "#Params (M)", "FLOPs (G)", "Mem (MiB)", "FPS", "Latency (ms)", "AP"]
     assert [title for title in titles if title in table3] == table3
     assert titles[-5:] == [f"{name} paper (Orin Nano)" for name in ("Mem", "FPS", "Latency (ms)", "Ratio", "AP")]
-    assert [column.paper for column in render.to_table(record).columns] == [False] * 12 + [True] * 5
+    assert [bool(column.source) for column in render.to_table(record).columns] == [False] * 12 + [True] * 5
 
 
 def test_cells_hold_measurements_and_dashes_for_what_is_not_known(record):
@@ -90,7 +90,7 @@ def test_rtx_columns_appear_where_something_was_compiled(record):
 def test_a_suite_outside_the_paper_has_no_paper_columns(record):
     rows = tuple(replace(row, paper=None, params_m=None) for row in record.rows)
     table = render.to_table(replace(record, rows=rows))
-    assert not any(column.paper for column in table.columns)
+    assert not any(column.source for column in table.columns)
     assert not any("Orin" in note for note in table.notes)
     assert table.rows[0][3] == "-"
 

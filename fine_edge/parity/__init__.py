@@ -1,0 +1,1 @@
+"""Does an exported graph still find what the PyTorch model finds?"""

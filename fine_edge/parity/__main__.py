@@ -1,0 +1,107 @@
+"""``python -m fine_edge.parity``: an exported detector against its PyTorch model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fine_edge import command, console
+from fine_edge.contract import bound_contract
+from fine_edge.images import find_images, read_image, sample_photographs
+from fine_edge.parity.compare import ParityReport
+from fine_edge.parity.references import against_golden, against_pytorch
+from fine_edge.table import Column, Table
+
+
+def table(report: ParityReport) -> Table:
+    """The report as people read it."""
+    weights = ", random weights" if report.random_weights else ""
+    share = report.tolerance.quantile
+    view = Table(
+        f"{report.model} {report.precision}: {report.candidate} against {report.reference}{weights}",
+        [
+            Column("output", numeric=False),
+            Column("max abs"),
+            Column("max rel"),
+            Column("every row within" if share == 1 else f"{share:.0%} of rows within"),
+            Column("tolerance"),
+            Column("verdict", numeric=False),
+            Column("where the largest is", numeric=False),
+        ],
+    )
+    for t in report.tensors:
+        figures = (f"{value:.3g}" for value in (t.max_abs, t.max_rel, t.at_quantile, t.tolerance))
+        view.add(t.output, *figures, "ok" if t.ok else "FAILS", t.where)
+    d = report.detections
+    view.notes.append(
+        f"Detections: {d.matched} matched, {d.flipped} flipped ({report.flipped_share:.2%}, at most"
+        f" {report.tolerance.flipped:.0%} may), {d.ties} ties at the cut-off; largest drift {d.max_score_drift:.2g} in"
+        f" score, {d.max_box_drift_px:.3g} px in a box coordinate."
+    )
+    view.notes.append(f"Inputs: {', '.join(report.inputs)}.")
+    return view
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fine_edge.parity",
+        description="Compare an exported detector with its PyTorch model. Exit code 1 beyond tolerance.",
+    )
+    parser.add_argument(
+        "target", metavar="MODEL|FILE.onnx", help="a model of the zoo (exported if needed) or an ONNX file"
+    )
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of MODEL (default: fp32)")
+    parser.add_argument("--golden", action="store_true", help="check against the stored outputs, without torch")
+    parser.add_argument("--weights", type=Path, help="checkpoint the model was exported from (default: random weights)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
+    parser.add_argument(
+        "--images", type=Path, nargs="+", help="pictures or folders (default: scikit-image's photographs)"
+    )
+    parser.add_argument("--input-size", default="640", metavar="SIDE|HxW", help="of MODEL (default: 640)")
+    parser.add_argument("--raw", action="store_true", help="export MODEL with logits and boxes, and compare those")
+    parser.add_argument("--out", type=Path, default=Path("engines"), help="where artifacts are (default: engines)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def _artifact(args: argparse.Namespace) -> Path:
+    if args.target.endswith(".onnx"):
+        return Path(args.target)
+    from fine_edge.export.artifacts import ensure_exported
+    from fine_edge.export.request import ExportRequest, parse_size
+
+    height, width = parse_size(args.input_size)
+    request = ExportRequest(
+        args.target, args.weights, args.precision, height=height, width=width, raw=args.raw, seed=args.seed
+    )
+    return ensure_exported(request, args.out)
+
+
+def main(argv: list[str]) -> int:
+    """Entry point; returns the exit code."""
+    args = _parser().parse_args(argv)
+    onnx_path = _artifact(args)
+    bound_contract(onnx_path)  # before anything loads the file
+    from fine_edge.runners.ort import OrtRunner
+
+    runner = OrtRunner(onnx_path)
+    if args.golden:
+        report = against_golden(onnx_path, runner)
+    else:
+        images = [read_image(p) for p in find_images(args.images)] if args.images else sample_photographs()[:3]
+        report = against_pytorch(onnx_path, runner, images, args.weights)
+    if args.json:
+        console.print_json(report.to_json())
+    else:
+        table(report).print(console.out)
+    if not report.ok:
+        worst = report.worst
+        console.warn(
+            f"parity fails: worst is {worst.output}, {worst.at_quantile:.3g} (tolerance {worst.tolerance:.3g}),"
+            f" largest at {worst.where}; {report.flipped_share:.2%} of the detections flipped"
+        )
+    return 0 if report.ok else 1
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,264 @@
+"""Comparing outputs, tensor by tensor and as detections.
+
+A detector's queries come out of a top-k, and rounding swaps near-ties: rows are first
+assigned to each other by what they say (boxes, classes, scores), never by their index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fine_edge.contract import Artifact, Contract, Precision
+from fine_edge.detections import Agreement, Detections, agree, from_outputs, from_raw
+from fine_edge.errors import ArtifactError
+from fine_edge.parity.tolerance import TOLERANCES, Tolerance
+from fine_edge.runners.base import Array
+
+Outputs = dict[str, Array]
+Indices = NDArray[np.intp]
+Doubles = NDArray[np.float64]
+
+# Rows further apart than this are not the same query: one side let a near-tie into its top-k that the other did not.
+SAME_QUERY_PX = 32.0
+
+
+@dataclass(frozen=True)
+class TensorDrift:
+    """One output over all inputs.
+
+    Attributes:
+        output: its name.
+        max_abs: largest absolute difference.
+        max_rel: largest difference relative to the reference.
+        at_quantile: the difference that decides: the largest of the share of rows that must be within tolerance.
+        where: input, image and index of the largest difference.
+        tolerance: the limit for ``at_quantile``.
+    """
+
+    output: str
+    max_abs: float
+    max_rel: float
+    at_quantile: float
+    where: str
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """Within tolerance; NaN is not."""
+        return bool(self.at_quantile <= self.tolerance)
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Everything one comparison found."""
+
+    model: str
+    precision: Precision
+    reference: str
+    candidate: str
+    artifact_sha256: str
+    random_weights: bool
+    inputs: tuple[str, ...]
+    tensors: tuple[TensorDrift, ...]
+    detections: Agreement
+    tolerance: Tolerance
+
+    @property
+    def flipped_share(self) -> float:
+        """Share of both sides' detections that have no partner although they score above the cut-off."""
+        d = self.detections
+        return d.flipped / max(1, 2 * d.matched + d.flipped + d.ties)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every tensor is within tolerance and few enough detections are lost."""
+        return all(tensor.ok for tensor in self.tensors) and self.flipped_share <= self.tolerance.flipped
+
+    @property
+    def worst(self) -> TensorDrift:
+        """The tensor nearest to, or furthest beyond, its tolerance."""
+        return max(self.tensors, key=lambda t: np.inf if np.isnan(t.at_quantile) else t.at_quantile / t.tolerance)
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        worst = self.worst
+        return {
+            "ok": self.ok,
+            "model": self.model,
+            "precision": self.precision,
+            "reference": self.reference,
+            "candidate": self.candidate,
+            "artifact_sha256": self.artifact_sha256,
+            "random_weights": self.random_weights,
+            "inputs": list(self.inputs),
+            "worst": {"output": worst.output, "max_abs": worst.max_abs, "max_rel": worst.max_rel, "where": worst.where},
+            "tensors": [asdict(tensor) | {"ok": tensor.ok} for tensor in self.tensors],
+            "detections": asdict(self.detections) | {"flipped_share": self.flipped_share},
+            "tolerance": asdict(self.tolerance),
+        }
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input's name, the outputs expected of it and those that the artifact gave."""
+
+    name: str
+    expected: Outputs
+    got: Outputs
+
+
+def compare(
+    contract: Contract, artifact: Artifact, cases: list[Case], *, reference: str, candidate: str
+) -> ParityReport:
+    """Compare the outputs of several inputs with the tolerances of the artifact's precision.
+
+    Raises:
+        ArtifactError: when an output is missing or has another shape than the contract says.
+    """
+    tolerance = TOLERANCES[artifact.precision]
+    agreements: list[Agreement] = []
+    differences: dict[str, list[_Difference]] = {}
+    for case in cases:
+        _check_shapes(contract, case, artifact.file)
+        for image in range(contract.batch):
+            expected, got = (_detections(contract, outputs, image) for outputs in (case.expected, case.got))
+            agreements.append(agree(expected, got, score_tolerance=tolerance.score))
+            for name, difference in _differences(contract, case, image, tolerance):
+                differences.setdefault(name, []).append(difference)
+    return ParityReport(
+        model=contract.model,
+        precision=artifact.precision,
+        reference=reference,
+        candidate=candidate,
+        artifact_sha256=artifact.sha256,
+        random_weights=contract.random_weights,
+        inputs=tuple(case.name for case in cases),
+        tensors=tuple(_drift(contract, name, found, tolerance) for name, found in differences.items()),
+        detections=_total(agreements),
+        tolerance=tolerance,
+    )
+
+
+def _check_shapes(contract: Contract, case: Case, where: object) -> None:
+    needed = {"labels", "boxes_xyxy", "scores"} if contract.postprocessed else {"logits", "boxes"}
+    lacking = sorted(needed - {spec.name for spec in contract.outputs})
+    if lacking:
+        raise ArtifactError(f"the contract has no output {', '.join(lacking)}", where=where)
+    for spec in contract.outputs:
+        for name, outputs in (("reference", case.expected), ("artifact", case.got)):
+            found = outputs[spec.name].shape if spec.name in outputs else "nothing"
+            if found != spec.shape:
+                raise ArtifactError(
+                    f"the {name} gives {found} for {spec.name}, the contract says {spec.shape}", where=where
+                )
+
+
+def _detections(contract: Contract, outputs: Outputs, image: int) -> Detections:
+    if contract.postprocessed:
+        return from_outputs(outputs, image)
+    return from_raw(outputs, *contract.input_hw, image)
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Absolute and relative differences of one output's paired rows (N, ...), and where the largest is."""
+
+    absolute: Doubles
+    relative: Doubles
+    largest: float
+    where: str
+
+
+def _differences(contract: Contract, case: Case, image: int, tolerance: Tolerance) -> list[tuple[str, _Difference]]:
+    order = _assign(case, image)
+    rows = _paired(contract, case, image, order)
+    found = []
+    for spec in contract.outputs:
+        if tolerance.of(spec.name, contract) is None:
+            continue
+        a = case.expected[spec.name][image].astype(np.float64)
+        b = case.got[spec.name][image].astype(np.float64)[order]
+        found.append((spec.name, _difference(a, b, rows, f"{case.name}, image {image}")))
+    return found
+
+
+def _difference(a: Doubles, b: Doubles, rows: Indices, name: str) -> _Difference:
+    absolute = np.abs(a[rows] - b[rows])
+    if not absolute.size:
+        return _Difference(absolute, absolute, float("inf"), f"{name}: no row has a partner")
+    flat = int(np.argmax(np.where(np.isnan(absolute), np.inf, absolute)))
+    index = np.unravel_index(flat, absolute.shape)
+    where = (int(rows[index[0]]), *(int(i) for i in index[1:]))
+    # Relative to the value, but not to values that are tiny against the rest of the output.
+    relative = absolute / np.maximum(np.abs(a[rows]), 1e-3 * np.abs(a).max() + 1e-12)
+    return _Difference(absolute, relative, float(absolute[index]), f"{name}, row {where}")
+
+
+def _drift(contract: Contract, name: str, found: list[_Difference], tolerance: Tolerance) -> TensorDrift:
+    limit = tolerance.of(name, contract)
+    assert limit is not None  # _differences left the others out
+    worst = max(found, key=lambda d: np.inf if np.isnan(d.largest) else d.largest)
+    rows = [d.absolute.reshape(len(d.absolute), -1).max(axis=1) for d in found if d.absolute.size]
+    per_row = np.concatenate(rows) if rows else np.array([np.inf])
+    per_row = np.where(np.isnan(per_row), np.inf, per_row)
+    return TensorDrift(
+        output=name,
+        max_abs=worst.largest,
+        max_rel=max((float(d.relative.max()) for d in found if d.relative.size), default=float("inf")),
+        at_quantile=float(np.quantile(per_row, tolerance.quantile, method="higher")),
+        where=worst.where,
+        tolerance=limit,
+    )
+
+
+def _assign(case: Case, image: int) -> Indices:
+    """For each row of the reference, the row of the candidate that says the same: boxes first, then scores."""
+    from scipy.optimize import linear_sum_assignment
+
+    expected, got = case.expected, case.got
+    box_name, score_name = ("boxes", "logits") if "boxes" in expected else ("boxes_xyxy", "scores")
+    cost = _distances(expected[box_name][image], got[box_name][image])
+    cost = cost / (np.nanmax(cost, initial=0.0, where=np.isfinite(cost)) or 1.0)
+    score_rows = [outputs[score_name][image].reshape(len(cost), -1) for outputs in (expected, got)]
+    cost = cost + 1e-3 * _distances(*score_rows)
+    if "labels" in expected:
+        cost = cost + 10.0 * (expected["labels"][image][:, None] != got["labels"][image][None])
+    rows, columns = linear_sum_assignment(np.nan_to_num(cost, nan=1e6, posinf=1e6))
+    order: Indices = columns[np.argsort(rows)]
+    return order
+
+
+def _distances(a: Array, b: Array) -> Doubles:
+    """Largest coordinate difference of every row of a (N, D) to every row of b (M, D): (N, M)."""
+    left, right = a.astype(np.float64), b.astype(np.float64)
+    out = np.zeros((len(left), len(right)))
+    with np.errstate(invalid="ignore"):  # inf - inf
+        for dim in range(left.shape[1]):  # one at a time: (N, M, D) would take 80 times the memory
+            np.maximum(out, np.abs(left[:, None, dim] - right[None, :, dim]), out=out)
+    return out
+
+
+def _paired(contract: Contract, case: Case, image: int, order: Indices) -> Indices:
+    """Rows whose partner is the same query; the others are near-ties, which the detection level counts."""
+    box_name, to_px = ("boxes_xyxy", 1.0) if contract.postprocessed else ("boxes", float(max(contract.input_hw)))
+    expected, got = case.expected[box_name][image].astype(np.float64), case.got[box_name][image].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        gap_px = np.abs(expected - got[order]).max(axis=1) * to_px
+    same = ~(gap_px > SAME_QUERY_PX)  # NaN stays in, to be found
+    if contract.postprocessed:
+        same &= case.expected["labels"][image] == case.got["labels"][image][order]
+    return np.flatnonzero(same)
+
+
+def _total(agreements: list[Agreement]) -> Agreement:
+    return Agreement(
+        sum(a.matched for a in agreements),
+        sum(a.flipped for a in agreements),
+        sum(a.ties for a in agreements),
+        max(a.max_score_drift for a in agreements),
+        max(a.max_box_drift_px for a in agreements),
+    )

@@ -1,0 +1,87 @@
+"""What an artifact is compared with: the PyTorch model it came from, or the outputs stored when it was exported."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from fine_edge import console
+from fine_edge.contract import Contract, bound_contract, sha256_of
+from fine_edge.errors import ArtifactError, MissingExtraError
+from fine_edge.images import NamedImage
+from fine_edge.parity.compare import Case, ParityReport, compare
+from fine_edge.preprocess import preprocess
+from fine_edge.runners.base import Array, Runner
+
+
+def inputs_for(contract: Contract, images: list[NamedImage]) -> list[tuple[str, Array]]:
+    """Real pictures through the contract's preprocessing, then one input of noise; each a full batch."""
+    height, width = contract.input_hw
+    cases: list[tuple[str, Array]] = []
+    for image in images:
+        tensor, _ = preprocess(image.pixels, height, width, contract.preprocessing)
+        cases.append((image.name, np.repeat(tensor, contract.batch, axis=0)))
+    noise = np.random.default_rng(0).random(contract.inputs[0].shape, dtype=np.float32)
+    return [*cases, ("uniform noise", noise)]
+
+
+def against_golden(onnx_path: Path, runner: Runner) -> ParityReport:
+    """Compare an artifact with the golden outputs of its export. Needs no torch.
+
+    Raises:
+        ArtifactError: when the golden file is missing, changed or incomplete.
+    """
+    contract, artifact = bound_contract(onnx_path)
+    mend = "copy it with the ONNX file, or export again"
+    if not contract.golden:
+        raise ArtifactError("its contract names no golden file", where=onnx_path, mend="export the model again")
+    path = onnx_path.with_name(Path(contract.golden["file"]).name)
+    if not path.is_file() or sha256_of(path) != contract.golden["sha256"]:
+        raise ArtifactError("the golden file is missing or not the one the contract names", where=path, mend=mend)
+    try:
+        with np.load(path, allow_pickle=False) as golden:
+            arrays = {name: golden[name] for name in golden.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"the golden file cannot be read ({error})", where=path, mend=mend) from error
+    names = [key.removesuffix("/images") for key in arrays if key.endswith("/images")]
+    missing = [f"{n}/{spec.name}" for n in names for spec in contract.outputs if f"{n}/{spec.name}" not in arrays]
+    if missing or not names:
+        raise ArtifactError(f"the golden file lacks {missing or 'its inputs'}", where=path, mend=mend)
+    cases = []
+    for name in names:
+        expected = {spec.name: arrays[f"{name}/{spec.name}"] for spec in contract.outputs}
+        cases.append(Case(name, expected, runner.run({contract.inputs[0].name: arrays[f"{name}/images"]})))
+    return compare(contract, artifact, cases, reference="golden (pytorch-cpu)", candidate=runner.name)
+
+
+def against_pytorch(
+    onnx_path: Path, runner: Runner, images: list[NamedImage], weights: Path | None = None
+) -> ParityReport:
+    """Compare an artifact with the PyTorch model it was exported from, on pictures and on noise.
+
+    Raises:
+        ArtifactError: when it was exported from other weights than those given.
+        MissingExtraError: where torch is not installed.
+    """
+    contract, artifact = bound_contract(onnx_path)
+    try:
+        from fine_edge.runners.eager import EagerRunner
+        from fine_edge.zoo.catalog import find
+        from fine_edge.zoo.load import load
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{error.name} (or check with --golden)", "export") from error
+    provenance = contract.made_by["weights"]
+    detector = load(find(contract.model), weights, provenance.get("seed", 0))
+    if any(provenance.get(key) != detector.provenance.get(key) for key in ("source", "sha256")):
+        raise ArtifactError(
+            "was exported from other weights", where=onnx_path, mend="give the same --weights, or check with --golden"
+        )
+    eager = EagerRunner(detector.model, raw=not contract.postprocessed)
+    cases = []
+    with console.progress() as bar:
+        for name, tensor in bar.track(inputs_for(contract, images), description="comparing"):
+            feed = {contract.inputs[0].name: tensor}
+            cases.append(Case(name, eager.run(feed), runner.run(feed)))
+    return compare(contract, artifact, cases, reference=eager.name, candidate=runner.name)
