@@ -53,4 +53,4 @@ lint: $(READY) ## style and types
 
 clean: ## remove exported artifacts and caches, keep the environment
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis predictions
-	find $(OUT) -mindepth 1 -maxdepth 1 ! -name README.md ! -name '*.json' -exec rm -rf {} +
+	git clean -fdXq $(OUT)

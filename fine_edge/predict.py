@@ -43,12 +43,25 @@ def _color(label: int) -> tuple[int, int, int]:
     return int(red * 255), int(green * 255), int(blue * 255)
 
 
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> list[str]:
+    """The text in lines that fit, broken between words."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width_px:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
 def draw(pixels: NDArray[np.uint8], found: Detections, labels: tuple[str, ...], caption: str) -> Image.Image:
     """The picture with boxes, class names and scores, and a caption below that says what produced it."""
     height, width = pixels.shape[:2]
     size = max(12, min(height, width) // 40)
     font = ImageFont.load_default(size)
-    canvas = Image.new("RGB", (width, height + 2 * size), "black")
+    lines = _wrapped(caption, font, width - size)
+    canvas = Image.new("RGB", (width, height + (len(lines) + 1) * size * 5 // 4), "black")
     canvas.paste(Image.fromarray(pixels), (0, 0))
     pen = ImageDraw.Draw(canvas)
     for label, box, score in reversed(list(zip(found.labels, found.boxes_xyxy_px, found.scores, strict=True))):
@@ -61,7 +74,7 @@ def draw(pixels: NDArray[np.uint8], found: Detections, labels: tuple[str, ...], 
         left = min(x0, max(0.0, width - pen.textlength(text, font=font) - 4))
         pen.rectangle((left, top, left + pen.textlength(text, font=font) + 4, top + size + 4), fill=color)
         pen.text((left + 2, top), text, fill="black", font=font)
-    pen.text((size // 2, height + size // 3), caption, fill="white", font=font)
+    pen.multiline_text((size // 2, height + size // 2), "\n".join(lines), fill="white", font=font)
     return canvas
 
 

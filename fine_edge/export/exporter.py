@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fine_edge import __version__, console, machine
-from fine_edge.atomic import written_together
+from fine_edge.atomic import output_errors, written_together
 from fine_edge.contract import Artifact, Contract, Precision, TensorSpec, contract_path, read_contract, sha256_of
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.artifacts import source_sha256
@@ -151,6 +151,8 @@ def export(request: ExportRequest, folder: Path) -> Path:
         console.remark(str(detector.report))
     queries = int(detector.model.config.num_queries)
     _check_size(request, queries)
+    with output_errors(folder):  # now, not after a minute of tracing
+        folder.mkdir(parents=True, exist_ok=True)
     outputs = _output_specs(request, queries, len(detector.labels))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracers warn about every constant they fold

@@ -64,15 +64,19 @@ def _scope(node: onnx.NodeProto) -> str:
 
 def _name_after_modules(graph: onnx.GraphProto) -> None:
     seen: Counter[str] = Counter()
+    scopes: dict[str, str] = {}  # of the node that gives a tensor
     for node in graph.node:
-        name = f"{_scope(node)}/{node.op_type}"
+        # The exporter's own rewrites, such as slices into one Split, forget the scope: take the one of the input.
+        scope = _scope(node) or next((scopes[name] for name in node.input if name in scopes), "")
+        scopes.update(dict.fromkeys(node.output, scope))
+        name = f"{scope}/{node.op_type}"
         node.name = f"{name}_{seen[name]}" if seen[name] else name
         seen[name] += 1
 
 
 def _strip(model: onnx.ModelProto) -> None:
     """Drop what the exporter notes for debugging: stack traces would put one machine's paths into the artifact."""
-    del model.metadata_props[:]
+    del model.metadata_props[:], model.graph.metadata_props[:]
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

@@ -36,14 +36,14 @@ class Tolerance:
         }.get(output)
 
 
-# FP32 differs by rounding alone, so every row counts. The largest drift seen over seven inputs at 640x640 is
-# 0.002 px and 8e-5 in a logit for R18, 0.009 px and 3.4e-4 for R50; the limits are about twice that.
+# FP32 differs by rounding alone, so every row counts. The largest drift seen over seven inputs at 640x640 with random
+# weights is 0.003 px and 3e-4 in a logit for R18, 0.009 px and 1.2e-3 for R50; the limits are about twice that.
 #
 # FP16 rounds 8192 times coarser. Most boxes move by a fraction of a pixel (median 0.2 to 0.7 px, nine tenths within
-# 2.3 px and 0.08 of a logit), but RT-DETR takes its 300 queries out of a top-k: rounding swaps near-ties at its end,
+# 2.3 px and 0.3 of a logit), but RT-DETR takes its 300 queries out of a top-k: rounding swaps near-ties at its end,
 # the queries attend to each other, and single boxes then move by tens of pixels. So nine tenths of the rows must be
 # within the limits, and what is lost altogether is limited as a share of the detections.
 TOLERANCES: dict[Precision, Tolerance] = {
-    "fp32": Tolerance(box_px=0.02, score=1e-4, logit=1e-3, quantile=1.0, flipped=0.0),
-    "fp16": Tolerance(box_px=4.0, score=0.01, logit=0.15, quantile=0.9, flipped=0.05),
+    "fp32": Tolerance(box_px=0.02, score=5e-4, logit=3e-3, quantile=1.0, flipped=0.0),
+    "fp16": Tolerance(box_px=4.0, score=0.05, logit=0.6, quantile=0.9, flipped=0.05),
 }

@@ -12,7 +12,8 @@ which queries win. Here instead:
   with these scales FP32 reproduces FP64 boxes to about 0.001 px (R18) and 0.005 px (R50) at 640x640,
   with scales around 1 and shifts around 0 only to 0.04 px and 2 px;
 * deformable offsets, attention weights and box heads get weights of trained magnitude;
-* class logits get a spread of 1.5 around the prior's -4.6, so that a few queries pass 0.5.
+* the decoder's class heads are centred and scaled on the same photographs: every class has the prior's mean logit of -4.6
+  and a spread of 1.5, so that a few queries pass 0.5 and no class wins everywhere.
 
 FINE's blocks keep their own initial weights, never at identity, where parity would prove nothing.
 """
@@ -29,6 +30,8 @@ from transformers import RTDetrForObjectDetection
 from fine_edge.images import sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 
+# Of trained focal-loss classifiers: sigmoid(-4.6) is the usual prior of 0.01.
+_LOGIT_MEAN, _LOGIT_SPREAD = -4.6, 1.5
 # Large enough for every stage to have a few hundred positions, small enough to take a second.
 _CALIBRATION_SIZE = 320
 
@@ -51,6 +54,15 @@ def _calibrate(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     norm.get_buffer("running_var").copy_(x.var(dim=(0, 2, 3)).clamp_min(1e-4))
 
 
+def _calibrate_scores(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Forward pre-hook of a class head: give each class mean logit -4.6 and spread 1.5 over what it is about to see."""
+    features = inputs[0].flatten(0, -2)  # (B * N, C)
+    weight, bias = head.get_parameter("weight"), head.get_parameter("bias")
+    centred = (features - features.mean(dim=0)) @ weight.T  # (B * N, classes)
+    weight.mul_(_LOGIT_SPREAD / centred.std(dim=0).clamp_min(1e-4)[:, None])
+    bias.copy_(_LOGIT_MEAN - weight @ features.mean(dim=0))
+
+
 def _randomise_rtdetr_heads(model: RTDetrForObjectDetection) -> None:
     """Weights of trained magnitude where transformers starts with zeros or equal scores."""
     width = model.config.d_model
@@ -60,9 +72,9 @@ def _randomise_rtdetr_heads(model: RTDetrForObjectDetection) -> None:
     for head in (model.model.enc_bbox_head, *model.model.decoder.bbox_embed):
         nn.init.normal_(head.layers[-1].weight, std=0.5 * width**-0.5)
         nn.init.normal_(head.layers[-1].bias, std=0.1)
-    for head in (model.model.enc_score_head, *model.model.decoder.class_embed):
-        nn.init.normal_(head.weight, std=1.5 * width**-0.5)
-        nn.init.constant_(head.bias, -4.6)
+    # The proposal head is not centred: positions outside the valid anchors, all alike, would then come out on top.
+    nn.init.normal_(model.model.enc_score_head.weight, std=_LOGIT_SPREAD * width**-0.5)
+    nn.init.constant_(model.model.enc_score_head.bias, _LOGIT_MEAN)
 
 
 def randomise(model: RTDetrForObjectDetection, seed: int) -> None:
@@ -89,6 +101,7 @@ def randomise(model: RTDetrForObjectDetection, seed: int) -> None:
                 norms.append(module)
         _randomise_rtdetr_heads(model)
         hooks = [norm.register_forward_pre_hook(_calibrate) for norm in norms]
+        hooks += [head.register_forward_pre_hook(_calibrate_scores) for head in model.model.decoder.class_embed]
         try:
             model.train(False)
             model(_photographs(_CALIBRATION_SIZE))

@@ -57,9 +57,9 @@ def test_a_photograph_gets_scores_and_boxes_that_differ(detector):
             out = detector.model(torch.from_numpy(tensor))
         found = from_raw({"logits": out.logits.numpy(), "boxes": out.pred_boxes.numpy()}, 160, 160)
         assert (found.scores > 0.3).sum() >= 3
-        assert (found.scores < 0.3).sum() >= 30
+        assert found.scores[0] - found.scores[-1] > 0.3
         assert len(np.unique(found.scores)) > 0.9 * len(found)
-        assert len(np.unique(found.labels)) >= 3
+        assert len(np.unique(found.labels)) >= 8
         boxes = found.boxes_xyxy_px
         assert len(np.unique(boxes.round(2), axis=0)) > 50
         assert boxes.std(axis=0).min() > 10
