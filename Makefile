@@ -44,7 +44,7 @@ check: onnx ## graph rules and NVIDIA's compiler on MODEL's ONNX
 	$(BIN)/python -m fine_edge.engine inspect $(OUT)/$(MODEL).fp16.onnx
 
 test: $(READY) ## all tests
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .

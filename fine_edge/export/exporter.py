@@ -90,6 +90,7 @@ def _golden(detector: LoadedDetector, request: ExportRequest, preprocessing: Pre
         arrays[f"{name}/images"] = images
         for output, value in runner.run({"images": images}).items():
             arrays[f"{name}/{output}"] = value
+        arrays[f"{name}/selection_margin"] = np.array(runner.selection_margin)
     buffer = BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stub lists only its own keywords
     return buffer.getvalue()

@@ -38,7 +38,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None 
     q, k, v = _split_heads(q, heads), _split_heads(k, heads), _split_heads(v, heads)
     scores = q @ k.transpose(-1, -2)  # (B, h, n, m)
     if key_mask is not None:
-        scores = scores.masked_fill(~key_mask[:, None, None, :], torch.finfo(scores.dtype).min)
+        # Added, not filled in: for a static shape it folds to a constant, and FP16 holds 1e4.
+        scores = scores + (key_mask.to(scores.dtype) - 1)[:, None, None, :] * 1e4
     return _merge_heads(scores.softmax(dim=-1) @ v)
 
 

@@ -39,6 +39,11 @@ def table(report: ParityReport) -> Table:
         f" score, {d.max_box_drift_px:.3g} px in a box coordinate."
     )
     view.notes.append(f"Inputs: {', '.join(report.inputs)}.")
+    if report.near_ties:
+        view.notes.append(
+            f"Compared as detections alone: {', '.join(report.near_ties)}; two proposals at the end of the top-k are so"
+            " close that rounding decides which becomes a query."
+        )
     return view
 
 

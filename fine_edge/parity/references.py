@@ -52,7 +52,8 @@ def against_golden(onnx_path: Path, runner: Runner) -> ParityReport:
     cases = []
     for name in names:
         expected = {spec.name: arrays[f"{name}/{spec.name}"] for spec in contract.outputs}
-        cases.append(Case(name, expected, runner.run({contract.inputs[0].name: arrays[f"{name}/images"]})))
+        got = runner.run({contract.inputs[0].name: arrays[f"{name}/images"]})
+        cases.append(Case(name, expected, got, float(arrays.get(f"{name}/selection_margin", np.inf))))
     return compare(contract, artifact, cases, reference="golden (pytorch-cpu)", candidate=runner.name)
 
 
@@ -83,5 +84,6 @@ def against_pytorch(
     with console.progress() as bar:
         for name, tensor in bar.track(inputs_for(contract, images), description="comparing"):
             feed = {contract.inputs[0].name: tensor}
-            cases.append(Case(name, eager.run(feed), runner.run(feed)))
+            expected = eager.run(feed)
+            cases.append(Case(name, expected, runner.run(feed), eager.selection_margin))
     return compare(contract, artifact, cases, reference=eager.name, candidate=runner.name)

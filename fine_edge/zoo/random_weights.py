@@ -12,8 +12,8 @@ which queries win. Here instead:
   with these scales FP32 reproduces FP64 boxes to about 0.001 px (R18) and 0.005 px (R50) at 640x640,
   with scales around 1 and shifts around 0 only to 0.04 px and 2 px;
 * deformable offsets, attention weights and box heads get weights of trained magnitude;
-* the decoder's class heads are centred and scaled on the same photographs: every class has the prior's mean logit of -4.6
-  and a spread of 1.5, so that a few queries pass 0.5 and no class wins everywhere.
+* the decoder's class heads are centred and scaled on the same photographs: every class has the prior's
+  mean logit of -4.6 and a spread of 1.5, so that a few queries pass 0.5 and no class wins everywhere.
 
 FINE's blocks keep their own initial weights, never at identity, where parity would prove nothing.
 """

@@ -1,0 +1,73 @@
+"""A process that has loaded everything and traced once; it then forks one real export command for each line it reads.
+
+What is left of an export after tracing (golden outputs, saving, hashing, renaming) is where a kill can do harm, and
+this way dozens of kills cost no more than one start. A line is a JSON object: ``argv``, ``stderr`` (a file) and
+``limit_bytes`` (largest file, or null). The answers are the child's process id, then its exit status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from fine_edge import command
+from fine_edge.export import exporter
+from fine_edge.export.__main__ import main
+from fine_edge.export.request import ExportRequest
+
+
+def remember(model: str, size: int) -> None:
+    """Load and trace once; children inherit the results."""
+    load, trace = cache(exporter.load), exporter._graph
+    exporter.load = load
+    graphs = {}
+
+    def graph(detector, request, outputs):
+        key = (request.model, tuple(request.options().items()))
+        if key not in graphs:
+            graphs[key] = trace(detector, request, outputs)
+        return graphs[key]
+
+    exporter._graph = graph
+    request = ExportRequest(model, height=size, width=size)
+    detector = load(exporter.find(model), None, 0)
+    graph(detector, request, exporter._output_specs(request, 300, len(detector.labels)))
+
+
+def child(order: dict) -> None:
+    os.dup2(os.open(order["stderr"], os.O_WRONLY | os.O_CREAT), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if order["limit_bytes"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit_bytes"], order["limit_bytes"]))
+    sys.argv = ["fine_edge.export", *order["argv"]]
+    command.run(main)
+
+
+def answer(value: object) -> None:
+    sys.stdout.write(f"{value}\n")
+    sys.stdout.flush()
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        Path(order["stderr"]).touch()
+        pid = os.fork()
+        if pid == 0:
+            child(order)
+        answer(pid)
+        _, status = os.waitpid(pid, 0)
+        answer(os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # threads do not survive a fork
+    remember(sys.argv[1], int(sys.argv[2]))
+    answer("ready")
+    serve()

@@ -1,0 +1,104 @@
+"""What the documents tell a reader to type exists: targets, modules, options and linked files."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [path for name in ("README.md", "CONTRIBUTING.md", "bench/METHOD.md") if (path := ROOT / name).is_file()]
+
+_CODE = re.compile(r"^```[^\n]*\n(.*?)^```|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
+_MAKE = re.compile(r"(?:^|[\s;&$(])make((?:[ \t]+(?:-[A-Za-z]\b|[A-Z_]+=\S+))*)[ \t]+([a-z][a-z-]*)")
+_MODULE = re.compile(r"python3? -m (fine_edge(?:\.\w+)*)([^\n;&|#]*)")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def code(document: Path) -> str:
+    """Everything in code spans and blocks, continued lines joined."""
+    found = (block or span for block, span in _CODE.findall(document.read_text(encoding="utf-8")))
+    return "\n".join(found).replace("\\\n", " ")
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def help_of(module: str, *command: str) -> str:
+    """``--help`` of a command of the package, in this process."""
+    spec = importlib.util.find_spec(module)
+    name = f"{module}.__main__" if spec and spec.submodule_search_locations else module
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        importlib.import_module(name).main([*command, "--help"])
+    assert ended.value.code == 0
+    return out.getvalue()
+
+
+def known_options(module: str, arguments: list[str]) -> set[str]:
+    """Options that a command line may hold: those of the command and of its subcommand, if it names one."""
+    text = help_of(module)
+    subcommands = {name for names in re.findall(r"\{([\w,-]+)\}", text) for name in names.split(",")}
+    chosen = next((word for word in arguments if word in subcommands), None)
+    if chosen and f"{{{chosen}" in text.split("options:")[0]:
+        text += help_of(module, chosen)
+    return set(re.findall(r"--[a-z][a-z-]*", text))
+
+
+def is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def commands() -> list[tuple[str, str, str]]:
+    return sorted(
+        {(path.name, module, rest.strip()) for path in DOCUMENTS for module, rest in _MODULE.findall(code(path))}
+    )
+
+
+def test_there_are_documents_with_commands():
+    assert DOCUMENTS
+    assert commands()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_make_target_exists(document):
+    named = {target for _, target in _MAKE.findall(code(document))}
+    assert named - make_targets() == set()
+
+
+@pytest.mark.parametrize(("document", "module", "rest"), commands())
+def test_every_command_exists_with_its_options(document, module, rest):
+    assert is_module(module), f"{document} names {module}"
+    arguments = rest.split()
+    options = {word.split("=")[0].strip("[],.:()") for word in arguments if word.lstrip("[(").startswith("--")}
+    options = {option for option in options if re.fullmatch(r"--[a-z][a-z-]*", option)}
+    assert options - known_options(module, arguments) == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_relative_link_leads_somewhere(document):
+    links = [link for link in _LINK.findall(document.read_text(encoding="utf-8")) if "://" not in link]
+    files = [link.split("#")[0] for link in links if not link.startswith(("#", "mailto:"))]
+    assert [link for link in files if not (document.parent / link).exists()] == []
+
+
+def test_the_reader_of_documents_sees_commands(tmp_path):
+    """The patterns above, on lines as documents have them."""
+    text = (
+        "Run `make -B engine MODEL=x` or\n```sh\npython -m fine_edge.graph check F \\\n  --json\nmake X=1 test\n```\n"
+    )
+    (tmp_path / "d.md").write_text(text + "make sure that prose is not read", encoding="utf-8")
+    found = code(tmp_path / "d.md")
+    assert [target for _, target in _MAKE.findall(found)] == ["engine", "test"]
+    assert [(module, rest.split()) for module, rest in _MODULE.findall(found)] == [
+        ("fine_edge.graph", ["check", "F", "--json"])
+    ]
