@@ -11,6 +11,8 @@ ARGS   ?=
 # A Jetson brings TensorRT with its system; everything else is a host that exports and tests.
 JETSON := $(wildcard /etc/nv_tegra_release)
 EXTRAS ?= $(if $(JETSON),device,dev)
+# Tests of the host side: they import torch, or need NVIDIA's compiler.
+HOST_TESTS := fusion zoo export engine graph/test_exported_scopes.py parity/test_parity_command.py test_public_api.py
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed-$(EXTRAS)
 
@@ -46,11 +48,16 @@ check: onnx ## graph rules and NVIDIA's compiler on MODEL's ONNX
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
+test-device: ## the tests of what runs without torch; PYTHON=python3.10 for the Jetson's
+	$(PYTHON) -m venv $(VENV)-device
+	$(VENV)-device/bin/python -m pip install --quiet --disable-pip-version-check . 'pytest<10' 'hypothesis<7' 'pytest-xdist<4'
+	$(VENV)-device/bin/python -m pytest -n auto --dist loadfile -m "not host" tests $(HOST_TESTS:%=--ignore=tests/%) $(ARGS)
+
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean: ## remove exported artifacts and caches, keep the environment
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis predictions
+	rm -rf $(VENV)-device .pytest_cache .mypy_cache .ruff_cache .hypothesis predictions
 	git clean -fdXq $(OUT)

@@ -158,6 +158,7 @@ def test_from_raw_is_the_best_query_class_pairs(seed):
         np.testing.assert_allclose(box, expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("seed", range(3))
 def test_from_raw_is_transformers_own_postprocessing(seed):
     import torch

@@ -14,6 +14,7 @@ def picture(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (37, 81), (200, 13), (1, 1)])
 def test_it_is_transformers_own_processor_bit_for_bit(height, width):
     from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
