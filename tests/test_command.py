@@ -49,7 +49,13 @@ def test_a_signal_lets_finally_blocks_clean_up(tmp_path, sent, code):
         f"    try:\n        open({str(tmp_path / 'started')!r}, 'w').close(); time.sleep(60)\n"
         f"    finally:\n        open({str(tmp_path / 'cleaned')!r}, 'w').close()"
     )
-    child = subprocess.Popen([sys.executable, "-c", RUN.format(body=body)], stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", RUN.format(body=body)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background ignores SIGINT, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not (tmp_path / "started").exists():
         assert child.poll() is None
         time.sleep(0.01)

@@ -100,13 +100,13 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Ten
 
 def area_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Tensor:
     """A horizontal areas of each map attend to their counterpart (Table 3, "Area"; areas as in YOLOv12)."""
-    # No more areas than rows, or an area would hold no key at all.
-    areas = min(config.areas, k.shape[1], q.shape[1])
-    if -(-k.shape[1] // areas) * (areas - 1) >= k.shape[1]:
-        areas = -(-k.shape[1] // -(-k.shape[1] // areas))
-    q_region, k_region = ((-(-x.shape[1] // areas), x.shape[2]) for x in (q, k))
-    q_padded = _pad_map(q, q_region[0] * areas, q.shape[2])
-    return _regional(q_padded, k, v, config.num_heads, q_region, k_region)[:, : q.shape[1]]
+    wanted = min(config.areas, q.shape[1], k.shape[1])
+    k_rows = -(-k.shape[1] // wanted)  # rounded up: the last area may be smaller
+    areas = -(-k.shape[1] // k_rows)  # fewer than wanted where rounding leaves the last ones without a key
+    q_rows = -(-q.shape[1] // areas)
+    q_padded = _pad_map(q, q_rows * areas, q.shape[2])
+    out = _regional(q_padded, k, v, config.num_heads, (q_rows, q.shape[2]), (k_rows, k.shape[2]))
+    return out[:, : q.shape[1]]
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Tensor:

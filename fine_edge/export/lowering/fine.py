@@ -14,7 +14,11 @@ from fine_edge.export.lowering.layers import after_norm, attention, gelu, linear
 from fine_edge.fusion import Fine
 from fine_edge.fusion.attention import STRATEGIES
 from fine_edge.fusion.fine import FeedForward
-from fine_edge.fusion.sampling import tokens
+from fine_edge.fusion.sampling import feature_map, tokens, upsample
+
+# Blocks of this side are upsampled by Resize instead of a broadcast. That is two kernels more, but at RT-DETR's deeper
+# fusion the broadcast's layout raises TensorRT-RTX's peak for the whole detector by 0.2 MiB over that without FINE.
+RESIZED_KERNEL = 2
 
 
 class LoweredFine(nn.Module):
@@ -80,8 +84,12 @@ class LoweredFine(nn.Module):
         m: Tensor = self.project(self._attention(low_sampled, high_sampled))  # (B, N_low, C)
         if self.ffn_up is not None and self.ffn_down is not None:
             m = m + self.ffn_down(gelu(self.ffn_up(self._normal(m))))
+        kernel = self.config.low_kernel
+        if kernel == RESIZED_KERNEL:
+            up = upsample(feature_map(m, rows, columns), kernel, height, width)
+            return up if self.config.modulation == "none" else low * up
         # Channels last is the layout TensorRT's convolutions have already; Up(.) is then a broadcast.
-        kernel, pixels = self.config.low_kernel, low.permute(0, 2, 3, 1)
+        pixels = low.permute(0, 2, 3, 1)
         m = m.reshape(batch, rows, 1, columns, 1, channels)
         if (rows * kernel, columns * kernel) == (height, width):
             blocks = (batch, rows, kernel, columns, kernel, channels)
