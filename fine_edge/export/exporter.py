@@ -6,7 +6,6 @@ outputs come from the model of transformers as it is, so that they vouch for the
 
 from __future__ import annotations
 
-import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -155,9 +154,7 @@ def export(request: ExportRequest, folder: Path) -> Path:
     with output_errors(folder):  # now, not after a minute of tracing
         folder.mkdir(parents=True, exist_ok=True)
     outputs = _output_specs(request, queries, len(detector.labels))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracers warn about every constant they fold
-        model = _graph(detector, request, outputs)
+    model = _graph(detector, request, outputs)
     preprocessing = Preprocessing()
     made_by = _made_by(detector, request)
     name = request.model

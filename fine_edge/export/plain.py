@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import onnx
@@ -12,6 +11,7 @@ from transformers import RTDetrForObjectDetection
 
 from fine_edge.atomic import written_together
 from fine_edge.export.request import ExportRequest
+from fine_edge.export.trace import quiet_exporter
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.load import load
 
@@ -34,8 +34,7 @@ def ensure_plain(request: ExportRequest, folder: Path) -> Path:
     path = folder / f"{request.model}.plain.onnx"
     model = load(find(request.model), request.weights, request.seed).model
     example = torch.zeros(request.batch, 3, request.height, request.width)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's remarks on constants
+    with quiet_exporter():
         program = torch.onnx.export(
             _Outputs(model), (example,), input_names=["images"], output_names=["logits", "boxes"], verbose=False
         )
