@@ -44,9 +44,9 @@ def test_fine_is_fused_and_free(compiled):
     assert len(fine.kernels) <= OFFICIAL_KERNELS
 
 
-def test_fine_needs_at_most_a_hundredth_more_activation_memory(compiled):
+def test_fine_needs_no_more_activation_memory(compiled):
     (_, baseline), (_, fine) = compiled["rtdetr_r18"], compiled["rtdetr_r18_fine"]
-    assert 0 < fine.activation_mib <= 1.01 * baseline.activation_mib
+    assert 0 < fine.activation_mib <= baseline.activation_mib
 
 
 @pytest.mark.parametrize("model", ["rtdetr_r18", "rtdetr_r18_fine"])
