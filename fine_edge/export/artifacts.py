@@ -14,6 +14,7 @@ from fine_edge import console
 from fine_edge.contract import Contract, bound_contract, sha256_of
 from fine_edge.errors import ArtifactError, MissingExtraError
 from fine_edge.export.request import ExportRequest
+from fine_edge.zoo.weights_file import weights_file
 
 # Folders whose source decides what an exported graph looks like.
 _SOURCES = ("fusion", "zoo", "export", "graph")
@@ -31,15 +32,6 @@ def source_sha256() -> str:
 def can_export() -> bool:
     """Whether torch and transformers are installed."""
     return all(importlib.util.find_spec(package) for package in ("torch", "transformers"))
-
-
-def weights_file(weights: Path) -> Path:
-    """The file that holds a checkpoint's tensors: itself, or the one inside a Hugging Face directory."""
-    if weights.is_dir():
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            if (weights / name).is_file():
-                return weights / name
-    return weights
 
 
 def _difference(contract: Contract, request: ExportRequest) -> str | None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from fine_edge.atomic import output_errors, written_together
 from fine_edge.errors import OutputError, WeightsError
+from fine_edge.zoo.weights_file import weights_file
 
 State = dict[str, Tensor]
 Layout = Literal["transformers", "official", "fine_edge"]
@@ -46,32 +47,18 @@ class Checkpoint:
 
 
 # --- the official repository: its PResNet, hybrid encoder and decoder to transformers' names, first match wins
-_STAGE = "model.backbone.model.encoder.stages"
+_BLOCK = r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\."
+_LAYER = r"model.backbone.model.encoder.stages.\1.layers.\2."
 _OFFICIAL_RULES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         # Residual branches; "short.conv.conv" sits behind an average pool, "short.conv" does not.
-        (
-            r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.conv\.conv\.",
-            rf"{_STAGE}.\1.layers.\2.shortcut.1.convolution.",
-        ),
-        (
-            r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.conv\.norm\.",
-            rf"{_STAGE}.\1.layers.\2.shortcut.1.normalization.",
-        ),
-        (
-            r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.conv\.",
-            rf"{_STAGE}.\1.layers.\2.shortcut.convolution.",
-        ),
-        (
-            r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.short\.norm\.",
-            rf"{_STAGE}.\1.layers.\2.shortcut.normalization.",
-        ),
+        (rf"{_BLOCK}short\.conv\.conv\.", rf"{_LAYER}shortcut.1.convolution."),
+        (rf"{_BLOCK}short\.conv\.norm\.", rf"{_LAYER}shortcut.1.normalization."),
+        (rf"{_BLOCK}short\.conv\.", rf"{_LAYER}shortcut.convolution."),
+        (rf"{_BLOCK}short\.norm\.", rf"{_LAYER}shortcut.normalization."),
         *(
-            (
-                rf"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\.branch2{letter}\.{theirs}\.",
-                rf"{_STAGE}.\1.layers.\2.layer.{index}.{ours}.",
-            )
+            (rf"{_BLOCK}branch2{letter}\.{theirs}\.", rf"{_LAYER}layer.{index}.{ours}.")
             for index, letter in enumerate("abc")
             for theirs, ours in (("conv", "convolution"), ("norm", "normalization"))
         ),
@@ -230,10 +217,10 @@ def read(path: Path) -> Checkpoint:
     labels = None
     if path.is_dir():
         labels = _directory_labels(path)
-        files = [path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).is_file()]
-        if not files:
+        file = weights_file(path)
+        if file == path:
             raise WeightsError("the folder holds no model.safetensors or pytorch_model.bin", where=path)
-        path = files[0]
+        path = file
     if not path.is_file():
         raise WeightsError("no such checkpoint", where=path)
     metadata: dict[str, str] = {}

@@ -15,6 +15,7 @@ from fine_edge.zoo import checkpoints, rtdetr
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.coco import COCO_LABELS
 from fine_edge.zoo.random_weights import randomise
+from fine_edge.zoo.weights_file import weights_file
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
     labels = checkpoint.labels or COCO_LABELS
     if len(labels) != classes.shape[0]:
         labels = tuple(f"class_{index}" for index in range(classes.shape[0]))
-    file = weights if weights.is_file() else next(p for p in sorted(weights.iterdir()) if p.name in _WEIGHT_FILES)
-    provenance = {"source": checkpoint.layout, "file": weights.name, "sha256": sha256_of(file), "fine": report.fine}
+    digest = sha256_of(weights_file(weights))
+    provenance = {"source": checkpoint.layout, "file": weights.name, "sha256": digest, "fine": report.fine}
     return LoadedDetector(entry, model, labels, provenance, report)
 
 
@@ -89,9 +90,6 @@ def _build(entry: ModelEntry, num_labels: int, seed: int, *, identity: bool) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return rtdetr.build(entry, num_labels, identity=identity)
-
-
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 # Every tensor of RT-DETR R18 is also one of R34: what is left over here tells a deeper model's weights apart.
