@@ -60,14 +60,15 @@ def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Pat
 
     ``last`` names the file that vouches for the others (a contract) and is therefore moved after them.
     """
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        partial = folder / f".{name}.partial-{os.getpid()}"
-        partial.mkdir()
-        _OPEN.add(partial)
-    try:
+    partial = folder / f".{name}.partial-{os.getpid()}"
+    if partial in _OPEN:
+        raise OutputError("is being written already", where=folder / name, mend="wait for the other writer")
+    try:  # before the folder is made: a Ctrl-C right behind mkdir must remove it as well
         with output_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
+            _OPEN.add(partial)
+            partial.mkdir()
             yield partial
             for file in sorted(partial.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
                 with file.open("rb") as handle:
