@@ -1,0 +1,168 @@
+"""One board, read without root.
+
+Paths: GPU clocks in ``/sys/class/devfreq/17000000.gpu`` (L4T 36) or ``17000000.ga10b`` (L4T 35), GPU load in per mille
+in the device's ``load``, the memory clock in debugfs, which only root may read on L4T 36. Sources: the Jetson Linux
+Developer Guide r36; rbonghi/jetson_stats ``jtop/core/gpu.py`` and ``memory.py`` (issues 323 and 360) for the paths.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from fine_edge.jetson import heat, power_modes, rails, sysfs
+from fine_edge.jetson.power_modes import ModeTable
+from fine_edge.jetson.snapshot import Snapshot
+
+_GPU_NAMES = ("17000000.gpu", "17000000.ga10b", "*ga10b*", "*gpu*", "*gv11b*")
+_GPU_LOADS = (
+    "sys/devices/platform/17000000.gpu/load",
+    "sys/devices/platform/bus@0/17000000.gpu/load",
+    "sys/devices/platform/gpu.0/load",
+    "sys/devices/gpu.0/load",
+)
+_EMC_CLOCKS = ("sys/kernel/debug/bpmp/debug/clk/emc/rate", "sys/kernel/debug/clk/emc/clk_rate")
+# In a container the device tree is hidden; images are run with the host's model mounted here (docker/README.md).
+_MODELS = ("proc/device-tree/model", "sys/firmware/devicetree/base/model", "run/host/device-model")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """RAM, shared by CPU and GPU, and swap, in MiB. ``None`` where ``/proc/meminfo`` does not say."""
+
+    ram_total_mib: float | None
+    ram_available_mib: float | None
+    swap_total_mib: float | None
+    swap_free_mib: float | None
+
+
+class Board:
+    """A board whose files lie below ``root``: the machine itself, or a recorded tree.
+
+    Reading never raises: what is missing or forbidden is ``None`` or empty, and :attr:`Snapshot.unread` says why.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+
+    @cached_property
+    def model(self) -> str | None:
+        """As the device tree names it, such as "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"."""
+        texts = (sysfs.read_text(self.root / path) for path in _MODELS)
+        return next((text for text in texts if text), None)
+
+    @cached_property
+    def l4t(self) -> str | None:
+        """Version of Jetson Linux, such as "36.4.3"."""
+        return self._l4t_of_release() or self._l4t_of_package()
+
+    def _l4t_of_release(self) -> str | None:
+        """From ``# R36 (release), REVISION: 4.3, GCID: ...``."""
+        text = sysfs.read_text(self.root / "etc/nv_tegra_release") or ""
+        found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", text, re.ASCII)
+        return f"{found[1]}.{found[2]}" if found else None
+
+    def _l4t_of_package(self) -> str | None:
+        """From the installed package ``nvidia-l4t-core``."""
+        text = sysfs.read_text(self.root / "var/lib/dpkg/status") or ""
+        for paragraph in text.split("\n\n"):
+            if re.search(r"^Package: nvidia-l4t-core$", paragraph, re.MULTILINE):
+                found = re.search(r"^Version: ([\d.]+)", paragraph, re.MULTILINE | re.ASCII)
+                return found[1] if found else None
+        return None
+
+    @property
+    def is_jetson(self) -> bool:
+        """Whether this is a Jetson, or a container on one."""
+        return self.l4t is not None or (self.model is not None and "Jetson" in self.model)
+
+    @cached_property
+    def modes(self) -> ModeTable:
+        """Power modes of this board."""
+        return power_modes.read_modes(self.root, self.model) if self.is_jetson else power_modes.NO_MODES
+
+    @property
+    def memory(self) -> Memory:
+        """RAM and swap now."""
+        sizes = {}
+        for line in (sysfs.read_text(self.root / "proc/meminfo") or "").splitlines():
+            found = re.match(r"(\w+):\s*(\d{1,15}) kB", line, re.ASCII)
+            if found:
+                sizes[found[1]] = int(found[2]) / 1024
+        return Memory(*(sizes.get(key) for key in ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree")))
+
+    def snapshot(self) -> Snapshot:
+        """The state now, from a few dozen small files."""
+        memory = self.memory
+        state = Snapshot(
+            at_s=time.monotonic(),
+            gpu_load_percent=self._gpu_load_percent(),
+            temperatures_c=heat.read_temperatures_c(self.root),
+            ram_available_mib=memory.ram_available_mib,
+            swap_free_mib=memory.swap_free_mib,
+        )
+        return self._with_jetson(state) if self.is_jetson else state
+
+    def _with_jetson(self, state: Snapshot) -> Snapshot:
+        """What only a Jetson has. Elsewhere the same files mean other things."""
+        mode_id = power_modes.read_mode_id(self.root)
+        mode = self.modes.find(mode_id)
+        state = replace(
+            state,
+            gpu_mhz=self._gpu_clock("cur"),
+            gpu_max_mhz=self._gpu_clock("max"),
+            gpu_min_mhz=self._gpu_clock("min"),
+            emc_mhz=next((clock for path in self._emc_paths() if (clock := sysfs.read_mhz(path))), None),
+            power_mw=rails.read_power_mw(self.root),
+            mode=mode.name if mode else None,
+            mode_id=mode_id,
+            throttle=(*heat.read_cooling(self.root), *heat.read_trips(self.root), *rails.read_alarms(self.root)),
+            oc_events=heat.read_oc_events(self.root),
+            mode_gpu_mhz=power_modes.allowed_gpu_mhz(mode, self.model),
+        )
+        return replace(
+            state, contradiction=power_modes.contradiction(state, self.modes), unread=dict(self._unread(state))
+        )
+
+    @cached_property
+    def _gpu(self) -> Path | None:
+        """The GPU's folder of clocks."""
+        folder = self.root / "sys/class/devfreq"
+        found = (path for name in _GPU_NAMES for path in sysfs.entries(folder, name))
+        return next(found, None)
+
+    def _gpu_clock(self, which: str) -> float | None:
+        return sysfs.read_mhz(self._gpu / f"{which}_freq") if self._gpu else None
+
+    def _gpu_load_percent(self) -> float | None:
+        paths = [self.root / path for path in _GPU_LOADS]
+        if self._gpu:
+            paths.insert(0, self._gpu / "device/load")
+        per_mille = next((load for path in paths if (load := sysfs.read_int(path)) is not None), None)
+        return None if per_mille is None else per_mille / 10
+
+    def _emc_paths(self) -> list[Path]:
+        folder = self.root / "sys/class/devfreq"
+        devices = [*sysfs.entries(folder, "*emc*"), *sysfs.entries(folder, "bwmgr")]
+        return [*(self.root / path for path in _EMC_CLOCKS), *(device / "cur_freq" for device in devices)]
+
+    def _unread(self, state: Snapshot) -> Iterator[tuple[str, str]]:
+        if state.gpu_mhz is None:
+            yield "gpu_mhz", f"no GPU below {self.root / 'sys/class/devfreq'}"
+        if state.emc_mhz is None:
+            forbidden = any(sysfs.is_forbidden(path) for path in self._emc_paths())
+            yield "emc_mhz", "only root may read it: sudo" if forbidden else "no file gives the memory clock"
+        if not state.power_mw:
+            yield "power_mw", "no INA3221 monitor"
+        if state.mode_id is None:
+            yield "mode", f"{self.root / 'var/lib/nvpmodel/status'} does not say"
+
+    def clocks_locked(self, snapshot: Snapshot) -> bool | None:
+        """Whether ``jetson_clocks`` pins the GPU: lowest and highest clock are equal. ``None``: not readable."""
+        if snapshot.gpu_min_mhz is None or snapshot.gpu_max_mhz is None:
+            return None
+        return snapshot.gpu_min_mhz == snapshot.gpu_max_mhz

@@ -1,0 +1,80 @@
+"""Temperatures, and what the kernel holds back because of them or of the current.
+
+On Orin a cooling device is a fan, a clock that is held back (``devfreq-17000000.gpu``, ``cpufreq-cpu0``), a message
+that this happens (``gpu-throttle-alert``), or a message that the case is hot (``hot-surface-alert``, from 70 C, nothing
+is held back). A zone's ``cdev0`` names a cooling device and ``cdev0_trip_point`` the trip point it belongs to: only
+those of throttling devices count. Hardware throttling by current is counted per boot in ``oc1_event_cnt``
+(under-voltage), ``oc2`` (average) and ``oc3`` (instantaneous over-current) of the ``soctherm_oc`` monitor.
+
+Sources: the kernel's ``Documentation/driver-api/thermal/sysfs-api.rst``; thermal management in the Jetson Linux
+Developer Guide r36 (software throttling of CPU and GPU at 99 C); NVIDIA's ``tegra23x-oc-event`` driver.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fine_edge.jetson import sysfs
+
+# Seen on a board at rest; they hold no clock back.
+_HARMLESS = ("fan", "hot-surface")
+# A sensor of a block that is powered off gives -256.
+_COLDEST_C = -50.0
+
+
+def _zones(root: Path) -> list[tuple[str, float, Path]]:
+    found = []
+    for zone in sysfs.entries(root / "sys/class/thermal", "thermal_zone*"):
+        name, millidegrees = sysfs.read_text(zone / "type"), sysfs.read_int(zone / "temp")
+        if name and millidegrees is not None and millidegrees / 1000 > _COLDEST_C:
+            found.append((name.removesuffix("-thermal").removesuffix("_thermal"), millidegrees / 1000, zone))
+    return found
+
+
+def read_temperatures_c(root: Path) -> dict[str, float]:
+    """By sensor, ``-thermal`` taken off the name."""
+    return {name: celsius for name, celsius, _ in _zones(root)}
+
+
+def _throttles(device: Path) -> str | None:
+    """Type of a cooling device that holds something back; ``None`` for a fan or a message."""
+    kind = sysfs.read_text(device / "type")
+    return None if kind is None or any(word in kind for word in _HARMLESS) else kind
+
+
+def read_cooling(root: Path) -> list[str]:
+    """A sentence for each cooling device that holds something back now."""
+    found = []
+    for device in sysfs.entries(root / "sys/class/thermal", "cooling_device*"):
+        kind, state = _throttles(device), sysfs.read_int(device / "cur_state")
+        if kind and state is not None and state > 0:
+            found.append(f"cooling device {kind} is active")
+    return found
+
+
+def read_trips(root: Path) -> list[str]:
+    """A sentence for each zone that is as hot as the trip point of one of its throttling devices."""
+    found = []
+    for name, celsius, zone in _zones(root):
+        trips_c = [trip for device in sysfs.entries(zone, "cdev*") if (trip := _trip_c(zone, device)) is not None]
+        if trips_c and celsius >= min(trips_c):
+            found.append(f"{name} has reached its throttling point of {min(trips_c):.1f} C")
+    return found
+
+
+def _trip_c(zone: Path, device: Path) -> float | None:
+    if not device.name.removeprefix("cdev").isdecimal() or not _throttles(device):
+        return None
+    index = sysfs.read_int(zone / f"{device.name}_trip_point")
+    millidegrees = None if index is None else sysfs.read_int(zone / f"trip_point_{index}_temp")
+    return None if millidegrees is None else millidegrees / 1000
+
+
+def read_oc_events(root: Path) -> dict[str, int]:
+    """Throttling events by current since boot, by counter: ``{"oc1": 0, "oc2": 0, "oc3": 12}``."""
+    counts = {}
+    for counter in sysfs.entries(root / "sys/class/hwmon", "hwmon*/oc*_event_cnt"):
+        count = sysfs.read_int(counter)
+        if count is not None:
+            counts[counter.name.removesuffix("_event_cnt")] = count
+    return counts

@@ -1,0 +1,147 @@
+"""Lines of NVIDIA's ``tegrastats``.
+
+Source: "tegrastats Utility" in the Jetson Linux Developer Guide (r32 to r36), which lists the statistics; variants that
+the guide leaves out, from reports of boards (rbonghi/jetson_stats#81, #894; henrygd/beszel#286):
+
+    RAM 3308/7607MB (lfb 32x4MB)         used and total; the MB are MiB
+    EMC_FREQ 61%@2133   EMC_FREQ 0%      load and clock, only as root
+    GR3D_FREQ 99%   99%@921   99%@[921]  load and clock, of each graphics cluster in brackets; 0 is a cluster at rest
+    GR3D_FREQ @[1000,1000,1000]          JetPack 7
+    gpu@62.3C   tj@62.4C   CV0@-256C     -256 is a sensor that is switched off
+    VDD_IN 12517mW/10898mW   VDD_IN 3140/3208   now and average since the start, mW
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fine_edge.jetson.snapshot import Snapshot
+
+# ASCII: \d would take digits of any script. Lengths are bounded so that no number overflows.
+_MEMORY = re.compile(r"\b(RAM|SWAP) (\d{1,9})/(\d{1,9})MB", re.ASCII)
+_LOADED_CLOCK = re.compile(
+    r"\b(EMC|GR3D)_FREQ (?:(\d{1,3})%)?(?:@(?:(\d{1,6})\b|\[([\d,]{1,60})\]))?(?=\s|$)", re.ASCII
+)
+_TEMPERATURE = re.compile(r"(?:^|\s)([A-Za-z]\w{0,30})@(-?\d{1,4}(?:\.\d{1,6})?)C\b", re.ASCII)
+_RAIL = re.compile(r"(?:^|\s)([A-Z][A-Z0-9_]{0,40}) (\d{1,9})(?:mW/\d{1,9}mW|mW|/\d{1,9})(?=\s|$)", re.ASCII)
+_OFF_C = -50.0
+_NO_RAILS = {"RAM", "SWAP", "IRAM", "NC"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one line says; ``None`` and empty for what it does not."""
+
+    ram_used_mib: float | None = None
+    ram_total_mib: float | None = None
+    swap_used_mib: float | None = None
+    swap_total_mib: float | None = None
+    gpu_load_percent: float | None = None
+    gpu_mhz: float | None = None
+    emc_load_percent: float | None = None
+    emc_mhz: float | None = None
+    temperatures_c: dict[str, float] = field(default_factory=dict)
+    power_mw: dict[str, float] = field(default_factory=dict)
+
+
+def parse_line(line: str) -> Reading:
+    """Read one line. Never raises: what is not understood is passed over."""
+    figures: dict[str, Any] = {}  # by field; all hold numbers
+    for kind, used, total in _MEMORY.findall(line):
+        figures[f"{kind.lower()}_used_mib"], figures[f"{kind.lower()}_total_mib"] = float(used), float(total)
+    for kind, load, clock, clusters in _LOADED_CLOCK.findall(line):
+        name = "gpu" if kind == "GR3D" else "emc"
+        figures[f"{name}_load_percent"] = float(load) if load else None
+        figures[f"{name}_mhz"] = _fastest_mhz(clock or clusters)
+    celsius = {name: float(value) for name, value in _TEMPERATURE.findall(line)}
+    return Reading(
+        temperatures_c={name: value for name, value in celsius.items() if value > _OFF_C},
+        power_mw={rail: float(now) for rail, now in _RAIL.findall(line) if rail not in _NO_RAILS},
+        **figures,
+    )
+
+
+def _fastest_mhz(clocks: str) -> float | None:
+    """The clock that runs: clusters at rest show 0."""
+    fastest = max((float(clock) for clock in clocks.split(",") if clock), default=0.0)
+    return fastest or None
+
+
+def completed(snapshot: Snapshot, reading: Reading) -> Snapshot:
+    """A snapshot with the gaps filled that ``tegrastats`` can fill; what the kernel's files gave stays."""
+    filled = {name for name in ("emc_mhz", "gpu_mhz", "power_mw") if getattr(reading, name)}
+    return replace(
+        snapshot,
+        emc_mhz=snapshot.emc_mhz or reading.emc_mhz,
+        gpu_mhz=snapshot.gpu_mhz or reading.gpu_mhz,
+        gpu_load_percent=_first(snapshot.gpu_load_percent, reading.gpu_load_percent),
+        power_mw=snapshot.power_mw or reading.power_mw,
+        temperatures_c=snapshot.temperatures_c or reading.temperatures_c,
+        unread={name: reason for name, reason in snapshot.unread.items() if name not in filled},
+    )
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+class Tegrastats:
+    """A running ``tegrastats`` whose latest line is kept. It may be missing, fall silent or die: then there is none."""
+
+    def __init__(self, binary: Path, period_s: float) -> None:
+        self._binary = binary
+        self._period_s = period_s
+        self._latest: tuple[float, Reading] | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start it; nothing happens where it cannot be started."""
+        interval_ms = max(100, round(self._period_s * 1000))
+        try:
+            self._process = subprocess.Popen(
+                [str(self._binary), "--interval", str(interval_ms)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError:
+            return
+        if self._process.stdout is not None:
+            self._thread = threading.Thread(target=self._follow, args=(self._process.stdout,), daemon=True)
+            self._thread.start()
+
+    def _follow(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._latest = (time.monotonic(), parse_line(line))
+
+    def latest(self, now_s: float) -> Reading | None:
+        """What the last line said, unless it is too old to go with ``now_s``."""
+        if self._latest is None or now_s - self._latest[0] > max(2.0, 3 * self._period_s):
+            return None
+        return self._latest[1]
+
+    def stop(self) -> None:
+        """End the process and its reader."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._thread is not None:
+            self._thread.join(timeout=2)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process = None

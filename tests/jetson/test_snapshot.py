@@ -1,0 +1,39 @@
+import json
+
+import pytest
+from board_tree import write_board
+
+from fine_edge.jetson.board import Board
+from fine_edge.jetson.snapshot import Snapshot
+
+
+def test_a_snapshot_comes_back_from_json_as_it_was(tmp_path):
+    for state in (Board(write_board(tmp_path)).snapshot(), Snapshot(1.5)):
+        assert Snapshot.from_json(json.loads(json.dumps(state.to_json()))) == state
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"at_s": None},
+        {"at_s": "1"},
+        {"gpu_mhz": "fast"},
+        {"gpu_mhz": float("nan")},
+        {"temperatures_c": [1]},
+        {"power_mw": {"VDD_IN": None}},
+        {"throttle": 3},
+        {"mode_id": "x"},
+        {"oc_events": {"oc1": "x"}},
+    ],
+)
+def test_a_broken_one_is_refused(edit):
+    with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
+        Snapshot.from_json({**Snapshot(0.0).to_json(), **edit})
+
+
+def test_a_field_may_not_be_missing():
+    for name in Snapshot(0.0).to_json():
+        data = Snapshot(0.0).to_json()
+        del data[name]
+        with pytest.raises(KeyError):
+            Snapshot.from_json(data)
