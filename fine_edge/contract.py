@@ -15,6 +15,9 @@ from fine_edge.errors import ArtifactError
 from fine_edge.preprocess import Preprocessing
 
 FORMAT = 1
+TENSORRT = "10.7"
+"""The release of TensorRT that graphs are lowered and checked for, and that the paper measured with."""
+
 Precision = Literal["fp32", "fp16"]
 
 
@@ -94,6 +97,11 @@ class Contract:
     def random_weights(self) -> bool:
         """Whether the weights are random, which every output must then say."""
         return bool(self.made_by["weights"]["source"] == "random")
+
+    @property
+    def tensorrt(self) -> str:
+        """The release of TensorRT that the graph was checked for."""
+        return str(self.made_by.get("tensorrt", TENSORRT))
 
     def to_text(self) -> str:
         """The JSON text of the contract, stable for equal contents."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from fine_edge import command, console
 from fine_edge.contract import contract_path, read_contract
+from fine_edge.errors import ConfigError
 from fine_edge.export.artifacts import ensure_exported, existing
-from fine_edge.export.request import ExportRequest, parse_size
+from fine_edge.export.request import PLUGINS, ExportRequest, parse_size
+from fine_edge.graph.keep_list import read_keep_list
 from fine_edge.table import Column, Table
 
 
@@ -25,10 +27,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--input-size", default="640", metavar="SIDE|HxW", help="multiple of 32 (default: 640)")
     parser.add_argument("--batch", type=int, default=1, help="images per inference (default: 1)")
     parser.add_argument("--raw", action="store_true", help="logits and normalised boxes instead of detections")
+    parser.add_argument("--plugin", choices=PLUGINS, help="TensorRT plugin in the graph (files MODEL.plugin.*)")
+    parser.add_argument(
+        "--keep-fp32", type=Path, metavar="FILE", help="nodes that stay FP32, one a line (graph fp16 --keep-list)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("engines"), help="folder to write to (default: engines)")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     return parser
+
+
+def _keep_list(args: argparse.Namespace) -> tuple[str, ...]:
+    if args.keep_fp32 is None:
+        return ()
+    if args.precision != "fp16":
+        raise ConfigError("a keep-list is for FP16 files", where=args.keep_fp32, mend="add --precision fp16")
+    return read_keep_list(args.keep_fp32)
 
 
 def main(argv: list[str]) -> int:
@@ -36,7 +50,16 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     height, width = parse_size(args.input_size)
     request = ExportRequest(
-        args.model, args.weights, args.precision, height, width, args.batch, raw=args.raw, seed=args.seed
+        args.model,
+        args.weights,
+        args.precision,
+        height,
+        width,
+        args.batch,
+        raw=args.raw,
+        seed=args.seed,
+        plugin=args.plugin,
+        keep_fp32=_keep_list(args),
     )
     reused = existing(request, args.out) is not None
     onnx_path = ensure_exported(request, args.out)

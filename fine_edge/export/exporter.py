@@ -6,6 +6,7 @@ outputs come from the model of transformers as it is, so that they vouch for the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,26 @@ from torch import Tensor, nn
 
 from fine_edge import __version__, console, machine
 from fine_edge.atomic import output_errors, written_together
-from fine_edge.contract import Artifact, Contract, Precision, TensorSpec, contract_path, read_contract, sha256_of
+from fine_edge.contract import (
+    TENSORRT,
+    Artifact,
+    Contract,
+    Precision,
+    TensorSpec,
+    contract_path,
+    read_contract,
+    sha256_of,
+)
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.artifacts import source_sha256
 from fine_edge.export.lowering import lower
+from fine_edge.export.lowering.plugin import define_plugin, use_plugin
 from fine_edge.export.postprocess import Postprocess
 from fine_edge.export.request import ExportRequest
 from fine_edge.export.trace import trace
 from fine_edge.graph.checks import check
 from fine_edge.graph.fp16 import to_fp16
+from fine_edge.graph.keep_list import kept_by_exporter
 from fine_edge.images import sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.runners.base import Array
@@ -33,9 +45,6 @@ from fine_edge.runners.eager import EagerRunner
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.count import Cost, count
 from fine_edge.zoo.load import LoadedDetector, load
-
-# Boxes in logits, in [0, 1] and in pixels.
-_FP32_SCOPES = ("/detector/refine/", "/postprocess/")
 
 
 class Deployed(nn.Module):
@@ -97,11 +106,15 @@ def _golden(detector: LoadedDetector, request: ExportRequest, preprocessing: Pre
 
 def _graph(detector: LoadedDetector, request: ExportRequest, outputs: tuple[TensorSpec, ...]) -> onnx.ModelProto:
     lowered = lower(detector.model, request.batch, request.height, request.width)
+    if request.plugin is not None:
+        use_plugin(lowered, request.model)
     postprocess = None if request.raw else Postprocess(request.height, request.width)
     example = torch.zeros(request.batch, 3, request.height, request.width)
     model: onnx.ModelProto = trace(
         Deployed(lowered, postprocess).eval(), example, ["images"], [spec.name for spec in outputs]
     )
+    if request.plugin is not None:
+        define_plugin(model)
     errors = [finding for finding in check(model) if finding.severity == "error"]
     if errors:
         raise ArtifactError(f"the graph breaks rule {errors[0].rule}: {errors[0].message}", where=request.model)
@@ -112,6 +125,7 @@ def _made_by(detector: LoadedDetector, request: ExportRequest) -> dict[str, Any]
     libraries = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
     return {
         "fine_edge": __version__,
+        "tensorrt": TENSORRT,
         "source_sha256": source_sha256(),
         "libraries": {name: machine.version(name) for name in libraries},
         "weights": detector.provenance,
@@ -119,10 +133,10 @@ def _made_by(detector: LoadedDetector, request: ExportRequest) -> dict[str, Any]
     }
 
 
-def _kept(folder: Path, model: str, made_by: dict[str, Any], written: set[str]) -> list[Artifact]:
+def _kept(folder: Path, stem: str, made_by: dict[str, Any], written: set[str]) -> list[Artifact]:
     """Artifacts of an earlier export of the very same thing in another precision, which stay vouched for."""
     try:
-        before = read_contract(contract_path(folder / f"{model}.onnx"))
+        before = read_contract(contract_path(folder / f"{stem}.onnx"))
         same = before.made_by == made_by
         return [
             artifact
@@ -157,23 +171,23 @@ def export(request: ExportRequest, folder: Path) -> Path:
     model = _graph(detector, request, outputs)
     preprocessing = Preprocessing()
     made_by = _made_by(detector, request)
-    name = request.model
+    stem = request.stem()
     graphs: dict[Precision, onnx.ModelProto] = {"fp32": model}
     if request.precision == "fp16":
-        graphs["fp16"] = to_fp16(model, keep_fp32=_kept_in_fp32(model))
+        graphs["fp16"] = to_fp16(model, keep_fp32={*kept_by_exporter(model), *request.keep_fp32})
 
-    contract_name = contract_path(Path(f"{name}.onnx")).name
-    with written_together(folder, name, last=contract_name) as partial:
+    contract_name = contract_path(Path(f"{stem}.onnx")).name
+    with written_together(folder, stem, last=contract_name) as partial:
         artifacts = []
         for precision, graph in graphs.items():
-            file = partial / ExportRequest(name, precision=precision).onnx_name()
+            file = partial / replace(request, precision=precision).onnx_name()
             onnx.save(graph, file)
             artifacts.append(Artifact(file.name, precision, sha256_of(file)))
-        golden = partial / f"{name}.golden.npz"
+        golden = partial / f"{stem}.golden.npz"
         golden.write_bytes(_golden(detector, request, preprocessing))
         contract = Contract(
-            model=name,
-            artifacts=(*artifacts, *_kept(folder, name, made_by, {artifact.file for artifact in artifacts})),
+            model=request.model,
+            artifacts=(*artifacts, *_kept(folder, stem, made_by, {artifact.file for artifact in artifacts})),
             inputs=(
                 TensorSpec(
                     "images", "float32", (request.batch, 3, request.height, request.width), "RGB as preprocessing says"
@@ -190,11 +204,3 @@ def export(request: ExportRequest, folder: Path) -> Path:
         )
         (partial / contract_name).write_text(contract.to_text(), encoding="utf-8")
     return folder / request.onnx_name()
-
-
-def _kept_in_fp32(model: onnx.ModelProto) -> list[str]:
-    """Nodes that stay FP32 in the FP16 file: boxes, of which half precision would round off up to half a pixel at 640.
-
-    The compiler fuses them with their neighbours: they cost no kernel and no memory.
-    """
-    return [node.name for node in model.graph.node if node.name.startswith(_FP32_SCOPES)]

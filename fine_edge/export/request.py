@@ -10,6 +10,9 @@ from fine_edge.contract import Precision
 from fine_edge.errors import ConfigError
 from fine_edge.zoo.catalog import find
 
+PLUGINS = ("fine_modulate",)
+"""Folders of ``plugins/`` that an export can put into the graph."""
+
 # RT-DETR's deepest map has a stride of 32 pixels.
 SIZE_MULTIPLE_PX = 32
 
@@ -27,6 +30,8 @@ class ExportRequest:
         batch: images per inference, static.
         raw: logits and normalised boxes instead of labels, boxes in pixels and scores.
         seed: of the random weights.
+        plugin: TensorRT plugin in the place of native operators; the files are then ``MODEL.plugin.*``.
+        keep_fp32: nodes that stay FP32 in the FP16 file, besides those of every export (a keep-list).
     """
 
     model: str
@@ -37,6 +42,8 @@ class ExportRequest:
     batch: int = 1
     raw: bool = False
     seed: int = 0
+    plugin: str | None = None
+    keep_fp32: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         find(self.model)
@@ -48,14 +55,23 @@ class ExportRequest:
                 )
         if self.batch < 1:
             raise ConfigError(f"batch {self.batch} is not positive", mend="use --batch 1")
+        if self.plugin is not None and self.plugin not in PLUGINS:
+            raise ConfigError(f"no plugin {self.plugin!r}", mend=f"known: {', '.join(PLUGINS)}")
 
     def options(self) -> dict[str, Any]:
         """What shapes the graph, as a contract records it."""
-        return {"height": self.height, "width": self.width, "batch": self.batch, "raw": self.raw}
+        plugin = {} if self.plugin is None else {"plugin": self.plugin}
+        # Only where given: artifacts made before these options existed keep their identity.
+        kept = {"keep_fp32": sorted(self.keep_fp32)} if self.keep_fp32 else {}
+        return {"height": self.height, "width": self.width, "batch": self.batch, "raw": self.raw, **plugin, **kept}
+
+    def stem(self) -> str:
+        """What the names of all files of this export begin with."""
+        return self.model if self.plugin is None else f"{self.model}.plugin"
 
     def onnx_name(self) -> str:
         """File name of the artifact."""
-        return f"{self.model}.fp16.onnx" if self.precision == "fp16" else f"{self.model}.onnx"
+        return f"{self.stem()}.fp16.onnx" if self.precision == "fp16" else f"{self.stem()}.onnx"
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""``python -m fine_edge.graph check FILE.onnx``: what TensorRT 10.7 would stumble over, found without it."""
+"""What TensorRT 10.7 would stumble over in an ONNX file, and what FP16 would lose, found without a GPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fine_edge import console
 from fine_edge.command import run
 from fine_edge.graph.checks import RULES, check
 from fine_edge.graph.finding import Finding
+from fine_edge.graph.fp16_command import add_command, run_command
 from fine_edge.graph.model_file import read_model
 from fine_edge.table import Column, Table
 
@@ -32,15 +33,7 @@ def _summary(findings: list[Finding]) -> str:
     return f"{len(RULES)} rules ran: {counts['error']} errors, {counts['warning']} warnings, {counts['info']} remarks"
 
 
-def main(argv: list[str]) -> int:
-    """Entry point; 1 when a finding is an error."""
-    parser = argparse.ArgumentParser(prog="python -m fine_edge.graph", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    checker = commands.add_parser("check", help="run all rules on an ONNX file")
-    checker.add_argument("onnx", type=Path, help="the ONNX file")
-    checker.add_argument("--json", action="store_true", help="findings as a JSON list")
-    arguments = parser.parse_args(argv)
-
+def _check(arguments: argparse.Namespace) -> int:
     findings = check(read_model(arguments.onnx, weights=False))
     if arguments.json:
         console.print_json([finding.to_json() for finding in findings])
@@ -49,6 +42,18 @@ def main(argv: list[str]) -> int:
             _table(arguments.onnx, findings).print(console.out)
         console.out.print(_summary(findings), highlight=False)
     return 1 if any(finding.severity == "error" for finding in findings) else 0
+
+
+def main(argv: list[str]) -> int:
+    """Entry point; 1 when a finding is an error, or FP16 loses detections."""
+    parser = argparse.ArgumentParser(prog="python -m fine_edge.graph", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    checker = commands.add_parser("check", help="run all rules on an ONNX file")
+    checker.add_argument("onnx", type=Path, help="the ONNX file")
+    checker.add_argument("--json", action="store_true", help="findings as a JSON list")
+    add_command(commands)
+    arguments = parser.parse_args(argv)
+    return run_command(arguments) if arguments.command == "fp16" else _check(arguments)
 
 
 if __name__ == "__main__":

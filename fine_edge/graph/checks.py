@@ -38,6 +38,10 @@ _ORDER = ("error", "warning", "info")
 
 def check(model: onnx.ModelProto) -> list[Finding]:
     """Findings of all rules, errors first, then in the order of the rules."""
-    graph = GraphView(model)
+    return check_view(GraphView(model))
+
+
+def check_view(graph: GraphView) -> list[Finding]:
+    """As :func:`check`, for a graph that was looked at already."""
     findings = [finding for rule in RULES for finding in rule(graph)]
     return sorted(findings, key=lambda finding: _ORDER.index(finding.severity))

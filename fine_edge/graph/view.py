@@ -14,6 +14,9 @@ from fine_edge.graph.model_file import graphs_in, tensors_in
 
 Dims = tuple[int | None, ...]
 
+# Scales and sizes of Resize, which inference does read, are far smaller.
+_SMALL_BYTES = 1024
+
 LONGEST_LIST = 2**20
 """Entries of a shape or list of indices beyond which shapes are not inferred."""
 
@@ -105,6 +108,7 @@ class GraphView:
 
 def _inferred_values(model: onnx.ModelProto) -> list[ValueInfoProto]:
     """Inputs, outputs and intermediates with inferred types; the declared ones where inference fails."""
+    model = _without_weights(model)
     # FE01 reports a graph that is not valid.
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError):
         if _is_plausible(model):
@@ -113,6 +117,16 @@ def _inferred_values(model: onnx.ModelProto) -> list[ValueInfoProto]:
         if _is_plausible(model):
             model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     return [value for graph in graphs_in(model) for value in (*graph.value_info, *graph.output, *graph.input)]
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the bytes of weights: inference, which copies a model back and forth, needs their shapes alone."""
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    for tensor in tensors_in(light):
+        if tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16) and len(tensor.raw_data) > _SMALL_BYTES:
+            tensor.ClearField("raw_data")
+    return light
 
 
 def _is_plausible(model: onnx.ModelProto) -> bool:

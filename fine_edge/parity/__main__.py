@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from fine_edge import command, console
-from fine_edge.contract import bound_contract
+from fine_edge.contract import Precision, bound_contract
+from fine_edge.errors import ArtifactError
 from fine_edge.images import find_images, read_image, sample_photographs
 from fine_edge.parity.compare import ParityReport
 from fine_edge.parity.references import against_golden, against_pytorch
+from fine_edge.runners.base import Runner
 from fine_edge.table import Column, Table
 
 
@@ -53,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Compare an exported detector with its PyTorch model. Exit code 1 beyond tolerance.",
     )
     parser.add_argument(
-        "target", metavar="MODEL|FILE.onnx", help="a model of the zoo (exported if needed) or an ONNX file"
+        "target",
+        metavar="MODEL|FILE.onnx|FILE.engine",
+        help="a model of the zoo (exported if needed), an ONNX file, or a TensorRT engine of this machine",
     )
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of MODEL (default: fp32)")
     parser.add_argument("--golden", action="store_true", help="check against the stored outputs, without torch")
@@ -67,6 +72,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("engines"), help="where artifacts are (default: engines)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
+
+
+def _of_engine(engine: Path) -> tuple[Path, Runner, Precision]:
+    """The ONNX file that an engine was built from, which must lie beside it, its runner and how that computes."""
+    from fine_edge.engine.manifest import read_manifest
+    from fine_edge.runners.trt import TrtRunner
+
+    manifest = read_manifest(engine)
+    onnx_path = engine.with_name(manifest.onnx_file)
+    _, artifact = bound_contract(onnx_path)
+    if artifact.sha256 != manifest.onnx_sha256:
+        what = f"was built from another ONNX ({manifest.onnx_sha256[:12]}) than {onnx_path.name} is now"
+        raise ArtifactError(what, where=engine, mend=f"make engine MODEL={manifest.model}")
+    return onnx_path, TrtRunner(engine), "fp32" if manifest.precision == "fp32" else "fp16"
+
+
+def _opened(args: argparse.Namespace) -> tuple[Path, Runner, Precision]:
+    """The ONNX file, what runs it and how that computes."""
+    if args.target.endswith(".engine"):
+        return _of_engine(Path(args.target))
+    onnx_path = _artifact(args)
+    _, artifact = bound_contract(onnx_path)  # before anything loads the file
+    if artifact.precision == "fp16":
+        from fine_edge.runners.rounding import RoundingRunner
+
+        return onnx_path, RoundingRunner(onnx_path), artifact.precision
+    from fine_edge.runners.ort import OrtRunner
+
+    return onnx_path, OrtRunner(onnx_path), artifact.precision
 
 
 def _artifact(args: argparse.Namespace) -> Path:
@@ -85,16 +119,13 @@ def _artifact(args: argparse.Namespace) -> Path:
 def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     args = _parser().parse_args(argv)
-    onnx_path = _artifact(args)
-    bound_contract(onnx_path)  # before anything loads the file
-    from fine_edge.runners.ort import OrtRunner
-
-    runner = OrtRunner(onnx_path)
-    if args.golden:
-        report = against_golden(onnx_path, runner)
-    else:
-        images = [read_image(p) for p in find_images(args.images)] if args.images else sample_photographs()[:3]
-        report = against_pytorch(onnx_path, runner, images, args.weights)
+    onnx_path, runner, precision = _opened(args)
+    with contextlib.closing(runner):
+        if args.golden:
+            report = against_golden(onnx_path, runner, precision)
+        else:
+            images = [read_image(p) for p in find_images(args.images)] if args.images else sample_photographs()[:3]
+            report = against_pytorch(onnx_path, runner, images, args.weights, precision)
     if args.json:
         console.print_json(report.to_json())
     else:

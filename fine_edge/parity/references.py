@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fine_edge import console
-from fine_edge.contract import Contract, bound_contract, sha256_of
+from fine_edge.contract import Artifact, Contract, Precision, bound_contract, sha256_of
 from fine_edge.errors import ArtifactError, MissingExtraError
 from fine_edge.images import NamedImage
 from fine_edge.parity.compare import Case, ParityReport, compare
@@ -27,13 +28,24 @@ def inputs_for(contract: Contract, images: list[NamedImage]) -> list[tuple[str, 
     return [*cases, ("uniform noise", noise)]
 
 
-def against_golden(onnx_path: Path, runner: Runner) -> ParityReport:
+def _bound(onnx_path: Path, precision: Precision | None) -> tuple[Contract, Artifact]:
+    """Contract and artifact, the latter judged by the precision that the runner computes in, where that is another."""
+    contract, artifact = bound_contract(onnx_path)
+    return contract, replace(artifact, precision=precision or artifact.precision)
+
+
+def against_golden(onnx_path: Path, runner: Runner, precision: Precision | None = None) -> ParityReport:
     """Compare an artifact with the golden outputs of its export. Needs no torch.
+
+    Args:
+        onnx_path: the artifact.
+        runner: what runs it.
+        precision: whose tolerance counts, where the runner's is not the artifact's.
 
     Raises:
         ArtifactError: when the golden file is missing, changed or incomplete.
     """
-    contract, artifact = bound_contract(onnx_path)
+    contract, artifact = _bound(onnx_path, precision)
     mend = "copy it with the ONNX file, or export again"
     if not contract.golden:
         raise ArtifactError("its contract names no golden file", where=onnx_path, mend="export the model again")
@@ -58,7 +70,11 @@ def against_golden(onnx_path: Path, runner: Runner) -> ParityReport:
 
 
 def against_pytorch(
-    onnx_path: Path, runner: Runner, images: list[NamedImage], weights: Path | None = None
+    onnx_path: Path,
+    runner: Runner,
+    images: list[NamedImage],
+    weights: Path | None = None,
+    precision: Precision | None = None,
 ) -> ParityReport:
     """Compare an artifact with the PyTorch model it was exported from, on pictures and on noise.
 
@@ -66,7 +82,7 @@ def against_pytorch(
         ArtifactError: when it was exported from other weights than those given.
         MissingExtraError: where torch is not installed.
     """
-    contract, artifact = bound_contract(onnx_path)
+    contract, artifact = _bound(onnx_path, precision)
     try:
         from fine_edge.runners.eager import EagerRunner
         from fine_edge.zoo.catalog import find

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -23,3 +27,45 @@ class Runner(Protocol):
     def close(self) -> None:
         """Free what the backend holds."""
         ...
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One inference: input and outputs on the host, and the network alone where the backend can tell it apart."""
+
+    latency_ms: float
+    compute_ms: float | None = None
+
+
+class TimedRunner(Runner, Protocol):
+    """A runner that a bench can measure: each backend knows best how its own work is timed."""
+
+    def timed(self, inputs: dict[str, Array]) -> Timing:
+        """One inference and how long it took."""
+        ...
+
+    def back_to_back(self, feeds: Iterable[dict[str, Array]]) -> int:
+        """Inferences as fast as the backend takes them; returns their number once all outputs are on the host."""
+        ...
+
+
+class WallTimed(ABC):
+    """Timing for a backend whose ``run`` is all there is to time: by the wall clock, one after another."""
+
+    @abstractmethod
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """See :meth:`Runner.run`."""
+
+    def timed(self, inputs: dict[str, Array]) -> Timing:
+        """One ``run`` by ``perf_counter_ns``."""
+        start_ns = time.perf_counter_ns()
+        self.run(inputs)
+        return Timing((time.perf_counter_ns() - start_ns) / 1e6)
+
+    def back_to_back(self, feeds: Iterable[dict[str, Array]]) -> int:
+        """One ``run`` after the other."""
+        queries = 0
+        for feed in feeds:
+            self.run(feed)
+            queries += 1
+        return queries

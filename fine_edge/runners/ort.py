@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fine_edge.errors import ArtifactError, MissingExtraError
-from fine_edge.runners.base import Array
+from fine_edge.runners.base import Array, WallTimed
 
 if TYPE_CHECKING:
+    import onnx
     from onnxruntime import InferenceSession
 
 
-def create_session(onnx_path: Path, threads: int | None = None) -> InferenceSession:
-    """An ONNX Runtime session on the CPU with all graph optimisations.
+def create_session(
+    onnx_path: Path, threads: int | None = None, *, model: onnx.ModelProto | None = None, optimise: bool = True
+) -> InferenceSession:
+    """An ONNX Runtime session on the CPU.
 
     Args:
-        onnx_path: the model.
+        onnx_path: the model, or where ``model`` came from.
         threads: intra-op threads; ``None`` leaves it to ONNX Runtime (all physical cores).
+        model: a graph in memory to run instead of the file.
+        optimise: with all graph optimisations, or with none, so that every tensor of the graph exists.
 
     Raises:
         ArtifactError: when ONNX Runtime refuses the file.
@@ -31,8 +36,13 @@ def create_session(onnx_path: Path, threads: int | None = None) -> InferenceSess
     options.log_severity_level = 3  # errors only: FP16 graphs on a CPU warn about every inserted cast
     if threads:
         options.intra_op_num_threads = threads
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # An arena would keep the largest tensors' memory for good.
+        options.enable_cpu_mem_arena = False
+    source = str(onnx_path) if model is None else model.SerializeToString()
     try:
-        return onnxruntime.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the pybind exceptions of ONNX Runtime share no public base class
         raise ArtifactError(f"ONNX Runtime refuses the model ({_reason(error)})", where=onnx_path) from error
 
@@ -41,14 +51,21 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
-class OrtRunner:
-    """Runs an ONNX file with ONNX Runtime on the CPU."""
+class OrtRunner(WallTimed):
+    """Runs an ONNX file, or a graph in memory, with ONNX Runtime on the CPU; arguments as :func:`create_session`."""
 
     name = "onnxruntime-cpu"
 
-    def __init__(self, onnx_path: Path, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        onnx_path: Path,
+        threads: int | None = None,
+        *,
+        model: onnx.ModelProto | None = None,
+        optimise: bool = True,
+    ) -> None:
         self._path = onnx_path
-        self._session: Any = create_session(onnx_path, threads)
+        self._session: Any = create_session(onnx_path, threads, model=model, optimise=optimise)
         self._names: list[str] = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:

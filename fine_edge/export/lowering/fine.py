@@ -7,18 +7,77 @@ What moved: LayerNorm's affine into the linear behind it; Eq. 6's scale into W_Q
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fine_edge.export.lowering.layers import after_norm, attention, gelu, linear
 from fine_edge.fusion import Fine
 from fine_edge.fusion.attention import STRATEGIES
+from fine_edge.fusion.config import FineConfig
 from fine_edge.fusion.fine import FeedForward
 from fine_edge.fusion.sampling import feature_map, tokens, upsample
 
 # Blocks of this side are upsampled by Resize instead of a broadcast. That is two kernels more, but at RT-DETR's deeper
 # fusion the broadcast's layout raises TensorRT-RTX's peak for the whole detector by 0.2 MiB over that without FINE.
 RESIZED_KERNEL = 2
+
+
+# Modules without weights, so that their nodes carry the part of FINE that they are; see fine_edge/graph/parts.py.
+
+
+class _Attention(nn.Module):
+    """Eq. 6 by the configured strategy, Eq. 6's scale already in q."""
+
+    def __init__(self, config: FineConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, low_size: tuple[int, ...], high_size: tuple[int, ...]) -> Tensor:
+        """Tokens (B, N_low, C), (B, N_high, C), (B, N_high, C) of maps of the given sizes to (B, N_low, C)."""
+        if self.config.attention in ("aats", "vanilla"):
+            return attention(q, k, v, self.config.num_heads)
+        maps = torch.unflatten(q, 1, low_size), torch.unflatten(k, 1, high_size), torch.unflatten(v, 1, high_size)
+        attended: Tensor = STRATEGIES[self.config.attention](*maps, self.config)
+        return attended.flatten(1, 2)
+
+
+class _Gelu(nn.Module):
+    """Activation of the feed-forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return gelu(x)
+
+
+class _Modulate(nn.Module):
+    """Eq. 8 and 9 as ``Up(M + 1) * F``, or whatever the configured modulation is."""
+
+    def __init__(self, config: FineConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, low: Tensor, m: Tensor, rows: int, columns: int) -> Tensor:
+        """Low (B, C, H, W) and tokens m (B, rows * columns, C) to the aligned map (B, C, H, W)."""
+        batch, channels, height, width = low.shape
+        kernel = self.config.low_kernel
+        if kernel == RESIZED_KERNEL:
+            up = upsample(feature_map(m, rows, columns), kernel, height, width)
+            return up if self.config.modulation == "none" else low * up
+        # Channels last is the layout TensorRT's convolutions have already; Up(.) is then a broadcast.
+        pixels = low.permute(0, 2, 3, 1)
+        m = m.reshape(batch, rows, 1, columns, 1, channels)
+        if (rows * kernel, columns * kernel) == (height, width):
+            blocks = (batch, rows, kernel, columns, kernel, channels)
+            if self.config.modulation == "none":
+                out = m.expand(blocks).reshape(pixels.shape)
+            else:
+                out = (pixels.reshape(blocks) * m).reshape(pixels.shape)
+        else:
+            up = m.expand(-1, -1, kernel, -1, kernel, -1).reshape(batch, rows * kernel, columns * kernel, channels)
+            up = up[:, :height, :width]  # blocks at the border are smaller than the kernel
+            out = up if self.config.modulation == "none" else pixels * up
+        return out.permute(0, 3, 1, 2)
 
 
 class LoweredFine(nn.Module):
@@ -29,7 +88,10 @@ class LoweredFine(nn.Module):
         self.config = config = fine.config
         self.unify = fine.unify
         self.down_low, self.down_high = fine.down_low, fine.down_high
-        self.eps = fine.norm_low.eps
+        # LayerNorm of tokens (B, N, C), its affine left to the projections behind it.
+        self.norm = nn.LayerNorm(config.channels, fine.norm_low.eps, elementwise_affine=False)
+        self.attention, self.activation = _Attention(config), _Gelu()
+        self.modulate: nn.Module = _Modulate(config)  # or a plugin's node, see fine_edge/export/lowering/plugin.py
         query, query_bias = after_norm(fine.query, fine.norm_low)
         key, key_bias = after_norm(fine.key, fine.norm_high)
         value, value_bias = after_norm(fine.value, fine.norm_high)
@@ -49,10 +111,6 @@ class LoweredFine(nn.Module):
             offset = 0.0
         self.project = linear(fine.project.weight, project_bias + offset)
 
-    def _normal(self, x: Tensor) -> Tensor:
-        """LayerNorm of tokens (B, N, C), its affine left to the projections behind it."""
-        return F.layer_norm(x, (self.config.channels,), eps=self.eps)
-
     def _sample_high(self, pixels: Tensor, low_size: tuple[int, int]) -> Tensor:
         """High-level map (B, H, W, C_high), channels last, to sampled tokens as a map (B, h, w, C)."""
         if self.config.high_kernel == 1 and isinstance(self.unify, nn.Identity) and self.config.attention != "window":
@@ -63,42 +121,22 @@ class LoweredFine(nn.Module):
         channels_last: Tensor = high.permute(0, 2, 3, 1)
         return channels_last
 
-    def _attention(self, low: Tensor, high: Tensor) -> Tensor:
+    def _attended(self, low: Tensor, high: Tensor) -> Tensor:
         """Sampled low (B, C, h, w) and high (B, h', w', C) to attended tokens (B, N_low, C)."""
-        config = self.config
         low_size, high_size = tuple(low.shape[-2:]), tuple(high.shape[1:3])
-        u = self._normal(high.reshape(high.shape[0], -1, config.channels))
-        q, k, v = self.query(self._normal(tokens(low))), self.key(u), self.value(u)
-        if config.attention in ("aats", "vanilla"):
-            return attention(q, k, v, config.num_heads)
-        maps = q.unflatten(1, low_size), k.unflatten(1, high_size), v.unflatten(1, high_size)
-        attended: Tensor = STRATEGIES[config.attention](*maps, config)
-        return attended.flatten(1, 2)
+        u = self.norm(high.reshape(high.shape[0], -1, self.config.channels))
+        q, k, v = self.query(self.norm(tokens(low))), self.key(u), self.value(u)
+        attended: Tensor = self.attention(q, k, v, low_size, high_size)
+        return attended
 
     def forward(self, low: Tensor, high_pixels: Tensor) -> Tensor:
         """Low (B, C, H, W) and high (B, H', W', C_high), channels last, to the aligned low-level map (B, C, H, W)."""
-        batch, channels, height, width = low.shape
+        height, width = low.shape[-2:]
         low_sampled = self.down_low(low)
         rows, columns = low_sampled.shape[-2:]
         high_sampled = self._sample_high(high_pixels, (height, width))
-        m: Tensor = self.project(self._attention(low_sampled, high_sampled))  # (B, N_low, C)
+        m: Tensor = self.project(self._attended(low_sampled, high_sampled))  # (B, N_low, C)
         if self.ffn_up is not None and self.ffn_down is not None:
-            m = m + self.ffn_down(gelu(self.ffn_up(self._normal(m))))
-        kernel = self.config.low_kernel
-        if kernel == RESIZED_KERNEL:
-            up = upsample(feature_map(m, rows, columns), kernel, height, width)
-            return up if self.config.modulation == "none" else low * up
-        # Channels last is the layout TensorRT's convolutions have already; Up(.) is then a broadcast.
-        pixels = low.permute(0, 2, 3, 1)
-        m = m.reshape(batch, rows, 1, columns, 1, channels)
-        if (rows * kernel, columns * kernel) == (height, width):
-            blocks = (batch, rows, kernel, columns, kernel, channels)
-            if self.config.modulation == "none":
-                out = m.expand(blocks).reshape(pixels.shape)
-            else:
-                out = (pixels.reshape(blocks) * m).reshape(pixels.shape)
-        else:
-            up = m.expand(-1, -1, kernel, -1, kernel, -1).reshape(batch, rows * kernel, columns * kernel, channels)
-            up = up[:, :height, :width]  # blocks at the border are smaller than the kernel
-            out = up if self.config.modulation == "none" else pixels * up
-        return out.permute(0, 3, 1, 2)
+            m = m + self.ffn_down(self.activation(self.ffn_up(self.norm(m))))
+        aligned: Tensor = self.modulate(low, m, rows, columns)
+        return aligned
