@@ -1,7 +1,7 @@
 # One command per job; each makes the environment it needs, once.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup bench onnx engine parity check test test-device lint clean
+.PHONY: help setup doctor bench onnx engine parity check plugins results report test test-device lint clean
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -9,10 +9,12 @@ MODEL  ?= rtdetr_r18_fine
 OUT    ?= engines
 ARGS   ?=
 # A Jetson brings TensorRT with its system; everything else is a host that exports and tests.
-JETSON := $(wildcard /etc/nv_tegra_release)
+JETSON := $(firstword $(wildcard /etc/nv_tegra_release) $(shell grep -las tegra /proc/device-tree/compatible))
 EXTRAS ?= $(if $(JETSON),device,dev)
-# Tests of the host side: they import torch, or need NVIDIA's compiler.
-HOST_TESTS := fusion zoo export engine graph/test_exported_scopes.py parity/test_parity_command.py test_public_api.py
+BACKEND ?= $(if $(JETSON),trt,ort)
+# Tests of the host side that import torch as they are read; others that need it, or NVIDIA's compiler, are marked "host".
+HOST_TESTS := fusion zoo export graph/test_exported_scopes.py parity/test_parity_command.py test_public_api.py \
+              plugins/test_plugin_node.py plugins/test_plugin_export.py
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed-$(EXTRAS)
 
@@ -24,17 +26,38 @@ setup: $(READY) ## make the Python environment (.venv)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(if $(JETSON),--system-site-packages) $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+# pycuda is compiled on a Jetson, with the CUDA compiler that JetPack keeps out of the path.
+	PATH="$$PATH:/usr/local/cuda/bin" $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+ifeq ($(EXTRAS),dev)
+# Types of TensorRT for mypy, the release nearest to 10.7. Apart from site-packages, where a folder called tensorrt would
+# look like TensorRT; mended, since parameters called "in" and a variable called "bool" are not Python to mypy.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/stubs tensorrt-stubs==10.8.0.43.1
+	@sed -i -E 's/([(,] ?)in: list/\1in_: list/; s/channel_axis: int\) ->/channel_axis: int = ...) ->/; /^bool: DataType/d' $(VENV)/stubs/tensorrt_bindings/tensorrt.pyi
+# The Polygraphy that a Jetson gets, for the tests of the path that a Jetson takes; newer ones alone know TensorRT-RTX.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/polygraphy-device 'polygraphy>=0.49.14,<0.50'
+endif
 	@touch $@
 
+doctor: $(READY) ## what this machine has, what works, what to do about the rest
+	$(BIN)/python -m fine_edge.doctor $(ARGS)
+
 bench: $(READY) ## the paper's Table 3, measured on this machine
-	$(BIN)/python -m fine_edge.bench --suite table3 --out $(OUT) $(ARGS)
+	$(BIN)/python -m fine_edge.bench --suite table3 --backend $(BACKEND) --out $(OUT) $(ARGS)
 
 onnx: $(READY) ## export MODEL to ONNX, FP32 and FP16
 	$(BIN)/python -m fine_edge.export $(MODEL) --precision fp16 --out $(OUT) $(ARGS)
 
-engine: $(READY) ## build a TensorRT engine of MODEL
+engine: $(READY) ## build a TensorRT engine of MODEL, or do nothing if it is there
 	$(BIN)/python -m fine_edge.engine build $(MODEL) --out $(OUT) $(ARGS)
+
+plugins: ## compile the plugins, on a machine with CUDA and TensorRT
+	$(MAKE) -C plugins
+
+results: $(READY) ## write bench/RESULTS.md from the committed records
+	$(BIN)/python -m fine_edge.report bench/results/*.json --markdown bench/RESULTS.md
+
+report: $(READY) ## the committed records as one page, engines/report.html
+	$(BIN)/python -m fine_edge.report bench/results/*.json --html $(OUT)/report.html $(ARGS)
 
 parity: $(READY) ## compare MODEL's ONNX with PyTorch, FP32 and FP16
 	$(BIN)/python -m fine_edge.parity $(MODEL) --precision fp32 --out $(OUT) $(ARGS)

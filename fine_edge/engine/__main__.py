@@ -1,23 +1,37 @@
-"""``python -m fine_edge.engine``: what NVIDIA's compiler makes of a model."""
+"""``python -m fine_edge.engine``: build engines, check them, take over trtexec's, compile without a GPU."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
-
-from rich.markup import escape
 
 from fine_edge import console
 from fine_edge.command import run
+from fine_edge.engine import adopt as adoption
+from fine_edge.engine.build import Engine, obtain_engine
 from fine_edge.engine.inspect import TIMEOUT_S, Inspection, inspect
-from fine_edge.errors import BackendError
+from fine_edge.engine.manifest import check_bytes, check_platform, read_manifest, read_plan
+from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOptions
+from fine_edge.engine.platform import here, require_tensorrt
+from fine_edge.engine.recipe import read_recipe
+from fine_edge.engine.source import onnx_name, read_source
+from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.table import Column, Table
 from fine_edge.zoo.catalog import find
 
+RTX_NOTES = [
+    "Compiled ahead of time for SM86 on this machine's CPU. Nothing ran on a GPU, and this is not an Orin figure:",
+    "Orin is SM87 and its TensorRT another compiler. It shows how a graph fuses, not how fast it is there.",
+]
 
-def _table(path: Path, inspection: Inspection) -> Table:
-    table = Table(f"{path.name}: compiled for SM86", [Column("Figure", numeric=False), Column("Value")])
+
+def _figures(title: str) -> Table:
+    return Table(title, [Column("Figure", numeric=False), Column("Value")])
+
+
+def _inspection_table(path: Path, inspection: Inspection) -> Table:
+    table = _figures(f"{path.name}: compiled for SM86")
     compiled = inspection.compiled
     table.add("kernels", len(compiled.kernels))
     table.add("fused attentions", compiled.fused_attention)
@@ -26,22 +40,138 @@ def _table(path: Path, inspection: Inspection) -> Table:
     table.add("compile time, s", f"{inspection.compile_s:.1f}")
     table.add("compiler", inspection.compiler)
     table.add("ONNX sha256", inspection.onnx_sha256[:12])
-    table.notes = [
-        "Compiled ahead of time for SM86 on this machine's CPU. Nothing ran on a GPU, and this is not an Orin figure:",
-        "Orin is SM87 and its TensorRT another compiler. It shows how a graph fuses, not how fast it is there.",
-    ]
+    table.notes = RTX_NOTES
     return table
 
 
-def _build(model: str, out: Path) -> NoReturn:
-    """Engines are not built yet: say what there is and how to go on by hand."""
-    onnx_path = out / f"{model}.fp16.onnx"
-    have = "the ONNX is there" if onnx_path.is_file() else f"first: python -m fine_edge.export {model} --precision fp16"
-    raise BackendError(
-        "this version does not build TensorRT engines yet",
-        where=model,
-        mend=f"{have}; then on the device: trtexec --onnx={onnx_path} --stronglyTyped --saveEngine={model}.engine",
+def _engine_table(engine: Engine) -> Table:
+    manifest = engine.manifest
+    platform = manifest.platform
+    is_rtx = manifest.target != "tensorrt"
+    table = _figures(f"{engine.path}" + (": already there, nothing to do" if engine.reused else ": built"))
+    table.add("model", manifest.model)
+    table.add("precision", manifest.precision)
+    table.add("for", "SM86, ahead of time" if is_rtx else f"{platform.gpu}, SM{platform.sm}, L4T {platform.l4t or '-'}")
+    table.add("builder", f"TensorRT-RTX {platform.rtx}" if is_rtx else f"TensorRT {platform.tensorrt}")
+    table.add("kernels", manifest.kernels)
+    table.add("fused attentions", manifest.fused_attention)
+    table.add("activation, MiB", f"{manifest.activation_mib:.2f}")
+    table.add("weights, MiB", None if manifest.weights_mib is None else f"{manifest.weights_mib:.2f}")
+    table.add("build time, s", None if manifest.build_s is None else f"{manifest.build_s:.1f}")
+    table.add("ONNX sha256", manifest.onnx_sha256[:12])
+    table.add("engine sha256", manifest.engine_sha256[:12])
+    if is_rtx:
+        table.notes = RTX_NOTES
+    return table
+
+
+def _read_keep_list(path: Path) -> tuple[str, ...]:
+    """Node names, one a line, as ``python -m fine_edge.graph fp16 --keep-list`` writes them."""
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the keep-list cannot be read ({error})", where=path) from error
+    if not names:
+        raise ConfigError("the keep-list names no node", where=path)
+    return names
+
+
+def _options(given: argparse.Namespace, recipe: BuildOptions) -> BuildOptions:
+    """The recipe with what the command line says on top."""
+    said = {
+        "precision": given.precision,
+        "target": given.target,
+        "optimization_level": given.optimization_level,
+        "workspace_mib": given.workspace_mib,
+        "keep_fp32": _read_keep_list(given.keep_fp32) if given.keep_fp32 else None,
+        "profiling_verbosity": given.profiling_verbosity,
+        "plugins": tuple(str(path.absolute()) for path in given.plugin_library) or None,
+    }
+    return replace(recipe, **{name: value for name, value in said.items() if value is not None})
+
+
+def _onnx_of_model(model: str, options: BuildOptions, out: Path) -> Path:
+    """The artifact in ``out`` if there is one, whatever weights it was exported with; exported now otherwise."""
+    path = out / onnx_name(model, options.precision)
+    if path.is_file():
+        return path
+    from fine_edge.export.artifacts import can_export, ensure_exported
+    from fine_edge.export.request import ExportRequest
+
+    if not can_export():
+        raise ArtifactError(
+            "the ONNX is not here, and this machine has no torch to export it",
+            where=path,
+            mend=f"on the host: make onnx MODEL={model}; scp engines/{model}.* here, into {out}/; then again here",
+        )
+    return ensure_exported(ExportRequest(model, precision="fp16" if options.precision == "fp16" else "fp32"), out)
+
+
+def _resolve(given: argparse.Namespace) -> tuple[Path, BuildOptions]:
+    """The ONNX file and the options to build it with."""
+    if given.what.endswith(".onnx"):
+        path = Path(given.what)
+        source = read_source(path)
+        recipe = read_recipe(source.model, given.recipes)
+        if given.precision is None:
+            given.precision = source.precision
+        return path, _options(given, recipe)
+    model = find(given.what).name
+    options = _options(given, read_recipe(model, given.recipes))
+    if options.target == "tensorrt":  # before an export that takes a minute
+        require_tensorrt(here(), model)
+    return _onnx_of_model(model, options, given.out), options
+
+
+def _build(given: argparse.Namespace) -> int:
+    path, options = _resolve(given)
+    engine = obtain_engine(
+        path,
+        options,
+        given.out,
+        rebuild=given.rebuild,
+        skip_preflight=given.skip_preflight,
+        timeout_s=given.timeout_s,
     )
+    _print_engine(engine, as_json=given.json)
+    return 0
+
+
+def _adopt(given: argparse.Namespace) -> int:
+    source = read_source(given.onnx)
+    given.precision = given.precision or source.precision
+    options = _options(given, BuildOptions())
+    _print_engine(adoption.adopt(given.plan, given.onnx, options, given.out), as_json=given.json)
+    return 0
+
+
+def _print_engine(engine: Engine, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(engine.to_json())
+    else:
+        _engine_table(engine).print(console.out)
+
+
+def _verify(given: argparse.Namespace) -> int:
+    plan, manifest = read_plan(given.engine), read_manifest(given.engine)
+    check_bytes(given.engine, manifest, plan)
+    if manifest.target == "tensorrt" or given.for_this_machine:
+        check_platform(given.engine, manifest, here())
+    usable = "may run here" if manifest.target == "tensorrt" else "whole; a compile check for SM86, not for running"
+    if given.json:
+        console.print_json(Engine(given.engine, manifest, reused=True).to_json() | {"ok": True, "verdict": usable})
+    else:
+        console.out.print(f"{given.engine}: {usable}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _inspect(given: argparse.Namespace) -> int:
+    inspection = inspect(given.onnx, given.timeout_s or TIMEOUT_S)
+    if given.json:
+        console.print_json(inspection.to_json())
+    else:
+        _inspection_table(given.onnx, inspection).print(console.out)
+    return 0
 
 
 def _seconds(text: str) -> float:
@@ -51,28 +181,51 @@ def _seconds(text: str) -> float:
     return value
 
 
-def main(argv: list[str]) -> int:
-    """Entry point."""
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: the recipe's, or what the graph is")
+    parser.add_argument("--optimization-level", type=int, metavar="0..5", help="of the builder (default: 3)")
+    parser.add_argument("--workspace-mib", type=int, metavar="MIB", help="scratch memory (default: from free memory)")
+    parser.add_argument("--profiling-verbosity", choices=VERBOSITIES, help="default: detailed")
+    parser.add_argument("--plugin-library", type=Path, action="append", default=[], metavar="FILE.so")
+    parser.add_argument("--keep-fp32", type=Path, metavar="FILE", help="nodes kept in FP32, with fp16-weak")
+    parser.add_argument("--out", type=Path, default=Path("engines"), help="folder (default: engines)")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fine_edge.engine", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="build the engine of a model, or do nothing if it is there")
+    build.add_argument("what", metavar="MODEL|FILE.onnx", help="a model of the zoo, or an ONNX file")
+    build.add_argument("--target", choices=TARGETS, help="tensorrt: this machine's GPU; rtx-sm86: no GPU needed")
+    _add_settings(build)
+    build.add_argument("--recipes", type=Path, default=Path("engines"), help="folder of MODEL.json (default: engines)")
+    build.add_argument("--rebuild", action="store_true", help="build even if the engine is there")
+    build.add_argument("--skip-preflight", action="store_true", help="build even where memory looks too small")
+    build.add_argument("--timeout-s", type=_seconds, help="stop the builder after this long (default: never)")
+    build.set_defaults(run=_build)
+    verify = commands.add_parser("verify", help="check an engine against its manifest and this machine")
+    verify.add_argument("engine", type=Path)
+    verify.add_argument("--for-this-machine", action="store_true", help="refuse a compile check for SM86 as well")
+    verify.add_argument("--json", action="store_true", help="the manifest's figures as JSON")
+    verify.set_defaults(run=_verify)
+    adopt = commands.add_parser("adopt", help="take over a plan that trtexec built on this machine")
+    adopt.add_argument("plan", type=Path, help="what trtexec --saveEngine wrote")
+    adopt.add_argument("--onnx", type=Path, required=True, help="what trtexec --onnx was given")
+    _add_settings(adopt)
+    adopt.set_defaults(run=_adopt, target="tensorrt")
     inspector = commands.add_parser("inspect", help="compile for SM86 without a GPU and show kernels and memory")
     inspector.add_argument("onnx", type=Path, help="the ONNX file, FP16 to see fused attention")
     inspector.add_argument("--json", action="store_true", help="the figures as JSON")
-    inspector.add_argument("--timeout-s", type=_seconds, default=TIMEOUT_S, help="stop the compiler after this long")
-    builder = commands.add_parser("build", help="build a TensorRT engine (not in this version)")
-    builder.add_argument("model", help="a model of the zoo")
-    builder.add_argument("--out", type=Path, default=Path("engines"), help="folder of the artifacts")
-    arguments = parser.parse_args(argv)
+    inspector.add_argument("--timeout-s", type=_seconds, help="stop the compiler after this long")
+    inspector.set_defaults(run=_inspect)
+    return parser
 
-    if arguments.command == "build":
-        _build(find(arguments.model).name, arguments.out)
-    with console.status(f"compiling {escape(arguments.onnx.name)}"):
-        inspection = inspect(arguments.onnx, arguments.timeout_s)
-    if arguments.json:
-        console.print_json(inspection.to_json())
-    else:
-        _table(arguments.onnx, inspection).print(console.out)
-    return 0
+
+def main(argv: list[str]) -> int:
+    """Entry point."""
+    given = _parser().parse_args(argv)
+    return int(given.run(given))
 
 
 if __name__ == "__main__":

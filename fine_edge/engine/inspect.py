@@ -6,24 +6,19 @@ No GPU takes part: the compiler works ahead of time for SM86. Its parser is newe
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from fine_edge.contract import sha256_of
-from fine_edge.engine.rtx_log import Compiled, first_error, parse_log
-from fine_edge.errors import BackendError, MissingExtraError
+from fine_edge.engine import supervise
+from fine_edge.engine.options import BuildOptions
+from fine_edge.engine.plan import Job
+from fine_edge.engine.platform import here
+from fine_edge.engine.rtx_log import Compiled, parse_log
 from fine_edge.graph.model_file import read_model
 
-TARGET = "rtx-sm86"
 TIMEOUT_S = 600.0
 """Ten minutes; RT-DETR R18 takes seconds."""
-
-_CHECK = "python -m fine_edge.graph check FILE.onnx"
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Inspection:
     def to_json(self) -> dict[str, object]:
         """As ``--json`` prints it."""
         return {
-            "target": TARGET,
+            "target": "rtx-sm86",
             "kernels": len(self.compiled.kernels),
             "fused_attention": self.compiled.fused_attention,
             "activation_mib": round(self.compiled.activation_mib, 3),
@@ -50,59 +45,19 @@ class Inspection:
 
 
 def inspect(onnx_path: Path, timeout_s: float = TIMEOUT_S) -> Inspection:
-    """Compile ``onnx_path`` for SM86 in a child process and read its log.
+    """Compile ``onnx_path`` for SM86 in a process of its own and read its log; the plan is dropped.
+
+    Whatever the graph's precision is, it is kept: compilation is strongly typed.
 
     Raises:
         MissingExtraError: without TensorRT-RTX or a Polygraphy that drives it.
         ArtifactError: when the file is no ONNX model.
         BackendError: when the compiler refuses the graph, crashes, or takes longer than ``timeout_s``.
     """
-    _require_compiler()
+    options = BuildOptions(target="rtx-sm86")
+    supervise.require_builder(options.target)
     read_model(onnx_path, weights=False)
     sha256 = sha256_of(onnx_path)
-    result = _run_child(onnx_path, timeout_s)
-    log = result.stderr
-    if result.returncode == 0:
-        report = json.loads(result.stdout)
-        return Inspection(parse_log(log), report["compile_s"], f"TensorRT-RTX {report['version']}", sha256)
-    reason = first_error(log)
-    if result.returncode == 1 and reason:
-        raise BackendError(f"TensorRT-RTX refuses the graph: {reason}", where=onnx_path, mend=_CHECK)
-    raise BackendError(f"the compiler crashed ({_how(result)})", where=onnx_path, mend=_CHECK)
-
-
-def _require_compiler() -> None:
-    for package in ("tensorrt_rtx", "polygraphy"):
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "rtx")
-    # Older releases of Polygraphy, such as the one paired with TensorRT 10.7, do not know TensorRT-RTX.
-    if find_spec("polygraphy.backend.tensorrt_rtx") is None:
-        raise MissingExtraError("polygraphy 0.53 or newer", "rtx")
-
-
-def _run_child(onnx_path: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fine_edge.engine.compile_rtx", str(onnx_path.absolute())]
-    environment = os.environ | {"POLYGRAPHY_USE_TENSORRT_RTX": "1"}
-    try:
-        return subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BackendError(
-            f"the compiler was stopped after {timeout_s:g} s", where=onnx_path, mend="allow more with --timeout-s"
-        ) from error
-
-
-def _how(result: subprocess.CompletedProcess[str]) -> str:
-    """How a child that did not report ended: its signal or exit code, and its last words."""
-    code = result.returncode
-    ending = f"signal {-code}" if code < 0 else f"exit code {code}"
-    words = result.stderr.strip().splitlines()
-    return f"{ending}: {words[-1].strip()[:200]}" if words else ending
+    outcome = supervise.build(Job(onnx_path.absolute(), options), timeout_s)
+    compiler = f"TensorRT-RTX {here().rtx}"
+    return Inspection(parse_log(outcome.log), float(outcome.report["build_s"]), compiler, sha256)

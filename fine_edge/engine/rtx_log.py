@@ -6,6 +6,7 @@ what it is called, what it reads and writes, and which ONNX nodes it came from.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -14,8 +15,17 @@ from fine_edge.errors import BackendError
 MIB = 2**20
 
 _KERNEL = re.compile(r"^\s*Name: (?P<name>.+?), LayerType: (?P<kind>[^,]+), ")
-# Entries follow each other with nothing or a unit separator between them; a name may hold brackets.
-_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1f\[]|\s*$)")
+# Entries follow each other with nothing, or a unit or record separator between them; a name may hold brackets.
+_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1e\x1f\[]|\s*$)")
+_TENSOR = re.compile(r"{ Name: (?P<name>.*?), Dimensions: \[(?P<dims>[\d,]*)\](?:[^}]*?Datatype: (?P<type>\w+))?[^}]*}")
+# Words of a data type or format in the compiler's log and in the engine inspector's JSON; the first that fits counts,
+# so that "BFloat16" is not read as "Float".
+_ELEMENT_BYTES = {
+    **dict.fromkeys(("bfloat16", "bf16", "half", "fp16", "float16", "int16"), 2),
+    **dict.fromkeys(("int64", "double", "fp64"), 8),
+    **dict.fromkeys(("int32", "float", "fp32"), 4),
+    **dict.fromkeys(("int8", "fp8", "bool"), 1),
+}
 # The parser's summary of the node it gave up at.
 _REFUSED = re.compile(r"\[E\] In node \d+ with name: (?P<node>.*?) and operator: (?P<kind>\S+) \(\w+\): (?P<reason>.+)")
 _ERROR = re.compile(r"^\s*\[E\] (?:\[\S+::\d+\] )?(?P<reason>.+)", re.MULTILINE)
@@ -26,11 +36,23 @@ _SOURCE_PLACE = re.compile(r"\.? In \w+ at /_src/[^ )]+")
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel of the engine, in the order of execution, and the ONNX nodes it came from."""
+    """One kernel of the engine, in the order of execution, and the ONNX nodes it came from.
+
+    Attributes:
+        name: of the kernel.
+        kind: the compiler's layer type, such as ``kgen`` or ``gemm``.
+        onnx_nodes: names.
+        read_bytes: of all activations it reads.
+        written_bytes: of all activations it writes.
+        constants: name and bytes of each constant it reads; kernels can share one.
+    """
 
     name: str
     kind: str
     onnx_nodes: tuple[str, ...]
+    read_bytes: int = 0
+    written_bytes: int = 0
+    constants: tuple[tuple[str, int], ...] = ()
 
     @property
     def is_fused_attention(self) -> bool:
@@ -83,9 +105,42 @@ def parse_log(text: str) -> Compiled:
         match = _KERNEL.match(line)
         if match is None:
             break
-        metadata = line.rpartition(", Metadata: ")[2]
-        kernels.append(Kernel(match["name"], match["kind"], tuple(_NODE.findall(metadata))))
+        kernels.append(_kernel(match["name"], match["kind"], line))
     return Compiled(tuple(kernels), _total(text, "Total Activation Memory"), _total(text, "Total Weights Memory"))
+
+
+def onnx_nodes(metadata: str) -> tuple[str, ...]:
+    """The ONNX nodes that a layer's metadata names, ``[ONNX Layer: /a/Conv][ONNX Layer: /a/Relu]``."""
+    return tuple(_NODE.findall(metadata))
+
+
+def _kernel(name: str, kind: str, line: str) -> Kernel:
+    rest, _, metadata = line.rpartition(", Metadata: ")
+    rest, _, outputs = rest.partition(", Outputs: [")
+    inputs, _, constants = rest.partition(", Constants: [")
+    return Kernel(
+        name,
+        kind,
+        onnx_nodes(metadata),
+        read_bytes=sum(size for _, size in _tensors(inputs)),
+        written_bytes=sum(size for _, size in _tensors(outputs)),
+        constants=tuple(_tensors(constants)),
+    )
+
+
+def _tensors(text: str) -> list[tuple[str, int]]:
+    """Name and bytes of each tensor in one list of the log; 0 bytes where the log gives no data type."""
+    found = []
+    for match in _TENSOR.finditer(text):
+        count = math.prod(int(dim) for dim in match["dims"].split(",") if dim)
+        found.append((match["name"], count * (element_bytes(match["type"] or "") or 0)))
+    return found
+
+
+def element_bytes(text: str) -> int | None:
+    """Bytes of one element of a data type or format as TensorRT names it; ``None`` for words it does not know."""
+    lower = text.lower()
+    return next((size for word, size in _ELEMENT_BYTES.items() if word in lower), None)
 
 
 def _total(text: str, title: str) -> int:

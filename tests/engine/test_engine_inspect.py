@@ -5,48 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from onnx import TensorProto as T
-from onnx import helper, numpy_helper
+from small_graphs import attention, mismatched
 
-from fine_edge.engine import inspect as module
+from fine_edge.engine import platform, supervise
 from fine_edge.engine.__main__ import main
 from fine_edge.engine.inspect import inspect
 from fine_edge.errors import ArtifactError, BackendError, MissingExtraError
 
-value = helper.make_tensor_value_info
-
-
-def save(path, nodes, inputs, outputs, constants=()):
-    tensors = [numpy_helper.from_array(array, name) for name, array in constants]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def attention(path, head_dim):
-    """softmax(Q K^T) V in FP16, four heads, 64 tokens."""
-    nodes = [
-        helper.make_node("MatMul", ["q", "k"], ["s"], name="/fine/MatMul"),
-        helper.make_node("Softmax", ["s"], ["p"], name="/fine/Softmax", axis=-1),
-        helper.make_node("MatMul", ["p", "v"], ["y"], name="/fine/MatMul_1"),
-    ]
-    rows, columns = (1, 4, 64, head_dim), (1, 4, head_dim, 64)
-    inputs = [value("q", T.FLOAT16, rows), value("k", T.FLOAT16, columns), value("v", T.FLOAT16, rows)]
-    return save(path, nodes, inputs, [value("y", T.FLOAT16, rows)])
-
-
-def mismatched(path):
-    """A product of (1, 4) and (5, 4)."""
-    step = helper.make_node("MatMul", ["x", "w"], ["y"], name="/head/MatMul")
-    ends = [value("x", T.FLOAT, (1, 4))], [value("y", T.FLOAT, (1, 4))]
-    return save(path, [step], *ends, [("w", np.ones((5, 4), np.float32))])
+pytestmark = pytest.mark.host
 
 
 def test_head_dim_16_is_fused(tmp_path):
@@ -113,21 +83,11 @@ def test_an_endless_build_is_stopped(tmp_path):
         inspect(attention(tmp_path / "m.onnx", 16), timeout_s=0.01)
 
 
-@pytest.mark.parametrize(
-    ("code", "stderr", "words"),
-    [(-signal.SIGSEGV, "[V] x\n", "signal 11: "), (70, "", "exit code 70"), (1, "Traceback\nKeyError: 1", "KeyError")],
-)
-def test_a_crash_of_the_compiler_is_an_error_of_the_backend(tmp_path, monkeypatch, code, stderr, words):
-    monkeypatch.setattr(module, "_run_child", lambda *_: subprocess.CompletedProcess([], code, "", stderr))
-    with pytest.raises(BackendError, match="crashed") as caught:
-        inspect(attention(tmp_path / "m.onnx", 16))
-    assert words in str(caught.value)
-
-
 @pytest.mark.parametrize("absent", ["tensorrt_rtx", "polygraphy", "polygraphy.backend.tensorrt_rtx"])
 def test_without_the_extra_the_install_line_is_given(tmp_path, monkeypatch, absent):
     found = importlib.util.find_spec
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == absent else found(name))
+    for module in (platform, supervise):
+        monkeypatch.setattr(module, "find_spec", lambda name: None if name == absent else found(name))
     with pytest.raises(MissingExtraError, match=r"pip install 'fine-edge\[rtx\]'"):
         inspect(attention(tmp_path / "m.onnx", 16))
 

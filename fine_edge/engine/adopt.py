@@ -1,0 +1,93 @@
+"""Taking over a plan that trtexec built on this machine: it gets a manifest, and is ours from then on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fine_edge import __version__
+from fine_edge.atomic import output_errors, written_together
+from fine_edge.contract import sha256_of
+from fine_edge.engine import supervise
+from fine_edge.engine.build import Engine, figures_of, now
+from fine_edge.engine.layer_info import kernels_in
+from fine_edge.engine.manifest import Manifest, layers_path, manifest_path, plugin_hashes, read_plan
+from fine_edge.engine.options import BuildOptions
+from fine_edge.engine.plan import MIB
+from fine_edge.engine.platform import here, require_tensorrt
+from fine_edge.engine.source import Source, engine_name, read_source
+from fine_edge.errors import ArtifactError
+from fine_edge.graph.model_file import read_model
+
+
+def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engine:
+    """Copy a plan into ``out`` under our name, with a manifest for this machine.
+
+    Nothing in a plan says which ONNX it came from; that is the caller's word. What can be checked is: TensorRT here
+    takes it, in a process of its own, and its inputs and outputs are those of the ONNX.
+
+    Args:
+        plan: file written by ``trtexec --saveEngine``.
+        onnx_path: what trtexec was given with ``--onnx``.
+        options: what trtexec was told: precision, optimization level, plugins.
+        out: folder of the engine.
+
+    Raises:
+        ArtifactError: when the plan's inputs and outputs are not the model's.
+        BackendError: without TensorRT, or when it does not take the plan.
+    """
+    data = read_plan(plan)
+    source = read_source(onnx_path)
+    platform = here()
+    require_tensorrt(platform, source.model)
+    plugins = plugin_hashes(options)
+    found = supervise.describe(plan)
+    _check_tensors(plan, found["tensors"], source)
+    path = out / engine_name(source, options)
+    manifest_name = manifest_path(path).name
+    with written_together(out, path.name, last=manifest_name) as partial:
+        copy = partial / path.name
+        with output_errors(path):
+            copy.write_bytes(data)
+            (partial / layers_path(path).name).write_text(found["layers"], encoding="utf-8")
+        manifest = Manifest(
+            model=source.model,
+            onnx_file=source.path.name,
+            onnx_sha256=source.sha256,
+            engine_sha256=sha256_of(copy),
+            options=options,
+            platform=platform,
+            plugins_sha256=plugins,
+            workspace_mib=options.workspace_mib,
+            timing_cache_sha256=None,
+            **figures_of(kernels_in(found["layers"])),
+            activation_mib=int(found["activation_bytes"]) / MIB,
+            weights_mib=None,
+            build_s=None,
+            built_at=now(),
+            built_by="trtexec",
+            versions={"fine_edge": __version__, "polygraphy": None},
+        )
+        (partial / manifest_name).write_text(manifest.to_text(), encoding="utf-8")
+    return Engine(path, manifest)
+
+
+def _check_tensors(plan: Path, tensors: list[dict[str, Any]], source: Source) -> None:
+    """Compare names and shapes with the ONNX's inputs and outputs."""
+    graph = read_model(source.path, weights=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    wanted = {
+        (mode, value.name, tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim))
+        for mode, values in (("input", graph.input), ("output", graph.output))
+        for value in values
+        if value.name not in constants
+    }
+    found = {(str(t["mode"]), str(t["name"]), tuple(int(d) for d in t["shape"])) for t in tensors}
+    if found != wanted:
+        first = sorted(found ^ wanted)[0]
+        side = "the plan" if first in found else "the ONNX"
+        raise ArtifactError(
+            f"the plan was not built from {source.path.name}: only {side} has {first[0]} {first[1]} {list(first[2])}",
+            where=plan,
+            mend="give the ONNX that trtexec was given",
+        )

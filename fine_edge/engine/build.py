@@ -1,0 +1,205 @@
+"""An engine for this machine: the one that is there if it is exactly what was asked for, a new one otherwise."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from fine_edge import __version__, console
+from fine_edge.atomic import written_together
+from fine_edge.contract import sha256_of
+from fine_edge.engine import preflight, supervise
+from fine_edge.engine.layer_info import kernels_in
+from fine_edge.engine.manifest import (
+    Manifest,
+    build_key,
+    check_bytes,
+    layers_path,
+    manifest_path,
+    plugin_hashes,
+    read_manifest,
+    read_plan,
+)
+from fine_edge.engine.options import BuildOptions
+from fine_edge.engine.plan import MIB, Job
+from fine_edge.engine.platform import Platform, here, require_tensorrt
+from fine_edge.engine.rtx_log import Kernel, parse_log
+from fine_edge.engine.source import Source, engine_name, read_source, require_precision
+from fine_edge.errors import ArtifactError, FineEdgeError
+
+_WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine on disk; ``reused`` when nothing had to be built."""
+
+    path: Path
+    manifest: Manifest
+    reused: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        manifest = self.manifest
+        return {
+            "engine": str(self.path),
+            "manifest": str(manifest_path(self.path)),
+            "target": manifest.target,
+            "precision": manifest.precision,
+            "kernels": manifest.kernels,
+            "fused_attention": manifest.fused_attention,
+            "activation_mib": round(manifest.activation_mib, 3),
+            "weights_mib": None if manifest.weights_mib is None else round(manifest.weights_mib, 3),
+            "build_s": None if manifest.build_s is None else round(manifest.build_s, 3),
+            "reused": self.reused,
+            "onnx_sha256": manifest.onnx_sha256,
+            "engine_sha256": manifest.engine_sha256,
+            "platform": manifest.platform.to_json(),
+        }
+
+
+def existing(engine: Path, key: str) -> Engine | None:
+    """The engine if it is there, whole, and was built from the same things."""
+    try:
+        manifest = read_manifest(engine)
+        if manifest.key != key:
+            return None
+        check_bytes(engine, manifest, read_plan(engine))
+        return Engine(engine, manifest, reused=True)
+    except FineEdgeError:
+        return None
+
+
+def ensure_engine(onnx_path: Path, options: BuildOptions, out: Path) -> Path:
+    """Path of the engine of an ONNX file, built now if there is none for exactly this file, machine and options."""
+    return obtain_engine(onnx_path, options, out).path
+
+
+def obtain_engine(
+    onnx_path: Path,
+    options: BuildOptions,
+    out: Path,
+    *,
+    rebuild: bool = False,
+    skip_preflight: bool = False,
+    timeout_s: float | None = None,
+) -> Engine:
+    """Find or build the engine of an ONNX file.
+
+    Args:
+        onnx_path: the graph; its contract, if there is one beside it, must vouch for it.
+        options: what to build.
+        out: folder of engine, manifest, layer description and timing cache.
+        rebuild: build even where the engine is there.
+        skip_preflight: build even where memory or disk look too small.
+        timeout_s: stop the builder after this long; ``None``: never.
+
+    Raises:
+        FineEdgeError: whatever keeps the engine from being built, with its mend; nothing half-written is left.
+    """
+    source = read_source(onnx_path)
+    require_precision(source, options)
+    platform = here()
+    if options.target == "tensorrt":
+        require_tensorrt(platform, source.model)
+    supervise.require_builder(options.target)
+    plugins = plugin_hashes(options)
+    if source.plugin_nodes and not plugins:
+        console.warn(
+            f"{source.path.name} has the plugin's node {', '.join(source.plugin_nodes)}, and no --plugin-library is"
+            " given: what is built is the native body of the node"
+        )
+    path = out / engine_name(source, options)
+    found = None if rebuild else existing(path, build_key(source.sha256, options, platform, plugins))
+    if found:
+        return found
+    workspace_mib = options.workspace_mib
+    if not skip_preflight:
+        ready = preflight.check(source, options, platform, out)
+        workspace_mib = ready.workspace_mib
+        for text in ready.warnings:
+            console.warn(text)
+    return _build(source, options, platform, plugins, path, workspace_mib, timeout_s)
+
+
+def timing_cache_name(platform: Platform) -> str:
+    """Timings of one TensorRT on one device are noise on another: ``timing-10.7.0-orin-sm87.cache``."""
+    device = re.sub(r"[^a-z0-9]+", "-", str(platform.gpu).lower()).strip("-")
+    return f"timing-{platform.tensorrt}-{device}-sm{platform.sm}.cache"
+
+
+def _build(
+    source: Source,
+    options: BuildOptions,
+    platform: Platform,
+    plugins: tuple[str, ...],
+    path: Path,
+    workspace_mib: int | None,
+    timeout_s: float | None,
+) -> Engine:
+    manifest_name = manifest_path(path).name
+    with written_together(path.parent, path.name, last=manifest_name) as partial:
+        plan, layers, cache = partial / path.name, partial / layers_path(path).name, None
+        if options.target == "tensorrt":
+            cache = partial / timing_cache_name(platform)
+            _copy_cache(path.parent / cache.name, cache)
+        job = Job(source.path.absolute(), options, workspace_mib, plan.absolute(), layers.absolute(), cache)
+        outcome = supervise.build(job, timeout_s)
+        for lock in partial.glob("*.lock"):  # Polygraphy's, for a cache that nobody else can see here
+            lock.unlink()
+        if sha256_of(source.path) != source.sha256:
+            raise ArtifactError("was changed while its engine was built", where=source.path, mend="build again")
+        manifest = Manifest(
+            model=source.model,
+            onnx_file=source.path.name,
+            onnx_sha256=source.sha256,
+            engine_sha256=sha256_of(plan),
+            options=options,
+            platform=platform,
+            plugins_sha256=plugins,
+            workspace_mib=workspace_mib,
+            timing_cache_sha256=sha256_of(cache) if cache and cache.is_file() else None,
+            **_figures(outcome, layers, options),
+            build_s=float(outcome.report["build_s"]),
+            built_at=now(),
+            built_by="fine_edge",
+            versions={"fine_edge": __version__, "polygraphy": str(outcome.report["polygraphy"])},
+        )
+        (partial / manifest_name).write_text(manifest.to_text(), encoding="utf-8")
+    return Engine(path, manifest)
+
+
+def _copy_cache(source: Path, target: Path) -> None:
+    """Start from the timings of earlier builds; a cache that cannot be read is only a slower build."""
+    try:
+        target.write_bytes(source.read_bytes())
+    except FileNotFoundError:
+        return
+
+
+def now() -> str:
+    """UTC, ISO 8601, seconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def figures_of(kernels: tuple[Kernel, ...] | None) -> dict[str, int | None]:
+    """Number of kernels and of fused attentions; ``None`` where the engine tells of no layers."""
+    if kernels is None:
+        return {"kernels": None, "fused_attention": None}
+    return {"kernels": len(kernels), "fused_attention": sum(kernel.is_fused_attention for kernel in kernels)}
+
+
+def _figures(outcome: supervise.Outcome, layers: Path, options: BuildOptions) -> dict[str, Any]:
+    """From RTX's log, or from what TensorRT's engine says of itself."""
+    if options.target != "tensorrt":
+        compiled = parse_log(outcome.log)
+        memory = {"activation_mib": compiled.activation_mib, "weights_mib": compiled.weights_mib}
+        return figures_of(compiled.kernels) | memory
+    told = _WEIGHTS.findall(outcome.log)
+    return figures_of(kernels_in(layers.read_text(encoding="utf-8"))) | {
+        "activation_mib": outcome.report["activation_bytes"] / MIB,
+        "weights_mib": int(told[-1]) / MIB if told else None,
+    }

@@ -1,0 +1,107 @@
+"""What an engine is built as: target, precision and the builder's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from fine_edge.errors import ConfigError
+
+Target = Literal["tensorrt", "rtx-sm86"]
+EnginePrecision = Literal["fp16", "fp16-weak", "fp32"]
+Verbosity = Literal["detailed", "layer_names_only", "none"]
+
+TARGETS: tuple[Target, ...] = get_args(Target)
+PRECISIONS: tuple[EnginePrecision, ...] = get_args(EnginePrecision)
+VERBOSITIES: tuple[Verbosity, ...] = get_args(Verbosity)
+
+DEFAULT_LEVEL = 3
+"""TensorRT's own default, and trtexec's: figures are then comparable with theirs."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build. Equal options on an equal ONNX and an equal machine give the same engine file.
+
+    Attributes:
+        precision: ``fp16``: strongly typed, the ONNX says what is FP16; ``fp16-weak``: an FP32 ONNX and the
+            builder's FP16 flag, which picks per layer (TensorRT 10.x only); ``fp32``.
+        target: ``tensorrt`` for this machine's GPU; ``rtx-sm86``: TensorRT-RTX ahead of time, without a GPU.
+        optimization_level: 0 to 5, the builder's.
+        workspace_mib: scratch memory that the builder may give a layer; ``None``: chosen from free memory.
+        keep_fp32: layers, by ONNX node name, that ``fp16-weak`` must compute in FP32.
+        profiling_verbosity: what the engine tells of its layers; ``detailed`` maps them back to ONNX nodes.
+        plugins: plugin libraries to load before parsing, paths.
+    """
+
+    precision: EnginePrecision = "fp16"
+    target: Target = "tensorrt"
+    optimization_level: int = DEFAULT_LEVEL
+    workspace_mib: int | None = None
+    keep_fp32: tuple[str, ...] = ()
+    profiling_verbosity: Verbosity = "detailed"
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("precision", self.precision, PRECISIONS),
+            ("target", self.target, TARGETS),
+            ("profiling verbosity", self.profiling_verbosity, VERBOSITIES),
+        ):
+            if value not in known:
+                raise ConfigError(f"{what} {value!r} is unknown", mend=f"known: {', '.join(known)}")
+        if self.optimization_level not in range(6):
+            raise ConfigError(f"optimization level {self.optimization_level} is not 0 to 5")
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise ConfigError(f"workspace of {self.workspace_mib} MiB is not positive")
+        if self.precision == "fp16-weak" and self.target != "tensorrt":
+            raise ConfigError(
+                "TensorRT-RTX has no FP16 flag, so fp16-weak cannot be built for it",
+                mend="use --precision fp16, which every TensorRT takes",
+            )
+        if self.keep_fp32 and self.precision != "fp16-weak":
+            raise ConfigError(
+                "layers are kept in FP32 by the builder only with fp16-weak; a strongly typed graph says it itself",
+                mend="python -m fine_edge.graph fp16 FILE.onnx --out FILE.fp16.onnx keeps them in the ONNX",
+            )
+
+    @property
+    def strongly_typed(self) -> bool:
+        """Whether the graph alone decides the precision of every layer."""
+        return self.precision != "fp16-weak"
+
+    def to_json(self) -> dict[str, Any]:
+        """As recipes and manifests hold it."""
+        return {
+            "precision": self.precision,
+            "target": self.target,
+            "optimization_level": self.optimization_level,
+            "workspace_mib": self.workspace_mib,
+            "keep_fp32": list(self.keep_fp32),
+            "profiling_verbosity": self.profiling_verbosity,
+            "plugins": list(self.plugins),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> BuildOptions:
+        """Read it back; keys that are absent keep their defaults.
+
+        Raises:
+            ConfigError: for an unknown key or a value that cannot be.
+        """
+        unknown = sorted(set(data) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ConfigError(f"build option {unknown[0]!r} is unknown", mend=f"known: {', '.join(cls().to_json())}")
+        values = dict(data)
+        for key in ("keep_fp32", "plugins"):
+            if key in values:
+                if not isinstance(values[key], list) or not all(isinstance(item, str) for item in values[key]):
+                    raise ConfigError(f"build option {key} must be a list of texts")
+                values[key] = tuple(values[key])
+        for key in ("optimization_level", "workspace_mib"):
+            value = values.get(key)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise ConfigError(f"build option {key} must be a whole number, not {value!r}")
+        if values.get("optimization_level", DEFAULT_LEVEL) is None:
+            raise ConfigError("build option optimization_level must be a whole number, not null")
+        return cls(**values)

@@ -1,0 +1,133 @@
+"""What builds and runs engines on this machine. An engine belongs to exactly one such platform."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fine_edge.errors import BackendError, FineEdgeError
+
+_CUDA_VERSION_FILE = Path("/usr/local/cuda/version.json")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Versions and device; ``None`` for what is not here.
+
+    Attributes:
+        tensorrt: version of TensorRT, ``10.7.0``.
+        rtx: version of TensorRT-RTX.
+        cuda: version of the CUDA toolkit, or the newest that the driver knows.
+        l4t: release of Jetson Linux, ``36.4.0``.
+        gpu: name of the device.
+        sm: compute capability times ten, 87 for Orin.
+    """
+
+    tensorrt: str | None = None
+    rtx: str | None = None
+    cuda: str | None = None
+    l4t: str | None = None
+    gpu: str | None = None
+    sm: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As manifests and records hold it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Platform:
+        """Read it back; raises ``ValueError`` or ``TypeError`` on values of a wrong kind."""
+        texts = {name: data.get(name) for name in ("tensorrt", "rtx", "cuda", "l4t", "gpu")}
+        if any(value is not None and not isinstance(value, str) for value in texts.values()):
+            raise ValueError("a version is not text")
+        sm = data.get("sm")
+        return cls(**texts, sm=None if sm is None else int(sm))
+
+    def differences(self, here: Platform) -> list[str]:
+        """What forbids running an engine of this platform ``here``, as ``TensorRT 10.3.0, here 10.7.0``.
+
+        TensorRT promises nothing across versions, devices and JetPack releases. What either side does not know
+        (L4T inside a container, say) is not compared, except TensorRT and the device themselves.
+        """
+        titles = {"tensorrt": "TensorRT", "gpu": "GPU", "sm": "SM", "l4t": "L4T", "cuda": "CUDA"}
+        found = []
+        for name, title in titles.items():
+            mine, other = getattr(self, name), getattr(here, name)
+            needed = name in ("tensorrt", "gpu", "sm")
+            if mine != other and (needed or (mine is not None and other is not None)):
+                found.append(f"{title} {mine or 'unknown'}, here {other or 'none'}")
+        return found
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; a folder that merely has its name, such as type stubs, does not count."""
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None
+
+
+def _version_of(package: str) -> str | None:
+    """Of a TensorRT package, by importing it: its libraries must load for the version to mean anything."""
+    if not is_installed(package):
+        return None
+    try:
+        return str(importlib.import_module(package).__version__)
+    except (ImportError, OSError, AttributeError) as error:
+        raise BackendError(
+            f"{package} is installed but does not load ({error})",
+            mend="its libraries are missing or of another version: python -m fine_edge.doctor",
+        ) from error
+
+
+def _cuda_toolkit() -> str | None:
+    try:
+        return str(json.loads(_CUDA_VERSION_FILE.read_text(encoding="utf-8"))["cuda"]["version"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def here() -> Platform:
+    """The platform of this machine; never raises for what is merely absent.
+
+    Raises:
+        BackendError: when a TensorRT is installed but broken.
+    """
+    from fine_edge.jetson.board import Board
+
+    tensorrt = _version_of("tensorrt")
+    gpu = sm = driver = None
+    if tensorrt is not None:  # without TensorRT nothing here asks for the device, and asking makes a CUDA context
+        from fine_edge.runners.cuda import gpu_info
+
+        try:
+            info = gpu_info()
+            gpu, sm, driver = info.name, info.sm, info.driver
+        except FineEdgeError:
+            gpu = sm = driver = None
+    return Platform(tensorrt, _version_of("tensorrt_rtx"), _cuda_toolkit() or driver, Board().l4t, gpu, sm)
+
+
+def require_tensorrt(platform: Platform, model: str = "MODEL") -> None:
+    """Refuse to go on where engines for this machine's own GPU cannot be built or run.
+
+    Raises:
+        BackendError: with the way out for an x86 host, and for a Jetson.
+    """
+    if platform.tensorrt is None:
+        on_jetson = "install it (docker/README.md has both ways to 10.7)"
+        on_host = (
+            f"make onnx MODEL={model}, copy engines/{model}.* to the Jetson and run make engine MODEL={model} there;"
+            f" to see here what NVIDIA's compiler makes of it: make engine MODEL={model} ARGS='--target rtx-sm86'"
+        )
+        raise BackendError("TensorRT is not on this machine", mend=on_jetson if platform.l4t else on_host)
+    if platform.gpu is None:
+        raise BackendError(
+            f"TensorRT {platform.tensorrt} is here, but no CUDA device answers",
+            mend="python -m fine_edge.doctor says why; in a container, start it with --runtime nvidia",
+        )

@@ -1,0 +1,128 @@
+"""Before a build: is this machine fit for it? A build that dies after ten minutes is the dearest way to find out.
+
+What the builder needs is an *estimate*: nobody publishes it, and nothing here was measured on a Jetson. It errs on
+the side of warning; ``--skip-preflight`` builds all the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from fine_edge.atomic import output_errors
+from fine_edge.contract import TENSORRT
+from fine_edge.engine.options import BuildOptions
+from fine_edge.engine.platform import Platform, require_tensorrt
+from fine_edge.engine.source import Source
+from fine_edge.errors import BackendError, OutputError
+from fine_edge.jetson.board import Board
+from fine_edge.jetson.snapshot import Snapshot
+
+MIB = 2**20
+
+# Estimates. TensorRT's libraries, its kernels and a CUDA context are there before the first layer is timed, and on a
+# Jetson they share the 8 GB with everything else.
+BUILDER_MIB = 1200
+# Weights are held by the parser, by the builder, in FP32 and FP16, and in the plan.
+COPIES_OF_WEIGHTS = 6
+SMALLEST_WORKSPACE_MIB = 128
+# The largest that an RT-DETR's tactics are offered; more does not fuse more.
+LARGEST_WORKSPACE_MIB = 2048
+# The plan, its partial copy, a timing cache and the layers' description.
+DISK_COPIES = 3
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found: the workspace to build with, and what is worth saying before the build."""
+
+    workspace_mib: int | None
+    warnings: tuple[str, ...]
+
+
+def check(
+    source: Source, options: BuildOptions, platform: Platform, out: Path, board: Board | None = None
+) -> Preflight:
+    """Look at TensorRT, memory, disk, power mode and clocks.
+
+    Raises:
+        BackendError: without a TensorRT that can build this, or without the memory for it.
+        OutputError: without the disk space.
+    """
+    _check_disk(source.path, out)
+    if options.target != "tensorrt":
+        return Preflight(options.workspace_mib, ())
+    require_tensorrt(platform, source.model)
+    board = board or Board()
+    snapshot = board.snapshot()
+    workspace_mib = _workspace(source.path, options, snapshot)
+    version_warning = _check_tensorrt(source, options, str(platform.tensorrt))
+    return Preflight(workspace_mib, (*version_warning, *_clock_warnings(board, snapshot)))
+
+
+def _check_disk(onnx_path: Path, out: Path) -> None:
+    needed = DISK_COPIES * onnx_path.stat().st_size
+    with output_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(out).free
+    if free < needed:
+        raise OutputError(
+            f"{free / MIB:.0f} MiB free, an engine and its temporary copy take about {needed / MIB:.0f} MiB (estimate)",
+            where=out,
+            mend="free some space or choose another folder with --out",
+        )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
+def _check_tensorrt(source: Source, options: BuildOptions, version: str) -> tuple[str, ...]:
+    checked_for = source.contract.tensorrt if source.contract else TENSORRT
+    found, wanted = _release(version), _release(checked_for)
+    if found < (10,):
+        raise BackendError(f"TensorRT {version} is too old", mend=f"install TensorRT {TENSORRT}: docker/README.md")
+    if options.precision == "fp16-weak" and found >= (11,):
+        raise BackendError(
+            f"TensorRT {version} has no FP16 flag any more", mend="use --precision fp16, which is strongly typed"
+        )
+    if found < wanted:
+        return (
+            f"TensorRT {version} is older than {checked_for}, which the graph was checked for: it may be refused or"
+            " be slower (JetPack 6.1 and 6.2 ship 10.3; docker/README.md has both ways to 10.7)",
+        )
+    return ()
+
+
+def _workspace(onnx_path: Path, options: BuildOptions, snapshot: Snapshot) -> int | None:
+    """The workspace asked for, or half of what free memory leaves, within bounds."""
+    if snapshot.ram_available_mib is None:
+        return options.workspace_mib
+    weights_mib = COPIES_OF_WEIGHTS * onnx_path.stat().st_size / MIB
+    swap_mib = snapshot.swap_free_mib or 0.0
+    # What the GPU uses cannot be swapped out; what the process holds on the CPU can.
+    spare_mib = snapshot.ram_available_mib + min(swap_mib, BUILDER_MIB / 2) - BUILDER_MIB - weights_mib
+    wanted_mib = options.workspace_mib or SMALLEST_WORKSPACE_MIB
+    if spare_mib < wanted_mib:
+        smaller = "; a smaller --workspace-mib" if options.workspace_mib else ""
+        raise BackendError(
+            f"{snapshot.ram_available_mib:.0f} MiB of memory and {swap_mib:.0f} MiB of swap are free, the build needs"
+            f" about {BUILDER_MIB + weights_mib + wanted_mib:.0f} MiB (estimate)",
+            where=onnx_path.name,
+            mend="close the desktop (sudo systemctl isolate multi-user.target), add swap (sudo fallocate -l 8G /swap;"
+            f" sudo mkswap /swap; sudo swapon /swap){smaller}; or try anyway with --skip-preflight",
+        )
+    return options.workspace_mib or int(min(max(spare_mib / 2, SMALLEST_WORKSPACE_MIB), LARGEST_WORKSPACE_MIB))
+
+
+def _clock_warnings(board: Board, snapshot: Snapshot) -> tuple[str, ...]:
+    """The builder picks kernels by timing them: clocks that move pick badly, and differently every time."""
+    if not board.is_jetson:
+        return ()
+    found = []
+    if board.clocks_locked(snapshot) is False:
+        found.append("clocks are not locked, so the builder times kernels at changing speeds: sudo jetson_clocks")
+    if snapshot.throttle:
+        found.append(f"the board is throttled ({', '.join(snapshot.throttle)}): let it cool down first")
+    return tuple(found)

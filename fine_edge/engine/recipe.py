@@ -1,0 +1,41 @@
+"""Recipes: how each model's engine is built, one JSON file a model in ``engines/``.
+
+JSON, because a Jetson's Python 3.10 reads no TOML. Options on the command line win over the recipe.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fine_edge.engine.options import BuildOptions
+from fine_edge.errors import ConfigError, FineEdgeError
+
+
+def recipe_path(model: str, folder: Path) -> Path:
+    """``engines/MODEL.json``."""
+    return folder / f"{model}.json"
+
+
+def read_recipe(model: str, folder: Path) -> BuildOptions:
+    """The model's build options; the defaults where it has no recipe.
+
+    Raises:
+        ConfigError: when the file is broken or is another model's.
+    """
+    path = recipe_path(model, folder)
+    if not path.is_file():
+        return BuildOptions()
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["model"] != model:
+            raise ConfigError(f"this is the recipe of {data['model']!r}")
+        return BuildOptions.from_json(data["build"])
+    except FineEdgeError as error:
+        raise ConfigError(error.what, where=path, mend=error.mend) from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"the recipe is broken ({type(error).__name__}: {error})",
+            where=path,
+            mend='it needs {"model": NAME, "build": {...}}; without the file the defaults are used',
+        ) from error

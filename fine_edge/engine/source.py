@@ -1,0 +1,108 @@
+"""The ONNX that an engine is built from: whole, vouched for, of the right precision, and without known traps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import TensorProto
+
+from fine_edge.contract import TENSORRT, Contract, bound_contract, contract_path, sha256_of
+from fine_edge.engine.options import BuildOptions, EnginePrecision
+from fine_edge.errors import ArtifactError
+from fine_edge.graph.checks import check_view
+from fine_edge.graph.model_file import read_model
+from fine_edge.graph.rules_operators import PLUGIN_DOMAINS
+from fine_edge.graph.view import GraphView
+
+
+@dataclass(frozen=True)
+class Source:
+    """An ONNX file that may be built.
+
+    Attributes:
+        path: of the file.
+        sha256: of the file.
+        model: name in the zoo, or the stem of a file that came without a contract.
+        holds_fp16: whether the graph has FP16 tensors.
+        contract: what is beside it; ``None`` for a foreign file.
+        plugin_nodes: operators that a plugin library may bring; they have a native body as well.
+    """
+
+    path: Path
+    sha256: str
+    model: str
+    holds_fp16: bool
+    contract: Contract | None
+    plugin_nodes: tuple[str, ...] = ()
+
+    @property
+    def precision(self) -> EnginePrecision:
+        """What the graph says by itself."""
+        return "fp16" if self.holds_fp16 else "fp32"
+
+
+def onnx_name(model: str, precision: EnginePrecision) -> str:
+    """The artifact that an engine of this precision is built from: the weak kind takes the FP32 graph."""
+    return f"{model}.fp16.onnx" if precision == "fp16" else f"{model}.onnx"
+
+
+def engine_name(source: Source, options: BuildOptions) -> str:
+    """``MODEL.fp16.engine``, ``MODEL.fp16.rtx-sm86.engine``."""
+    stem = source.path.name.removesuffix(".onnx").removesuffix(".fp16")
+    target = "" if options.target == "tensorrt" else f".{options.target}"
+    return f"{stem}.{options.precision}{target}.engine"
+
+
+def read_source(path: Path) -> Source:
+    """Read and judge an ONNX file.
+
+    Raises:
+        ArtifactError: when it is missing, broken, not what its contract vouches for, or breaks a rule of
+            the graph that TensorRT would refuse or, worse, compute wrongly.
+    """
+    model = read_model(path, weights=False)
+    view = GraphView(model)
+    contract = bound_contract(path)[0] if contract_path(path).is_file() else None
+    errors = [finding for finding in check_view(view) if finding.severity == "error"]
+    if errors:
+        first, more = errors[0], f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise ArtifactError(
+            f"breaks rule {first.rule} for TensorRT {TENSORRT} at {first.node}: {first.message}{more}",
+            where=path,
+            mend=f"{first.mend}; all: python -m fine_edge.graph check {path.name}",
+        )
+    stem = path.name.removesuffix(".onnx").removesuffix(".fp16")
+    holds_fp16 = TensorProto.FLOAT16 in view.dtypes().values()
+    plugins = sorted({node.op_type for node in view.nodes if node.domain in PLUGIN_DOMAINS})
+    return Source(path, sha256_of(path), contract.model if contract else stem, holds_fp16, contract, tuple(plugins))
+
+
+def require_precision(source: Source, options: BuildOptions) -> None:
+    """Refuse a graph that is not of the precision asked for: built strongly typed it would be another engine.
+
+    Raises:
+        ArtifactError: with the way to a graph of that precision.
+    """
+    name = source.path.name
+    if options.precision == "fp16" and not source.holds_fp16:
+        raise ArtifactError(
+            "the graph is FP32, and a strongly typed engine of it would be FP32 too",
+            where=source.path,
+            mend=f"python -m fine_edge.graph fp16 {name} makes an FP16 graph; or --precision fp16-weak, or fp32",
+        )
+    if options.precision != "fp16" and source.holds_fp16:
+        raise ArtifactError(
+            f"the graph is FP16 already, {options.precision} starts from FP32",
+            where=source.path,
+            mend=f"use {onnx_name(source.model, options.precision)}, or --precision fp16",
+        )
+    if options.keep_fp32:
+        known = {node.name for node in GraphView(read_model(source.path, weights=False)).nodes}
+        unknown = [layer for layer in options.keep_fp32 if layer not in known]
+        if unknown:
+            raise ArtifactError(
+                f"no node is called {unknown[0]!r}, so it cannot be kept in FP32",
+                where=source.path,
+                mend="check the list",
+            )
