@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import colorsys
+import contextlib
 import itertools
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", help="a model of the zoo, exported if needed")
     source.add_argument("--onnx", type=Path, help="an exported ONNX file, its contract beside it")
+    source.add_argument("--engine", type=Path, help="a TensorRT engine of this machine, its manifest beside it")
     parser.add_argument("--weights", type=Path, help="checkpoint for --model (default: random weights)")
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="for --model")
     parser.add_argument("--input-size", default="640", metavar="SIDE|HxW", help="for --model")
@@ -137,17 +140,45 @@ def _onnx_path(args: argparse.Namespace) -> Path:
     return ensure_exported(request, args.artifacts)
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A runner, what its outputs mean, how it computes, and the sha256 of the ONNX that it comes from."""
+
+    runner: Runner
+    contract: Contract
+    precision: str
+    sha256: str
+
+
+def _open(args: argparse.Namespace) -> _Opened:
+    if args.engine:
+        from fine_edge.engine.manifest import contract_of
+        from fine_edge.runners.trt import TrtRunner
+
+        contract = contract_of(args.engine)
+        engine = TrtRunner(args.engine)
+        return _Opened(engine, contract, engine.manifest.precision, engine.manifest.onnx_sha256)
+    from fine_edge.runners.ort import OrtRunner
+
+    onnx_path = _onnx_path(args)
+    contract, artifact = bound_contract(onnx_path)
+    return _Opened(OrtRunner(onnx_path), contract, artifact.precision, artifact.sha256)
+
+
 def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     args = _parser().parse_args(argv)
     pictures = [read_image(path) for path in find_images(args.images)]
-    onnx_path = _onnx_path(args)
-    contract, artifact = bound_contract(onnx_path)
-    from fine_edge.runners.ort import OrtRunner
+    opened = _open(args)
+    with contextlib.closing(opened.runner):
+        _predict(opened, pictures, args)
+    return 0
 
-    runner = OrtRunner(onnx_path)
+
+def _predict(opened: _Opened, pictures: list[NamedImage], args: argparse.Namespace) -> None:
+    runner, contract = opened.runner, opened.contract
     weights = ", random weights: the boxes mean nothing" if contract.random_weights else ""
-    caption = f"{contract.model} {artifact.precision}, {runner.name}, sha256 {artifact.sha256[:12]}{weights}"
+    caption = f"{contract.model} {opened.precision}, {runner.name}, sha256 {opened.sha256[:12]}{weights}"
     rows: list[dict[str, Any]] = []
     taken: set[Path] = set()
     view = Table(
@@ -163,11 +194,10 @@ def main(argv: list[str]) -> int:
         view.add(row["image"], row["label"], f"{row['score']:.3f}", " ".join(f"{v:.0f}" for v in row["box_xyxy_px"]))
     if args.json:
         console.print_json(
-            {"model": contract.model, "artifact_sha256": artifact.sha256, "backend": runner.name, "detections": rows}
+            {"model": contract.model, "artifact_sha256": opened.sha256, "backend": runner.name, "detections": rows}
         )
     else:
         view.print(console.out)
-    return 0
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 
 from fine_edge import atomic, command, console
+from fine_edge.bench import device
 from fine_edge.bench.compare import compare
+from fine_edge.bench.options import PRECISIONS, BenchOptions
 from fine_edge.bench.picture import write_picture
 from fine_edge.bench.record import Record, read_record, write_record
 from fine_edge.bench.render import to_table
-from fine_edge.bench.session import BACKENDS, QUICK_ROUNDS, ROUNDS, BenchOptions, run_bench
+from fine_edge.bench.session import BACKENDS, QUICK_ROUNDS, ROUNDS, run_bench
 from fine_edge.bench.suites import SUITES
 from fine_edge.errors import OutputError
 from fine_edge.table import Table
@@ -33,15 +35,25 @@ def _measure_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--suite", default="table3", help=f"{', '.join(SUITES)} (default: table3)")
     parser.add_argument("--backend", default="ort", help=f"{', '.join(BACKENDS)} (default: ort)")
+    takes = "; ".join(f"{name}: {', '.join(known)}" for name, known in PRECISIONS.items())
+    parser.add_argument("--precision", help=f"of the artifacts ({takes}; default: the first)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="photographs (default: those of scikit-image)")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--rounds", type=int, metavar="N", help=f"samples per model (default: {ROUNDS})")
+    on_device = f"{device.ROUNDS}, and at least {device.LATENCY_S:g} s of each model"
+    length.add_argument(
+        "--rounds", type=int, metavar="N", help=f"samples per model (default: ort {ROUNDS}; trt {on_device})"
+    )
     length.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds: a look, nothing to quote")
     parser.add_argument("--input-size", type=int, default=640, metavar="PX", help="square input, pixels (default: 640)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the backend (default: its own choice)")
+    parser.add_argument("--threads", type=int, metavar="N", help="ort: of ONNX Runtime (default: its own choice)")
+    parser.add_argument("--cuda-graph", action="store_true", help="trt: replay inferences from CUDA graphs")
+    parser.add_argument("--spin", action="store_true", help="trt: burn a core while waiting for the GPU")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR", help="trt: also write the time by layer, as trtexec --exportProfile"
+    )
     parser.add_argument("--rtx", action="store_true", help="add TensorRT-RTX's memory of the FP16 graphs (extra rtx)")
     parser.add_argument(
-        "--out", type=Path, default=Path("engines"), metavar="DIR", help="ONNX files (default: engines)"
+        "--out", type=Path, default=Path("engines"), metavar="DIR", help="ONNX files and engines (default: engines)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record; - for standard output")
     _add_outputs(parser)
@@ -53,6 +65,7 @@ def _measure(argv: list[str]) -> int:
     options = BenchOptions(
         suite=given.suite,
         backend=given.backend,
+        precision=given.precision,
         images=given.images,
         rounds=given.rounds,
         quick=given.quick,
@@ -60,9 +73,14 @@ def _measure(argv: list[str]) -> int:
         threads=given.threads,
         folder=given.out,
         rtx=given.rtx,
+        cuda_graph=given.cuda_graph,
+        spin=given.spin,
+        profile=given.profile,
     )
     given.picture = given.picture or given.out / f"bench_{given.suite}.png"
-    _refuse_unwritable([given.csv, given.markdown, given.picture, None if given.json == _STDOUT else given.json])
+    profile = given.profile / "x.profile.json" if given.profile else None
+    files = [given.csv, given.markdown, given.picture, None if given.json == _STDOUT else given.json, profile]
+    _refuse_unwritable(files)
     record = run_bench(options)
     if given.json and given.json != _STDOUT:
         write_record(record, given.json)

@@ -5,20 +5,35 @@ from __future__ import annotations
 from fine_edge import machine
 from fine_edge.bench.record import Record
 from fine_edge.bench.statistics import unpaired_ratio
+from fine_edge.bench.wording import power_modes
 from fine_edge.errors import RecordError
 from fine_edge.table import Column, Table
 
 
 def differences(a: Record, b: Record) -> list[str]:
     """What forbids comparing two records, as ``field: a / b``."""
-    fields = {
+    fields: dict[str, tuple[object, object]] = {
         "backend": (a.backend, b.backend),
         "precision": (a.precision, b.precision),
         "input size": (f"{a.input_hw[0]}x{a.input_hw[1]}", f"{b.input_hw[0]}x{b.input_hw[1]}"),
         "threads": (a.threads, b.threads),
+        "CUDA graph": (a.cuda_graph, b.cuda_graph),
+        "estimate": (a.estimate, b.estimate),
+        "power mode": ("/".join(power_modes(a)) or None, "/".join(power_modes(b)) or None),
     }
-    unequal = [f"{name}: {left} / {right}" for name, (left, right) in fields.items() if left != right]
-    return machine.unlike(a.machine, b.machine) + unequal
+    left, right = a.platform or {}, b.platform or {}
+    fields |= {f"platform {key}": (left.get(key), right.get(key)) for key in sorted({*left, *right})}
+    unequal = [f"{name}: {mine} / {other}" for name, (mine, other) in fields.items() if mine != other]
+    return machine.unlike(a.machine, b.machine) + unequal + _row_precisions(a, b)
+
+
+def _row_precisions(a: Record, b: Record) -> list[str]:
+    """Rows of one model in unlike precisions, where the records as a whole agree."""
+    if a.precision != b.precision:
+        return []
+    later = {row.model: row.precision or b.precision for row in b.rows}
+    mine = {row.model: row.precision or a.precision for row in a.rows if row.model in later}
+    return [f"precision of {name}: {was} / {later[name]}" for name, was in mine.items() if was != later[name]]
 
 
 def compare(a: Record, b: Record) -> Table:
@@ -37,7 +52,11 @@ def compare(a: Record, b: Record) -> Table:
     if not any(row.model in later for row in a.rows):
         raise RecordError("the records have no model in common")
     columns = ["A: latency (ms)", "B: latency (ms)", "B / A", "95 % CI", "A: ratio to baseline", "B: ratio to baseline"]
-    table = Table(f"B against A on {a.machine.get('cpu')}", [Column("Model", numeric=False), *map(Column, columns)])
+    device = a.machine.get("gpu") or a.machine.get("cpu")
+    table = Table(
+        f"B against A on {device}",
+        [Column("Model", numeric=False), *map(Column, columns)],
+    )
     for row in a.rows:
         if row.model not in later:
             continue
@@ -55,6 +74,10 @@ def _notes(a: Record, b: Record) -> list[str]:
         "A and B were measured at different times, so drift of the machine does not cancel in B / A;"
         " the ratios to the baseline were measured interleaved and can be trusted further."
     ]
+    for name, record in (("A", a), ("B", b)):
+        bad = [f"{row.model} {row.state.verdict.stamp}" for row in record.rows if row.state and not row.is_quotable]
+        if bad:
+            notes.append(f"{name} holds rows that are not to be quoted: {', '.join(bad)}.")
     moved = machine_libraries(a, b)
     if moved:
         notes.append(f"Libraries differ: {', '.join(moved)}.")

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
 from fine_edge.bench.statistics import median
-from fine_edge.runners.base import Array, Runner
+from fine_edge.runners.base import Array, TimedRunner, Timing
 
 WARMUP_MS = 200.0  # as trtexec
 WARMUP_RUNS = 3  # a CPU backend allocates on the first run and may still do so on the second
@@ -30,12 +32,37 @@ class Subject:
     """Something to time: a runner, and its inputs by image, the images being the same for all subjects."""
 
     name: str
-    runner: Runner
+    runner: TimedRunner
     feeds: tuple[dict[str, Array], ...]
+
+    def feed(self, image: int) -> dict[str, Array]:
+        """The inputs of the image whose turn it is."""
+        return self.feeds[image % len(self.feeds)]
 
     def infer(self, image: int) -> None:
         """One inference on the image whose turn it is."""
-        self.runner.run(self.feeds[image % len(self.feeds)])
+        self.runner.run(self.feed(image))
+
+    def timed(self, image: int) -> Timing:
+        """One inference on the image whose turn it is, timed as its backend does."""
+        return self.runner.timed(self.feed(image))
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to measure.
+
+    Attributes:
+        rounds: fewest latency samples of each subject.
+        latency_s: the samples of each subject add up to this at least, which can take more rounds.
+        slices: of throughput, for each subject.
+        slice_ms: shortest of a slice.
+    """
+
+    rounds: int
+    latency_s: float
+    slices: int
+    slice_ms: float
 
 
 @dataclass(frozen=True)
@@ -74,12 +101,17 @@ def balanced_orders(count: int) -> list[list[int]]:
     return orders + [order[::-1] for order in orders] if count % 2 else orders
 
 
-def schedule(count: int, rounds: int, seed: int = 0) -> list[list[int]]:
+def endless_schedule(count: int, seed: int = 0) -> Iterator[list[int]]:
     """The order of subjects in each round: balanced orders, shuffled anew each time all have been used."""
     rng = np.random.default_rng(seed)
     orders = balanced_orders(count)
-    blocks = -(-rounds // len(orders))
-    return [orders[i] for _ in range(blocks) for i in rng.permutation(len(orders))][:rounds]
+    while orders:
+        yield from (orders[i] for i in rng.permutation(len(orders)))
+
+
+def schedule(count: int, rounds: int, seed: int = 0) -> list[list[int]]:
+    """The first ``rounds`` of :func:`endless_schedule`."""
+    return list(itertools.islice(endless_schedule(count, seed), rounds))
 
 
 @contextlib.contextmanager
@@ -105,8 +137,13 @@ def warm_up(subject: Subject) -> None:
 
 
 def measure_latency(
-    subjects: Sequence[Subject], rounds: int, tick: Callable[[], None] = _nothing, seed: int = 0
-) -> list[list[float]]:
+    subjects: Sequence[Subject],
+    rounds: int,
+    tick: Callable[[], None] = _nothing,
+    seed: int = 0,
+    *,
+    latency_s: float = 0.0,
+) -> list[list[Timing]]:
     """Time every subject once a round, all on the round's image, each after one untimed run of its own.
 
     The untimed run is what makes a sample the subject's: without it the sample begins with the
@@ -115,47 +152,83 @@ def measure_latency(
 
     Args:
         subjects: warmed up.
-        rounds: samples per subject.
+        rounds: fewest samples per subject.
         tick: called after each round, outside of all timing.
         seed: of the order of subjects.
+        latency_s: go on until the samples of each subject add up to this.
 
     Returns:
-        Milliseconds by subject and round.
+        Timings by subject and round.
     """
-    samples: list[list[float]] = [[] for _ in subjects]
+    samples: list[list[Timing]] = [[] for _ in subjects]
+    sampled_ms = [0.0] * len(subjects)
     with no_garbage_collection():
-        for image, order in enumerate(schedule(len(subjects), rounds, seed)):
+        for image, order in enumerate(endless_schedule(len(subjects), seed)):
+            if image >= rounds and min(sampled_ms) >= latency_s * 1e3:
+                break
             for index in order:
                 subjects[index].infer(image)
+                timing = subjects[index].timed(image)
+                samples[index].append(timing)
+                sampled_ms[index] += timing.latency_ms
+            tick()
+    return samples
+
+
+def measure_calls(
+    calls: Sequence[Callable[[int], object]], rounds: int, tick: Callable[[], None] = _nothing, seed: int = 0
+) -> list[list[float]]:
+    """Wall time of each call once a round, all with the round's number; milliseconds by call and round."""
+    samples: list[list[float]] = [[] for _ in calls]
+    with no_garbage_collection():
+        for image, order in enumerate(schedule(len(calls), rounds, seed)):
+            for index in order:
                 start_ns = time.perf_counter_ns()
-                subjects[index].infer(image)
+                calls[index](image)
                 samples[index].append((time.perf_counter_ns() - start_ns) / 1e6)
             tick()
     return samples
 
 
+def _unwatched(_index: int) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 def measure_throughput(
-    subjects: Sequence[Subject], slices: int, slice_ms: float, tick: Callable[[], None] = _nothing, seed: int = 0
+    subjects: Sequence[Subject],
+    slices: int,
+    slice_ms: float,
+    tick: Callable[[], None] = _nothing,
+    seed: int = 0,
+    *,
+    around: Callable[[int], AbstractContextManager[None]] = _unwatched,
 ) -> list[list[Slice]]:
-    """Back-to-back queries in slices of at least ``slice_ms``, interleaved over the subjects; by subject and slice."""
+    """Back-to-back queries in slices of at least ``slice_ms``, interleaved over the subjects; by subject and slice.
+
+    ``around`` gives what to enter for a slice of the subject with that index.
+    """
     taken: list[list[Slice]] = [[] for _ in subjects]
     with no_garbage_collection():
         for order in schedule(len(subjects), slices, seed):
             for index in order:
-                taken[index].append(_run_slice(subjects[index], slice_ms))
+                with around(index):
+                    taken[index].append(_run_slice(subjects[index], slice_ms))
             tick()
     return taken
 
 
 def _run_slice(subject: Subject, slice_ms: float) -> Slice:
-    start_ns = now_ns = time.perf_counter_ns()
+    start_ns = time.perf_counter_ns()
     deadline_ns = start_ns + int(slice_ms * 1e6)
-    queries = 0
-    while now_ns < deadline_ns or queries < SLICE_QUERIES:
-        subject.infer(queries)
-        queries += 1
-        now_ns = time.perf_counter_ns()
-    return Slice(queries, (now_ns - start_ns) / 1e9)
+
+    def feeds() -> Iterator[dict[str, Array]]:
+        for query in itertools.count():
+            if query >= SLICE_QUERIES and time.perf_counter_ns() >= deadline_ns:
+                return
+            yield subject.feed(query)
+
+    queries = subject.runner.back_to_back(feeds())
+    return Slice(queries, (time.perf_counter_ns() - start_ns) / 1e9)
 
 
 def harness_cost(null: Subject) -> HarnessCost:
@@ -164,4 +237,4 @@ def harness_cost(null: Subject) -> HarnessCost:
     (samples,) = measure_latency([null], _NULL_ROUNDS)
     (slices,) = measure_throughput([null], _NULL_SLICES, slice_ms=10)
     query_s = sum(taken.wall_s for taken in slices) / sum(taken.queries for taken in slices)
-    return HarnessCost(median(samples), query_s * 1e3)
+    return HarnessCost(median([sample.latency_ms for sample in samples]), query_s * 1e3)

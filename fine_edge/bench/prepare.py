@@ -10,8 +10,8 @@ import numpy as np
 
 from fine_edge.bench.suites import SuiteRow
 from fine_edge.contract import Contract, Precision, TensorSpec, bound_contract, sha256_of
-from fine_edge.errors import ArtifactError
-from fine_edge.export.artifacts import ensure_exported
+from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.export.artifacts import can_export, ensure_exported
 from fine_edge.export.request import ExportRequest
 from fine_edge.images import NamedImage, find_images, read_image, sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
@@ -44,20 +44,39 @@ def export_row(row: SuiteRow, folder: Path, input_size: int, precision: Precisio
     # Raw and postprocessed files have the same name, and would push each other out of one folder.
     place = folder / "raw" if row.raw else folder
     if row.exporter == "plain":
+        if precision != "fp32":
+            raise ConfigError(f"{row.label} has no FP16 form", where="--precision", mend="use --precision fp32")
         from fine_edge.export.plain import ensure_plain  # needs torch, and only this suite needs it
 
         return ensure_plain(request, place)
-    return ensure_exported(request, place)
+    return _brought(request, place) or ensure_exported(request, place)
 
 
-def prepare(row: SuiteRow, folder: Path, input_size: int) -> Prepared:
+def _brought(request: ExportRequest, folder: Path) -> Path | None:
+    """A file that cannot be made anew here: with trained weights, or on a machine without torch with any."""
+    path = folder / request.onnx_name()
+    if not path.is_file():
+        return None
+    try:
+        contract, artifact = bound_contract(path)
+    except ArtifactError:
+        if can_export():  # a broken file is made anew
+            return None
+        raise
+    asked = (request.model, request.precision, request.options())
+    if (contract.model, artifact.precision, contract.made_by.get("options")) != asked:
+        return None
+    return None if can_export() and contract.random_weights else path
+
+
+def prepare(row: SuiteRow, folder: Path, input_size: int, precision: Precision = "fp32") -> Prepared:
     """Export a row where needed and read what timing it takes.
 
     Raises:
         ConfigError: when the model cannot be exported at this input size.
         ArtifactError: when the file and its contract do not belong together, or the graph is not static.
     """
-    path = export_row(row, folder, input_size)
+    path = export_row(row, folder, input_size, precision)
     if row.exporter == "plain":
         return Prepared(row, path, sha256_of(path), None, image_spec(path), weights_mib(path))
     contract, artifact = bound_contract(path)

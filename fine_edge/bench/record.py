@@ -8,72 +8,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fine_edge import atomic
 from fine_edge.bench import statistics
-from fine_edge.bench.measure import HarnessCost, Slice
-from fine_edge.bench.memory import RtxMemory
+from fine_edge.bench.measure import HarnessCost
+from fine_edge.bench.row import EngineFigures, Row, RowState, optional
 from fine_edge.bench.statistics import Ratio
 from fine_edge.errors import RecordError
 
-FORMAT = 1
-_T = TypeVar("_T")
+__all__ = ["EngineFigures", "Record", "Row", "RowState", "read_record", "write_record"]
 
-
-@dataclass(frozen=True)
-class Row:
-    """One artifact's measurements.
-
-    Attributes:
-        model: unique within the record.
-        attention: FINE's strategy, ``None`` without FINE.
-        complexity: of the attention, as Table 3 prints it.
-        params_m: parameters in millions, from the contract; ``None`` without one.
-        flops_g: FLOPs in units of 10^9, from the contract; ``None`` without one.
-        mem_mib: peak of a fresh ONNX Runtime process, see :mod:`fine_edge.bench.memory`.
-        weights_mib: initialisers of the file.
-        rtx: TensorRT-RTX's figures of the FP16 graph, where they were asked for.
-        artifact_sha256: of the ONNX file.
-        random_weights: whether the weights are random.
-        samples_ms: latency by round.
-        throughput: back-to-back slices.
-        ap: COCO AP of the same artifact.
-        paper: the paper's ``mem_mb``, ``fps``, ``latency_ms`` and ``ap``, where the row is one of its.
-    """
-
-    model: str
-    attention: str | None
-    complexity: str
-    params_m: float | None
-    flops_g: float | None
-    mem_mib: float
-    weights_mib: float
-    rtx: RtxMemory | None
-    artifact_sha256: str
-    random_weights: bool
-    samples_ms: tuple[float, ...]
-    throughput: tuple[Slice, ...]
-    ap: float | None = None
-    paper: dict[str, float | None] | None = None
-
-    @property
-    def latency_ms(self) -> float:
-        """Median over rounds."""
-        return statistics.median(self.samples_ms)
-
-    @property
-    def fps(self) -> float:
-        """Queries over wall time of all throughput slices."""
-        return sum(part.queries for part in self.throughput) / sum(part.wall_s for part in self.throughput)
-
-    @property
-    def is_unstable(self) -> bool:
-        """Whether the samples scatter too much."""
-        return statistics.is_unstable(self.samples_ms)
+FORMAT = 2
+"""Written. Format 1 lacks what came with TensorRT: platform, engine figures, machine state, compute and end-to-end."""
+READABLE = (1, FORMAT)
 
 
 @dataclass(frozen=True)
@@ -94,6 +44,9 @@ class Record:
         measured_at: UTC, ISO 8601.
         harness: what measuring itself costs.
         rows: the baseline first.
+        platform: :class:`fine_edge.engine.platform.Platform` as JSON; ``None`` where no TensorRT took part.
+        cuda_graph: whether inferences were replayed from a CUDA graph.
+        estimate: whether the samples were computed by a model instead of measured.
     """
 
     suite: str
@@ -109,6 +62,9 @@ class Record:
     measured_at: str
     harness: HarnessCost
     rows: tuple[Row, ...]
+    platform: dict[str, Any] | None = None
+    cuda_graph: bool = False
+    estimate: bool = False
 
     @property
     def baseline(self) -> Row:
@@ -139,6 +95,9 @@ class Record:
             "threads": self.threads,
             "quick": self.quick,
             "measured_at": self.measured_at,
+            "platform": self.platform,
+            "cuda_graph": self.cuda_graph,
+            "estimate": self.estimate,
             "harness": {
                 **vars(self.harness),
                 "percent_of_baseline": 100 * self.harness.worst_ms / self.baseline.latency_ms,
@@ -148,19 +107,7 @@ class Record:
 
     def _row_json(self, row: Row) -> dict[str, Any]:
         ratio = self.ratio(row)
-        return {
-            **vars(row),
-            "rtx": vars(row.rtx) if row.rtx else None,
-            "fps": row.fps,
-            "latency_ms": row.latency_ms,
-            "latency_p90_ms": statistics.percentile(row.samples_ms, 90),
-            "latency_p99_ms": statistics.percentile(row.samples_ms, 99),
-            "ratio": ratio.value,
-            "ratio_ci": [ratio.low, ratio.high],
-            "unstable": row.is_unstable,
-            "samples_ms": list(row.samples_ms),
-            "throughput": [vars(part) for part in row.throughput],
-        }
+        return {**row.to_json(), "ratio": ratio.value, "ratio_ci": [ratio.low, ratio.high]}
 
 
 def write_record(record: Record, path: Path) -> None:
@@ -177,8 +124,9 @@ def read_record(path: Path) -> Record:
     mend = "measure again: python -m fine_edge.bench --json FILE"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            raise RecordError(f"record format {data['format']}, this version reads {FORMAT}", where=path, mend=mend)
+        if data["format"] not in READABLE:
+            known = " and ".join(map(str, READABLE))
+            raise RecordError(f"record format {data['format']}, this version reads {known}", where=path, mend=mend)
         record = _record_from(data)
         _check(record, data)
     except OSError as error:
@@ -200,44 +148,15 @@ def _record_from(data: dict[str, Any]) -> Record:
         machine=dict(data["machine"]),
         images=tuple(str(name) for name in data["images"]),
         rounds=int(data["rounds"]),
-        threads=_optional(int, data["threads"]),
+        threads=optional(int, data["threads"]),
         quick=bool(data["quick"]),
         measured_at=str(data["measured_at"]),
         harness=HarnessCost(float(harness["latency_ms"]), float(harness["query_ms"])),
-        rows=tuple(_row_from(row) for row in data["rows"]),
+        rows=tuple(Row.from_json(row) for row in data["rows"]),
+        platform=optional(dict, data.get("platform")),
+        cuda_graph=bool(data.get("cuda_graph", False)),
+        estimate=bool(data.get("estimate", False)),
     )
-
-
-def _row_from(data: dict[str, Any]) -> Row:
-    rtx = data["rtx"]
-    paper = data["paper"]
-    return Row(
-        model=str(data["model"]),
-        attention=_optional(str, data["attention"]),
-        complexity=str(data["complexity"]),
-        params_m=_optional(float, data["params_m"]),
-        flops_g=_optional(float, data["flops_g"]),
-        mem_mib=float(data["mem_mib"]),
-        weights_mib=float(data["weights_mib"]),
-        rtx=RtxMemory(float(rtx["activation_mib"]), float(rtx["weights_mib"])) if rtx else None,
-        artifact_sha256=str(data["artifact_sha256"]),
-        random_weights=bool(data["random_weights"]),
-        samples_ms=tuple(_positive(sample) for sample in data["samples_ms"]),
-        throughput=tuple(Slice(int(_positive(p["queries"])), _positive(p["wall_s"])) for p in data["throughput"]),
-        ap=_optional(float, data["ap"]),
-        paper={str(key): _optional(float, value) for key, value in paper.items()} if paper else None,
-    )
-
-
-def _optional(kind: Callable[[Any], _T], value: Any) -> _T | None:
-    return None if value is None else kind(value)
-
-
-def _positive(value: Any) -> float:
-    number = float(value)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{value} is no duration or count")
-    return number
 
 
 def _check(record: Record, data: dict[str, Any]) -> None:
@@ -245,9 +164,31 @@ def _check(record: Record, data: dict[str, Any]) -> None:
     names = [row.model for row in record.rows]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"rows must be named once each, found {names}")
+    ends = {len(row.end_to_end_ms) for row in record.rows if row.end_to_end_ms is not None}
+    if len(ends) > 1 or 0 in ends:
+        raise ValueError(f"rows have {sorted(ends)} end-to-end samples, all need as many")
     for row, said in zip(record.rows, data["rows"], strict=True):
-        if len(row.samples_ms) != record.rounds:
-            raise ValueError(f"{row.model} has {len(row.samples_ms)} samples for {record.rounds} rounds")
-        for key, derived in (("latency_ms", row.latency_ms), ("fps", row.fps), ("ratio", record.ratio(row).value)):
-            if not math.isclose(float(said[key]), derived, rel_tol=1e-6):
-                raise ValueError(f"{row.model}: {key} says {said[key]}, the samples say {derived:.6g}")
+        _check_counts(row, record.rounds)
+        derived = {
+            "latency_ms": row.latency_ms,
+            "fps": row.fps,
+            "ratio": record.ratio(row).value,
+            "compute_median_ms": row.compute_median_ms,
+            "end_to_end_median_ms": row.end_to_end_median_ms,
+        }
+        for key, value in derived.items():
+            if not _agree(said.get(key), value):
+                raise ValueError(f"{row.model}: {key} says {said.get(key)}, the samples say {value}")
+
+
+def _check_counts(row: Row, rounds: int) -> None:
+    taken = {"": row.samples_ms, "compute ": row.compute_ms}
+    for kind, samples in taken.items():
+        if samples is not None and len(samples) != rounds:
+            raise ValueError(f"{row.model} has {len(samples)} {kind}samples for {rounds} rounds")
+
+
+def _agree(said: Any, derived: float | None) -> bool:
+    if said is None or derived is None:
+        return said is derived
+    return math.isclose(float(said), derived, rel_tol=1e-6)

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 from fine_edge.bench import statistics
 from fine_edge.bench.memory import INFERENCES
+from fine_edge.bench.paper import SOURCE, paper_ratio
 from fine_edge.bench.record import Record, Row
+from fine_edge.bench.render_device import device_table
+from fine_edge.bench.wording import attention_title, fixed, title
 from fine_edge.table import Column, Table
-
-BACKEND_TITLES = {"onnxruntime-cpu": "ONNX Runtime (CPU)"}
-PAPER_SOURCE = "paper (Orin Nano)"
-
-
-def attention_title(attention: str | None) -> str | None:
-    """The paper's spelling of an attention strategy."""
-    return {"aats": "AATS"}.get(attention, attention.capitalize()) if attention else None
-
-
-def _fixed(value: float | None, digits: int) -> str | None:
-    return None if value is None else f"{value:.{digits}f}"
-
-
-def conditions(record: Record) -> str:
-    """Machine, backend, precision and input size in one line."""
-    library = record.machine.get("libraries", {}).get("onnxruntime")
-    backend = BACKEND_TITLES.get(record.backend, record.backend) + (f" {library}" if library else "")
-    cores = record.machine.get("cores")
-    height, width = record.input_hw
-    return f"{record.machine.get('cpu')}, {cores} cores, {backend}, {record.precision.upper()}, {width}x{height}"
 
 
 def to_table(record: Record) -> Table:
-    """The record's table, ready for terminal, Markdown or CSV."""
+    """The record's table, ready for terminal, Markdown, CSV or HTML."""
+    return device_table(record) if record.backend == "tensorrt" else _host_table(record)
+
+
+def _host_table(record: Record) -> Table:
     with_p90 = any(statistics.percentile(row.samples_ms, 90) is not None for row in record.rows)
     with_rtx = any(row.rtx for row in record.rows)
     with_paper = any(row.paper for row in record.rows)
@@ -40,48 +26,36 @@ def to_table(record: Record) -> Table:
     columns += map(Column, ("FPS", "Latency (ms)", *(("Latency p90 (ms)",) if with_p90 else ())))
     columns += map(Column, ("Ratio", "Ratio 95 % CI", "AP"))
     if with_paper:
-        columns += [Column(name, source=PAPER_SOURCE) for name in ("Mem", "FPS", "Latency (ms)", "Ratio", "AP")]
-    table = Table(_title(record), columns, notes=_notes(record))
+        columns += [Column(name, source=SOURCE) for name in ("Mem", "FPS", "Latency (ms)", "Ratio", "AP")]
+    table = Table(title(record), columns, notes=_notes(record))
     for row in record.rows:
         cells = _measured_cells(record, row, with_rtx=with_rtx, with_p90=with_p90)
         table.add(*cells, *(_paper_cells(record, row) if with_paper else ()))
     return table
 
 
-def _title(record: Record) -> str:
-    quick = "QUICK LOOK, " if record.quick else ""
-    return f"{record.title} ({quick}{conditions(record)}, {record.rounds} rounds)"
-
-
 def _measured_cells(record: Record, row: Row, *, with_rtx: bool, with_p90: bool) -> list[str | None]:
     ratio = record.ratio(row)
     cells = [row.model, attention_title(row.attention), row.complexity]
-    cells += [_fixed(row.params_m, 1), _fixed(row.flops_g, 2), _fixed(row.mem_mib, 1), _fixed(row.weights_mib, 1)]
+    cells += [fixed(row.params_m, 1), fixed(row.flops_g, 2), fixed(row.mem_mib, 1), fixed(row.weights_mib, 1)]
     if with_rtx:
-        cells += [_fixed(row.rtx.activation_mib, 2), _fixed(row.rtx.weights_mib, 2)] if row.rtx else [None, None]
-    cells += [_fixed(row.fps, 2), _fixed(row.latency_ms, 1)]
+        cells += [fixed(row.rtx.activation_mib, 2), fixed(row.rtx.weights_mib, 2)] if row.rtx else [None, None]
+    cells += [fixed(row.fps, 2), fixed(row.latency_ms, 1)]
     if with_p90:
-        cells.append(_fixed(statistics.percentile(row.samples_ms, 90), 1))
+        cells.append(fixed(statistics.percentile(row.samples_ms, 90), 1))
     interval = None if row is record.baseline else f"{ratio.low:.3f} .. {ratio.high:.3f}"
-    return [*cells, _fixed(ratio.value, 3), interval, _fixed(row.ap, 1)]
-
-
-def paper_ratio(record: Record, row: Row) -> float | None:
-    """The paper's latency of a row over its baseline's, where it has both."""
-    mine = (row.paper or {}).get("latency_ms")
-    base = (record.baseline.paper or {}).get("latency_ms")
-    return mine / base if mine and base else None
+    return [*cells, fixed(ratio.value, 3), interval, fixed(row.ap, 1)]
 
 
 def _paper_cells(record: Record, row: Row) -> list[str | None]:
     paper = row.paper or {}
     ratio = paper_ratio(record, row)
     return [
-        _fixed(paper.get("mem_mb"), 2),
-        _fixed(paper.get("fps"), 0),
-        _fixed(paper.get("latency_ms"), 2),
-        _fixed(ratio, 3),
-        _fixed(paper.get("ap"), 1),
+        fixed(paper.get("mem_mb"), 2),
+        fixed(paper.get("fps"), 0),
+        fixed(paper.get("latency_ms"), 2),
+        fixed(ratio, 3),
+        fixed(paper.get("ap"), 1),
     ]
 
 
@@ -111,10 +85,12 @@ def _notes(record: Record) -> list[str]:
         notes.append("These are random weights: speed is real, detections are not.")
     if any(row.paper for row in record.rows):
         notes.append(
-            f"Columns marked {PAPER_SOURCE} are the paper's: Jetson Orin Nano, TensorRT 10.7, FP16; its Mem is"
+            f"Columns marked {SOURCE} are the paper's: Jetson Orin Nano, TensorRT 10.7, FP16; its Mem is"
             " FP32 activation of unfused attention. Figures of this CPU are not Jetson figures; only ratios can be set"
             " beside each other, with care."
         )
     if record.quick:
         notes.append("Quick look: too few samples to quote.")
+    if record.estimate:
+        notes.insert(0, "ESTIMATE: computed by a model of the device; nothing was measured.")
     return notes + [f"Warning: {text}." for text in record.warnings()]

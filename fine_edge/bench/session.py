@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
 from fine_edge import console, machine
-from fine_edge.bench import memory, suites
+from fine_edge.bench import device, memory, suites
+from fine_edge.bench.device import DeviceOptions, DeviceRig
 from fine_edge.bench.measure import (
     HarnessCost,
+    Length,
     Slice,
     Subject,
     harness_cost,
@@ -21,18 +22,17 @@ from fine_edge.bench.measure import (
     warm_up,
 )
 from fine_edge.bench.memory import RtxMemory
+from fine_edge.bench.options import BenchOptions
 from fine_edge.bench.prepare import Prepared, export_row, load_images, make_feeds, prepare
-from fine_edge.bench.record import Record, Row
+from fine_edge.bench.record import Record
+from fine_edge.bench.rig import Extras, HostRig, Rig
+from fine_edge.bench.row import Row
 from fine_edge.bench.suites import Suite, SuiteRow
-from fine_edge.errors import ConfigError
 from fine_edge.images import NamedImage
-from fine_edge.runners.base import Runner
+from fine_edge.runners.base import Timing
 from fine_edge.runners.null import NullRunner
-from fine_edge.runners.ort import OrtRunner
 from fine_edge.zoo import catalog
 
-# Explicit, like the suites: a TensorRT runner takes its place here.
-BACKENDS: dict[str, Callable[[Path, int | None], Runner]] = {"ort": OrtRunner}
 # Five balanced orders of six rows: on a quiet machine this pins a ratio to well under 1 % in about three minutes.
 ROUNDS = 30
 QUICK_ROUNDS = 6
@@ -43,42 +43,62 @@ BUSY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class BenchOptions:
-    """What to measure and how long. ``rounds=None`` takes :data:`ROUNDS`, or :data:`QUICK_ROUNDS` when quick."""
+class Backend:
+    """One way to run artifacts.
 
-    suite: str = "table3"
-    backend: str = "ort"
-    images: Path | None = None
-    rounds: int | None = None
-    quick: bool = False
-    input_size: int = 640
-    threads: int | None = None
-    folder: Path = Path("engines")
-    rtx: bool = False
+    Attributes:
+        require: raises, about a model, where this machine cannot run it.
+        length: how long it is measured.
+        rig: its runners and what it measures besides time.
+    """
 
-    def __post_init__(self) -> None:
-        suites.find(self.suite)
-        if self.backend not in BACKENDS:
-            raise ConfigError(
-                f"no backend is called {self.backend!r}", where="--backend", mend=f"known: {', '.join(BACKENDS)}"
-            )
-        if self.rounds is not None and self.rounds < 2:
-            raise ConfigError(f"{self.rounds} is too few, a ratio needs at least 2", where="--rounds")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"must be at least 1, not {self.threads}", where="--threads")
+    require: Callable[[str], None]
+    length: Callable[[BenchOptions], Length]
+    rig: Callable[[list[Prepared], Length, BenchOptions], Rig]
 
-    @property
-    def sample_rounds(self) -> int:
-        """Rounds to measure."""
-        return self.rounds or (QUICK_ROUNDS if self.quick else ROUNDS)
+
+def _nothing_required(_model: str) -> None:
+    """ONNX Runtime comes with the package."""
+
+
+def _host_length(options: BenchOptions) -> Length:
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    return Length(rounds, 0.0, max(1, rounds // ROUNDS_PER_SLICE), SLICE_MS)
+
+
+def _host_rig(prepared: list[Prepared], length: Length, options: BenchOptions) -> Rig:
+    return HostRig(prepared, length, options.threads)
+
+
+def _device_length(options: BenchOptions) -> Length:
+    return device.length(options.rounds, QUICK_ROUNDS if options.quick else None)
+
+
+def _device_rig(prepared: list[Prepared], length: Length, options: BenchOptions) -> Rig:
+    how = DeviceOptions(
+        precision=options.chosen_precision,
+        folder=options.folder,
+        cuda_graph=options.cuda_graph,
+        spin=options.spin,
+        quick=options.quick,
+        profile=options.profile,
+    )
+    return DeviceRig(prepared, length, how)
+
+
+BACKENDS: dict[str, Backend] = {
+    "ort": Backend(_nothing_required, _host_length, _host_rig),
+    "trt": Backend(device.require_device, _device_length, _device_rig),
+}
 
 
 @dataclass(frozen=True)
 class _Timings:
-    """By row: latency samples and throughput slices; and what taking them cost."""
+    """By row: latency samples, throughput slices and the rig's extras; and what taking them cost."""
 
-    samples_ms: list[list[float]]
+    samples: list[list[Timing]]
     throughput: list[list[Slice]]
+    extras: list[Extras]
     harness: HarnessCost
     backend: str
 
@@ -89,28 +109,26 @@ def run_bench(options: BenchOptions) -> Record:
     Raises:
         FineEdgeError: when an image, an export or the backend fails.
     """
+    backend = BACKENDS[options.backend]
     suite = suites.find(options.suite)
-    images = load_images(options.images, options.sample_rounds)
+    backend.require(suite.rows[0].model)
+    length = backend.length(options)
+    images = load_images(options.images, length.rounds)
     load = os.getloadavg()[0]  # before our own work counts
     # First, since an FP16 export writes the FP32 file again, which must not change once it is bound.
     rtx = [_rtx_memory(row, options) for row in suite.rows]
-    prepared = [prepare(row, options.folder, options.input_size) for row in suite.rows]
+    prepared = [prepare(row, options.folder, options.input_size, options.onnx_precision) for row in suite.rows]
     console.remark(f"images: {', '.join(image.name for image in images)}")
     _warn_of_load(load)
-    peaks = [_peak_mib(row, options) for row in prepared]
-    timings = _time(prepared, images, options)
-    return _record(suite, options, images, timings, tuple(_rows(suite, prepared, peaks, rtx, timings)))
+    rig = backend.rig(prepared, length, options)
+    timings = _time(prepared, images, rig)
+    return _record(suite, options, images, timings, rig, tuple(_rows(suite, prepared, rtx, timings)))
 
 
 def _warn_of_load(load: float) -> None:
     cores = machine.describe()["cores"]
     if load > BUSY_SHARE * cores:
         console.warn(f"other programs keep this machine busy (load {load:.1f} on {cores} cores); figures will scatter")
-
-
-def _peak_mib(row: Prepared, options: BenchOptions) -> float:
-    with console.status(f"memory of {row.row.label}"):
-        return memory.measure_peak_mib(row.path, options.threads)
 
 
 def _rtx_memory(row: SuiteRow, options: BenchOptions) -> RtxMemory | None:
@@ -122,27 +140,34 @@ def _rtx_memory(row: SuiteRow, options: BenchOptions) -> RtxMemory | None:
         return memory.measure_rtx(path)
 
 
-def _time(prepared: list[Prepared], images: list[NamedImage], options: BenchOptions) -> _Timings:
+def _time(prepared: list[Prepared], images: list[NamedImage], rig: Rig) -> _Timings:
     feeds = make_feeds(prepared, images)
-    with contextlib.ExitStack() as stack:
-        subjects = []
-        for row, feed in zip(prepared, feeds, strict=True):
-            runner = BACKENDS[options.backend](row.path, options.threads)
-            stack.callback(runner.close)
-            subjects.append(Subject(row.row.label, runner, feed))
-        rounds = options.sample_rounds
-        slices = max(1, rounds // ROUNDS_PER_SLICE)
+    length = rig.length
+    with rig:
+        subjects = [
+            Subject(row.row.label, runner, feed) for row, runner, feed in zip(prepared, rig.runners, feeds, strict=True)
+        ]
         with _ticking("warming up", len(subjects)) as tick:
             for subject in subjects:
                 warm_up(subject)
                 tick()
-        with _ticking("latency rounds", rounds) as tick:
-            samples_ms = measure_latency(subjects, rounds, tick)
-        with _ticking("throughput slices", slices) as tick:
-            throughput = measure_throughput(subjects, slices, SLICE_MS, tick)
+        with _ticking("latency rounds", length.rounds) as tick:
+
+            def round_done() -> None:
+                rig.round_done()
+                tick()
+
+            samples = measure_latency(subjects, length.rounds, round_done, latency_s=length.latency_s)
+        with _ticking("throughput slices", length.slices) as tick, rig.throughput():
+            throughput = measure_throughput(subjects, length.slices, length.slice_ms, tick, around=rig.slice_of)
+        rig.finish(images)
         contract = next(row.contract for row in prepared if row.contract)
         harness = harness_cost(Subject("null", NullRunner(contract), feeds[0]))
-        return _Timings(samples_ms, throughput, harness, subjects[0].runner.name)
+        extras = [
+            rig.extras(index, [sample.latency_ms for sample in row], throughput[index])
+            for index, row in enumerate(samples)
+        ]
+        return _Timings(samples, throughput, extras, harness, subjects[0].runner.name)
 
 
 @contextlib.contextmanager
@@ -161,28 +186,36 @@ def _ticking(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield tick
 
 
-def _rows(
-    suite: Suite, prepared: list[Prepared], peaks: list[float], rtx: list[RtxMemory | None], timings: _Timings
-) -> Iterator[Row]:
+def _rows(suite: Suite, prepared: list[Prepared], rtx: list[RtxMemory | None], timings: _Timings) -> Iterator[Row]:
     for index, item in enumerate(prepared):
         entry = catalog.find(item.row.model)
         contract = item.contract
+        extras = timings.extras[index]
         yield Row(
             model=item.row.label,
             attention=entry.attention,
             complexity=entry.complexity,
             params_m=contract.cost["params"] / 1e6 if contract else None,
             flops_g=contract.cost["flops"] / 1e9 if contract else None,
-            mem_mib=peaks[index],
+            mem_mib=extras.mem_mib,
             weights_mib=item.weights_mib,
             rtx=rtx[index],
             artifact_sha256=item.sha256,
             random_weights=contract.random_weights if contract else True,
-            samples_ms=tuple(timings.samples_ms[index]),
+            samples_ms=tuple(sample.latency_ms for sample in timings.samples[index]),
             throughput=tuple(timings.throughput[index]),
             ap=None,  # an evaluation record of the same artifact_sha256 belongs here
             paper=_paper(entry) if suite.beside_paper else None,
+            compute_ms=_compute_ms(timings.samples[index]),
+            end_to_end_ms=extras.end_to_end_ms,
+            engine=extras.engine,
+            state=extras.state,
         )
+
+
+def _compute_ms(samples: list[Timing]) -> tuple[float, ...] | None:
+    known = tuple(sample.compute_ms for sample in samples if sample.compute_ms is not None)
+    return known if len(known) == len(samples) else None
 
 
 def _paper(entry: catalog.ModelEntry) -> dict[str, float | None] | None:
@@ -193,20 +226,22 @@ def _paper(entry: catalog.ModelEntry) -> dict[str, float | None] | None:
 
 
 def _record(
-    suite: Suite, options: BenchOptions, images: list[NamedImage], timings: _Timings, rows: tuple[Row, ...]
+    suite: Suite, options: BenchOptions, images: list[NamedImage], timings: _Timings, rig: Rig, rows: tuple[Row, ...]
 ) -> Record:
     return Record(
         suite=suite.name,
         title=suite.title,
         backend=timings.backend,
-        precision="fp32",
+        precision=options.chosen_precision,
         input_hw=(options.input_size, options.input_size),
         machine=machine.describe(),
         images=tuple(image.name for image in images),
-        rounds=options.sample_rounds,
+        rounds=len(timings.samples[0]),
         threads=options.threads,
         quick=options.quick,
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         harness=timings.harness,
         rows=rows,
+        platform=rig.platform,
+        cuda_graph=rig.cuda_graph,
     )

@@ -52,6 +52,17 @@ SUITES: dict[str, Suite] = {
         ),
         beside_paper=True,
     ),
+    "table1": Suite(
+        "table1",
+        "Table 1: detectors with and without FINE (those that this version has)",
+        (
+            SuiteRow("rtdetr_r18"),
+            SuiteRow("rtdetr_r18_fine"),
+            SuiteRow("rtdetr_r50"),
+            SuiteRow("rtdetr_r50_fine"),
+        ),
+        beside_paper=True,
+    ),
     "exporters": Suite(
         "exporters",
         "Exporters: RT-DETR R18, raw outputs, plain torch.onnx against ours",

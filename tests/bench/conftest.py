@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_bench import make_row, write_tiny_artifact
+from tiny_bench import as_on_a_device, make_row, write_tiny_artifact
 
 from fine_edge import machine
 from fine_edge.bench import prepare, session
@@ -60,3 +60,9 @@ def with_samples(record: Record):
         return replace(record, rows=(record.rows[0], row))
 
     return replaced
+
+
+@pytest.fixture
+def device_record(record: Record) -> Record:
+    """The same rows as if a Jetson had measured them: made up, no device took part."""
+    return as_on_a_device(record)

@@ -8,11 +8,13 @@ from tiny_bench import WEIGHTS, write_tiny_artifact, write_tiny_onnx
 
 from fine_edge.bench import __main__ as cli
 from fine_edge.bench import memory, prepare, session, suites
+from fine_edge.bench.options import BenchOptions
 from fine_edge.bench.record import read_record, write_record
-from fine_edge.bench.session import BenchOptions
 from fine_edge.errors import ArtifactError, BackendError, ConfigError, FineEdgeError
 
 TABLE3 = ["rtdetr_r18", *(f"rtdetr_r18_fine{x}" for x in ("_vanilla", "_window", "_area", "_linear", ""))]
+
+TABLE1 = ["rtdetr_r18", "rtdetr_r18_fine", "rtdetr_r50", "rtdetr_r50_fine"]
 
 
 @pytest.fixture
@@ -91,6 +93,17 @@ def test_the_exporters_suite_takes_a_plain_export_without_a_contract(tmp_path, m
 
 
 @pytest.mark.usefixtures("tiny_exports", "no_child")
+def test_table_1_and_fp16_run_on_the_cpu_as_well(tmp_path, capsys):
+    arguments = ["--suite", "table1", "--precision", "fp16", "--rounds", "2", "--input-size", "64", "--json", "-"]
+    assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in data["rows"]] == TABLE1
+    assert (data["precision"], data["backend"], data["platform"]) == ("fp16", "onnxruntime-cpu", None)
+    assert [row["paper"]["fps"] for row in data["rows"]] == [80, 78, 40, 40]
+    assert all(row["compute_ms"] is row["engine"] is row["state"] is None for row in data["rows"])
+
+
+@pytest.mark.usefixtures("tiny_exports", "no_child")
 def test_rtx_memory_is_added_where_the_compiler_works_and_missing_elsewhere(tmp_path, monkeypatch, capsys):
     def compiled(_arguments, where):
         if "vanilla" in where.name:
@@ -123,6 +136,13 @@ def test_a_record_is_shown_again_and_compared(record, tmp_path, capsys):
         (["--backend", "cuda"], "ort"),
         (["--rounds", "1"], "too few"),
         (["--threads", "0"], "at least 1"),
+        (["--precision", "int8"], "known: fp32, fp16"),
+        (["--precision", "fp16-weak"], "ort has no precision 'fp16-weak'"),
+        (["--suite", "exporters", "--precision", "fp16"], "no FP16 form"),
+        (["--cuda-graph"], "--cuda-graph: means nothing to the backend ort"),
+        (["--profile", "{tmp}"], "--profile: means nothing"),
+        (["--backend", "trt", "--threads", "2"], "--threads: means nothing to the backend trt"),
+        (["--backend", "trt"], "TensorRT is not on this machine"),
         (["--input-size", "650"], "multiple of 32"),
         (["--images", "{tmp}/none"], "no such image"),
         (["--images", "{tmp}/empty"], "no image"),
@@ -199,13 +219,17 @@ def test_suites_are_sound():
         assert suite.name == name
         assert len(set(labels)) == len(labels) >= 2
     assert [row.model for row in suites.SUITES["table3"].rows] == TABLE3
+    assert [row.model for row in suites.SUITES["table1"].rows] == TABLE1
     with pytest.raises(ConfigError):
         suites.find("nope")
 
 
 def test_options_default_to_enough_rounds_for_a_ratio():
-    assert BenchOptions().sample_rounds == 30
-    assert BenchOptions(quick=True).sample_rounds == 6
+    length = session.BACKENDS["ort"].length
+    assert length(BenchOptions()).rounds == 30
+    assert length(BenchOptions(quick=True)).rounds == 6
+    assert length(BenchOptions(quick=True, rounds=9)).rounds == 9
+    assert (length(BenchOptions()).slices, length(BenchOptions()).latency_s) == (6, 0.0)
     assert issubclass(ConfigError, FineEdgeError)
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import gc
 from collections import Counter
 from itertools import pairwise
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 
 from fine_edge.bench import measure
 from fine_edge.bench.measure import Subject
+from fine_edge.runners.base import Timing, WallTimed
 
 
-class Spy:
+class Spy(WallTimed):
     """Writes down who ran on what."""
 
     name = "spy"
@@ -56,7 +58,7 @@ def test_latency_is_sampled_round_by_round_on_one_image_a_round_without_garbage_
     ticks = []
     samples = measure.measure_latency(subjects, 5, lambda: ticks.append(len(journal)))
     assert [len(row) for row in samples] == [5] * 4
-    assert all(sample > 0 for row in samples for sample in row)
+    assert all(sample.latency_ms > 0 and sample.compute_ms is None for row in samples for sample in row)
     for round_ in range(5):
         entries = journal[8 * round_ : 8 * round_ + 8]
         # Each runs twice in a row, and only the second run is timed.
@@ -73,13 +75,77 @@ def test_only_the_second_run_in_a_row_is_in_the_sample(monkeypatch):
     now_ns = [0]
     monkeypatch.setattr(measure.time, "perf_counter_ns", lambda: now_ns[0])
 
-    def first_run_is_slow(subject, image):
+    def first_run_is_slow(spy, inputs):
         previous = journal[-1] if journal else None
-        journal.append((subject.name, image))
+        journal.append((spy.label, int(inputs["image"])))
         now_ns[0] += 3_000_000 if previous == journal[-1] else 50_000_000
 
-    monkeypatch.setattr(Subject, "infer", first_run_is_slow)
-    assert measure.measure_latency(subjects, 4) == [[3.0] * 4] * 2
+    monkeypatch.setattr(Spy, "run", first_run_is_slow)
+    assert measure.measure_latency(subjects, 4) == [[Timing(3.0)] * 4] * 2
+
+
+class Clocked(Spy):
+    """A device that says how long it took: ``label`` + 1 milliseconds."""
+
+    def timed(self, inputs):
+        self.run(inputs)
+        return Timing(self.label + 1.0, self.label + 0.5)
+
+
+def clocked(count):
+    subjects, journal = spies(count)
+    return [Subject(s.name, Clocked(i, journal), s.feeds) for i, s in enumerate(subjects)], journal
+
+
+def test_a_backend_that_times_itself_is_believed():
+    subjects, _ = clocked(2)
+    assert measure.measure_latency(subjects, 3) == [[Timing(1.0, 0.5)] * 3, [Timing(2.0, 1.5)] * 3]
+
+
+@pytest.mark.parametrize(("rounds", "latency_ms"), [(1, 0), (1, 1), (5, 9), (9, 5)])
+def test_latency_goes_on_until_each_subject_was_sampled_long_enough(rounds, latency_ms):
+    subjects, _ = clocked(3)
+    samples = measure.measure_latency(subjects, rounds, latency_s=latency_ms / 1e3)
+    # The fastest takes 1 ms.
+    assert [len(row) for row in samples] == [max(rounds, latency_ms)] * 3
+
+
+def test_calls_are_timed_in_interleaved_rounds(monkeypatch):
+    now_ns = [0]
+    monkeypatch.setattr(measure.time, "perf_counter_ns", lambda: now_ns[0])
+    journal, ticks = [], []
+
+    def call(index):
+        def run(turn):
+            journal.append((index, turn))
+            now_ns[0] += (index + 1) * 1_000_000
+
+        return run
+
+    samples = measure.measure_calls([call(0), call(1)], 4, lambda: ticks.append(1))
+    assert samples == [[1.0] * 4, [2.0] * 4]
+    assert sorted(journal) == [(index, turn) for index in range(2) for turn in range(4)]
+    assert [turn for _, turn in journal] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert len(ticks) == 4
+
+
+def test_nothing_to_measure_is_nothing_measured():
+    assert measure.schedule(0, 3) == []
+    assert measure.measure_calls([], 3) == []
+
+
+def test_something_can_be_entered_around_each_slice():
+    subjects, journal = spies(2)
+    entered = []
+
+    @contextlib.contextmanager
+    def around(index):
+        before = len(journal)
+        yield
+        entered.append((index, {label for label, _, _ in journal[before:]}))
+
+    measure.measure_throughput(subjects, slices=2, slice_ms=0, around=around)
+    assert sorted(entered) == [(0, {0}), (0, {0}), (1, {1}), (1, {1})]
 
 
 def test_garbage_collection_comes_back_after_a_failure():
@@ -126,7 +192,7 @@ def test_warm_up_lasts_long_enough_and_runs_often_enough(monkeypatch):
 
 
 def test_the_harness_costs_far_less_than_a_millisecond_around_a_runner_that_does_nothing():
-    class Nothing:
+    class Nothing(WallTimed):
         name = "null"
 
         def run(self, inputs):

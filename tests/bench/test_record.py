@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -31,6 +32,53 @@ def test_the_json_has_the_stable_fields_and_derived_figures(record):
     assert row["latency_p90_ms"] is None
     assert row["ap"] is None
     assert data["harness"]["percent_of_baseline"] == pytest.approx(100 * 0.0006 / 407)
+
+
+def test_a_devices_record_reads_back_as_it_was_written(device_record, tmp_path):
+    record = replace(device_record, cuda_graph=True, estimate=True)
+    row = replace(record.rows[1], precision="fp16-weak", engine=replace(record.rows[1].engine, kernels=None))
+    record = replace(record, rows=(record.rows[0], row))
+    write_record(record, tmp_path / "a.json")
+    assert read_record(tmp_path / "a.json") == record
+
+
+def test_a_devices_json_has_the_medians_beside_the_samples(device_record):
+    row = json.loads(json.dumps(device_record.to_json()))["rows"][0]
+    assert row["compute_median_ms"] == pytest.approx(407 / 30 - 0.5)
+    assert row["end_to_end_median_ms"] == pytest.approx(407 / 30 + 3)
+    assert row["state"]["verdict"] == {"stamp": "VALID", "reasons": []}
+    assert row["engine"]["activation_mib"] == 29.6
+    assert row["mem_mib"] is None
+
+
+@pytest.mark.parametrize("name", ["table3", "exporters"])
+def test_records_of_format_1_are_read(name):
+    path = Path(__file__).parents[2] / "bench" / "results" / f"{name}_onnxruntime_x86.json"
+    assert json.loads(path.read_text(encoding="utf-8"))["format"] == 1
+    record = read_record(path)
+    assert (record.platform, record.cuda_graph, record.estimate) == (None, False, False)
+    assert all(row.compute_ms is row.engine is row.state is row.precision is None for row in record.rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d["rows"][0]["compute_ms"].pop(), "7 compute samples for 8 rounds"),
+        (lambda d: d["rows"][0]["end_to_end_ms"].append(1.0), "rows have [8, 9] end-to-end samples"),
+        (lambda d: d["rows"][0].update(compute_median_ms=1.0), "compute_median_ms says 1.0"),
+        (lambda d: d["rows"][0].update(end_to_end_median_ms=None), "end_to_end_median_ms says None"),
+        (lambda d: d["rows"][0].update(compute_ms=None), "compute_median_ms says"),
+        (lambda d: d["rows"][0]["compute_ms"].__setitem__(0, 0), "no duration"),
+        (lambda d: d["rows"][0]["engine"].pop("plan_mib"), "broken"),
+        (lambda d: d["rows"][0]["engine"].update(weights_mib="heavy"), "broken"),
+        (lambda d: d["rows"][0]["state"]["verdict"].update(stamp="FINE"), "no stamp"),
+        (lambda d: d["rows"][0]["state"].update(snapshots=[{}]), "broken"),
+        (lambda d: d["rows"][0]["state"].update(energy_mj_per_image=-1), "no duration"),
+        (lambda d: d.update(platform="Orin"), "broken"),
+    ],
+)
+def test_a_devices_record_that_contradicts_itself_is_refused(device_record, tmp_path, change, words):
+    assert words in broken(device_record, tmp_path, change)
 
 
 def broken(record, tmp_path, change):
@@ -107,6 +155,9 @@ def test_like_records_are_compared_model_by_model(record, with_samples):
         ({"input_hw": (320, 640)}, "input size: 640x640 / 320x640"),
         ({"threads": 1}, "threads: None / 1"),
         ({"machine": {"cpu": "Other CPU"}}, "cpu: Test CPU / Other CPU"),
+        ({"estimate": True}, "estimate: False / True"),
+        ({"cuda_graph": True}, "CUDA graph: False / True"),
+        ({"platform": {"tensorrt": "10.7.0"}}, "platform tensorrt: None / 10.7.0"),
     ],
 )
 def test_unlike_records_are_refused_with_the_difference_named(record, changes, named):
@@ -126,3 +177,18 @@ def test_a_newer_library_is_noted_but_not_refused(record):
     libraries = {**record.machine["libraries"], "onnxruntime": "9.9"}
     table = compare(record, replace(record, machine={**record.machine, "libraries": libraries}))
     assert any("onnxruntime" in note and "9.9" in note for note in table.notes)
+
+
+def test_power_modes_and_precisions_of_rows_must_be_alike(device_record):
+    row = device_record.rows[1]
+    weak = replace(device_record, rows=(device_record.rows[0], replace(row, precision="fp16-weak")))
+    assert differences(device_record, weak) == ["precision of rtdetr_r18_fine: fp16 / fp16-weak"]
+    slow = tuple(replace(snapshot, mode="15W") for snapshot in row.state.snapshots)
+    rows = tuple(replace(r, state=replace(r.state, snapshots=slow)) for r in device_record.rows)
+    assert differences(device_record, replace(device_record, rows=rows)) == ["power mode: 25W / 15W"]
+
+
+def test_comparing_devices_says_which_rows_are_not_to_be_quoted(device_record):
+    table = compare(device_record, device_record)
+    assert "Orin Nano" in table.title
+    assert "A holds rows that are not to be quoted: rtdetr_r18_fine THROTTLED." in table.notes

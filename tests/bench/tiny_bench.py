@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from fine_edge.bench.measure import Slice
-from fine_edge.bench.record import Row
+from fine_edge.bench.record import EngineFigures, Record, Row, RowState
 from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path, sha256_of
+from fine_edge.jetson.snapshot import Snapshot
+from fine_edge.jetson.verdict import Verdict
 from fine_edge.preprocess import Preprocessing
 
 CHANNELS = 4
@@ -70,4 +73,50 @@ def make_row(model: str, attention: str | None, samples_ms: list[float], latency
         samples_ms=tuple(samples_ms),
         throughput=(Slice(3, 1.2), Slice(2, 0.8)),
         paper={"mem_mb": 64.5, "fps": 80, "latency_ms": latency_paper_ms, "ap": 38.7} if latency_paper_ms else None,
+    )
+
+
+def make_snapshot(at_s: float, throttle: tuple[str, ...] = ()) -> Snapshot:
+    return Snapshot(
+        at_s=at_s,
+        gpu_mhz=612.0 if throttle else 918.0,
+        gpu_max_mhz=918.0,
+        gpu_min_mhz=918.0,
+        emc_mhz=3199.0,
+        temperatures_c={"gpu": 55.0 + at_s / 10, "tj": 56.5},
+        power_mw={"VDD_IN": 14_200.0},
+        mode="25W",
+        mode_id=1,
+        throttle=throttle,
+    )
+
+
+def as_on_a_device(record: Record) -> Record:
+    """The record as a Jetson's would look, a thirtieth as slow; its second row was throttled. All made up."""
+    engine = EngineFigures("cd" * 32, 44.5, 43.0, 29.6, 88.25, 120.5, 165, 6)
+    valid = RowState(Verdict("VALID", ()), tuple(make_snapshot(at_s) for at_s in (10.0, 12.0)), 215.5)
+    hot = make_snapshot(14.0, ("the GPU is too hot",))
+    throttled = RowState(
+        Verdict("THROTTLED", ("the GPU is too hot",)), (*valid.snapshots, hot, make_snapshot(16.0)), 230.0
+    )
+    rows = tuple(
+        replace(
+            row,
+            mem_mib=None,
+            samples_ms=tuple(sample / 30 for sample in row.samples_ms),
+            compute_ms=tuple(sample / 30 - 0.5 for sample in row.samples_ms),
+            end_to_end_ms=tuple(sample / 30 + 3 for sample in row.samples_ms),
+            throughput=(Slice(100, 1.25),),
+            engine=engine,
+            state=throttled if row is record.rows[1] else valid,
+        )
+        for row in record.rows
+    )
+    return replace(
+        record,
+        backend="tensorrt",
+        precision="fp16",
+        machine={**record.machine, "gpu": "NVIDIA Jetson Orin Nano Developer Kit"},
+        platform={"tensorrt": "10.7.0", "rtx": None, "cuda": "12.6", "l4t": "36.4.0", "gpu": "Orin", "sm": 87},
+        rows=rows,
     )

@@ -1,0 +1,46 @@
+"""How records are spoken of in tables, pictures and reports."""
+
+from __future__ import annotations
+
+from fine_edge.bench.record import Record
+
+BACKEND_TITLES = {"onnxruntime-cpu": "ONNX Runtime (CPU)", "tensorrt": "TensorRT"}
+
+
+def attention_title(attention: str | None) -> str | None:
+    """The paper's spelling of an attention strategy."""
+    return {"aats": "AATS"}.get(attention, attention.capitalize()) if attention else None
+
+
+def fixed(value: float | None, digits: int) -> str | None:
+    """A number with so many digits behind the point; nothing stays nothing."""
+    return None if value is None else f"{value:.{digits}f}"
+
+
+def power_modes(record: Record) -> list[str]:
+    """The board's power modes while a record was measured; empty where they could not be read."""
+    states = [row.state for row in record.rows if row.state]
+    return sorted({snapshot.mode for state in states for snapshot in state.snapshots if snapshot.mode})
+
+
+def conditions(record: Record) -> str:
+    """Machine, backend, precision and input size in one line."""
+    height, width = record.input_hw
+    precision = f"{record.precision.upper()}, {width}x{height}"
+    backend = BACKEND_TITLES.get(record.backend, record.backend)
+    platform = record.platform or {}
+    if record.backend == "tensorrt":
+        versions = [f"{backend} {platform.get('tensorrt') or 'of unknown version'}"]
+        versions += [f"L4T {platform['l4t']}"] if platform.get("l4t") else []
+        device = record.machine.get("gpu") or platform.get("gpu") or record.machine.get("cpu")
+        modes = [f"mode {'/'.join(power_modes(record))}"] if power_modes(record) else []
+        return ", ".join([str(device), *modes, *versions, precision])
+    library = record.machine.get("libraries", {}).get("onnxruntime")
+    backend += f" {library}" if library else ""
+    return f"{record.machine.get('cpu')}, {record.machine.get('cores')} cores, {backend}, {precision}"
+
+
+def title(record: Record) -> str:
+    """Of a table: what, where, how long."""
+    kind = ("ESTIMATE, " if record.estimate else "") + ("QUICK LOOK, " if record.quick else "")
+    return f"{record.title} ({kind}{conditions(record)}, {record.rounds} rounds)"

@@ -1,0 +1,1 @@
+"""What each layer of an engine costs, and which part of the detector it belongs to."""

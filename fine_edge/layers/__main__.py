@@ -1,0 +1,66 @@
+"""``python -m fine_edge.layers``: where an engine's time, kernels and memory go, and what FINE has of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fine_edge import command, console
+from fine_edge.errors import ConfigError
+from fine_edge.layers.cost import Cost
+from fine_edge.layers.document import to_json
+from fine_edge.layers.layer import LayerProfile
+from fine_edge.layers.picture import write_picture
+from fine_edge.layers.render import cost_table, parts_table
+from fine_edge.layers.sources import from_onnx, from_trtexec
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fine_edge.layers",
+        description="Time, kernels and MiB of an engine by part of the detector.",
+        epilog="For an ENGINE.layers.json, times come from the bench or from trtexec --exportProfile; for a FILE.onnx,"
+        " TensorRT-RTX compiles it on this machine and there are no times.",
+    )
+    parser.add_argument("layers", type=Path, metavar="ENGINE.layers.json|FILE.onnx", help="layers, or a model")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="of the bench, or of trtexec --exportProfile")
+    parser.add_argument("--times", type=Path, metavar="FILE", help="of trtexec --exportTimes")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="LAYERS|ONNX", help="the model without FINE: shows what FINE costs"
+    )
+    parser.add_argument("--baseline-profile", type=Path, metavar="FILE", help="times of the baseline")
+    parser.add_argument("--json", action="store_true", help="JSON instead of tables; reports take it by --layers")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also write a picture (PNG)")
+    return parser
+
+
+def _read(layers: Path, profile: Path | None, times: Path | None, options: str) -> LayerProfile:
+    if layers.suffix != ".onnx":
+        return from_trtexec(layers, profile, times)
+    if profile or times:
+        raise ConfigError("a model is only compiled here, it has no times", where=options)
+    with console.status(f"compiling {layers.name}"):
+        return from_onnx(layers)
+
+
+def main(argv: list[str]) -> int:
+    """Print one engine by part, and with a baseline what FINE costs."""
+    given = _parser().parse_args(argv)
+    if given.baseline_profile and not given.baseline:
+        raise ConfigError("needs --baseline", where="--baseline-profile")
+    profile = _read(given.layers, given.profile, given.times, "--profile, --times")
+    baseline = _read(given.baseline, given.baseline_profile, None, "--baseline-profile") if given.baseline else None
+    if given.json:
+        console.print_json(to_json(profile, baseline))
+    else:
+        parts_table(profile).print(console.out)
+        if baseline:
+            cost_table(Cost(profile, baseline)).print(console.out)
+    if given.picture:
+        write_picture(profile, given.picture)
+        console.remark(f"picture: {given.picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

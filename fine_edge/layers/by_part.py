@@ -1,0 +1,93 @@
+"""Sums of an engine's layers by part of the detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fine_edge.graph.parts import MODULES, Part
+from fine_edge.layers.layer import REFORMAT, LayerProfile, LayerTime
+
+MIB = 2**20
+_DETAILS = ("pooling", "normalisation", "projections", "attention", "feed-forward", "modulation", "glue")
+
+
+@dataclass(frozen=True)
+class PartSum:
+    """What one part of the detector takes.
+
+    Attributes:
+        part: a module as a whole (``detail`` empty), a detail of FINE, or layout copies.
+        layers: how many.
+        ms: their time; ``None`` where nothing was timed.
+        percent: of all layers' time.
+        written_mib: activations they write, MiB; ``None`` where a layer does not tell.
+        weights_mib: constants they read, each counted once; ``None`` where no layer tells.
+    """
+
+    part: Part
+    layers: int
+    ms: float | None
+    percent: float | None
+    written_mib: float | None
+    weights_mib: float | None
+
+    @property
+    def title(self) -> str:
+        """As tables call it."""
+        if self.part == REFORMAT:
+            return "layout copies"
+        name = "FINE" if self.part.module == "fine" else self.part.module
+        return f"{name}: {self.part.detail}" if self.part.detail else name
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        return {**vars(self), "part": self.title}
+
+
+def part_sums(profile: LayerProfile) -> list[PartSum]:
+    """Modules in the order of data, FINE's details behind it; parts without layers are left out."""
+    found = [_summed(part, _of(profile.layers, part)) for part in _parts()]
+    return [total for total in found if total.layers]
+
+
+def whole(profile: LayerProfile) -> PartSum:
+    """All layers."""
+    return _summed(Part("other", "all"), profile.layers)
+
+
+def _parts() -> Iterable[Part]:
+    for module in MODULES:
+        if module == "other":
+            yield REFORMAT
+        yield Part(module)
+        if module == "fine":
+            yield from (Part("fine", detail) for detail in _DETAILS)
+
+
+def _of(layers: Sequence[LayerTime], part: Part) -> list[LayerTime]:
+    if part == REFORMAT or part.detail:
+        return [layer for layer in layers if layer.part == part]
+    return [layer for layer in layers if layer.part.module == part.module and layer.part != REFORMAT]
+
+
+def _summed(part: Part, layers: Sequence[LayerTime]) -> PartSum:
+    return PartSum(
+        part,
+        len(layers),
+        ms=_total(layer.median_ms for layer in layers),
+        percent=_total(layer.percent for layer in layers),
+        written_mib=_mib(layer.written_bytes for layer in layers),
+        weights_mib=_mib(layer.weights_bytes for layer in layers),
+    )
+
+
+def _total(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _mib(sizes: Iterable[int | None]) -> float | None:
+    total = _total(sizes)
+    return None if total is None else total / MIB

@@ -1,0 +1,121 @@
+"""One model of an engine's layers, whatever they were read from.
+
+    our bench, or trtexec   times by TensorRT's IProfiler, layers by its engine inspector
+    TensorRT-RTX on x86     kernels of the compiler's log; nothing was run, so there are no times
+
+The time of a layer is taken with a profiler attached, which makes TensorRT synchronise after every layer: layers add up
+to more than an inference takes. Shares can be trusted, sums cannot be set beside a latency.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from fine_edge.graph.parts import Module, Part
+
+REFORMAT = Part("other", "reformat")
+"""Copies between memory layouts that TensorRT put in; they belong to no node of the model."""
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer, or kernel, of an engine.
+
+    Attributes:
+        name: as TensorRT calls it.
+        kind: TensorRT's layer type, such as ``gemm``, ``kgen`` or ``Reformat``; empty where it is not told.
+        onnx_nodes: names of the nodes it was made from.
+        part: of the detector.
+        median_ms: time of one run with a profiler attached; ``None`` where nothing was run.
+        percent: of all layers' time.
+        written_bytes: of the activations it writes; ``None`` where the source does not tell.
+        weights_bytes: of the constants it reads and no layer before it did; ``None`` where the source does not tell.
+        is_mixed: whether its nodes belong to more than one module, of which ``part`` has the most.
+    """
+
+    name: str
+    kind: str
+    onnx_nodes: tuple[str, ...]
+    part: Part
+    median_ms: float | None = None
+    percent: float | None = None
+    written_bytes: int | None = None
+    weights_bytes: int | None = None
+    is_mixed: bool = False
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """All layers of one engine in the order of execution.
+
+    Attributes:
+        source: what the layers were read from and by what they were timed, for people.
+        layers: in the order of execution.
+        activation_mib: memory the compiler plans for all activations, where the source tells.
+        compute_ms: median GPU compute time of an inference without a profiler, where it was measured too.
+        latency_ms: median of H2D + compute + D2H, likewise.
+    """
+
+    source: str
+    layers: tuple[LayerTime, ...]
+    activation_mib: float | None = None
+    compute_ms: float | None = None
+    latency_ms: float | None = None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether any layer has a time."""
+        return any(layer.median_ms is not None for layer in self.layers)
+
+    def to_json(self) -> dict[str, Any]:
+        """As :mod:`fine_edge.layers.document` keeps it."""
+        return {
+            "source": self.source,
+            "activation_mib": self.activation_mib,
+            "compute_ms": self.compute_ms,
+            "latency_ms": self.latency_ms,
+            "layers": [
+                {**vars(layer), "onnx_nodes": list(layer.onnx_nodes), "part": vars(layer.part)} for layer in self.layers
+            ],
+        }
+
+
+def profile_from(data: dict[str, Any]) -> LayerProfile:
+    """Inverse of :meth:`LayerProfile.to_json`; raises KeyError, TypeError, ValueError or AttributeError otherwise."""
+    return LayerProfile(
+        source=str(data["source"]),
+        layers=tuple(_layer_from(layer) for layer in data["layers"]),
+        activation_mib=amount(data["activation_mib"]),
+        compute_ms=amount(data["compute_ms"]),
+        latency_ms=amount(data["latency_ms"]),
+    )
+
+
+def _layer_from(data: dict[str, Any]) -> LayerTime:
+    module = data["part"]["module"]
+    if module not in get_args(Module):
+        raise ValueError(f"no part is called {module!r}")
+    written, weights = amount(data["written_bytes"]), amount(data["weights_bytes"])
+    return LayerTime(
+        name=str(data["name"]),
+        kind=str(data["kind"]),
+        onnx_nodes=tuple(str(node) for node in data["onnx_nodes"]),
+        part=Part(module, str(data["part"]["detail"])),
+        median_ms=amount(data["median_ms"]),
+        percent=amount(data["percent"]),
+        written_bytes=None if written is None else int(written),
+        weights_bytes=None if weights is None else int(weights),
+        is_mixed=bool(data["is_mixed"]),
+    )
+
+
+def amount(value: Any) -> float | None:
+    """A finite number of at least 0, or nothing; raises TypeError or ValueError for anything else."""
+    if value is None:
+        return None
+    number = float(value)
+    if isinstance(value, (str, bool)) or not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{value!r} is no amount")
+    return number

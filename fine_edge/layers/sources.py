@@ -1,0 +1,115 @@
+"""Layer profiles from each of the sources: an engine's own files, and TensorRT-RTX's compiler.
+
+The bench on a device writes its profile in trtexec's format, so both are read alike.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fine_edge.engine.inspect import Inspection, inspect
+from fine_edge.engine.manifest import manifest_path, read_manifest
+from fine_edge.engine.rtx_log import Kernel
+from fine_edge.errors import ArtifactError
+from fine_edge.layers.attribution import attribute
+from fine_edge.layers.layer import LayerProfile, LayerTime
+from fine_edge.layers.layer_info import read_layer_info
+from fine_edge.layers.trtexec import read_profile, read_times
+
+# Less of the profile's time than this on layers that the layer information names: the files are of two engines.
+FEWEST_MATCHED = 0.9
+
+
+def from_trtexec(layers_path: Path, profile_path: Path | None = None, times_path: Path | None = None) -> LayerProfile:
+    """Join an engine's layer information with its profile; without one the layers stay untimed.
+
+    Raises:
+        ArtifactError: when a file cannot be read, or they belong to different engines.
+    """
+    layers = read_layer_info(layers_path)
+    source = f"{layers_path.name}, not timed"
+    if profile_path:
+        layers = joined(layers, read_profile(profile_path), profile_path)
+        source = f"{layers_path.name}, timed in {profile_path.name}"
+    found = LayerProfile(source, layers, activation_mib=_planned_mib(layers_path))
+    if not times_path:
+        return found
+    times = read_times(times_path)
+    return replace(found, compute_ms=times.compute_median_ms, latency_ms=times.latency_median_ms)
+
+
+def _planned_mib(layers_path: Path) -> float | None:
+    """Activation memory of the engine, from the manifest beside one of ours."""
+    engine = layers_path.with_name(layers_path.name.removesuffix(".layers.json"))
+    ours = engine != layers_path and manifest_path(engine).is_file()
+    return read_manifest(engine).activation_mib if ours else None
+
+
+def from_onnx(onnx_path: Path) -> LayerProfile:
+    """Compile with TensorRT-RTX on this machine and take the kernels' parts and bytes; nothing is run.
+
+    Raises:
+        FineEdgeError: as :func:`fine_edge.engine.inspect.inspect`.
+    """
+    return from_inspection(inspect(onnx_path), onnx_path.name)
+
+
+def from_inspection(found: Inspection, name: str) -> LayerProfile:
+    """The kernels of a compiled graph called ``name``."""
+    seen: set[str] = set()
+    layers = tuple(_from_kernel(kernel, seen) for kernel in found.compiled.kernels)
+    source = f"{name}, compiled by {found.compiler} for SM86, nothing run on a GPU"
+    return LayerProfile(source, layers, activation_mib=found.compiled.activation_mib)
+
+
+def _from_kernel(kernel: Kernel, seen: set[str]) -> LayerTime:
+    new = [(name, size) for name, size in kernel.constants if name not in seen]
+    seen.update(name for name, _ in new)
+    part, is_mixed = attribute(kernel.name, kernel.kind, kernel.onnx_nodes)
+    return LayerTime(
+        name=kernel.name,
+        kind=kernel.kind,
+        onnx_nodes=kernel.onnx_nodes,
+        part=part,
+        written_bytes=kernel.written_bytes,
+        weights_bytes=sum(size for _, size in new),
+        is_mixed=is_mixed,
+    )
+
+
+def joined(layers: Sequence[LayerTime], times: Sequence[tuple[str, float]], where: Path) -> tuple[LayerTime, ...]:
+    """Layers with their times; a layer that was not timed ran on no stream and takes none.
+
+    Names can repeat, the n-th time then belongs to the n-th layer of a name. Times without a layer are kept as
+    layers of their own, attributed by name.
+
+    Raises:
+        ArtifactError: when most of the time belongs to layers that are not there.
+    """
+    total = sum(ms for _, ms in times)
+    if total <= 0:
+        raise ArtifactError("no layer took any time", where=where, mend="profile at least one inference")
+    waiting: dict[str, deque[float]] = defaultdict(deque)
+    for name, ms in times:
+        waiting[name].append(ms)
+    timed = [_timed(layer, waiting[layer.name].popleft() if waiting[layer.name] else None, total) for layer in layers]
+    left = [(name, ms) for name, rest in waiting.items() for ms in rest]
+    if sum(ms for _, ms in left) > (1 - FEWEST_MATCHED) * total:
+        raise ArtifactError(
+            f"{len(left)} of {len(times)} timed layers are not in the layer information",
+            where=where,
+            mend="take both from the same engine",
+        )
+    return (*timed, *(_timed(_nameless(name), ms, total) for name, ms in left))
+
+
+def _timed(layer: LayerTime, ms: float | None, total: float) -> LayerTime:
+    return replace(layer, median_ms=ms, percent=None if ms is None else 100 * ms / total)
+
+
+def _nameless(name: str) -> LayerTime:
+    part, is_mixed = attribute(name, "", ())
+    return LayerTime(name, "", (), part, is_mixed=is_mixed)

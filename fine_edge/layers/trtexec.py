@@ -1,0 +1,81 @@
+"""Times that trtexec exports. Formats: NVIDIA/TensorRT, samples/common/sampleReporting.cpp of release 10.
+
+    --exportProfile   [{"count": runs}, {"name", "timeMs", "averageMs", "medianMs", "percentage"}, ...]
+    --exportTimes     [{"startEnqMs", "endEnqMs", "startH2dMs", ..., "h2dMs", "computeMs", "d2hMs", "latencyMs"}, ...]
+
+Before release 8.4 ``medianMs`` was missing; the average then takes its place. Warm-up is not in the times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fine_edge.bench.statistics import median
+from fine_edge.errors import ArtifactError
+from fine_edge.layers.layer import amount
+from fine_edge.layers.layer_info import read_json
+
+_PROFILE_MEND = "trtexec --loadEngine=ENGINE --separateProfileRun --dumpProfile --exportProfile=FILE"
+_TIMES_MEND = "trtexec --loadEngine=ENGINE --exportTimes=FILE"
+
+
+@dataclass(frozen=True)
+class QueryTimes:
+    """Milliseconds by query. ``latency_ms`` is H2D + compute + D2H."""
+
+    compute_ms: tuple[float, ...]
+    latency_ms: tuple[float, ...]
+
+    @property
+    def compute_median_ms(self) -> float:
+        """Median GPU compute time."""
+        return median(self.compute_ms)
+
+    @property
+    def latency_median_ms(self) -> float:
+        """Median latency."""
+        return median(self.latency_ms)
+
+
+def read_profile(path: Path) -> list[tuple[str, float]]:
+    """Name and milliseconds of one run for each layer, in order.
+
+    Raises:
+        ArtifactError: when the file is missing, broken or something else.
+    """
+    data = read_json(path, _PROFILE_MEND)
+    try:
+        entries = [(str(entry["name"]), _layer_ms(entry)) for entry in data if "count" not in entry]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"is no profile of trtexec ({type(error).__name__}: {error})"
+        raise ArtifactError(what, where=path, mend=_PROFILE_MEND) from error
+    if not entries:
+        raise ArtifactError("holds no layers", where=path, mend=_PROFILE_MEND)
+    return entries
+
+
+def _layer_ms(entry: dict[str, Any]) -> float:
+    value = amount(entry["medianMs"] if "medianMs" in entry else entry["averageMs"])
+    if value is None:
+        raise ValueError("a layer without a time")
+    return value
+
+
+def read_times(path: Path) -> QueryTimes:
+    """Compute time and latency of every query.
+
+    Raises:
+        ArtifactError: when the file is missing, broken or something else.
+    """
+    data = read_json(path, _TIMES_MEND)
+    try:
+        compute = [float(amount(query["computeMs"]) or 0) for query in data]
+        latency = [float(amount(query["latencyMs"]) or 0) for query in data]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"holds no times of trtexec ({type(error).__name__}: {error})"
+        raise ArtifactError(what, where=path, mend=_TIMES_MEND) from error
+    if not compute:
+        raise ArtifactError("holds no queries", where=path, mend=_TIMES_MEND)
+    return QueryTimes(tuple(compute), tuple(latency))

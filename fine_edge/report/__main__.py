@@ -1,0 +1,54 @@
+"""``python -m fine_edge.report``: records as one HTML file, or as Markdown."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fine_edge import atomic, command, console
+from fine_edge.bench.record import read_record
+from fine_edge.errors import ConfigError
+from fine_edge.layers.document import read_layers
+from fine_edge.report.markdown import to_markdown
+from fine_edge.report.page import to_html
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fine_edge.report",
+        description="Records of the bench, wherever they were made, as one file for people.",
+    )
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="of python -m fine_edge.bench --json")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="one page that needs nothing else")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="tables as Markdown")
+    parser.add_argument(
+        "--layers",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of python -m fine_edge.layers --json, for the page; can be given several times",
+    )
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Read every file before the first is written."""
+    given = _parser().parse_args(argv)
+    if not given.html and not given.markdown:
+        raise ConfigError("nothing to write", where="report", mend="give --html FILE or --markdown FILE")
+    records = [(path, read_record(path)) for path in given.records]
+    layers = [read_layers(path) for path in given.layers]
+    if given.html:
+        with console.status("drawing"):
+            page = to_html([record for _, record in records], layers)
+        atomic.write_text(given.html, page)
+        console.out.print(str(given.html), markup=False, highlight=False, soft_wrap=True)
+    if given.markdown:
+        atomic.write_text(given.markdown, to_markdown(records, given.markdown.parent))
+        console.out.print(str(given.markdown), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,107 @@
+"""Room for one inference: its tensors in pinned host memory and on the device, and the marks between its stages."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fine_edge.errors import ArtifactError
+from fine_edge.runners.base import Array, Timing
+from fine_edge.runners.cuda import Cuda, Graph, Stream
+from fine_edge.runners.trt_engine import Port
+
+
+class Slot:
+    """Buffers and events for one inference in flight, allocated once.
+
+    Args:
+        cuda: where from.
+        ports: the engine's tensors.
+        dtypes: element type, by tensor, of what callers give and get where it is not the engine's.
+        spin: whether waiting burns a core.
+    """
+
+    def __init__(self, cuda: Cuda, ports: Sequence[Port], dtypes: dict[str, np.dtype[Any]], *, spin: bool) -> None:
+        self._cuda = cuda
+        self._inputs = [port for port in ports if port.is_input]
+        self._outputs = [port for port in ports if not port.is_input]
+        self._dtypes = {port.name: dtypes.get(port.name, port.dtype) for port in ports}
+        self.graph: Graph | None = None
+        self._owned = contextlib.ExitStack()
+        try:
+            self._host = {port.name: self._pinned(port) for port in ports}
+            self._device = {port.name: self._allocated(port) for port in ports}
+            self.started, self.uploaded, self.computed, self.done = (cuda.event(spin=spin) for _ in range(4))
+            self._owned.callback(self._drop_events)
+        except BaseException:
+            self._owned.close()
+            raise
+
+    def _pinned(self, port: Port) -> NDArray[Any]:
+        array = self._cuda.pinned(port.shape, port.dtype)
+        self._owned.callback(self._cuda.free_pinned, array)
+        array.fill(0)
+        return array
+
+    def _allocated(self, port: Port) -> Any:
+        memory = self._cuda.allocate(port.nbytes)
+        self._owned.callback(memory.free)
+        return memory
+
+    @property
+    def addresses(self) -> dict[str, int]:
+        """Where each tensor lies on the device."""
+        return {name: int(memory) for name, memory in self._device.items()}
+
+    def fill(self, inputs: dict[str, Array]) -> None:
+        """Copy inputs into pinned memory.
+
+        Raises:
+            ArtifactError: when a name, shape or type is not what the engine takes.
+        """
+        expected = [port.name for port in self._inputs]
+        if sorted(inputs) != sorted(expected):
+            raise ArtifactError(f"the engine takes {', '.join(expected)}, not {', '.join(inputs) or 'nothing'}")
+        for port in self._inputs:
+            array, dtype = inputs[port.name], self._dtypes[port.name]
+            if array.shape != port.shape or array.dtype != dtype:
+                raise ArtifactError(
+                    f"{port.name} is {array.dtype} {array.shape}, the engine takes {dtype} {port.shape}"
+                )
+            np.copyto(self._host[port.name], array, casting="same_kind")
+
+    def upload(self, stream: Stream) -> None:
+        """Queue the copies of all inputs to the device."""
+        for port in self._inputs:
+            self._cuda.to_device(self._device[port.name], self._host[port.name], stream)
+
+    def download(self, stream: Stream) -> None:
+        """Queue the copies of all outputs to the host."""
+        for port in self._outputs:
+            self._cuda.to_host(self._host[port.name], self._device[port.name], stream)
+
+    def outputs(self) -> dict[str, Array]:
+        """Copies of the outputs, which stay valid whatever runs next."""
+        return {port.name: self._host[port.name].astype(self._dtypes[port.name]) for port in self._outputs}
+
+    def timing(self) -> Timing:
+        """Of the inference that has just ended in this slot."""
+        return Timing(self.started.time_till(self.done), self.uploaded.time_till(self.computed))
+
+    def _drop_events(self) -> None:
+        del self.started, self.uploaded, self.computed, self.done
+
+    def drop_graph(self) -> None:
+        """Free the graph, if there is one."""
+        graph, self.graph = self.graph, None
+        if graph is not None:
+            graph.close()
+
+    def close(self) -> None:
+        """Free graph, device memory and pinned memory. Closing twice is harmless."""
+        self.drop_graph()
+        self._owned.close()

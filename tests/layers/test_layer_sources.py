@@ -1,0 +1,199 @@
+import contextlib
+import json
+from pathlib import Path
+
+import engine_files as files
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fine_edge.engine.manifest import Manifest, layers_path, manifest_path
+from fine_edge.engine.options import BuildOptions
+from fine_edge.engine.platform import Platform
+from fine_edge.errors import ArtifactError
+from fine_edge.graph.parts import Part
+from fine_edge.layers.attribution import attribute, nodes_in_name
+from fine_edge.layers.layer import REFORMAT
+from fine_edge.layers.layer_info import read_layer_info
+from fine_edge.layers.sources import from_trtexec, joined
+from fine_edge.layers.trtexec import read_profile, read_times
+
+
+def manifest(activation_mib):
+    return Manifest(
+        model="m",
+        onnx_file="m.fp16.onnx",
+        onnx_sha256="ab" * 32,
+        engine_sha256="cd" * 32,
+        options=BuildOptions(),
+        platform=Platform(tensorrt="10.7.0", gpu="Orin", sm=87),
+        plugins_sha256=(),
+        workspace_mib=None,
+        timing_cache_sha256=None,
+        kernels=5,
+        fused_attention=1,
+        activation_mib=activation_mib,
+        weights_mib=None,
+        build_s=1.0,
+        built_at="2026-01-01T00:00:00+00:00",
+        built_by="fine_edge",
+        versions={},
+    )
+
+
+def test_layers_have_nodes_parts_and_bytes(tmp_path):
+    conv, copy, attention, modulate, head = read_layer_info(files.write_layers_json(tmp_path / "l.json", files.FINE))
+    assert conv.onnx_nodes == ("/detector/backbone/stem.0/Conv", "/detector/backbone/stem.0/Relu")
+    assert (conv.part, conv.written_bytes, conv.weights_bytes) == (
+        Part("backbone"),
+        32 * 320 * 320 * 2,
+        864 * 2 + 32 * 4,
+    )
+    assert (copy.part, copy.written_bytes) == (REFORMAT, 256 * 400 * 4)
+    assert (attention.part, attention.is_mixed) == (Part("fine", "attention"), False)
+    assert (modulate.part, modulate.is_mixed) == (Part("fine", "modulation"), True)
+    assert (head.part, head.weights_bytes) == (Part("decoder"), None)
+
+
+def test_times_join_by_name_and_the_median_counts(fine):
+    assert [layer.median_ms for layer in fine.layers] == files.FINE_MS
+    assert sum(layer.percent for layer in fine.layers) == pytest.approx(100)
+
+
+def test_constants_that_layers_share_count_once(tmp_path):
+    shared = files.tensor("w", 256, 256)
+    layers = [files.layer(name, "gemm", [], [], Constants=[shared]) for name in ("a", "b")]
+    first, second = read_layer_info(files.write_layers_json(tmp_path / "l.json", layers))
+    assert (first.weights_bytes, second.weights_bytes) == (256 * 256 * 2, 0)
+
+
+def test_dynamic_and_unknown_tensors_have_no_bytes(tmp_path):
+    layers = [
+        files.layer("a", "kgen", [], [files.tensor("x", -1, 3)]),
+        files.layer("b", "kgen", [], [files.tensor("x", 1, 3, kind="Unknown format")]),
+        files.layer("c", "kgen", [], [files.tensor("x", kind="Int64")]),
+    ]
+    found = read_layer_info(files.write_layers_json(tmp_path / "l.json", layers))
+    assert [layer.written_bytes for layer in found] == [None, None, 8]
+
+
+def test_repeated_names_take_times_in_order_and_foreign_ones_stay_as_layers(tmp_path):
+    twice = [files.layer("same", "kgen", ["/detector/backbone/Conv"], []) for _ in range(2)]
+    layers = read_layer_info(files.write_layers_json(tmp_path / "l.json", twice))
+    times = [("same", 10.0), ("same", 30.0), ("Reformatting CopyNode for Output Tensor 0 to x", 1.0)]
+    first, second, copy = joined(layers, times, Path("p.json"))
+    assert (first.median_ms, second.median_ms, copy.median_ms) == (10.0, 30.0, 1.0)
+    assert copy.part == REFORMAT
+
+
+def test_a_layer_without_a_time_stays_without(tmp_path):
+    layers = read_layer_info(files.write_layers_json(tmp_path / "l.json", files.BASELINE))
+    found = joined(layers, [(files.CONV["Name"], 2.0)], Path("p.json"))
+    assert [layer.median_ms for layer in found] == [2.0, None, None]
+
+
+def test_files_of_two_engines_are_refused(tmp_path):
+    layers = files.write_layers_json(tmp_path / "l.json", files.FINE)
+    other = files.write_profile_json(tmp_path / "p.json", files.BASELINE, files.BASELINE_MS)
+    with pytest.raises(ArtifactError, match="the same engine"):
+        from_trtexec(layers, other)
+
+
+def test_times_give_compute_and_latency(tmp_path):
+    times = read_times(files.write_times_json(tmp_path / "t.json", [7.0, 8.0, 9.0]))
+    assert times.compute_median_ms == 8.0
+    assert times.latency_median_ms == pytest.approx(8.3)
+
+
+def test_old_profiles_without_medians_give_averages(tmp_path):
+    (tmp_path / "p.json").write_text('[{"count": 3}, {"name": "a", "timeMs": 6, "averageMs": 2, "percentage": 100}]')
+    assert read_profile(tmp_path / "p.json") == [("a", 2.0)]
+
+
+def test_names_with_raw_control_characters_are_read(tmp_path):
+    text = '[{"count": 1}, {"name": "a\x1fb", "timeMs": 1, "averageMs": 1, "medianMs": 1, "percentage": 100}]'
+    (tmp_path / "p.json").write_text(text)
+    assert read_profile(tmp_path / "p.json") == [("a\x1fb", 1.0)]
+
+
+def test_an_engine_with_names_only_gets_the_mend(tmp_path):
+    (tmp_path / "l.json").write_text(json.dumps({"Layers": ["a", "b"], "Bindings": []}))
+    with pytest.raises(ArtifactError, match="--profilingVerbosity=detailed"):
+        read_layer_info(tmp_path / "l.json")
+
+
+def test_the_manifest_beside_our_engine_tells_its_activation_memory(tmp_path):
+    engine = tmp_path / "m.fp16.engine"
+    text = manifest(activation_mib=29.6).to_text()
+    manifest_path(engine).write_text(text, encoding="utf-8")
+    layers = files.write_layers_json(layers_path(engine), files.FINE)
+    assert from_trtexec(layers).activation_mib == 29.6
+    manifest_path(engine).write_text(text.replace("29.6", "19.6"), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="edited"):
+        from_trtexec(layers)
+
+
+BROKEN = [
+    "", "[]", "{}", "null", "3", '"x"', '{"Layers": 3}', '{"Layers": []}', '{"Layers": [3]}', '{"Layers": [{}]}',
+    '{"Layers": [{"Name": "a", "Outputs": 3}]}', '{"Layers": [{"Name": "a", "Outputs": [{"Dimensions": "x"}]}]}',
+    '{"Layers": [{"Name": "a", "Weights": {"Type": "Half"}}]}', '[{"count": 1}]', '[{"name": "a"}]', "[[]]", "[1]",
+    '[{"name": "a", "medianMs": "fast"}]', '[{"name": "a", "medianMs": NaN}]', '[{"name": "a", "medianMs": -1}]',
+    '{"Layers": [{"Name": "a", "Weights": {"Type": "Half", "Count": 1e999}}]}', '[{"name": "a", "medianMs": null}]',
+    '[{"computeMs": 1}]', '[{"computeMs": [], "latencyMs": 1}]', "[" * 100_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("read", [read_layer_info, read_profile, read_times])
+@pytest.mark.parametrize("text", BROKEN)
+def test_broken_files_give_one_line(tmp_path, read, text):
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(ArtifactError) as caught:
+        read(tmp_path / "f.json")
+    assert len(str(caught.value).splitlines()) == 1
+    assert "->" in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [read_layer_info, read_profile, read_times])
+def test_missing_files_give_one_line(tmp_path, read):
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read(tmp_path / "none.json")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["Layers", "Name", "Outputs", "Constants", "Dimensions", "name", "medianMs"]), inner
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(data=JSON)
+def test_any_json_is_read_or_refused(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("any") / "f.json"
+    path.write_text(json.dumps(data))
+    for read in (read_layer_info, read_profile, read_times):
+        with contextlib.suppress(ArtifactError):  # the one kind of error there may be
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes"),
+    [
+        ("/a/Conv + PWN(/a/Sigmoid, /a/Mul)", ("/a/Conv", "/a/Sigmoid", "/a/Mul")),
+        ("{ForeignNode[/a/MatMul.../b/Add]}", ("/a/MatMul", "/b/Add")),
+        ("/detector/encoder/project.0/Conv_myl0_44", ("/detector/encoder/project.0/Conv",)),
+        ("/a/value/MatMul+/a/key/MatMul_myl0_3", ("/a/value/MatMul", "/a/key/MatMul")),
+        ("__myl_FcAdd_myl0_37", ()),
+    ],
+)
+def test_nodes_are_found_in_names(name, nodes):
+    assert nodes_in_name(name) == nodes
+
+
+def test_without_metadata_the_name_decides():
+    assert attribute("/detector/decoder.0/fc1/MatMul_myl0_7", "gemm", ()) == (Part("decoder"), False)
+    assert attribute("__myl_FcAdd_myl0_37", "kgen", ())[0] == Part("other")

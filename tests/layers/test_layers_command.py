@@ -1,0 +1,45 @@
+import json
+
+import engine_files as files
+import pytest
+from PIL import Image
+
+from fine_edge.errors import ConfigError
+from fine_edge.layers.__main__ import main
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return {
+        "layers": files.write_layers_json(tmp_path / "fine.layers.json", files.FINE),
+        "profile": files.write_profile_json(tmp_path / "fine.profile.json", files.FINE, files.FINE_MS),
+        "times": files.write_times_json(tmp_path / "times.json", [7.1, 7.2, 7.3]),
+        "baseline": files.write_layers_json(tmp_path / "base.layers.json", files.BASELINE),
+        "baseline-profile": files.write_profile_json(tmp_path / "base.profile.json", files.BASELINE, files.BASELINE_MS),
+    }
+
+
+def arguments(paths):
+    return [str(paths["layers"]), *(part for key in list(paths)[1:] for part in (f"--{key}", str(paths[key])))]
+
+
+def test_tables_picture_and_json_say_the_same(paths, tmp_path, capsys):
+    assert main([*arguments(paths), "--picture", str(tmp_path / "p.png")]) == 0
+    out = capsys.readouterr().out
+    assert "fine.layers.json, timed in fine.profile.json" in out
+    assert "compute 7.200 ms, latency (H2D + compute + D2H) 7.500 ms" in out
+    assert "What FINE costs" in out
+    with Image.open(tmp_path / "p.png") as image:
+        assert image.width > 800
+    assert main([*arguments(paths), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["compute_ms"] == 7.2
+    assert {part["part"]: part["layers"] for part in data["parts"]}["FINE"] == 2
+    assert data["cost"]["summary"] in " ".join(out.split())
+
+
+def test_options_that_do_not_fit_are_refused(paths, tmp_path):
+    with pytest.raises(ConfigError, match="needs --baseline"):
+        main([str(paths["layers"]), "--baseline-profile", str(paths["profile"])])
+    with pytest.raises(ConfigError, match="it has no times"):
+        main([str(tmp_path / "m.onnx"), "--profile", str(paths["profile"])])

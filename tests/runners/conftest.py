@@ -1,0 +1,1 @@
+from runners.fixtures import device  # noqa: F401 - a fixture
