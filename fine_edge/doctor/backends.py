@@ -1,0 +1,100 @@
+"""Which backends work, by trying them on the smallest network."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fine_edge.doctor.check import Check
+from fine_edge.doctor.software import GET_TENSORRT
+from fine_edge.engine.platform import is_installed
+from fine_edge.errors import FineEdgeError
+from fine_edge.jetson.board import Board
+
+_TIMEOUT_S = 120.0
+# Where JetPack and our image put it, which may not be on PATH.
+_TRTEXEC = ("usr/src/tensorrt/bin/trtexec", "opt/tensorrt/bin/trtexec")
+
+
+def backends(board: Board) -> Iterator[Check]:
+    """One check for each backend that this kind of machine can have."""
+    yield _tried("onnxruntime", "onnxruntime", _run_onnxruntime, "pip install --force-reinstall onnxruntime")
+    mend = "its libraries do not load: check LD_LIBRARY_PATH; in a container --runtime nvidia. " + GET_TENSORRT
+    yield _tried("tensorrt", "tensorrt", lambda: _import_alone("tensorrt"), mend)
+    if not board.is_jetson:
+        yield _tried("tensorrt-rtx", "tensorrt_rtx", _compile, "pip install --force-reinstall 'fine-edge[rtx]'")
+        yield _export()
+    yield _trtexec(board)
+
+
+def _tried(name: str, module: str, attempt: Callable[[], str], mend: str) -> Check:
+    if not is_installed(module):
+        return Check(name, "absent", "not installed")  # the package's own line says what to do
+    try:
+        return Check(name, "ok", attempt())
+    except FineEdgeError as error:
+        return Check(name, "fail", error.what, error.mend or mend)
+    except Exception as error:  # a broken package may raise anything, and this page is where it must be said
+        return Check(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", mend)
+
+
+def _relu() -> bytes:
+    """The smallest network worth compiling: 8 values through a ReLU."""
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "doctor", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def _run_onnxruntime() -> str:
+    import numpy as np
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(_relu(), providers=["CPUExecutionProvider"])
+    result = session.run(None, {"x": np.full((1, 8), -1.0, dtype=np.float32)})[0]
+    if np.any(result):
+        raise ValueError("a ReLU of negative numbers is not zero")
+    return "ran a network on the CPU"
+
+
+def _import_alone(module: str) -> str:
+    """Import in a process of its own, which a broken library may take down."""
+    code = f"import {module} as m; print(m.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
+        raise ImportError(last)
+    return f"{done.stdout.split()[-1]} loads"
+
+
+def _compile() -> str:
+    from fine_edge.engine.inspect import inspect
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "doctor.onnx"
+        path.write_bytes(_relu())
+        inspection = inspect(path, _TIMEOUT_S)
+    return f"compiled a network for SM86 ({inspection.compiler})"
+
+
+def _export() -> Check:
+    missing = [name for name in ("torch", "transformers", "safetensors", "onnxscript") if not is_installed(name)]
+    if not missing:
+        return Check("pytorch export", "ok", "its packages are installed (not imported here)")
+    return Check("pytorch export", "absent", f"without {', '.join(missing)}", "pip install 'fine-edge[export]'")
+
+
+def _trtexec(board: Board) -> Check:
+    on_path = shutil.which("trtexec")
+    if on_path:
+        return Check("trtexec", "ok", on_path)
+    aside = next((path for path in _TRTEXEC if (board.root / path).is_file()), None)
+    if aside:
+        return Check("trtexec", "warn", f"/{aside} is not on PATH", f"export PATH=$PATH:/{Path(aside).parent}")
+    return Check("trtexec", "absent", "not on PATH", "optional; it comes with TensorRT" if board.is_jetson else "")

@@ -1,0 +1,123 @@
+"""The device, the board and its state, memory and disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from fine_edge.doctor.check import Check
+from fine_edge.errors import FineEdgeError
+from fine_edge.jetson.board import Board
+from fine_edge.jetson.snapshot import Snapshot
+
+GIB = 2**30
+# Estimates. A build of RT-DETR R50 takes the builder itself and several copies of 170 MiB of weights.
+BUILD_MIB = 2400
+# PyTorch for the host, or engines, timing caches and records for the board.
+FREE_DISK_GIB = 2.0
+
+
+def hardware(board: Board, state: Snapshot, folder: Path) -> Iterator[Check]:
+    """``state`` of the board now; ``folder`` is where engines and records would be written."""
+    yield _gpu(board)
+    yield _board(board)
+    if board.is_jetson:
+        yield _mode(board, state)
+        yield _clocks(board, state)
+        yield _throttling(state)
+    yield _temperature(state)
+    yield _memory(board)
+    yield _disk(folder)
+
+
+def _gpu(board: Board) -> Check:
+    from fine_edge.runners.cuda import gpu_info
+
+    try:
+        gpu = gpu_info()
+    except FineEdgeError as error:
+        needed = board.is_jetson
+        mend = error.mend if needed else "nothing to do: export, parity and the compile check need no GPU"
+        return Check("CUDA device", "fail" if needed else "absent", error.what, mend)
+    memory = f"{gpu.total_bytes / GIB:.1f} GiB"
+    return Check("CUDA device", "ok", f"{gpu.name}, SM {gpu.sm}, driver for CUDA {gpu.driver}, {memory}")
+
+
+def _board(board: Board) -> Check:
+    if not board.is_jetson:
+        return Check("board", "ok", "no Jetson: a host for export, parity and the compile check")
+    found = f"{board.model or 'model unknown'}, L4T {board.l4t or 'unknown'}"
+    if board.l4t is None:
+        mend = "in a container, mount /etc/nv_tegra_release from the host: docker/README.md"
+        return Check("board", "warn", found, mend)
+    if not board.l4t.startswith("36."):
+        return Check("board", "warn", found, "this is written for JetPack 6 (L4T 36); flash it, or expect surprises")
+    return Check("board", "ok", found)
+
+
+def _mode(board: Board, state: Snapshot) -> Check:
+    if state.mode is None:
+        known = "" if state.mode_id is None else f" {state.mode_id}"
+        mend = "sudo nvpmodel -q shows it; in a container, mount /var/lib/nvpmodel and /etc/nvpmodel.conf from the host"
+        return Check("power mode", "warn", f"unknown{known}", mend)
+    limit = f", GPU up to {state.mode_gpu_mhz:.0f} MHz" if state.mode_gpu_mhz else ""
+    found = f"{state.mode} (mode {state.mode_id}){limit}; modes from {board.modes.source}"
+    if state.contradiction:
+        return Check("power mode", "warn", f"{found}; but {state.contradiction}", "set the mode again and reboot")
+    return Check("power mode", "ok", found)
+
+
+def _clocks(board: Board, state: Snapshot) -> Check:
+    locked = board.clocks_locked(state)
+    if locked is None:
+        return Check("clocks", "warn", "not readable", state.unread.get("gpu_mhz", ""))
+    emc = f"memory {state.emc_mhz:.0f} MHz" if state.emc_mhz else f"memory clock unknown ({state.unread['emc_mhz']})"
+    gpu = f"GPU {state.gpu_min_mhz:.0f} to {state.gpu_max_mhz:.0f} MHz"
+    if locked:
+        return Check("clocks", "ok", f"locked: GPU {state.gpu_max_mhz:.0f} MHz, {emc}")
+    return Check("clocks", "warn", f"not locked: {gpu}, {emc}", "before building or measuring: sudo jetson_clocks")
+
+
+def _throttling(state: Snapshot) -> Check:
+    counted = ", ".join(f"{name} {count}" for name, count in state.oc_events.items() if count)
+    since = f"; over-current events since boot: {counted}" if counted else ""
+    if not state.throttle:
+        return Check("throttling", "ok", f"none now{since}")
+    mend = "let it cool down, give it a fan and the power supply of the kit, or a lower power mode"
+    return Check("throttling", "warn", "; ".join(state.throttle) + since, mend)
+
+
+def _temperature(state: Snapshot) -> Check:
+    if not state.temperatures_c:
+        return Check("temperature", "absent", "no sensor readable")
+    name, celsius = max(state.temperatures_c.items(), key=lambda item: item[1])
+    return Check("temperature", "ok", f"{celsius:.1f} C at the hottest sensor ({name})")
+
+
+def _memory(board: Board) -> Check:
+    memory = board.memory
+    if memory.ram_available_mib is None:
+        return Check("memory", "warn", "/proc/meminfo does not say")
+    swap_mib = memory.swap_free_mib or 0.0
+    found = f"{memory.ram_available_mib:.0f} of {memory.ram_total_mib or 0:.0f} MiB available, {swap_mib:.0f} MiB swap"
+    if memory.ram_available_mib >= BUILD_MIB:
+        return Check("memory", "ok", f"{found}: enough for a build (about {BUILD_MIB} MiB, estimate)")
+    mend = "close the desktop: sudo systemctl isolate multi-user.target"
+    if swap_mib < BUILD_MIB:
+        mend += "; add swap: sudo fallocate -l 8G /swap; sudo chmod 600 /swap; sudo mkswap /swap; sudo swapon /swap"
+    return Check("memory", "warn", f"{found}: little for a build (about {BUILD_MIB} MiB, estimate)", mend)
+
+
+def _disk(folder: Path) -> Check:
+    try:
+        free_gib = shutil.disk_usage(folder).free / GIB
+    except OSError as error:
+        return Check("disk", "fail", f"{folder} cannot be read ({error.strerror})", "work in a folder that exists")
+    found = f"{free_gib:.1f} GiB free in {folder}"
+    if not os.access(folder, os.W_OK):
+        return Check("disk", "fail", f"{found}, but it cannot be written", "work in a folder of your own")
+    if free_gib < FREE_DISK_GIB:
+        return Check("disk", "warn", found, "free some space, or write elsewhere with --out")
+    return Check("disk", "ok", found)

@@ -1,0 +1,67 @@
+"""Python and the packages that backends need, by their metadata; nothing is imported."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+
+from fine_edge import machine
+from fine_edge.contract import TENSORRT
+from fine_edge.doctor.check import Check
+from fine_edge.engine.platform import is_installed
+from fine_edge.jetson.board import Board
+
+GET_TENSORRT = (
+    f"TensorRT {TENSORRT} comes with NVIDIA's L4T archive (Python 3.10) or the 24.12 container (Python 3.12):"
+    " docker/README.md"
+)
+# As a wheel names itself: NVIDIA's archive and containers, and PyPI.
+_TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
+
+
+def software(board: Board) -> Iterator[Check]:
+    """Python, TensorRT, and what else this kind of machine wants."""
+    yield _python()
+    yield _tensorrt(board)
+    yield _package("ONNX Runtime", "onnxruntime", "onnxruntime", "pip install onnxruntime")
+    if board.is_jetson:
+        yield _package("pycuda", "pycuda", "pycuda", "pip install 'fine-edge[device]', with nvcc on PATH")
+        yield _package("Polygraphy", "polygraphy", "polygraphy", "pip install 'fine-edge[device]'")
+        return
+    on_x86 = platform.machine() in ("x86_64", "AMD64")
+    rtx = "pip install 'fine-edge[rtx]'" if on_x86 else "there is none for this processor: use an x86-64 machine"
+    yield _package("TensorRT-RTX", "tensorrt_rtx", "tensorrt-rtx-cu12", rtx)
+    yield _package("Polygraphy", "polygraphy", "polygraphy", "pip install 'fine-edge[rtx]'")
+    yield _package("PyTorch", "torch", "torch", "pip install 'fine-edge[export]'")
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} ({platform.machine()})"
+    if (3, 10) <= sys.version_info < (3, 14):
+        return Check("Python", "ok", found)
+    return Check("Python", "fail", found, "use Python 3.10 to 3.13: make setup PYTHON=python3.10")
+
+
+def _package(name: str, module: str, package: str, mend: str) -> Check:
+    if not is_installed(module):
+        return Check(name, "absent", "not installed", mend)
+    return Check(name, "ok", machine.version(package) or "installed, version unknown")
+
+
+def _tensorrt(board: Board) -> Check:
+    if not is_installed("tensorrt"):
+        if board.is_jetson:
+            return Check("TensorRT", "fail", "not installed", GET_TENSORRT)
+        return Check("TensorRT", "absent", "not installed", "engines are built on the Jetson; nothing to do here")
+    version = next((found for package in _TENSORRT_PACKAGES if (found := machine.version(package))), None)
+    if version is None:
+        return Check("TensorRT", "warn", "installed, version unknown", GET_TENSORRT)
+    if _release(version) < _release(TENSORRT):
+        shipped = "; JetPack 6.1 and 6.2 ship 10.3" if _release(version) == (10, 3) else ""
+        return Check("TensorRT", "warn", f"{version}, older than {TENSORRT}{shipped}", GET_TENSORRT)
+    return Check("TensorRT", "ok", version)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
