@@ -6,13 +6,25 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [path for name in ("README.md", "CONTRIBUTING.md", "bench/METHOD.md") if (path := ROOT / name).is_file()]
+DOCUMENTS = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "bench/METHOD.md",
+        "docker/README.md",
+        "engines/README.md",
+        "plugins/README.md",
+        "plugins/fine_modulate/README.md",
+    )
+]
 
 _CODE = re.compile(r"^```[^\n]*\n(.*?)^```|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
 _MAKE = re.compile(r"(?:^|[\s;&$(])make((?:[ \t]+(?:-[A-Za-z]\b|[A-Z_]+=\S+))*)[ \t]+([a-z][a-z-]*)")
@@ -44,10 +56,11 @@ def help_of(module: str, *command: str) -> str:
 def known_options(module: str, arguments: list[str]) -> set[str]:
     """Options that a command line may hold: those of the command and of its subcommand, if it names one."""
     text = help_of(module)
-    subcommands = {name for names in re.findall(r"\{([\w,-]+)\}", text) for name in names.split(",")}
-    chosen = next((word for word in arguments if word in subcommands), None)
-    if chosen and f"{{{chosen}" in text.split("options:")[0]:
-        text += help_of(module, chosen)
+    # Choices of an option stand in braces as well: only those of the first positional argument are commands.
+    positional = re.search(r"positional arguments:\n  \{([\w,-]+)\}", text)
+    subcommands = positional[1].split(",") if positional else []
+    if arguments and arguments[0] in subcommands:
+        text += help_of(module, arguments[0])
     return set(re.findall(r"--[a-z][a-z-]*", text))
 
 
@@ -69,7 +82,7 @@ def test_there_are_documents_with_commands():
     assert commands()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_make_target_exists(document):
     named = {target for _, target in _MAKE.findall(code(document))}
     assert named - make_targets() == set()
@@ -84,7 +97,7 @@ def test_every_command_exists_with_its_options(document, module, rest):
     assert options - known_options(module, arguments) == set()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(document):
     links = [link for link in _LINK.findall(document.read_text(encoding="utf-8")) if "://" not in link]
     files = [link.split("#")[0] for link in links if not link.startswith(("#", "mailto:"))]
@@ -102,3 +115,40 @@ def test_the_reader_of_documents_sees_commands(tmp_path):
     assert [(module, rest.split()) for module, rest in _MODULE.findall(found)] == [
         ("fine_edge.graph", ["check", "F", "--json"])
     ]
+
+
+def evidence() -> list[tuple[str, dict[str, str]]]:
+    """README's table "What has been run where": what, and its cells by column."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## What has been run where")[1].split("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")] for line in section.splitlines() if line[:1] == "|"
+    ]
+    header, _, *body = rows
+    return [(cells[0], dict(zip(header[1:], cells[1:], strict=True))) for cells in body]
+
+
+def test_every_claim_of_what_was_run_names_what_stands_behind_it():
+    rows = evidence()
+    assert len(rows) > 8
+    for what, cells in rows:
+        for column, cell in cells.items():
+            proofs = [ROOT / link for link in _LINK.findall(cell)]
+            assert proofs or cell in ("-", "never", "not measured yet"), f"{what}, {column}: {cell}"
+            assert all(proof.is_file() for proof in proofs), f"{what}, {column}: {cell}"
+            assert all(proof.parts[-2] == "results" or proof.name.startswith("test_") for proof in proofs)
+
+
+def test_nothing_is_claimed_of_a_jetson_without_a_record_from_one():
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "bench/results").glob("*.json")]
+    from_a_jetson = [record for record in records if "Orin" in str(record["machine"].get("gpu"))]
+    for what, cells in evidence():
+        cell = cells["Jetson Orin Nano"]
+        assert from_a_jetson or "never" in cell or cell == "-", f"{what}: {cell}"
+    assert from_a_jetson or cells["TensorRT 10.7"] == "never"
+
+
+def test_what_ran_in_nvidias_compiler_is_tested_with_it():
+    for what, cells in evidence():
+        for link in _LINK.findall(next(cell for column, cell in cells.items() if "TensorRT-RTX" in column)):
+            text = (ROOT / link).read_text(encoding="utf-8")
+            assert "mark.host" in text, f"{what}: {link} would pass without the compiler"
