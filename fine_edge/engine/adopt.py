@@ -59,6 +59,7 @@ def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engi
             platform=platform,
             plugins_sha256=plugins,
             workspace_mib=options.workspace_mib,
+            power_mode=None,
             timing_cache_sha256=None,
             **figures_of(kernels_in(found["layers"])),
             activation_mib=int(found["activation_bytes"]) / MIB,

@@ -26,6 +26,7 @@ from fine_edge.engine.manifest import (
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import MIB, Job
 from fine_edge.engine.platform import Platform, here, require_tensorrt
+from fine_edge.engine.preflight import Preflight
 from fine_edge.engine.rtx_log import Kernel, parse_log
 from fine_edge.engine.source import Source, engine_name, read_source, require_precision
 from fine_edge.errors import ArtifactError, FineEdgeError
@@ -116,13 +117,12 @@ def obtain_engine(
     found = None if rebuild else existing(path, build_key(source.sha256, options, platform, plugins))
     if found:
         return found
-    workspace_mib = options.workspace_mib
+    ready = Preflight(options.workspace_mib, None, ())
     if not skip_preflight:
         ready = preflight.check(source, options, platform, out)
-        workspace_mib = ready.workspace_mib
         for text in ready.warnings:
             console.warn(text)
-    return _build(source, options, platform, plugins, path, workspace_mib, timeout_s)
+    return _build(source, options, platform, plugins, path, ready, timeout_s)
 
 
 def timing_cache_name(platform: Platform) -> str:
@@ -137,7 +137,7 @@ def _build(
     platform: Platform,
     plugins: tuple[str, ...],
     path: Path,
-    workspace_mib: int | None,
+    ready: Preflight,
     timeout_s: float | None,
 ) -> Engine:
     manifest_name = manifest_path(path).name
@@ -146,7 +146,7 @@ def _build(
         if options.target == "tensorrt":
             cache = partial / timing_cache_name(platform)
             _copy_cache(path.parent / cache.name, cache)
-        job = Job(source.path.absolute(), options, workspace_mib, plan.absolute(), layers.absolute(), cache)
+        job = Job(source.path.absolute(), options, ready.workspace_mib, plan.absolute(), layers.absolute(), cache)
         outcome = supervise.build(job, timeout_s)
         for lock in partial.glob("*.lock"):  # Polygraphy's, for a cache that nobody else can see here
             lock.unlink()
@@ -160,7 +160,8 @@ def _build(
             options=options,
             platform=platform,
             plugins_sha256=plugins,
-            workspace_mib=workspace_mib,
+            workspace_mib=ready.workspace_mib,
+            power_mode=ready.power_mode,
             timing_cache_sha256=sha256_of(cache) if cache and cache.is_file() else None,
             **_figures(outcome, layers, options),
             build_s=float(outcome.report["build_s"]),

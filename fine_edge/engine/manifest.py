@@ -34,6 +34,7 @@ class Manifest:
         platform: what built it, and must run it.
         plugins_sha256: of the plugin libraries, in the order of the options.
         workspace_mib: the limit that the builder really had.
+        power_mode: of the board while kernels were timed and picked; ``None`` where there is none.
         timing_cache_sha256: of the cache after the build, ``None`` without one.
         kernels: number of layers of the engine, ``None`` where the engine does not tell.
         fused_attention: how many of them are a whole attention.
@@ -53,6 +54,7 @@ class Manifest:
     platform: Platform
     plugins_sha256: tuple[str, ...]
     workspace_mib: int | None
+    power_mode: str | None
     timing_cache_sha256: str | None
     kernels: int | None
     fused_attention: int | None
@@ -151,6 +153,10 @@ def read_manifest(engine: Path) -> Manifest:
     return manifest
 
 
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
 def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
@@ -160,7 +166,6 @@ def _whole(value: Any) -> int | None:
 
 
 def _from_json(data: dict[str, Any]) -> Manifest:
-    cache = data["timing_cache_sha256"]
     return Manifest(
         model=str(data["model"]),
         onnx_file=str(data["onnx_file"]),
@@ -170,7 +175,8 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         platform=Platform.from_json(data["platform"]),
         plugins_sha256=tuple(str(digest) for digest in data["plugins_sha256"]),
         workspace_mib=_whole(data["workspace_mib"]),
-        timing_cache_sha256=None if cache is None else str(cache),
+        power_mode=_text(data["power_mode"]),
+        timing_cache_sha256=_text(data["timing_cache_sha256"]),
         kernels=_whole(data["kernels"]),
         fused_attention=_whole(data["fused_attention"]),
         activation_mib=float(data["activation_mib"]),
@@ -178,7 +184,7 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         build_s=_number(data["build_s"]),
         built_at=str(data["built_at"]),
         built_by=str(data["built_by"]),
-        versions={str(name): None if v is None else str(v) for name, v in dict(data["versions"]).items()},
+        versions={str(name): _text(version) for name, version in dict(data["versions"]).items()},
     )
 
 

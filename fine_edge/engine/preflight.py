@@ -35,9 +35,10 @@ DISK_COPIES = 3
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found: the workspace to build with, and what is worth saying before the build."""
+    """What was found: the workspace to build with, the power mode, and what is worth saying before the build."""
 
     workspace_mib: int | None
+    power_mode: str | None
     warnings: tuple[str, ...]
 
 
@@ -52,13 +53,13 @@ def check(
     """
     _check_disk(source.path, out)
     if options.target != "tensorrt":
-        return Preflight(options.workspace_mib, ())
+        return Preflight(options.workspace_mib, None, ())
     require_tensorrt(platform, source.model)
     board = board or Board()
     snapshot = board.snapshot()
     workspace_mib = _workspace(source.path, options, snapshot)
     version_warning = _check_tensorrt(source, options, str(platform.tensorrt))
-    return Preflight(workspace_mib, (*version_warning, *_clock_warnings(board, snapshot)))
+    return Preflight(workspace_mib, snapshot.mode, (*version_warning, *_clock_warnings(board, snapshot)))
 
 
 def _check_disk(onnx_path: Path, out: Path) -> None:
@@ -123,6 +124,8 @@ def _clock_warnings(board: Board, snapshot: Snapshot) -> tuple[str, ...]:
     found = []
     if board.clocks_locked(snapshot) is False:
         found.append("clocks are not locked, so the builder times kernels at changing speeds: sudo jetson_clocks")
+    if snapshot.contradiction:
+        found.append(f"{snapshot.contradiction}: set the mode again (sudo nvpmodel -m 2) and reboot")
     if snapshot.throttle:
         found.append(f"the board is throttled ({', '.join(snapshot.throttle)}): let it cool down first")
     return tuple(found)

@@ -35,6 +35,7 @@ def written(folder, platform=ORIN, **changes):
         platform=platform,
         plugins_sha256=(),
         workspace_mib=512,
+        power_mode="25W",
         timing_cache_sha256=None,
         kernels=7,
         fused_attention=1,

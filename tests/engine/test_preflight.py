@@ -78,10 +78,13 @@ def test_swap_helps_only_with_what_the_cpu_holds(source, tmp_path):
 
 
 def test_moving_clocks_and_heat_are_warned_of(source, tmp_path):
-    ready = check(source, tmp_path, BoardOf(locked=False, throttle=("cpu-throttle",)))
-    assert len(ready.warnings) == 2
+    state = {"mode": "MAXN_SUPER", "contradiction": "mode MAXN_SUPER allows 1020 MHz, yet the GPU is capped at 624 MHz"}
+    ready = check(source, tmp_path, BoardOf(locked=False, throttle=("cpu-throttle",), **state))
+    assert len(ready.warnings) == 3
+    assert ready.power_mode == "MAXN_SUPER"
+    assert "capped at 624 MHz" in ready.warnings[1]
     assert "sudo jetson_clocks" in ready.warnings[0]
-    assert "cpu-throttle" in ready.warnings[1]
+    assert "cpu-throttle" in ready.warnings[2]
     assert check(source, tmp_path, BoardOf(locked=False, is_jetson=False)).warnings == ()
 
 
@@ -119,4 +122,4 @@ def test_a_full_disk_is_found_before_the_build(source, tmp_path, monkeypatch):
 
 def test_a_compile_check_asks_nothing_of_the_board(source, tmp_path):
     ready = check(source, tmp_path, BoardOf(ram_available_mib=1.0), Platform(rtx="1.7.1"), target="rtx-sm86")
-    assert ready == preflight.Preflight(None, ())
+    assert ready == preflight.Preflight(None, None, ())

@@ -29,6 +29,7 @@ def manifest(activation_mib):
         platform=Platform(tensorrt="10.7.0", gpu="Orin", sm=87),
         plugins_sha256=(),
         workspace_mib=None,
+        power_mode=None,
         timing_cache_sha256=None,
         kernels=5,
         fused_attention=1,

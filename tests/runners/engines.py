@@ -83,6 +83,7 @@ def write_engine(
         platform=platform,
         plugins_sha256=(),
         workspace_mib=None,
+        power_mode=None,
         timing_cache_sha256=None,
         kernels=3,
         fused_attention=1,
