@@ -16,7 +16,8 @@ from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOpti
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.recipe import read_recipe
 from fine_edge.engine.source import onnx_name, read_source
-from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.errors import ArtifactError
+from fine_edge.graph.keep_list import read_keep_list
 from fine_edge.table import Column, Table
 from fine_edge.zoo.catalog import find
 
@@ -65,17 +66,6 @@ def _engine_table(engine: Engine) -> Table:
     return table
 
 
-def _read_keep_list(path: Path) -> tuple[str, ...]:
-    """Node names, one a line, as ``python -m fine_edge.graph fp16 --keep-list`` writes them."""
-    try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the keep-list cannot be read ({error})", where=path) from error
-    if not names:
-        raise ConfigError("the keep-list names no node", where=path)
-    return names
-
-
 def _options(given: argparse.Namespace, recipe: BuildOptions) -> BuildOptions:
     """The recipe with what the command line says on top."""
     said = {
@@ -83,7 +73,7 @@ def _options(given: argparse.Namespace, recipe: BuildOptions) -> BuildOptions:
         "target": given.target,
         "optimization_level": given.optimization_level,
         "workspace_mib": given.workspace_mib,
-        "keep_fp32": _read_keep_list(given.keep_fp32) if given.keep_fp32 else None,
+        "keep_fp32": read_keep_list(given.keep_fp32) if given.keep_fp32 else None,
         "profiling_verbosity": given.profiling_verbosity,
         "plugins": tuple(str(path.absolute()) for path in given.plugin_library) or None,
     }
