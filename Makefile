@@ -6,6 +6,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 MODEL  ?= rtdetr_r18_fine
+# MODEL=table3 stands for all models of the paper's Table 3; several names work as well.
+TABLE3 := $(addprefix rtdetr_r18,_fine_vanilla _fine_window _fine_area _fine_linear _fine) rtdetr_r18
+MODELS  = $(if $(filter table3,$(MODEL)),$(TABLE3),$(MODEL))
 OUT    ?= engines
 ARGS   ?=
 # A Jetson brings TensorRT with its system; everything else is a host that exports and tests.
@@ -45,10 +48,10 @@ bench: $(READY) ## the paper's Table 3, measured on this machine
 	$(BIN)/python -m fine_edge.bench --suite table3 --backend $(BACKEND) --out $(OUT) $(ARGS)
 
 onnx: $(READY) ## export MODEL to ONNX, FP32 and FP16
-	$(BIN)/python -m fine_edge.export $(MODEL) --precision fp16 --out $(OUT) $(ARGS)
+	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge.export $$model --precision fp16 --out $(OUT) $(ARGS); done
 
 engine: $(READY) ## build a TensorRT engine of MODEL, or do nothing if it is there
-	$(BIN)/python -m fine_edge.engine build $(MODEL) --out $(OUT) $(ARGS)
+	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge.engine build $$model --out $(OUT) $(ARGS); done
 
 plugins: ## compile the plugins, on a machine with CUDA and TensorRT
 	$(MAKE) -C plugins
@@ -60,13 +63,13 @@ report: $(READY) ## the committed records as one page, engines/report.html
 	$(BIN)/python -m fine_edge.report bench/results/*.json --html $(OUT)/report.html $(ARGS)
 
 parity: $(READY) ## compare MODEL's ONNX with PyTorch, FP32 and FP16
-	$(BIN)/python -m fine_edge.parity $(MODEL) --precision fp32 --out $(OUT) $(ARGS)
-	$(BIN)/python -m fine_edge.parity $(MODEL) --precision fp16 --out $(OUT) $(ARGS)
+	set -e; for model in $(MODELS); do for precision in fp32 fp16; do \
+	  $(BIN)/python -m fine_edge.parity $$model --precision $$precision --out $(OUT) $(ARGS); done; done
 
 check: onnx ## graph rules and NVIDIA's compiler on MODEL's ONNX
-	$(BIN)/python -m fine_edge.graph check $(OUT)/$(MODEL).onnx
-	$(BIN)/python -m fine_edge.graph check $(OUT)/$(MODEL).fp16.onnx
-	$(BIN)/python -m fine_edge.engine inspect $(OUT)/$(MODEL).fp16.onnx
+	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge.graph check $(OUT)/$$model.onnx; \
+	  $(BIN)/python -m fine_edge.graph check $(OUT)/$$model.fp16.onnx; \
+	  $(BIN)/python -m fine_edge.engine inspect $(OUT)/$$model.fp16.onnx; done
 
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)

@@ -16,7 +16,6 @@ from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOpti
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.recipe import read_recipe
 from fine_edge.engine.source import onnx_name, read_source
-from fine_edge.errors import ArtifactError
 from fine_edge.graph.keep_list import read_keep_list
 from fine_edge.table import Column, Table
 from fine_edge.zoo.catalog import find
@@ -85,15 +84,9 @@ def _onnx_of_model(model: str, options: BuildOptions, out: Path) -> Path:
     path = out / onnx_name(model, options.precision)
     if path.is_file():
         return path
-    from fine_edge.export.artifacts import can_export, ensure_exported
+    from fine_edge.export.artifacts import ensure_exported
     from fine_edge.export.request import ExportRequest
 
-    if not can_export():
-        raise ArtifactError(
-            "the ONNX is not here, and this machine has no torch to export it",
-            where=path,
-            mend=f"on the host: make onnx MODEL={model}; scp engines/{model}.* here, into {out}/; then again here",
-        )
     return ensure_exported(ExportRequest(model, precision="fp16" if options.precision == "fp16" else "fp32"), out)
 
 

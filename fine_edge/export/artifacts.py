@@ -12,7 +12,7 @@ from pathlib import Path
 import fine_edge
 from fine_edge import console
 from fine_edge.contract import Contract, bound_contract, sha256_of
-from fine_edge.errors import ArtifactError, MissingExtraError
+from fine_edge.errors import ArtifactError
 from fine_edge.export.request import ExportRequest
 from fine_edge.zoo.weights_file import weights_file
 
@@ -64,12 +64,21 @@ def existing(request: ExportRequest, folder: Path) -> Path | None:
 
 
 def ensure_exported(request: ExportRequest, folder: Path) -> Path:
-    """Path of the requested ONNX, exported now if it is missing, broken or not what was asked for."""
+    """Path of the requested ONNX, exported now if it is missing, broken or not what was asked for.
+
+    Raises:
+        ArtifactError: when it would have to be exported on a machine without torch.
+    """
     found = existing(request, folder)
     if found:
         return found
     if not can_export():
-        raise MissingExtraError("torch and transformers to export the model (or an ONNX exported elsewhere)", "export")
+        raise ArtifactError(
+            "this ONNX is not here, or is another, and there is no torch here to export it",
+            where=folder / request.onnx_name(),
+            mend=f"on a host with torch: make onnx MODEL={request.model}, and copy its engines/{request.stem()}.* here;"
+            " or pip install 'fine-edge[export]'",
+        )
     from fine_edge.export.exporter import export
 
     with console.status(f"exporting {request.model} {request.precision}"):

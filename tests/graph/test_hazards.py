@@ -155,7 +155,7 @@ def test_squares_of_a_layer_norm_in_pieces(tmp_path):
 
 
 def test_a_layer_norm_is_named_but_not_kept(tmp_path):
-    # A slope, since rows of equal pixels have no variance, which older releases of ONNX Runtime round to less than none.
+    # A slope: rows of equal pixels have no variance, which older releases of ONNX Runtime round to less than none.
     nodes = [
         node("Mul", ["x", "factor"], ["bright"], name="mul"),
         node("Add", ["bright", "slope"], ["large"], name="add"),
