@@ -21,7 +21,7 @@ class Platform:
     Attributes:
         tensorrt: version of TensorRT, ``10.7.0``.
         rtx: version of TensorRT-RTX.
-        cuda: version of the CUDA toolkit, or the newest that the driver knows.
+        cuda: version of the CUDA toolkit, or the newest that the driver knows, ``12.6``.
         l4t: release of Jetson Linux, ``36.4.0``.
         gpu: name of the device.
         sm: compute capability times ten, 87 for Orin.
@@ -86,10 +86,12 @@ def _version_of(package: str) -> str | None:
 
 
 def _cuda_toolkit() -> str | None:
+    """Major and minor: the driver, which stands in for a toolkit that is not there, tells no more."""
     try:
-        return str(json.loads(_CUDA_VERSION_FILE.read_text(encoding="utf-8"))["cuda"]["version"])
+        version = str(json.loads(_CUDA_VERSION_FILE.read_text(encoding="utf-8"))["cuda"]["version"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
+    return ".".join(version.split(".")[:2])
 
 
 def here() -> Platform:

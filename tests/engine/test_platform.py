@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fine_edge.engine import platform as module
 from fine_edge.engine.platform import Platform, is_installed, require_tensorrt
 from fine_edge.errors import BackendError
 
@@ -26,6 +27,22 @@ def test_tensorrt_and_device_always_count(a, b):
     found = a.differences(b)
     for title, left, right in (("TensorRT", a.tensorrt, b.tensorrt), ("GPU", a.gpu, b.gpu), ("SM", a.sm, b.sm)):
         assert any(line.startswith(f"{title} ") for line in found) == (left != right)
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ('{"cuda": {"name": "CUDA SDK", "version": "12.6.68"}}', "12.6"),
+        ('{"cuda": {"version": "13"}}', "13"),
+        ("{}", None),
+        ("[]", None),
+        ("no JSON", None),
+    ],
+)
+def test_the_toolkit_is_as_precise_as_the_driver_that_stands_in_for_it(tmp_path, monkeypatch, text, version):
+    (tmp_path / "version.json").write_text(text)
+    monkeypatch.setattr(module, "_CUDA_VERSION_FILE", tmp_path / "version.json")
+    assert module._cuda_toolkit() == version
 
 
 def test_a_version_must_be_text():
