@@ -37,7 +37,7 @@ ifeq ($(EXTRAS),dev)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/stubs tensorrt-stubs==10.8.0.43.1
 	@sed -i -E 's/([(,] ?)in: list/\1in_: list/; s/channel_axis: int\) ->/channel_axis: int = ...) ->/; /^bool: DataType/d' $(VENV)/stubs/tensorrt_bindings/tensorrt.pyi
 # The Polygraphy that a Jetson gets, for the tests of the path that a Jetson takes; newer ones alone know TensorRT-RTX.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/polygraphy-device 'polygraphy>=0.49.14,<0.50'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/polygraphy-device polygraphy==0.49.14
 endif
 	@touch $@
 
