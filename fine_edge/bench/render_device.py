@@ -111,7 +111,9 @@ def _paper_columns(record: Record) -> list[_DeviceColumn]:
 
         return _DeviceColumn(Column(f"{name}: difference (%)"), cell)
 
-    ratio: Callable[[Row], float | None] = lambda row: paper_ratio(record, row)  # noqa: E731 - used twice below
+    def ratio(row: Row) -> float | None:
+        return paper_ratio(record, row)
+
     return [
         _number("Mem", 2, paper("mem_mb"), SOURCE),
         _number("FPS", 0, paper("fps"), SOURCE),
