@@ -16,6 +16,7 @@ from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOpti
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.recipe import read_recipe
 from fine_edge.engine.source import onnx_name, read_source
+from fine_edge.errors import ConfigError
 from fine_edge.graph.keep_list import read_keep_list
 from fine_edge.table import Column, Table
 from fine_edge.zoo.catalog import find
@@ -122,6 +123,12 @@ def _build(given: argparse.Namespace) -> int:
 
 def _adopt(given: argparse.Namespace) -> int:
     source = read_source(given.onnx)
+    if given.precision is None and not source.holds_fp16:
+        raise ConfigError(
+            "an FP32 graph does not say how trtexec built its engine",
+            where=given.plan,
+            mend="--precision fp16-weak if trtexec was given --fp16, --precision fp32 if not",
+        )
     given.precision = given.precision or source.precision
     options = _options(given, BuildOptions())
     _print_engine(adoption.adopt(given.plan, given.onnx, options, given.out), as_json=given.json)

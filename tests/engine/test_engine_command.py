@@ -132,3 +132,14 @@ def test_bad_input_is_one_line(arguments, error, words):
         main(arguments)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("jetson")
+def test_a_plan_of_an_fp32_graph_is_taken_over_only_with_its_precision(tmp_path, capsys):
+    path = attention(tmp_path / "m.onnx", 16, TensorProto.FLOAT)
+    (tmp_path / "p.plan").write_bytes(b"a plan")
+    command = ["adopt", str(tmp_path / "p.plan"), "--onnx", str(path), "--out", str(tmp_path / "out"), "--json"]
+    with pytest.raises(ConfigError, match="--precision fp16-weak if trtexec was given --fp16"):
+        main(command)
+    assert main([*command, "--precision", "fp16-weak"]) == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == "fp16-weak"
