@@ -152,7 +152,7 @@ class _Opened:
 
 def _open(args: argparse.Namespace) -> _Opened:
     if args.engine:
-        from fine_edge.engine.manifest import contract_of
+        from fine_edge.engine.plan_file import contract_of
         from fine_edge.runners.trt import TrtRunner
 
         contract = contract_of(args.engine)

@@ -11,8 +11,9 @@ from fine_edge.command import run
 from fine_edge.engine import adopt as adoption
 from fine_edge.engine.build import Engine, obtain_engine
 from fine_edge.engine.inspect import TIMEOUT_S, Inspection, inspect
-from fine_edge.engine.manifest import check_bytes, check_platform, read_manifest, read_plan
+from fine_edge.engine.manifest import read_manifest
 from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOptions
+from fine_edge.engine.plan_file import check_bytes, check_platform, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.recipe import read_recipe
 from fine_edge.engine.source import onnx_name, read_source

@@ -11,9 +11,10 @@ from fine_edge.contract import sha256_of
 from fine_edge.engine import supervise
 from fine_edge.engine.build import Engine, figures_of, now
 from fine_edge.engine.layer_info import kernels_in
-from fine_edge.engine.manifest import Manifest, layers_path, manifest_path, plugin_hashes, read_plan
+from fine_edge.engine.manifest import Manifest, layers_path, manifest_path
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import MIB
+from fine_edge.engine.plan_file import plugin_hashes, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.source import Source, engine_name, read_source
 from fine_edge.errors import ArtifactError

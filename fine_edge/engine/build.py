@@ -13,18 +13,10 @@ from fine_edge.atomic import written_together
 from fine_edge.contract import sha256_of
 from fine_edge.engine import preflight, supervise
 from fine_edge.engine.layer_info import kernels_in
-from fine_edge.engine.manifest import (
-    Manifest,
-    build_key,
-    check_bytes,
-    layers_path,
-    manifest_path,
-    plugin_hashes,
-    read_manifest,
-    read_plan,
-)
+from fine_edge.engine.manifest import Manifest, build_key, layers_path, manifest_path, read_manifest
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import MIB, Job
+from fine_edge.engine.plan_file import check_bytes, plugin_hashes, read_plan
 from fine_edge.engine.platform import Platform, here, require_tensorrt
 from fine_edge.engine.preflight import Preflight
 from fine_edge.engine.rtx_log import Kernel, parse_log

@@ -1,8 +1,7 @@
 """The manifest beside an engine: what it was built from, by what and for what.
 
 ``MODEL.fp16.engine.json`` binds ``MODEL.fp16.engine`` to the ONNX it came from and to the one platform that may load
-it. TensorRT neither checks nor survives foreign plans reliably (a laptop's engine crashed an Orin:
-ultralytics issue 18730), so no plan is deserialised before its manifest matches.
+it.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fine_edge.contract import Contract, contract_path, read_contract, sha256_of
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
-from fine_edge.errors import ArtifactError, BackendError, FineEdgeError
+from fine_edge.errors import ArtifactError, FineEdgeError
 
 FORMAT = 1
 
@@ -186,100 +184,3 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         built_by=str(data["built_by"]),
         versions={str(name): _text(version) for name, version in dict(data["versions"]).items()},
     )
-
-
-def check_bytes(engine: Path, manifest: Manifest, plan: bytes) -> None:
-    """Refuse a plan that is not the one its manifest speaks of.
-
-    Raises:
-        ArtifactError: when the hashes differ.
-    """
-    found = hashlib.sha256(plan).hexdigest()
-    if found != manifest.engine_sha256:
-        raise ArtifactError(
-            f"sha256 {found[:12]} of {len(plan)} bytes is not what its manifest lists ({manifest.engine_sha256[:12]})",
-            where=engine,
-            mend=f"the file was changed or cut: {rebuild(manifest)}",
-        )
-
-
-def check_platform(engine: Path, manifest: Manifest, here: Platform) -> None:
-    """Refuse a plan that this machine must not load.
-
-    Raises:
-        BackendError: naming each difference, with the command that builds the engine here.
-    """
-    if manifest.target != "tensorrt":
-        raise BackendError(
-            f"was compiled by TensorRT-RTX {manifest.platform.rtx} for SM86 and cannot run in TensorRT",
-            where=engine,
-            mend=f"build it for this machine: {rebuild(manifest)}",
-        )
-    differences = manifest.platform.differences(here)
-    if differences:
-        raise BackendError(
-            f"the engine was built by {'; '.join(differences)}", where=engine, mend=f"run {rebuild(manifest)}"
-        )
-
-
-def read_plan(engine: Path) -> bytes:
-    """The bytes of an engine file.
-
-    Raises:
-        ArtifactError: when it is missing or cannot be read.
-    """
-    try:
-        return engine.read_bytes()
-    except FileNotFoundError as error:
-        raise ArtifactError("no such engine file", where=engine, mend=rebuild()) from error
-    except OSError as error:
-        raise ArtifactError(f"cannot be read ({error.strerror or error})", where=engine) from error
-
-
-def verified_plan(engine: Path, here: Platform) -> tuple[Manifest, bytes]:
-    """Manifest and bytes of an engine that ``here`` may deserialise.
-
-    Raises:
-        ArtifactError: when file and manifest do not belong together.
-        BackendError: when the engine is another machine's, or a plugin library is missing or changed.
-    """
-    plan = read_plan(engine)
-    manifest = read_manifest(engine)
-    check_platform(engine, manifest, here)
-    check_bytes(engine, manifest, plan)
-    found = plugin_hashes(manifest.options)
-    if found != manifest.plugins_sha256:
-        raise BackendError(
-            "a plugin library has changed since the build", where=engine, mend=f"make plugins, then {rebuild(manifest)}"
-        )
-    return manifest, plan
-
-
-def plugin_hashes(options: BuildOptions) -> tuple[str, ...]:
-    """sha256 of each plugin library.
-
-    Raises:
-        BackendError: when one is missing.
-    """
-    for library in options.plugins:
-        if not Path(library).is_file():
-            raise BackendError("the plugin library is missing", where=library, mend="make plugins")
-    return tuple(sha256_of(Path(library)) for library in options.plugins)
-
-
-def contract_of(engine: Path) -> Contract:
-    """The contract beside an engine, after checking that it speaks of the ONNX the engine was built from.
-
-    Raises:
-        ArtifactError: when it is missing, or vouches for another ONNX.
-    """
-    manifest = read_manifest(engine)
-    path = contract_path(engine.with_name(manifest.onnx_file))
-    contract = read_contract(path)
-    if manifest.onnx_sha256 not in {artifact.sha256 for artifact in contract.artifacts}:
-        raise ArtifactError(
-            f"the contract does not speak of the ONNX {manifest.onnx_sha256[:12]} that {engine.name} was built from",
-            where=path,
-            mend=f"copy the contract from where the ONNX was made, or {rebuild(manifest)}",
-        )
-    return contract

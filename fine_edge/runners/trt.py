@@ -19,7 +19,8 @@ import numpy as np
 
 from fine_edge import console
 from fine_edge.contract import Contract, contract_path
-from fine_edge.engine.manifest import Manifest, contract_of, verified_plan
+from fine_edge.engine.manifest import Manifest
+from fine_edge.engine.plan_file import contract_of, verified_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.errors import ArtifactError, BackendError
 from fine_edge.runners.base import Array, Timing

@@ -74,7 +74,7 @@ class LoadedEngine:
     """One engine with one execution context.
 
     Args:
-        plan: bytes that :func:`fine_edge.engine.manifest.verified_plan` vouched for.
+        plan: bytes that :func:`fine_edge.engine.plan_file.verified_plan` vouched for.
         where: the file they came from, for messages.
         plugins: plugin libraries that the plan needs.
 
