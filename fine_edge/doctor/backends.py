@@ -14,6 +14,7 @@ from fine_edge.doctor.software import GET_TENSORRT
 from fine_edge.engine.platform import is_installed
 from fine_edge.errors import FineEdgeError
 from fine_edge.jetson.board import Board
+from fine_edge.runners.cuda import gpu_info
 
 _TIMEOUT_S = 120.0
 # Where JetPack and our image put it, which may not be on PATH.
@@ -24,7 +25,7 @@ def backends(board: Board) -> Iterator[Check]:
     """One check for each backend that this kind of machine can have."""
     yield _tried("onnxruntime", "onnxruntime", _run_onnxruntime, "pip install --force-reinstall onnxruntime")
     mend = "its libraries do not load: check LD_LIBRARY_PATH; in a container --runtime nvidia. " + GET_TENSORRT
-    yield _tried("tensorrt", "tensorrt", lambda: _import_alone("tensorrt"), mend)
+    yield _tried("tensorrt", "tensorrt", _run_tensorrt, mend)
     if not board.is_jetson:
         yield _tried("tensorrt-rtx", "tensorrt_rtx", _compile, "pip install --force-reinstall 'fine-edge[rtx]'")
         yield _export()
@@ -64,13 +65,28 @@ def _run_onnxruntime() -> str:
 
 
 def _import_alone(module: str) -> str:
-    """Import in a process of its own, which a broken library may take down."""
-    code = f"import {module} as m; print(m.__version__)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    """Import in a process of its own."""
+    return f"{_alone(['-c', f'import {module} as m; print(m.__version__)']).split()[-1]} loads"
+
+
+def _alone(arguments: list[str]) -> str:
+    """The last line that Python prints in a process of its own, which a broken library may take down."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
-        raise ImportError(last)
-    return f"{done.stdout.split()[-1]} loads"
+        raise ImportError(last.removeprefix("error: "))
+    return done.stdout.strip().splitlines()[-1]
+
+
+def _run_tensorrt() -> str:
+    """Import it and, where a device answers, build and run an engine."""
+    loads = _import_alone("tensorrt")
+    try:
+        gpu_info()
+    except FineEdgeError:
+        return loads  # the device's own line says what to do
+    return _alone(["-m", "fine_edge.engine.self_test"])
 
 
 def _compile() -> str:
