@@ -55,6 +55,8 @@ def _engine_table(engine: Engine) -> Table:
     table.add("precision", manifest.precision)
     table.add("for", "SM86, ahead of time" if is_rtx else f"{platform.gpu}, SM{platform.sm}, L4T {platform.l4t or '-'}")
     table.add("builder", f"TensorRT-RTX {platform.rtx}" if is_rtx else f"TensorRT {platform.tensorrt}")
+    if manifest.power_mode:
+        table.add("built in power mode", manifest.power_mode)
     table.add("kernels", manifest.kernels)
     table.add("fused attentions", manifest.fused_attention)
     table.add("activation, MiB", f"{manifest.activation_mib:.2f}")

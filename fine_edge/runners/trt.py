@@ -279,6 +279,8 @@ def _contract_dtypes(path: Path, ports: tuple[Port, ...], contract: Contract | N
     if promised != {(port.name, port.is_input, port.shape) for port in ports}:
         found = ", ".join(f"{port.name} {port.shape}" for port in ports)
         raise ArtifactError(
-            f"the engine's tensors are not its contract's: {found}", where=path, mend="make -B engine MODEL=..."
+            f"the engine's tensors are not its contract's: {found}",
+            where=path,
+            mend="make engine MODEL=... ARGS=--rebuild",
         )
     return {spec.name: np.dtype(spec.dtype) for spec in (*contract.inputs, *contract.outputs)}

@@ -21,7 +21,7 @@ from fine_edge.errors import ArtifactError, BackendError
 if TYPE_CHECKING:
     import tensorrt as trt
 
-_REBUILD = "build the engine again on this machine: python -m fine_edge.engine build MODEL"
+_REBUILD = "build the engine again on this machine: python -m fine_edge.engine build MODEL --rebuild"
 
 
 class EngineLog(Protocol):
