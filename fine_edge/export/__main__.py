@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         keep_fp32=_keep_list(args),
     )
     reused = existing(request, args.out) is not None
-    onnx_path = ensure_exported(request, args.out)
+    onnx_path = ensure_exported(request, args.out, replace_trained=True)
     contract = read_contract(contract_path(onnx_path))
     files = {a.file: a.sha256 for a in contract.artifacts} | {contract.golden["file"]: contract.golden["sha256"]}
     if args.json:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fine_edge
 from fine_edge import console
-from fine_edge.contract import Contract, bound_contract, sha256_of
+from fine_edge.contract import Contract, bound_contract, contract_path, read_contract, sha256_of
 from fine_edge.errors import ArtifactError
 from fine_edge.export.request import ExportRequest
 from fine_edge.zoo.weights_file import weights_file
@@ -63,15 +63,38 @@ def existing(request: ExportRequest, folder: Path) -> Path | None:
         return None
 
 
-def ensure_exported(request: ExportRequest, folder: Path) -> Path:
+def _refuse_to_replace_trained(request: ExportRequest, folder: Path) -> None:
+    """Random weights, which nobody asked for by name, must not push trained ones out of their folder."""
+    path = folder / request.onnx_name()
+    try:
+        weights = read_contract(contract_path(path)).made_by["weights"]
+    except ArtifactError:
+        return
+    if request.weights is None and weights["source"] != "random":
+        raise ArtifactError(
+            f"the folder holds this model with trained weights ({weights.get('file', weights['source'])}), which an"
+            " export with random ones would replace",
+            where=path,
+            mend="give --weights, the ONNX file itself, or another folder",
+        )
+
+
+def ensure_exported(request: ExportRequest, folder: Path, *, replace_trained: bool = False) -> Path:
     """Path of the requested ONNX, exported now if it is missing, broken or not what was asked for.
 
+    Args:
+        request: what is wanted.
+        folder: where it is, or is written to.
+        replace_trained: export with random weights even where that replaces trained ones.
+
     Raises:
-        ArtifactError: when it would have to be exported on a machine without torch.
+        ArtifactError: when it would have to be exported on a machine without torch, or would replace trained weights.
     """
     found = existing(request, folder)
     if found:
         return found
+    if not replace_trained:
+        _refuse_to_replace_trained(request, folder)
     if not can_export():
         raise ArtifactError(
             "this ONNX is not here, or is another, and there is no torch here to export it",

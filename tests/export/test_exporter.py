@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 import fine_edge
 from fine_edge.contract import bound_contract, contract_path, read_contract, sha256_of
+from fine_edge.errors import ArtifactError
 from fine_edge.export import artifacts, exporter
 from fine_edge.export.__main__ import main
 from fine_edge.export.artifacts import ensure_exported, existing
@@ -256,7 +257,7 @@ def test_damaged_or_missing_files_are_exported_again(copied, exports, file, dama
     assert exports == [FP32]
 
 
-@pytest.mark.parametrize("weights", [{"source": "random"}, {"source": "hugging-face"}, {}], ids=str)
+@pytest.mark.parametrize("weights", [{"source": "random"}, {}], ids=str)
 def test_a_contract_that_does_not_say_which_weights_counts_as_others(copied, exports, weights):
     path = copied / f"{MODEL}.contract.json"
     data = json.loads(path.read_text())
@@ -264,6 +265,22 @@ def test_a_contract_that_does_not_say_which_weights_counts_as_others(copied, exp
     rewrite(path, json.dumps(data).encode())
     ensure_exported(FP32, copied)
     assert exports == [FP32]
+
+
+def test_trained_weights_are_replaced_by_random_ones_only_where_that_was_asked_for(copied, exports, tmp_path):
+    path = copied / f"{MODEL}.contract.json"
+    data = json.loads(path.read_text())
+    data["made_by"]["weights"] = {"source": "hugging-face", "file": "best.pth", "sha256": "ab" * 32}
+    rewrite(path, json.dumps(data).encode())
+    for request in (FP32, FP16, replace(FP32, width=192)):
+        with pytest.raises(ArtifactError, match=r"trained weights \(best\.pth\).*give --weights"):
+            ensure_exported(request, copied)
+    assert exports == []
+    ensure_exported(FP32, copied, replace_trained=True)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"better")
+    ensure_exported(replace(FP32, weights=weights), copied)
+    assert len(exports) == 2
 
 
 def test_code_that_changed_means_another_export(folder, exports, monkeypatch):
