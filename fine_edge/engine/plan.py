@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,22 @@ def settings(job: Job, progress: tensorrt.IProgressMonitor) -> dict[str, Any]:
     return found
 
 
+def keep_fp32(network: tensorrt.INetworkDefinition, names: frozenset[str]) -> None:
+    """Have the weakly typed builder compute layers in FP32, and store what they give in FP32 as well.
+
+    Without the second, a result beyond 65504 would still be stored in FP16. Weak typing is TensorRT 10.x's alone.
+    """
+    from tensorrt import float32
+
+    for layer in (network.get_layer(index) for index in range(network.num_layers)):
+        if layer.name not in names:
+            continue
+        layer.precision = float32
+        for index in range(layer.num_outputs):
+            if layer.get_output(index).dtype == float32:  # indices and shapes stay what they are
+                layer.set_output_type(index, float32)
+
+
 def build_plan(job: Job, progress: tensorrt.IProgressMonitor) -> bytes:
     """Compile an ONNX file into a serialised engine.
 
@@ -127,7 +144,7 @@ def build_plan(job: Job, progress: tensorrt.IProgressMonitor) -> bytes:
         EngineBytesFromNetwork,
         LoadPlugins,
         NetworkFromOnnxPath,
-        SetLayerPrecisions,
+        PostprocessNetwork,
     )
 
     options = job.options
@@ -140,9 +157,7 @@ def build_plan(job: Job, progress: tensorrt.IProgressMonitor) -> bytes:
     if options.plugins:
         network = LoadPlugins(list(options.plugins), obj=network)
     if options.keep_fp32:
-        from tensorrt import float32  # BuildOptions allows a keep-list for this target alone
-
-        network = SetLayerPrecisions(network, dict.fromkeys(options.keep_fp32, float32))
+        network = PostprocessNetwork(network, partial(keep_fp32, names=frozenset(options.keep_fp32)), "keep FP32")
     cache = str(job.timing_cache) if job.timing_cache and options.target == "tensorrt" else None
     config = create_config(**settings(job, progress))
     return bytes(EngineBytesFromNetwork(network, config=config, save_timing_cache=cache)())

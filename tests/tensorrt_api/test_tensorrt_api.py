@@ -24,7 +24,14 @@ PACKAGE = Path(fine_edge.__file__).parent
 
 # Which expressions of which file are TensorRT's objects. Every file that imports tensorrt must be here.
 OBJECTS = {
-    "engine/plan.py": {"runtime": "Runtime", "engine": "ICudaEngine", "inspector": "EngineInspector"},
+    "engine/plan.py": {
+        "runtime": "Runtime",
+        "engine": "ICudaEngine",
+        "inspector": "EngineInspector",
+        "network": "INetworkDefinition",
+        "layer": "ILayer",
+        "layer.get_output(index)": "ITensor",
+    },
     "runners/trt.py": {"context": "IExecutionContext", "self._engine.context": "IExecutionContext"},
     "runners/trt_engine.py": {
         "self._runtime": "Runtime",

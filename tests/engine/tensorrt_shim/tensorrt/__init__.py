@@ -20,6 +20,9 @@ _rtx.BuilderFlag.FP16 = _rtx.BuilderFlag.DISABLE_TIMING_CACHE
 _rtx.BuilderFlag.OBEY_PRECISION_CONSTRAINTS = _rtx.BuilderFlag.DISABLE_COMPILATION_CACHE
 _rtx.IBuilderConfig.int8_calibrator = None
 _rtx.ILayer.precision_is_set = False
+_rtx.ILayer.set_output_type = lambda layer, index, dtype: sys.stderr.write(
+    f"shim: {layer.name} stores output {index} as {dtype}\n"
+)
 _rtx.ILayer.precision = property(None, lambda layer, value: sys.stderr.write(f"shim: {layer.name} stays {value}\n"))
 
 
