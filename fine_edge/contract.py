@@ -123,10 +123,14 @@ class Contract:
         return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
 
+def artifact_stem(onnx_path: Path) -> str:
+    """``MODEL`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``: what the names of all its files begin with."""
+    return onnx_path.name.removesuffix(".onnx").removesuffix(".fp16")
+
+
 def contract_path(onnx_path: Path) -> Path:
     """``DIR/MODEL.contract.json`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``."""
-    stem = onnx_path.name.removesuffix(".onnx").removesuffix(".fp16")
-    return onnx_path.with_name(f"{stem}.contract.json")
+    return onnx_path.with_name(f"{artifact_stem(onnx_path)}.contract.json")
 
 
 def _specs(items: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnx import TensorProto
 
-from fine_edge.contract import TENSORRT, Contract, bound_contract, contract_path, sha256_of
+from fine_edge.contract import TENSORRT, Contract, artifact_stem, bound_contract, contract_path, sha256_of
 from fine_edge.engine.options import BuildOptions, EnginePrecision
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.checks import check_view
@@ -49,9 +49,8 @@ def onnx_name(model: str, precision: EnginePrecision) -> str:
 
 def engine_name(source: Source, options: BuildOptions) -> str:
     """``MODEL.fp16.engine``, ``MODEL.fp16.rtx-sm86.engine``."""
-    stem = source.path.name.removesuffix(".onnx").removesuffix(".fp16")
     target = "" if options.target == "tensorrt" else f".{options.target}"
-    return f"{stem}.{options.precision}{target}.engine"
+    return f"{artifact_stem(source.path)}.{options.precision}{target}.engine"
 
 
 def read_source(path: Path) -> Source:
@@ -72,10 +71,10 @@ def read_source(path: Path) -> Source:
             where=path,
             mend=f"{first.mend}; all: python -m fine_edge.graph check {path.name}",
         )
-    stem = path.name.removesuffix(".onnx").removesuffix(".fp16")
     holds_fp16 = TensorProto.FLOAT16 in view.dtypes().values()
     plugins = sorted({node.op_type for node in view.nodes if node.domain in PLUGIN_DOMAINS})
-    return Source(path, sha256_of(path), contract.model if contract else stem, holds_fp16, contract, tuple(plugins))
+    name = contract.model if contract else artifact_stem(path)
+    return Source(path, sha256_of(path), name, holds_fp16, contract, tuple(plugins))
 
 
 def require_precision(source: Source, options: BuildOptions) -> None:
