@@ -65,6 +65,7 @@ def split_as_trtexec(argument):
 @given(st.sets(names, min_size=1))
 def test_what_is_written_is_what_trtexec_reads(listed):
     view = GraphView(small_net())
+    listed -= {node.name for node in view.nodes}  # whose output types are written as well: the next test
     text = layer_precisions(listed, view)
     spoken = {name for name in listed if name not in unspeakable(listed)}
     if not spoken:
