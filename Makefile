@@ -1,7 +1,7 @@
 # One command per job; each makes the environment it needs, once.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor bench onnx engine parity check plugins results report test test-device lint clean
+.PHONY: help setup doctor bench onnx engine parity check matrix plugins results report test test-device lint clean
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,12 +11,14 @@ TABLE3 := $(addprefix rtdetr_r18,_fine_vanilla _fine_window _fine_area _fine_lin
 MODELS  = $(if $(filter table3,$(MODEL)),$(TABLE3),$(MODEL))
 OUT    ?= engines
 ARGS   ?=
+# Of the bench: table1, table2, table3, table7 or exporters.
+SUITE  ?= table3
 # A Jetson brings TensorRT with its system; everything else is a host that exports and tests.
 JETSON := $(firstword $(wildcard /etc/nv_tegra_release) $(shell grep -las tegra /proc/device-tree/compatible))
 EXTRAS ?= $(if $(JETSON),device,dev)
 BACKEND ?= $(if $(JETSON),trt,ort)
 # Tests of the host side that import torch as they are read; others that need it, or NVIDIA's compiler, are marked "host".
-HOST_TESTS := fusion zoo export graph/test_exported_scopes.py parity/test_parity_command.py test_public_api.py \
+HOST_TESTS := fusion postprocess zoo export test_examples.py graph/test_exported_scopes.py parity/test_parity_command.py test_public_api.py \
               plugins/test_plugin_node.py plugins/test_plugin_export.py
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed-$(EXTRAS)
@@ -44,8 +46,8 @@ endif
 doctor: $(READY) ## what this machine has, what works, what to do about the rest
 	$(BIN)/python -m fine_edge.doctor $(ARGS)
 
-bench: $(READY) ## the paper's Table 3, measured on this machine
-	$(BIN)/python -m fine_edge.bench --suite table3 --backend $(BACKEND) --out $(OUT) $(ARGS)
+bench: $(READY) ## the paper's Table 3, or SUITE=table1 and others, measured on this machine
+	$(BIN)/python -m fine_edge.bench --suite $(SUITE) --backend $(BACKEND) --out $(OUT) $(ARGS)
 
 onnx: $(READY) ## export MODEL to ONNX, FP32 and FP16
 	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge.export $$model --precision fp16 --out $(OUT) $(ARGS); done
@@ -70,6 +72,9 @@ check: onnx ## graph rules and NVIDIA's compiler on MODEL's ONNX
 	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge.graph check $(OUT)/$$model.onnx; \
 	  $(BIN)/python -m fine_edge.graph check $(OUT)/$$model.fp16.onnx; \
 	  $(BIN)/python -m fine_edge.engine inspect $(OUT)/$$model.fp16.onnx; done
+
+matrix: $(READY) ## every model exported, checked, compared and compiled: bench/matrix.json
+	$(BIN)/python -m fine_edge.matrix --out $(OUT) --json bench/matrix.json $(ARGS)
 
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)

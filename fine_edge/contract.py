@@ -63,12 +63,15 @@ class Contract:
         inputs: network inputs; the first is the image batch (B, 3, H, W).
         outputs: network outputs.
         preprocessing: from a picture to the input.
-        postprocessed: whether the outputs are labels, boxes_xyxy and scores, or raw logits and boxes.
+        postprocessed: whether the outputs are what the task asks for, or dense ones.
         labels: class names by index.
         opset: of the default ONNX domain.
         cost: ``params``, ``flops`` and the convention of counting them.
         golden: ``file`` and ``sha256`` of inputs and outputs to check with on another machine.
         made_by: versions, weights, seed and options: all that went into the files.
+        task: what is found: ``detection`` (labels, boxes_xyxy, scores; rows that find nothing have score 0),
+            ``instance`` (masks (N, 28, 28) inside the boxes as well), ``semantic`` (classes by pixel), ``panoptic``
+            (both, the latter as ``stuff``).
     """
 
     model: str
@@ -82,6 +85,7 @@ class Contract:
     cost: dict[str, Any]
     golden: dict[str, str]
     made_by: dict[str, Any]
+    task: str = "detection"
 
     @property
     def batch(self) -> int:
@@ -119,6 +123,7 @@ class Contract:
             "cost": self.cost,
             "golden": self.golden,
             "made_by": self.made_by,
+            "task": self.task,
         }
         return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
@@ -177,6 +182,7 @@ def read_contract(path: Path) -> Contract:
             cost=dict(data["cost"]),
             golden=dict(data["golden"]),
             made_by=dict(data["made_by"]),
+            task=str(data.get("task", "detection")),  # contracts from before there were other tasks lack it
         )
         _ = contract.random_weights, contract.artifacts[0]
         shape = contract.inputs[0].shape

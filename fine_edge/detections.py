@@ -12,11 +12,15 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Detections:
-    """N detections: ``labels`` (N,) class indices, ``boxes_xyxy_px`` (N, 4), ``scores`` (N,), best first."""
+    """N detections: ``labels`` (N,) class indices, ``boxes_xyxy_px`` (N, 4), ``scores`` (N,), best first.
+
+    ``masks`` (N, 28, 28) are probabilities over each box, of detectors that give any.
+    """
 
     labels: NDArray[np.int64]
     boxes_xyxy_px: Floats
     scores: Floats
+    masks: Floats | None = None
 
     def __len__(self) -> int:
         """How many detections there are."""
@@ -25,17 +29,24 @@ class Detections:
     def above(self, threshold: float) -> Detections:
         """Those with a score of at least ``threshold``."""
         keep = self.scores >= threshold
-        return Detections(self.labels[keep], self.boxes_xyxy_px[keep], self.scores[keep])
+        masks = None if self.masks is None else self.masks[keep]
+        return Detections(self.labels[keep], self.boxes_xyxy_px[keep], self.scores[keep], masks)
 
 
 def from_outputs(outputs: dict[str, NDArray[np.generic]], image: int = 0) -> Detections:
-    """Detections of one image of a batch from ``labels`` (B, N), ``boxes_xyxy`` (B, N, 4) and ``scores`` (B, N)."""
+    """Detections of one image of a batch from ``labels`` (B, N), ``boxes_xyxy`` (B, N, 4) and ``scores`` (B, N).
+
+    And from ``masks`` (B, N, 28, 28), where there are any. Rows with a score of exactly 0 fill up a fixed number of
+    rows and hold nothing.
+    """
     scores = outputs["scores"][image].astype(np.float32)
     order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] != 0]
     return Detections(
         outputs["labels"][image].astype(np.int64)[order],
         outputs["boxes_xyxy"][image].astype(np.float32)[order],
         scores[order],
+        outputs["masks"][image].astype(np.float32)[order] if "masks" in outputs else None,
     )
 
 

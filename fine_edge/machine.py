@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 # Libraries whose version can move a latency.
-_LIBRARIES = ("fine-edge", "numpy", "onnx", "onnxruntime", "torch", "transformers", "tensorrt-rtx-cu12", "tensorrt")
+_LIBRARIES = (
+    *("fine-edge", "numpy", "onnx", "onnxruntime", "torch", "torchvision", "transformers", "ultralytics"),
+    *("tensorrt-rtx-cu12", "tensorrt"),
+)
 # What must be equal before two records are compared.
 IDENTITY = ("cpu", "cores", "arch", "os", "memory_gib", "gpu")
 

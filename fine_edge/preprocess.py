@@ -17,15 +17,18 @@ class Preprocessing:
     """How pictures become inputs: RGB, resized to the input size, scaled, then (x - mean) / std per channel.
 
     ``stretch`` resizes without keeping the aspect ratio, as RT-DETR is trained;
-    ``letterbox`` keeps it and pads at the right and bottom with ``pad_value``.
-    Interpolation is Pillow's antialiased bilinear filter, as in transformers' processor.
+    ``letterbox`` keeps it and pads with ``pad_value``: at the right and bottom (``align`` is ``corner``, as
+    torchvision does) or on both sides alike (``center``, as ultralytics does). A ``pad_value`` of ``None`` pads
+    with zeros behind the normalisation. Interpolation is Pillow's antialiased bilinear filter, as in transformers'
+    processor.
     """
 
     resize: Literal["stretch", "letterbox"] = "stretch"
     scale: float = 1 / 255
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    pad_value: int = 114
+    pad_value: int | None = 114
+    align: Literal["corner", "center"] = "corner"
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a contract."""
@@ -38,6 +41,7 @@ class Preprocessing:
             "mean": list(self.mean),
             "std": list(self.std),
             "pad_value": self.pad_value,
+            "align": self.align,
         }
 
     @classmethod
@@ -50,26 +54,33 @@ class Preprocessing:
                     raise ArtifactError(f"preprocessing {key} {data[key]!r} is unknown, known: {value}")
             if data["resize"] not in ("stretch", "letterbox"):
                 raise ArtifactError(f"preprocessing resize {data['resize']!r} is unknown")
+            align = data.get("align", "corner")  # contracts from before there was a choice lack it
+            if align not in ("corner", "center"):
+                raise ArtifactError(f"preprocessing align {align!r} is unknown")
             mean, std = ((float(r), float(g), float(b)) for r, g, b in (data["mean"], data["std"]))
-            return cls(data["resize"], float(data["scale"]), mean, std, int(data["pad_value"]))
+            pad_value = None if data["pad_value"] is None else int(data["pad_value"])
+            return cls(data["resize"], float(data["scale"]), mean, std, pad_value, align)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"the contract's preprocessing is incomplete ({error!r})") from error
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture lies in the network input: input pixel = picture pixel * scale, per axis (x, y)."""
+    """Where a picture lies in the network input: input pixel = picture pixel * scale + left or top, per axis (x, y)."""
 
     scale_x: float
     scale_y: float
     width: int
     height: int
+    left: int = 0
+    top: int = 0
 
     def to_picture(self, boxes_xyxy_px: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (N, 4) in pixels of the input to pixels of the picture, clipped to it."""
+        offset = np.array([self.left, self.top] * 2, dtype=np.float32)
         scale = np.array([self.scale_x, self.scale_y] * 2, dtype=np.float32)
         limit = np.array([self.width, self.height] * 2, dtype=np.float32)
-        clipped: NDArray[np.float32] = np.clip(boxes_xyxy_px / scale, 0, limit).astype(np.float32)
+        clipped: NDArray[np.float32] = np.clip((boxes_xyxy_px - offset) / scale, 0, limit).astype(np.float32)
         return clipped
 
 
@@ -83,16 +94,21 @@ def preprocess(
     else:
         ratio = min(height / source_height, width / source_width)
         new_height, new_width = max(1, round(source_height * ratio)), max(1, round(source_width * ratio))
+    top, left = (height - new_height, width - new_width) if how.align == "center" else (0, 0)
+    top, left = top // 2, left // 2
     resized = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BILINEAR)
     # Scaled in float64 and rounded once, as transformers' processor does: the same input bit for bit.
     canvas = np.asarray(resized, dtype=np.float64)
-    if canvas.shape[:2] != (height, width):
-        canvas = np.pad(
-            canvas, ((0, height - new_height), (0, width - new_width), (0, 0)), constant_values=float(how.pad_value)
-        )
+    padding = ((top, height - new_height - top), (left, width - new_width - left), (0, 0))
+    padded = canvas.shape[:2] != (height, width)
+    if padded and how.pad_value is not None:
+        canvas = np.pad(canvas, padding, constant_values=float(how.pad_value))
     scaled = (canvas * how.scale).astype(np.float32)
     if how.mean != (0.0, 0.0, 0.0) or how.std != (1.0, 1.0, 1.0):
         mean, std = (np.array(values, dtype=np.float32) for values in (how.mean, how.std))
         scaled = ((scaled - mean) / std).astype(np.float32)
+    if padded and how.pad_value is None:
+        scaled = np.pad(scaled, padding)
     tensor = np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], dtype=np.float32)
-    return tensor, Placement(new_width / source_width, new_height / source_height, source_width, source_height)
+    placement = Placement(new_width / source_width, new_height / source_height, source_width, source_height, left, top)
+    return tensor, placement

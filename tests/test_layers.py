@@ -13,17 +13,26 @@ HOST_SIDE = {
     "fine_edge.export.exporter",
     "fine_edge.export.lowering",
     "fine_edge.export.plain",
-    "fine_edge.export.postprocess",
     "fine_edge.export.trace",
     "fine_edge.fusion",
+    "fine_edge.postprocess",
     "fine_edge.runners.eager",
     "fine_edge.zoo.checkpoints",
     "fine_edge.zoo.count",
+    "fine_edge.zoo.families",
+    "fine_edge.zoo.family",
+    "fine_edge.zoo.inject",
     "fine_edge.zoo.load",
+    "fine_edge.zoo.macs",
+    "fine_edge.zoo.onnx_defaults",
     "fine_edge.zoo.random_weights",
     "fine_edge.zoo.rtdetr",
+    "fine_edge.zoo.rtdetr_checkpoint",
+    "fine_edge.zoo.segmentation",
+    "fine_edge.zoo.torchvision",
+    "fine_edge.zoo.yolo",
 }
-HEAVY = ("torch", "transformers", "fvcore", "safetensors", "torchvision", "onnxscript")
+HEAVY = ("torch", "transformers", "fvcore", "safetensors", "torchvision", "ultralytics", "onnxscript")
 LAZY = ("onnxruntime", "matplotlib", "skimage", "tensorrt", "tensorrt_rtx", "polygraphy", "pycuda")
 
 IMPORT_BLOCKED = """

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from tiny_detector import LABELS, write_detector
 
-from fine_edge import predict
+from fine_edge import drawing, predict
 from fine_edge.detections import Detections
 from fine_edge.errors import ArtifactError, FineEdgeError, ImageError, OutputError
+from fine_edge.findings import rows
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_boxes_are_in_pixels_of_the_picture(tmp_path, picture, capsys):
     assert run(picture, "--onnx", onnx, "--out", tmp_path / "out", "--json") == 0
     printed = capsys.readouterr()
     answer = json.loads(printed.out)
-    assert set(answer) == {"model", "artifact_sha256", "backend", "detections"}
+    assert set(answer) == {"model", "task", "artifact_sha256", "backend", "detections"}
     assert (answer["model"], answer["backend"]) == ("tiny", "onnxruntime-cpu")
     assert answer["detections"] == [
         {
@@ -83,7 +84,7 @@ def test_the_drawing_has_the_picture_the_boxes_and_a_caption(tmp_path, picture):
     assert drawn.shape[1] == 200
     assert drawn.shape[0] > 100
     np.testing.assert_array_equal(drawn[70:90, 120:180], original[70:90, 120:180])  # inside a box: untouched
-    outline = predict._color(0)
+    outline = drawing._color(0)
     assert tuple(drawn[99, 150]) == outline  # lower edge of the cat, 100..200 x 50..100
     assert tuple(drawn[75, 199]) == outline
     assert (drawn[100:] > 128).any()  # the caption
@@ -95,7 +96,7 @@ def test_the_table_shows_labels_with_brackets(tmp_path, picture, capsys):
     printed = capsys.readouterr().out
     assert "[owl]" in printed
     assert "0 0 100 100" in printed
-    assert "random weights: the boxes mean nothing" in printed
+    assert "random weights: what it finds means nothing" in printed
 
 
 def test_pictures_of_one_name_from_two_folders_are_both_kept(tmp_path, picture):
@@ -117,8 +118,8 @@ def test_pictures_of_any_shape_are_drawn(tmp_path, size):
 
 def test_a_class_without_a_name_gets_its_number():
     found = Detections(np.array([7]), np.array([[1, 1, 9, 9]], np.float32), np.array([0.5], np.float32))
-    assert predict._rows("a", found, LABELS)[0]["label"] == "7"
-    assert predict.draw(np.zeros((20, 20, 3), np.uint8), found, LABELS, "x").size[0] == 20
+    assert rows(found, "a", LABELS)[0]["label"] == "class 7"
+    assert drawing.draw(np.zeros((20, 20, 3), np.uint8), found, LABELS, "x").size[0] == 20
 
 
 def test_bad_input_is_refused_before_anything_is_written(tmp_path, picture):
@@ -153,7 +154,7 @@ def test_a_contract_that_promises_other_outputs_is_refused(tmp_path, picture):
     onnx = write_detector(tmp_path / "engines")
     contract = onnx.with_name("tiny.contract.json")
     contract.write_text(contract.read_text().replace('"postprocessed": true', '"postprocessed": false'))
-    with pytest.raises(ArtifactError, match="the model gives no logits, boxes: not a detector"):
+    with pytest.raises(ArtifactError, match=r"no logits, boxes: nothing can be drawn.*export it without --raw"):
         run(picture, "--onnx", onnx, "--out", tmp_path / "out")
 
 

@@ -106,3 +106,45 @@ def test_a_description_of_another_version_is_refused(key, value, reason):
     del incomplete[key]
     with pytest.raises(ArtifactError, match="incomplete"):
         Preprocessing.from_json(incomplete)
+
+
+def test_a_centred_letterbox_has_the_picture_in_the_middle():
+    how = Preprocessing("letterbox", align="center")
+    tensor, placement = preprocess(np.full((20, 40, 3), 255, np.uint8), 64, 64, how)
+    assert (placement.left, placement.top, placement.scale_x) == (0, 16, 1.6)
+    grey = np.float32(114 / 255)
+    assert (tensor[0, :, :16] == grey).all()
+    assert (tensor[0, :, 16:48] == 1).all()
+    assert (tensor[0, :, 48:] == grey).all()
+    boxes = np.array([[0, 16, 64, 48], [16, 24, 32, 40]], np.float32)
+    np.testing.assert_allclose(placement.to_picture(boxes), [[0, 0, 40, 20], [10, 5, 20, 15]])
+
+
+def test_without_a_value_padding_is_zero_behind_the_normalisation():
+    how = Preprocessing("letterbox", mean=(0.5, 0.5, 0.5), std=(0.1, 0.2, 0.3), pad_value=None)
+    tensor, _ = preprocess(np.full((32, 16, 3), 255, np.uint8), 32, 32, how)
+    np.testing.assert_allclose(tensor[0, :, 5, 5], [5, 2.5, 5 / 3], rtol=1e-5)
+    assert (tensor[0, :, :, 16:] == 0).all()
+
+
+@given(sides, sides, st.sampled_from(["stretch", "letterbox"]), st.sampled_from(["corner", "center"]))
+def test_boxes_go_there_and_back(height, width, resize, align):
+    how = Preprocessing(resize, align=align)
+    _, placement = preprocess(picture(height, width), 96, 64, how)
+    inside = np.array([[0, 0, width, height], [width / 4, height / 4, width / 2, height / 2]], np.float32)
+    scale = np.array([placement.scale_x, placement.scale_y] * 2)
+    there = inside * scale + np.array([placement.left, placement.top] * 2)
+    assert there.min() >= 0
+    assert (there[:, 2] <= 64).all()
+    assert (there[:, 3] <= 96).all()
+    np.testing.assert_allclose(placement.to_picture(there.astype(np.float32)), inside, atol=1e-3)
+
+
+def test_alignment_and_padding_come_back_from_a_contract():
+    for how in (Preprocessing("letterbox", align="center"), Preprocessing("letterbox", pad_value=None)):
+        assert Preprocessing.from_json(how.to_json()) == how
+    old = Preprocessing().to_json()
+    del old["align"]
+    assert Preprocessing.from_json(old) == Preprocessing()
+    with pytest.raises(ArtifactError, match="align 'left' is unknown"):
+        Preprocessing.from_json({**old, "align": "left"})

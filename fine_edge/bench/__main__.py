@@ -8,14 +8,16 @@ from pathlib import Path
 
 from fine_edge import atomic, command, console
 from fine_edge.bench import device
+from fine_edge.bench.backends import BACKENDS, QUICK_ROUNDS, ROUNDS
 from fine_edge.bench.compare import compare
 from fine_edge.bench.options import PRECISIONS, BenchOptions
 from fine_edge.bench.picture import write_picture
 from fine_edge.bench.record import Record, read_record, write_record
 from fine_edge.bench.render import to_table
-from fine_edge.bench.session import BACKENDS, QUICK_ROUNDS, ROUNDS, run_bench
+from fine_edge.bench.session import run_bench
 from fine_edge.bench.suites import SUITES
 from fine_edge.errors import OutputError
+from fine_edge.export.request import parse_size
 from fine_edge.table import Table
 
 _STDOUT = Path("-")
@@ -30,10 +32,17 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def _measure_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fine_edge.bench",
-        description="Measure a suite of models against each other on real images.",
+        description="Measure a suite of models against each other on real images, group by group.",
         epilog="Also: show RECORD (render it again), compare RECORD RECORD; each with --help.",
     )
     parser.add_argument("--suite", default="table3", help=f"{', '.join(SUITES)} (default: table3)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="groups of the suite by their detector's name, such as 'yolo*'; can be given several times (default: all)",
+    )
     parser.add_argument("--backend", default="ort", help=f"{', '.join(BACKENDS)} (default: ort)")
     takes = "; ".join(f"{name}: {', '.join(known)}" for name, known in PRECISIONS.items())
     parser.add_argument("--precision", help=f"of the artifacts ({takes}; default: the first)")
@@ -44,7 +53,7 @@ def _measure_parser() -> argparse.ArgumentParser:
         "--rounds", type=int, metavar="N", help=f"samples per model (default: ort {ROUNDS}; trt {on_device})"
     )
     length.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds: a look, nothing to quote")
-    parser.add_argument("--input-size", type=int, default=640, metavar="PX", help="square input, pixels (default: 640)")
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help="of all inputs, pixels (default: each detector's own)")
     parser.add_argument("--threads", type=int, metavar="N", help="ort: of ONNX Runtime (default: its own choice)")
     parser.add_argument("--cuda-graph", action="store_true", help="trt: replay inferences from CUDA graphs")
     parser.add_argument("--spin", action="store_true", help="trt: burn a core while waiting for the GPU")
@@ -64,12 +73,13 @@ def _measure(argv: list[str]) -> int:
     given = _measure_parser().parse_args(argv)
     options = BenchOptions(
         suite=given.suite,
+        only=tuple(given.only),
         backend=given.backend,
         precision=given.precision,
         images=given.images,
         rounds=given.rounds,
         quick=given.quick,
-        input_size=given.input_size,
+        input_hw=parse_size(given.input_size),
         threads=given.threads,
         folder=given.out,
         rtx=given.rtx,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fine_edge import machine
-from fine_edge.bench.record import Record
+from fine_edge.bench.record import Record, Row
 from fine_edge.bench.statistics import unpaired_ratio
-from fine_edge.bench.wording import power_modes
+from fine_edge.bench.wording import power_modes, size_text
 from fine_edge.errors import RecordError
 from fine_edge.table import Column, Table
 
@@ -15,7 +17,6 @@ def differences(a: Record, b: Record) -> list[str]:
     fields: dict[str, tuple[object, object]] = {
         "backend": (a.backend, b.backend),
         "precision": (a.precision, b.precision),
-        "input size": (f"{a.input_hw[0]}x{a.input_hw[1]}", f"{b.input_hw[0]}x{b.input_hw[1]}"),
         "threads": (a.threads, b.threads),
         "CUDA graph": (a.cuda_graph, b.cuda_graph),
         "estimate": (a.estimate, b.estimate),
@@ -24,16 +25,20 @@ def differences(a: Record, b: Record) -> list[str]:
     left, right = a.platform or {}, b.platform or {}
     fields |= {f"platform {key}": (left.get(key), right.get(key)) for key in sorted({*left, *right})}
     unequal = [f"{name}: {mine} / {other}" for name, (mine, other) in fields.items() if mine != other]
-    return machine.unlike(a.machine, b.machine) + unequal + _row_precisions(a, b)
+    precisions = _unlike_rows("precision", a, b, lambda record, row: row.precision or record.precision)
+    sizes = _unlike_rows("input size", a, b, lambda record, row: size_text(record.input_hw_of(row)))
+    # Said once of the records, not again of every row.
+    return machine.unlike(a.machine, b.machine) + unequal + (precisions if a.precision == b.precision else []) + sizes
 
 
-def _row_precisions(a: Record, b: Record) -> list[str]:
-    """Rows of one model in unlike precisions, where the records as a whole agree."""
-    if a.precision != b.precision:
-        return []
-    later = {row.model: row.precision or b.precision for row in b.rows}
-    mine = {row.model: row.precision or a.precision for row in a.rows if row.model in later}
-    return [f"precision of {name}: {was} / {later[name]}" for name, was in mine.items() if was != later[name]]
+def _unlike_rows(name: str, a: Record, b: Record, of: Callable[[Record, Row], str]) -> list[str]:
+    """Models in both whose rows differ, each named unless all differ alike."""
+    later = {row.model: of(b, row) for row in b.rows}
+    pairs = {row.model: (of(a, row), later[row.model]) for row in a.rows if row.model in later}
+    unequal = {model: f"{was} / {now}" for model, (was, now) in pairs.items() if was != now}
+    if len(unequal) == len(pairs) > 1 and len(set(unequal.values())) == 1:
+        return [f"{name}: {next(iter(unequal.values()))}"]
+    return [f"{name} of {model}: {said}" for model, said in unequal.items()]
 
 
 def compare(a: Record, b: Record) -> Table:

@@ -17,14 +17,15 @@ from fine_edge.bench.prepare import Prepared, make_feeds
 from fine_edge.bench.rig import Extras, Rig
 from fine_edge.bench.row import EngineFigures
 from fine_edge.bench.watch import BoardWatch
+from fine_edge.contract import Contract
 from fine_edge.engine.build import ensure_engine
 from fine_edge.engine.manifest import layers_path
 from fine_edge.engine.options import BuildOptions, EnginePrecision
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.recipe import read_recipe
+from fine_edge.findings import find
 from fine_edge.images import NamedImage
 from fine_edge.jetson.board import Board
-from fine_edge.predict import detect
 from fine_edge.runners.cuda import Cuda
 from fine_edge.runners.trt import TrtRunner
 
@@ -37,6 +38,8 @@ SLICE_MS = 2000.0
 # Preprocessing takes longer than the network: enough for a 90th percentile.
 END_TO_END_ROUNDS = statistics.FEWEST_SAMPLES[90]
 QUICK_END_TO_END_ROUNDS = 6
+# What predict draws unless told otherwise.
+END_TO_END_THRESHOLD = 0.5
 PROFILE_RUNS = 100
 
 
@@ -83,7 +86,7 @@ def build_options(model: str, options: DeviceOptions) -> BuildOptions:
 
 
 class DeviceRig(Rig):
-    """TensorRT engines of all rows, loaded together; the board is watched from before the first inference on."""
+    """TensorRT engines of a group, loaded together; the board is watched from before the first inference on."""
 
     def __init__(self, prepared: Sequence[Prepared], length: Length, options: DeviceOptions) -> None:
         super().__init__(length)
@@ -94,14 +97,18 @@ class DeviceRig(Rig):
         self._loaded: list[TrtRunner] = []
         self._end_to_end_ms: list[tuple[float, ...] | None] = [None] * len(prepared)
 
-    def open(self, stack: contextlib.ExitStack) -> list[TrtRunner]:
-        """Build what is missing, then load all engines in the order of their rows."""
+    def prepare(self) -> None:
+        """Build what is missing."""
         self._engines = [
             ensure_engine(row.path, build_options(row.row.model, self._options), row.path.parent)
             for row in self._prepared
         ]
+
+    def open(self, stack: contextlib.ExitStack) -> list[TrtRunner]:
+        """Load the engines in the order of their rows."""
         cuda = stack.enter_context(contextlib.closing(Cuda()))
-        # What CUDA and TensorRT load once for all engines must not count as the first one's.
+        # What CUDA and TensorRT load once for all engines must not count as the first one's, in any group: the context
+        # goes with its group.
         self._load(self._engines[0], cuda).close()
         for engine in self._engines:
             self._loaded.append(stack.enter_context(contextlib.closing(self._load(engine, cuda))))
@@ -141,13 +148,13 @@ class DeviceRig(Rig):
             self._end_to_end_ms[index] = tuple(row_ms)
 
     def _end_to_end_calls(self, images: Sequence[NamedImage]) -> Iterator[tuple[int, Callable[[int], object]]]:
-        """From a decoded picture to its detections, for each row that has a contract to say how."""
+        """From a decoded picture to what is found in it, for each row whose contract says how."""
         for index, (row, runner) in enumerate(zip(self._prepared, self._loaded, strict=True)):
-            if row.contract:
-                yield index, partial(_detect, images, row, runner)
+            if row.contract and row.contract.postprocessed:
+                yield index, partial(_find, images, row.contract, runner)
 
     def _profile(self, folder: Path, images: Sequence[NamedImage]) -> None:
-        feeds = make_feeds(list(self._prepared), list(images))
+        feeds = make_feeds(self._prepared, images)
         for engine, runner, feed in zip(self._engines, self._loaded, feeds, strict=True):
             with console.status(f"time by layer of {engine.name}"):
                 times = runner.profile(feed[0], PROFILE_RUNS)
@@ -166,9 +173,8 @@ class DeviceRig(Rig):
         )
 
 
-def _detect(images: Sequence[NamedImage], row: Prepared, runner: TrtRunner, turn: int) -> object:
-    assert row.contract is not None  # see _end_to_end_calls
-    return detect(images[turn % len(images)], row.contract, runner)
+def _find(images: Sequence[NamedImage], contract: Contract, runner: TrtRunner, turn: int) -> object:
+    return find(images[turn % len(images)], contract, runner, END_TO_END_THRESHOLD)
 
 
 def engine_figures(runner: TrtRunner) -> EngineFigures:

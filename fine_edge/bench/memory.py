@@ -3,6 +3,7 @@
     peak        highest resident set of a fresh process while it loads the model with ONNX Runtime and runs it
                 a few times, minus its resident set just before loading (Python, numpy and ONNX Runtime are in)
     weights     bytes of all initialisers in the ONNX file
+    process     highest resident set of the bench's own process while one group is loaded and measured, everything in it
     activation  TensorRT-RTX's "Total Activation Memory" of the FP16 graph compiled for SM86 (``--rtx`` only)
 
 ``python -m fine_edge.bench.memory FILE.onnx`` is that fresh process.
@@ -22,6 +23,8 @@ from fine_edge import command, console
 from fine_edge.errors import BackendError, FineEdgeError
 
 INFERENCES = 3
+MOST_PROCESS_MIB = 6 * 1024
+"""More than this, and a table warns: a Jetson has 8 GB, shared with its GPU."""
 # As ONNX Runtime names the types that an image input may have.
 _NUMPY_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _STATUS = Path("/proc/self/status")
@@ -45,12 +48,17 @@ def _status_mib(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
 
 
-def _forget_peak() -> None:
-    """Let the peak start at the present resident set, so that importing does not count."""
+def forget_peak() -> None:
+    """Let the peak of this process start at its present resident set, so that what was before does not count."""
     try:
         _CLEAR_REFS.write_text("5", encoding="ascii")
     except OSError:
-        return  # where the kernel forbids it the peak of importing stays, which is at most the present set plus little
+        return  # where the kernel forbids it the peak is that of the whole process, never too low
+
+
+def process_peak_mib() -> float:
+    """Highest resident set of this process since :func:`forget_peak`."""
+    return _status_mib("VmHWM")
 
 
 def peak_mib(onnx_path: Path, threads: int | None = None) -> float:
@@ -61,13 +69,13 @@ def peak_mib(onnx_path: Path, threads: int | None = None) -> float:
     from fine_edge.runners.ort import create_session
 
     before = _status_mib("VmRSS")
-    _forget_peak()
+    forget_peak()
     session = create_session(onnx_path, threads)
     # The graph is static, so pixel values cannot change what it allocates.
     feed = {i.name: np.full(i.shape, 0.5, dtype=_NUMPY_TYPES[i.type]) for i in session.get_inputs()}
     for _ in range(INFERENCES):
         session.run(None, feed)
-    return _status_mib("VmHWM") - before
+    return process_peak_mib() - before
 
 
 def measure_peak_mib(onnx_path: Path, threads: int | None = None) -> float:

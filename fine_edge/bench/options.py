@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fine_edge.bench import suites
+from fine_edge.bench.suites import Suite
 from fine_edge.contract import Precision
 from fine_edge.engine.options import EnginePrecision
 from fine_edge.errors import ConfigError
@@ -20,12 +21,13 @@ class BenchOptions:
 
     Attributes:
         suite: name in :data:`fine_edge.bench.suites.SUITES`.
+        only: names or patterns of the groups to measure; empty: all.
         backend: ``ort`` or ``trt``.
         precision: of the artifacts.
         images: folder of photographs.
         rounds: latency samples of each row.
         quick: a look, nothing to quote.
-        input_size: side of the square input, pixels.
+        input_hw: height and width of all inputs, pixels; zeros: each detector's own.
         threads: of ONNX Runtime.
         folder: of ONNX files, engines and recipes.
         rtx: whether to add TensorRT-RTX's memory figures.
@@ -33,12 +35,13 @@ class BenchOptions:
     """
 
     suite: str = "table3"
+    only: tuple[str, ...] = ()
     backend: str = "ort"
     precision: EnginePrecision | None = None
     images: Path | None = None
     rounds: int | None = None
     quick: bool = False
-    input_size: int = 640
+    input_hw: tuple[int, int] = (0, 0)
     threads: int | None = None
     folder: Path = Path("engines")
     rtx: bool = False
@@ -47,7 +50,7 @@ class BenchOptions:
     profile: Path | None = None
 
     def __post_init__(self) -> None:
-        suites.find(self.suite)
+        _ = self.chosen_suite
         if self.backend not in PRECISIONS:
             raise ConfigError(
                 f"no backend is called {self.backend!r}", where="--backend", mend=f"known: {', '.join(PRECISIONS)}"
@@ -69,6 +72,11 @@ class BenchOptions:
         for option, given in foreign.items():
             if given:
                 raise ConfigError(f"means nothing to the backend {self.backend}", where=option, mend="leave it out")
+
+    @property
+    def chosen_suite(self) -> Suite:
+        """The groups that were asked for."""
+        return suites.find(self.suite).only(self.only)
 
     @property
     def chosen_precision(self) -> EnginePrecision:

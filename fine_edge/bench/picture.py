@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fine_edge import atomic
-from fine_edge.bench.paper import paper_ratio
+from fine_edge.bench.paper import paper_fps_ratio, paper_latency_ratio
 from fine_edge.bench.record import Record, Row
-from fine_edge.bench.wording import attention_title, conditions
+from fine_edge.bench.statistics import Ratio
+from fine_edge.bench.wording import attention_title, conditions, rounds_text, size_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +23,7 @@ _PAPER = "#b5651d"
 _WIDTH_IN = 9
 # The longest line of small text that fits the width.
 _LINE_CHARACTERS = 100
+_LINE_IN = 0.19
 _BAR_HEIGHT = 0.34
 _OFFSET = 0.2  # measured above the paper's, both around the row's tick
 
@@ -33,20 +36,22 @@ def write_picture(record: Record, path: Path) -> None:
 
 
 def draw(record: Record, width_in: float = _WIDTH_IN, *, titled: bool = True) -> Figure:
-    """The figure: one pair of marks for each row after the baseline; ``titled`` puts the suite's title above."""
+    """The figure: a pair of marks for each row that has a baseline; ``titled`` puts the suite's title above."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = record.rows[1:]
-    figure = Figure(figsize=(width_in, 2.4 + 0.72 * len(rows)), layout="constrained")
+    rows = [row for row in record.rows if not record.is_baseline(row)]
+    beside_paper = any(_paper_ratio(record, row) for row in rows)
+    characters = int(_LINE_CHARACTERS * width_in / _WIDTH_IN)
+    names = _names(record, rows, characters // 2)
+    row_in = max([0.72 if beside_paper else 0.5, *(_LINE_IN * (1 + name.count("\n")) for name in names)])
+    figure = Figure(figsize=(width_in, 2.4 + row_in * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    keys = [(_draw_measured(axes, record, rows), _measured_label(record))]
-    if any(paper_ratio(record, row) for row in rows):
-        label = "paper's Table 3, not measured here: Jetson Orin Nano, TensorRT 10.7, FP16, 640x640"
-        keys.append((_draw_paper(axes, record, rows), label))
-    _dress(axes, record, rows, width_in)
-    characters = int(_LINE_CHARACTERS * width_in / _WIDTH_IN)
+    keys = [(_draw_measured(axes, record, rows, _OFFSET if beside_paper else 0), _measured_label(record))]
+    if beside_paper:
+        keys.append((_draw_paper(axes, record, rows), _paper_label(record)))
+    _dress(axes, record, rows, names, width_in)
     if titled:
         title = textwrap.fill(record.title, int(0.7 * characters))
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
@@ -59,59 +64,91 @@ def draw(record: Record, width_in: float = _WIDTH_IN, *, titled: bool = True) ->
 def _measured_label(record: Record) -> str:
     kind = "ESTIMATE, nothing was measured" if record.estimate else "measured"
     quick = ", quick look" if record.quick else ""
-    return f"{kind}{quick}, median and 95 % interval of {record.rounds} rounds: {conditions(record)}"
+    return f"{kind}{quick}, median and 95 % interval of {rounds_text(record)}: {conditions(record)}"
+
+
+def _paper_label(record: Record) -> str:
+    table = record.suite.replace("table", "Table ")
+    label = f"paper's {table}, not measured here: Jetson Orin Nano, TensorRT 10.7, FP16, 640x640"
+    if any(paper_fps_ratio(record, row) for row in record.rows):
+        label += (
+            "; a ratio of throughputs, the baseline's FPS over the row's, with the range that whole-number FPS leave"
+        )
+    return label
+
+
+def _paper_ratio(record: Record, row: Row) -> Ratio | None:
+    latency = paper_latency_ratio(record, row)
+    return Ratio(latency, latency, latency) if latency else paper_fps_ratio(record, row)
 
 
 def _overhead(ratio: float) -> float:
     return 100 * (ratio - 1)
 
 
-def _draw_measured(axes: Axes, record: Record, rows: tuple[Row, ...]) -> Any:
-    """Bars with intervals; returns the legend's handle."""
-    ratios = [record.ratio(row) for row in rows]
-    places = [index - _OFFSET for index in range(len(rows))]
-    values = [_overhead(ratio.value) for ratio in ratios]
-    errors = [
-        [value - _overhead(ratio.low) for value, ratio in zip(values, ratios, strict=True)],
-        [_overhead(ratio.high) - value for value, ratio in zip(values, ratios, strict=True)],
-    ]
+def _draw_measured(axes: Axes, record: Record, rows: Sequence[Row], above: float) -> Any:
+    """Bars with intervals, so far above the rows' ticks; returns the legend's handle."""
+    found = [(index - above, record.ratio(row)) for index, row in enumerate(rows)]
+    places = [place for place, _ in found]
+    values = [_overhead(ratio.value) for _, ratio in found]
     bars = axes.barh(places, values, _BAR_HEIGHT, color=_MEASURED, alpha=0.85, zorder=2)
-    axes.errorbar(values, places, xerr=errors, fmt="none", ecolor="black", capsize=3, elinewidth=1.2, zorder=3)
-    for place, value, ratio in zip(places, values, ratios, strict=True):
-        _annotate(axes, value, max(_overhead(ratio.high), 0), place)
+    _draw_intervals(axes, found, "black")
     return bars
 
 
-def _draw_paper(axes: Axes, record: Record, rows: tuple[Row, ...]) -> Any:
+def _draw_paper(axes: Axes, record: Record, rows: Sequence[Row]) -> Any:
     """Hollow marks on dotted stems; returns the legend's handle."""
-    found = [(index + _OFFSET, paper_ratio(record, row)) for index, row in enumerate(rows)]
-    places = [place for place, ratio in found if ratio]
-    values = [_overhead(ratio) for _, ratio in found if ratio]
+    ratios = [(index + _OFFSET, _paper_ratio(record, row)) for index, row in enumerate(rows)]
+    found = [(place, ratio) for place, ratio in ratios if ratio]
+    places = [place for place, _ in found]
+    values = [_overhead(ratio.value) for _, ratio in found]
     axes.hlines(places, 0, values, color=_PAPER, linewidth=1, linestyle=":", zorder=2)
-    for place, value in zip(places, values, strict=True):
-        _annotate(axes, value, max(value, 0), place, _PAPER)
+    _draw_intervals(axes, found, _PAPER)
     (marks,) = axes.plot(values, places, "D", markersize=7, mfc="none", mec=_PAPER, mew=1.6, zorder=3)
     return marks
 
 
-def _annotate(axes: Axes, value: float, beside: float, place: float, color: str | None = None) -> None:
+def _draw_intervals(axes: Axes, found: Sequence[tuple[float, Ratio]], color: str) -> None:
+    """An interval where there is one, and the figure beside it."""
+    for place, ratio in found:
+        value, low, high = (_overhead(bound) for bound in (ratio.value, ratio.low, ratio.high))
+        if low < high:
+            error = [[value - low], [high - value]]
+            axes.errorbar([value], [place], xerr=error, fmt="none", ecolor=color, capsize=3, elinewidth=1.2, zorder=3)
+        _annotate(axes, value, max(high, 0), place, color)
+
+
+def _annotate(axes: Axes, value: float, beside: float, place: float, color: str) -> None:
     """The figure to the right of all that is drawn for it, never on the side of the rows' names."""
     axes.annotate(f"{value:+.1f} %", (beside, place), (9, 0), textcoords="offset points", va="center", color=color)
 
 
-def _dress(axes: Axes, record: Record, rows: tuple[Row, ...], width_in: float) -> None:
+def _names(record: Record, rows: Sequence[Row], characters: int) -> list[str]:
+    """Attention strategies where they tell the rows apart; models otherwise, each with what it is measured against."""
     attentions = [row.attention for row in rows]
-    by_attention = None not in attentions and len(set(attentions)) == len(attentions)
-    names = [f"{attention_title(row.attention)}\n{row.complexity}" if by_attention else row.model for row in rows]
+    if None not in attentions and len(set(attentions)) == len(attentions) > 1:
+        return [f"{attention_title(row.attention)}\n{row.complexity}" for row in rows]
+    if not record.is_grouped:
+        return [row.model for row in rows]
+    against = [f"over {record.baseline_of(row).model}" for row in rows]
+    if not record.input_hw:
+        against = [f"{text}, {size_text(record.input_hw_of(row))}" for text, row in zip(against, rows, strict=True)]
+    return [f"{row.model}\n{textwrap.fill(text, characters)}" for text, row in zip(against, rows, strict=True)]
+
+
+def _dress(axes: Axes, record: Record, rows: Sequence[Row], names: Sequence[str], width_in: float) -> None:
     axes.set_yticks(range(len(rows)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.axvline(0, color="black", linewidth=1)
+    for index in range(1, len(rows)):
+        if record.baseline_of(rows[index]) is not record.baseline_of(rows[index - 1]):
+            axes.axhline(index - 0.5, color="0.5", linewidth=0.6, alpha=0.4)
     low, high = axes.dataLim.x0, axes.dataLim.x1
     span = max(high, 0) - min(low, 0) or 1
     # The room on the right is for the figures; on the left only where something is faster than the baseline.
     room = 0.16 * _WIDTH_IN / width_in
     axes.set_xlim(min(low, 0) - (0.04 * span if low < 0 else 0), max(high, 0) + room * span)
-    axes.set_xlabel(f"latency over {record.baseline.model}, %")
+    axes.set_xlabel(f"latency over {'the baseline' if record.is_grouped else record.rows[0].model}, %")
     axes.grid(axis="x", color="0.5", alpha=0.2)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from fine_edge.bench.exports import exported, exported_plainly
 from fine_edge.bench.suites import SuiteRow
 from fine_edge.contract import Contract, Precision, TensorSpec, bound_contract, sha256_of
 from fine_edge.errors import ArtifactError, ConfigError
-from fine_edge.export.artifacts import can_export, ensure_exported
+from fine_edge.export.artifacts import can_export
 from fine_edge.export.request import ExportRequest
 from fine_edge.images import NamedImage, find_images, read_image, sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.runners.base import Array
+from fine_edge.zoo.catalog import find
 
 # A 640x640 input is 5 MB and no two rounds need more pictures than this to differ.
 MOST_IMAGES = 32
@@ -23,7 +26,7 @@ MOST_IMAGES = 32
 
 @dataclass(frozen=True)
 class Prepared:
-    """One row's artifact. A plain export has no contract, and takes its preprocessing from RT-DETR's default."""
+    """One row's artifact. A plain export has no contract, and is fed as the catalogue says of its detector."""
 
     row: SuiteRow
     path: Path
@@ -35,21 +38,37 @@ class Prepared:
     @property
     def preprocessing(self) -> Preprocessing:
         """From a picture to the input."""
-        return self.contract.preprocessing if self.contract else Preprocessing()
+        return self.contract.preprocessing if self.contract else find(self.row.model).detector.preprocessing
+
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        """Height and width of the input, pixels."""
+        return self.image.shape[2], self.image.shape[3]
 
 
-def export_row(row: SuiteRow, folder: Path, input_size: int, precision: Precision = "fp32") -> Path:
+def export_request(row: SuiteRow, input_hw: tuple[int, int], precision: Precision = "fp32") -> ExportRequest:
+    """What the row needs; an ``input_hw`` of zeros stands for the detector's own.
+
+    Raises:
+        ConfigError: when there can be no such export.
+    """
+    if row.exporter == "plain" and precision != "fp32":
+        raise ConfigError(f"{row.label} has no FP16 form", where="--precision", mend="use --precision fp32")
+    height, width = input_hw
+    return ExportRequest(model=row.model, precision=precision, height=height, width=width, raw=row.raw)
+
+
+def artifacts_folder(row: SuiteRow, folder: Path) -> Path:
+    """Raw and postprocessed files have the same name, and would push each other out of one folder."""
+    return folder / "raw" if row.raw else folder
+
+
+def export_row(row: SuiteRow, folder: Path, input_hw: tuple[int, int] = (0, 0), precision: Precision = "fp32") -> Path:
     """The row's ONNX file below ``folder``, exported when missing or stale."""
-    request = ExportRequest(model=row.model, precision=precision, height=input_size, width=input_size, raw=row.raw)
-    # Raw and postprocessed files have the same name, and would push each other out of one folder.
-    place = folder / "raw" if row.raw else folder
+    request, place = export_request(row, input_hw, precision), artifacts_folder(row, folder)
     if row.exporter == "plain":
-        if precision != "fp32":
-            raise ConfigError(f"{row.label} has no FP16 form", where="--precision", mend="use --precision fp32")
-        from fine_edge.export.plain import ensure_plain  # needs torch, and only this suite needs it
-
-        return ensure_plain(request, place)
-    return _brought(request, place) or ensure_exported(request, place)
+        return exported_plainly(request, place)
+    return _brought(request, place) or exported(request, place)
 
 
 def _brought(request: ExportRequest, folder: Path) -> Path | None:
@@ -69,14 +88,14 @@ def _brought(request: ExportRequest, folder: Path) -> Path | None:
     return None if can_export() and contract.random_weights else path
 
 
-def prepare(row: SuiteRow, folder: Path, input_size: int, precision: Precision = "fp32") -> Prepared:
+def prepare(row: SuiteRow, folder: Path, input_hw: tuple[int, int] = (0, 0), precision: Precision = "fp32") -> Prepared:
     """Export a row where needed and read what timing it takes.
 
     Raises:
         ConfigError: when the model cannot be exported at this input size.
         ArtifactError: when the file and its contract do not belong together, or the graph is not static.
     """
-    path = export_row(row, folder, input_size, precision)
+    path = export_row(row, folder, input_hw, precision)
     if row.exporter == "plain":
         return Prepared(row, path, sha256_of(path), None, image_spec(path), weights_mib(path))
     contract, artifact = bound_contract(path)
@@ -126,7 +145,7 @@ def load_images(folder: Path | None, rounds: int) -> list[NamedImage]:
     return [read_image(path) for path in find_images([folder])[: min(rounds, MOST_IMAGES)]]
 
 
-def make_feeds(prepared: list[Prepared], images: list[NamedImage]) -> list[tuple[dict[str, Array], ...]]:
+def make_feeds(prepared: Sequence[Prepared], images: Sequence[NamedImage]) -> list[tuple[dict[str, Array], ...]]:
     """Inputs by row and image. Rows that are fed alike share their arrays."""
     made: dict[tuple[TensorSpec, Preprocessing], tuple[dict[str, Array], ...]] = {}
     for row in prepared:

@@ -6,8 +6,8 @@ checks them against the samples, so a record that was edited or cut is refused.
 
 from __future__ import annotations
 
+import functools
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,45 +15,61 @@ from typing import Any
 from fine_edge import atomic
 from fine_edge.bench import statistics
 from fine_edge.bench.measure import HarnessCost
-from fine_edge.bench.row import EngineFigures, Row, RowState, optional
+from fine_edge.bench.record_check import check
+from fine_edge.bench.row import EngineFigures, Row, RowState, optional, positive, size
 from fine_edge.bench.statistics import Ratio
 from fine_edge.errors import RecordError
 
-__all__ = ["EngineFigures", "Record", "Row", "RowState", "read_record", "write_record"]
+__all__ = ["EngineFigures", "MeasuredGroup", "Record", "Row", "RowState", "read_record", "write_record"]
 
-FORMAT = 2
-"""Written. Format 1 lacks what came with TensorRT: platform, engine figures, machine state, compute and end-to-end."""
-READABLE = (1, FORMAT)
+FORMAT = 3
+"""Written. Format 1 lacks what came with TensorRT: platform, engine figures, machine state, compute and end-to-end;
+formats 1 and 2 know one group, whose first row is the baseline, one input size, and no accuracy but AP."""
+READABLE = (1, 2, FORMAT)
+
+
+@dataclass(frozen=True)
+class MeasuredGroup:
+    """Rows that were loaded together and measured in rounds of their own.
+
+    Attributes:
+        baseline: label of its first row.
+        process_peak_mib: highest resident set of the measuring process while the group was loaded.
+    """
+
+    baseline: str
+    process_peak_mib: float
 
 
 @dataclass(frozen=True)
 class Record:
-    """Rows measured together, the baseline first, and all that must be known to compare them with others.
+    """Rows measured in groups, each behind its baseline, and all that must be known to compare them with others.
 
     Attributes:
         suite: name of what was measured.
         title: of that, for people.
         backend: as the runner names itself.
         precision: of the artifacts.
-        input_hw: height and width, pixels.
+        input_hw: height and width, pixels; ``None`` where the rows have unlike ones.
         machine: :func:`fine_edge.machine.describe`.
         images: names of the pictures, in the order of their rounds.
-        rounds: samples per row.
+        rounds: samples per row; the fewest, where groups needed unlike numbers to be measured long enough.
         threads: asked of the backend; ``None``: its own default.
         quick: whether this was a quick look.
         measured_at: UTC, ISO 8601.
         harness: what measuring itself costs.
-        rows: the baseline first.
+        rows: group by group, the baseline of each first.
         platform: :class:`fine_edge.engine.platform.Platform` as JSON; ``None`` where no TensorRT took part.
         cuda_graph: whether inferences were replayed from a CUDA graph.
         estimate: whether the samples were computed by a model instead of measured.
+        groups: in the order of measuring; empty in records from before there were any.
     """
 
     suite: str
     title: str
     backend: str
     precision: str
-    input_hw: tuple[int, int]
+    input_hw: tuple[int, int] | None
     machine: dict[str, Any]
     images: tuple[str, ...]
     rounds: int
@@ -65,15 +81,40 @@ class Record:
     platform: dict[str, Any] | None = None
     cuda_graph: bool = False
     estimate: bool = False
+    groups: tuple[MeasuredGroup, ...] = ()
 
     @property
-    def baseline(self) -> Row:
-        """What every ratio refers to."""
-        return self.rows[0]
+    def baselines(self) -> tuple[Row, ...]:
+        """What ratios refer to: one row of each group."""
+        return tuple(row for row in self.rows if self.is_baseline(row))
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether there is more than one group."""
+        return len(self.baselines) > 1
+
+    def baseline_of(self, row: Row) -> Row:
+        """What the ratio of a row refers to."""
+        return next((other for other in self.rows if other.model == row.baseline), self.rows[0])
+
+    def is_baseline(self, row: Row) -> bool:
+        """Whether other rows are measured against this one."""
+        return self.baseline_of(row).model == row.model
 
     def ratio(self, row: Row) -> Ratio:
-        """Latency of a row relative to the baseline, paired by round."""
-        return statistics.paired_ratio(row.samples_ms, self.baseline.samples_ms)
+        """Latency of a row relative to its baseline's, paired by round."""
+        return _paired_ratio(row.samples_ms, self.baseline_of(row).samples_ms)
+
+    def input_hw_of(self, row: Row) -> tuple[int, int]:
+        """Height and width of a row's input, pixels."""
+        found = row.input_hw or self.input_hw
+        assert found is not None, "checked where records are read"
+        return found
+
+    @property
+    def harness_percent(self) -> float:
+        """What measuring costs, in per cent of the fastest baseline's latency."""
+        return 100 * self.harness.worst_ms / min(row.latency_ms for row in self.baselines)
 
     def warnings(self) -> list[str]:
         """What is shaky in this record."""
@@ -88,7 +129,7 @@ class Record:
             "title": self.title,
             "backend": self.backend,
             "precision": self.precision,
-            "input_hw": list(self.input_hw),
+            "input_hw": None if self.input_hw is None else list(self.input_hw),
             "machine": self.machine,
             "images": list(self.images),
             "rounds": self.rounds,
@@ -98,16 +139,18 @@ class Record:
             "platform": self.platform,
             "cuda_graph": self.cuda_graph,
             "estimate": self.estimate,
-            "harness": {
-                **vars(self.harness),
-                "percent_of_baseline": 100 * self.harness.worst_ms / self.baseline.latency_ms,
-            },
+            "harness": {**vars(self.harness), "percent_of_baseline": self.harness_percent},
+            "groups": [vars(group) for group in self.groups],
             "rows": [self._row_json(row) for row in self.rows],
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:
         ratio = self.ratio(row)
         return {**row.to_json(), "ratio": ratio.value, "ratio_ci": [ratio.low, ratio.high]}
+
+
+# Tables, pictures and checks ask for the same few ratios again and again, and a bootstrap takes a while.
+_paired_ratio = functools.lru_cache(maxsize=128)(statistics.paired_ratio)
 
 
 def write_record(record: Record, path: Path) -> None:
@@ -125,10 +168,10 @@ def read_record(path: Path) -> Record:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] not in READABLE:
-            known = " and ".join(map(str, READABLE))
+            known = ", ".join(map(str, READABLE))
             raise RecordError(f"record format {data['format']}, this version reads {known}", where=path, mend=mend)
         record = _record_from(data)
-        _check(record, data)
+        check(record, data)
     except OSError as error:
         raise RecordError(f"cannot be read ({error.strerror})", where=path, mend=mend) from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
@@ -137,14 +180,13 @@ def read_record(path: Path) -> Record:
 
 
 def _record_from(data: dict[str, Any]) -> Record:
-    height, width = data["input_hw"]
     harness = data["harness"]
     return Record(
         suite=str(data["suite"]),
         title=str(data["title"]),
         backend=str(data["backend"]),
         precision=str(data["precision"]),
-        input_hw=(int(height), int(width)),
+        input_hw=optional(size, data["input_hw"]),
         machine=dict(data["machine"]),
         images=tuple(str(name) for name in data["images"]),
         rounds=int(data["rounds"]),
@@ -156,39 +198,8 @@ def _record_from(data: dict[str, Any]) -> Record:
         platform=optional(dict, data.get("platform")),
         cuda_graph=bool(data.get("cuda_graph", False)),
         estimate=bool(data.get("estimate", False)),
+        groups=tuple(
+            MeasuredGroup(str(group["baseline"]), positive(group["process_peak_mib"]))
+            for group in data.get("groups", ())
+        ),
     )
-
-
-def _check(record: Record, data: dict[str, Any]) -> None:
-    """Raise ``ValueError`` where the record contradicts itself."""
-    names = [row.model for row in record.rows]
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"rows must be named once each, found {names}")
-    ends = {len(row.end_to_end_ms) for row in record.rows if row.end_to_end_ms is not None}
-    if len(ends) > 1 or 0 in ends:
-        raise ValueError(f"rows have {sorted(ends)} end-to-end samples, all need as many")
-    for row, said in zip(record.rows, data["rows"], strict=True):
-        _check_counts(row, record.rounds)
-        derived = {
-            "latency_ms": row.latency_ms,
-            "fps": row.fps,
-            "ratio": record.ratio(row).value,
-            "compute_median_ms": row.compute_median_ms,
-            "end_to_end_median_ms": row.end_to_end_median_ms,
-        }
-        for key, value in derived.items():
-            if not _agree(said.get(key), value):
-                raise ValueError(f"{row.model}: {key} says {said.get(key)}, the samples say {value}")
-
-
-def _check_counts(row: Row, rounds: int) -> None:
-    taken = {"": row.samples_ms, "compute ": row.compute_ms}
-    for kind, samples in taken.items():
-        if samples is not None and len(samples) != rounds:
-            raise ValueError(f"{row.model} has {len(samples)} {kind}samples for {rounds} rounds")
-
-
-def _agree(said: Any, derived: float | None) -> bool:
-    if said is None or derived is None:
-        return said is derived
-    return math.isclose(float(said), derived, rel_tol=1e-6)

@@ -1,14 +1,34 @@
-"""A record as a table with Table 3's columns, the paper's own figures apart and named as such."""
+"""A record as a table with the paper's columns, the paper's own figures apart and named as such."""
 
 from __future__ import annotations
 
 from fine_edge.bench import statistics
+from fine_edge.bench.columns import (
+    RowColumn,
+    accuracy_columns,
+    model_columns,
+    number,
+    of_paper,
+    paper_accuracy_columns,
+    paper_ratio_columns,
+    ratio_columns,
+    to_rows,
+)
 from fine_edge.bench.memory import INFERENCES
-from fine_edge.bench.paper import SOURCE, paper_ratio
-from fine_edge.bench.record import Record, Row
+from fine_edge.bench.notes import (
+    accuracy_note,
+    fps_ratio_note,
+    group_notes,
+    harness_note,
+    ratio_note,
+    weights_note,
+    with_doubts,
+)
+from fine_edge.bench.paper import SOURCE, paper_source
+from fine_edge.bench.record import Record
 from fine_edge.bench.render_device import device_table
-from fine_edge.bench.wording import attention_title, fixed, title
-from fine_edge.table import Column, Table
+from fine_edge.bench.wording import title
+from fine_edge.table import Table
 
 
 def to_table(record: Record) -> Table:
@@ -17,80 +37,63 @@ def to_table(record: Record) -> Table:
 
 
 def _host_table(record: Record) -> Table:
-    with_p90 = any(statistics.percentile(row.samples_ms, 90) is not None for row in record.rows)
-    with_rtx = any(row.rtx for row in record.rows)
-    with_paper = any(row.paper for row in record.rows)
-    columns = [Column("Model", numeric=False), Column("Attention", numeric=False), Column("Complexity", numeric=False)]
-    columns += map(Column, ("#Params (M)", "FLOPs (G)", "Mem (MiB)", "Weights (MiB)"))
-    columns += map(Column, ("RTX FP16 activation (MiB)", "RTX FP16 weights (MiB)") if with_rtx else ())
-    columns += map(Column, ("FPS", "Latency (ms)", *(("Latency p90 (ms)",) if with_p90 else ())))
-    columns += map(Column, ("Ratio", "Ratio 95 % CI", "AP"))
-    if with_paper:
-        columns += [Column(name, source=SOURCE) for name in ("Mem", "FPS", "Latency (ms)", "Ratio", "AP")]
-    table = Table(title(record), columns, notes=_notes(record))
-    for row in record.rows:
-        cells = _measured_cells(record, row, with_rtx=with_rtx, with_p90=with_p90)
-        table.add(*cells, *(_paper_cells(record, row) if with_paper else ()))
-    return table
+    columns = [
+        *model_columns(record),
+        *_memory_columns(),
+        number("FPS", 2, lambda row: row.fps),
+        number("Latency (ms)", 1, lambda row: row.latency_ms),
+        number("Latency p90 (ms)", 1, lambda row: statistics.percentile(row.samples_ms, 90)),
+        *ratio_columns(record),
+        *accuracy_columns(record),
+        number("Mem", 2, of_paper("mem_mb"), SOURCE),
+        number("FPS", 0, of_paper("fps"), SOURCE),
+        number("Latency (ms)", 2, of_paper("latency_ms"), SOURCE),
+        *paper_ratio_columns(record),
+        *paper_accuracy_columns(record),
+    ]
+    return to_rows(title(record), columns, record, _notes(record))
 
 
-def _measured_cells(record: Record, row: Row, *, with_rtx: bool, with_p90: bool) -> list[str | None]:
-    ratio = record.ratio(row)
-    cells = [row.model, attention_title(row.attention), row.complexity]
-    cells += [fixed(row.params_m, 1), fixed(row.flops_g, 2), fixed(row.mem_mib, 1), fixed(row.weights_mib, 1)]
-    if with_rtx:
-        cells += [fixed(row.rtx.activation_mib, 2), fixed(row.rtx.weights_mib, 2)] if row.rtx else [None, None]
-    cells += [fixed(row.fps, 2), fixed(row.latency_ms, 1)]
-    if with_p90:
-        cells.append(fixed(statistics.percentile(row.samples_ms, 90), 1))
-    interval = None if row is record.baseline else f"{ratio.low:.3f} .. {ratio.high:.3f}"
-    return [*cells, fixed(ratio.value, 3), interval, fixed(row.ap, 1)]
-
-
-def _paper_cells(record: Record, row: Row) -> list[str | None]:
-    paper = row.paper or {}
-    ratio = paper_ratio(record, row)
+def _memory_columns() -> list[RowColumn]:
     return [
-        fixed(paper.get("mem_mb"), 2),
-        fixed(paper.get("fps"), 0),
-        fixed(paper.get("latency_ms"), 2),
-        fixed(ratio, 3),
-        fixed(paper.get("ap"), 1),
+        number("Mem (MiB)", 1, lambda row: row.mem_mib),
+        number("Weights (MiB)", 1, lambda row: row.weights_mib),
+        number("RTX FP16 activation (MiB)", 2, lambda row: row.rtx.activation_mib if row.rtx else None),
+        number("RTX FP16 weights (MiB)", 2, lambda row: row.rtx.weights_mib if row.rtx else None),
     ]
 
 
 def _notes(record: Record) -> list[str]:
     """Definitions, conditions, and what is shaky."""
-    harness = record.harness
-    percent = 100 * harness.worst_ms / record.baseline.latency_ms
     threads = f"{record.threads} threads" if record.threads else "the backend's own number of threads"
     notes = [
         f"Latency: median of {record.rounds} single inferences, each after an untimed one,"
-        " input and outputs on the host."
-        f" Ratio: median over rounds of latency over {record.baseline.model}'s, with its bootstrap 95 % interval.",
+        f" input and outputs on the host. {ratio_note(record)}",
         "FPS: back-to-back queries / wall time, measured apart from latency, never its inverse. Batch 1.",
         f"Mem: peak resident set of a fresh process that loads the model and runs it {INFERENCES} times, minus that"
         " before loading. Weights: initialisers of the ONNX file. MiB = 2^20 bytes.",
         "#Params and FLOPs: of the PyTorch model, as the contract states them.",
         f"Images: {', '.join(record.images)}; the same one for all rows of a round; {threads}; {record.measured_at}.",
-        f"Harness: {1e3 * harness.worst_ms:.1f} us per inference, {percent:.4f} % of the baseline (null runner).",
+        f"{harness_note(record)} (null runner).",
+        *group_notes(record),
     ]
     if any(row.rtx for row in record.rows):
         notes.append(
             "RTX FP16: what TensorRT-RTX plans for the FP16 graph compiled for SM86; nothing was run on a GPU."
         )
-    if all(row.ap is None for row in record.rows):
-        notes.append("AP: a dash until the same artifact has been evaluated.")
-    if any(row.random_weights for row in record.rows):
-        notes.append("These are random weights: speed is real, detections are not.")
+    notes += [*accuracy_note(record), *weights_note(record)]
     if any(row.paper for row in record.rows):
-        notes.append(
-            f"Columns marked {SOURCE} are the paper's: Jetson Orin Nano, TensorRT 10.7, FP16; its Mem is"
-            " FP32 activation of unfused attention. Figures of this CPU are not Jetson figures; only ratios can be set"
-            " beside each other, with care."
-        )
-    if record.quick:
-        notes.append("Quick look: too few samples to quote.")
-    if record.estimate:
-        notes.insert(0, "ESTIMATE: computed by a model of the device; nothing was measured.")
-    return notes + [f"Warning: {text}." for text in record.warnings()]
+        notes += [_paper_note(record), *fps_ratio_note(record)]
+    return with_doubts(record, notes)
+
+
+def _paper_note(record: Record) -> str:
+    source = paper_source(record)
+    if source != SOURCE:
+        return f"Columns marked {source} are the paper's, of weights that its authors trained."
+    has_mem = any((row.paper or {}).get("mem_mb") for row in record.rows)
+    mem = "; its Mem is FP32 activation of unfused attention" if has_mem else ""
+    return (
+        f"Columns marked {SOURCE} are the paper's: Jetson Orin Nano, TensorRT 10.7, FP16{mem}. Figures of this CPU are"
+        " not Jetson figures; only ratios can be set beside each other, with care."
+    )

@@ -1,4 +1,4 @@
-"""What a backend brings to a bench run: its runners, how long to measure, and what it measures besides time."""
+"""What a backend brings to one group of rows: its runners, how long to measure, and what it measures besides time."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Extras:
 
 
 class Rig(ABC):
-    """Entered before the first inference and left after the last; rows are known by their index.
+    """Entered before the group's first inference and left after its last; rows are known by their index.
 
     Attributes:
         length: how long to measure.
-        runners: of all rows, once entered.
+        runners: of the group's rows, once entered.
         platform: :class:`fine_edge.engine.platform.Platform` as JSON; ``None`` where no TensorRT takes part.
         cuda_graph: whether inferences are replayed from CUDA graphs.
     """
@@ -46,6 +46,9 @@ class Rig(ABC):
         self.platform: dict[str, Any] | None = None
         self.cuda_graph = False
         self._open = contextlib.ExitStack()
+
+    def prepare(self) -> None:  # noqa: B027 - most rigs have nothing to do here
+        """Make what can be made without loading anything: called for all groups before the first one is measured."""
 
     @abstractmethod
     def open(self, stack: contextlib.ExitStack) -> Sequence[TimedRunner]:
@@ -66,7 +69,7 @@ class Rig(ABC):
     ) -> None:
         self._open.close()
 
-    def round_done(self) -> None:  # noqa: B027 - most rigs have nothing to do here
+    def round_done(self) -> None:  # noqa: B027 - see prepare
         """Called between two latency rounds, outside of all timing."""
 
     def throughput(self) -> AbstractContextManager[None]:
@@ -77,7 +80,7 @@ class Rig(ABC):
         """Around one slice of a row."""
         return nullcontext()
 
-    def finish(self, images: Sequence[NamedImage]) -> None:  # noqa: B027 - see round_done
+    def finish(self, images: Sequence[NamedImage]) -> None:  # noqa: B027 - see prepare
         """Measure what is measured apart, once latency and throughput are done."""
 
 
@@ -91,7 +94,7 @@ class HostRig(Rig):
         self._peaks_mib: list[float] = []
 
     def open(self, stack: contextlib.ExitStack) -> list[OrtRunner]:
-        """Weigh all models, then load them."""
+        """Weigh the group's models, then load them."""
         self._peaks_mib = [self._peak_mib(row) for row in self._prepared]
         return [stack.enter_context(contextlib.closing(OrtRunner(row.path, self._threads))) for row in self._prepared]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fine_edge.bench import statistics
@@ -102,13 +102,16 @@ class Row:
         random_weights: whether the weights are random.
         samples_ms: latency by round. With TensorRT: input to the device + compute + outputs to the host.
         throughput: back-to-back slices.
-        ap: COCO AP of the same artifact.
-        paper: the paper's ``mem_mb``, ``fps``, ``latency_ms`` and ``ap``, where the row is one of its.
+        accuracy: of the same artifact, metric (named as in :mod:`fine_edge.zoo.paper`) to per cent, once evaluated.
+        paper: the paper's ``mem_mb``, ``fps``, ``latency_ms`` and accuracy, where the row is one of its.
         compute_ms: GPU time of the network alone, by round.
         end_to_end_ms: decoded picture in memory to detections, preprocessing included; in rounds of its own.
         engine: the engine's own figures.
         state: the machine during this row.
         precision: of this row where it is not the record's.
+        baseline: the row that the ratio refers to, measured in the same rounds; ``None`` in records from before there
+            were groups: the first row.
+        input_hw: height and width of the input, pixels; ``None`` in such records: the record's.
     """
 
     model: str
@@ -123,13 +126,20 @@ class Row:
     random_weights: bool
     samples_ms: tuple[float, ...]
     throughput: tuple[Slice, ...]
-    ap: float | None = None
+    accuracy: dict[str, float] = field(default_factory=dict)
     paper: dict[str, float | None] | None = None
     compute_ms: tuple[float, ...] | None = None
     end_to_end_ms: tuple[float, ...] | None = None
     engine: EngineFigures | None = None
     state: RowState | None = None
     precision: str | None = None
+    baseline: str | None = None
+    input_hw: tuple[int, int] | None = None
+
+    @property
+    def ap(self) -> float | None:
+        """COCO AP of the same artifact, per cent."""
+        return self.accuracy.get("ap")
 
     @property
     def latency_ms(self) -> float:
@@ -172,6 +182,8 @@ class Row:
             "end_to_end_ms": None if self.end_to_end_ms is None else list(self.end_to_end_ms),
             "engine": self.engine.to_json() if self.engine else None,
             "state": self.state.to_json() if self.state else None,
+            "input_hw": None if self.input_hw is None else list(self.input_hw),
+            "ap": self.ap,
             "fps": self.fps,
             "latency_ms": self.latency_ms,
             "latency_p90_ms": statistics.percentile(self.samples_ms, 90),
@@ -185,7 +197,7 @@ class Row:
     def from_json(cls, data: dict[str, Any]) -> Row:
         """Inverse of :meth:`to_json`; raises KeyError, TypeError or ValueError on anything else.
 
-        Rows of format 1 lack the fields that came with TensorRT.
+        Rows of format 1 lack the fields that came with TensorRT, those of format 2 also those that came with groups.
         """
         rtx, paper, engine, state = (data.get(key) for key in ("rtx", "paper", "engine", "state"))
         return cls(
@@ -201,13 +213,15 @@ class Row:
             random_weights=bool(data["random_weights"]),
             samples_ms=_samples(data["samples_ms"]),
             throughput=tuple(Slice(int(positive(p["queries"])), positive(p["wall_s"])) for p in data["throughput"]),
-            ap=optional(float, data["ap"]),
+            accuracy=_accuracy(data),
             paper={str(key): optional(float, value) for key, value in paper.items()} if paper else None,
             compute_ms=optional(_samples, data.get("compute_ms")),
             end_to_end_ms=optional(_samples, data.get("end_to_end_ms")),
             engine=EngineFigures.from_json(engine) if engine else None,
             state=RowState.from_json(state) if state else None,
             precision=optional(str, data.get("precision")),
+            baseline=optional(str, data.get("baseline")),
+            input_hw=optional(size, data.get("input_hw")),
         )
 
 
@@ -216,12 +230,24 @@ def optional(kind: Callable[[Any], _T], value: Any) -> _T | None:
     return None if value is None else kind(value)
 
 
+def size(value: Any) -> tuple[int, int]:
+    """Height and width; raises ValueError for anything but two numbers."""
+    height, width = value
+    return int(height), int(width)
+
+
 def positive(value: Any) -> float:
     """A number that can be a duration, a count or an energy; raises ValueError for others."""
     number = float(value)
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{value} is no duration or count")
     return number
+
+
+def _accuracy(data: dict[str, Any]) -> dict[str, float]:
+    """Rows of formats 1 and 2 have AP alone."""
+    known = data.get("accuracy", {"ap": data["ap"]} if data["ap"] is not None else {})
+    return {str(metric): float(value) for metric, value in known.items()}
 
 
 def _samples(values: Any) -> tuple[float, ...]:

@@ -1,11 +1,17 @@
-"""What is measured against what. One explicit entry per suite; its first row is the baseline of all ratios."""
+"""What is measured against what: suites, and in them groups of artifacts that share their rounds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from fine_edge.errors import ConfigError
+from fine_edge.zoo import catalog
+
+# Whose exporter a plain export is; torch.onnx's unless the library has one of its own.
+_PLAIN = {"yolo": "ultralytics export"}
 
 
 @dataclass(frozen=True)
@@ -14,66 +20,131 @@ class SuiteRow:
 
     Attributes:
         model: name in the zoo.
-        raw: logits and boxes instead of postprocessed detections.
-        exporter: ours, or ``plain``: torch.onnx on the transformers model as it comes.
+        raw: dense outputs of the network instead of what postprocessing leaves of them.
+        exporter: ours, or ``plain``: what the model's own library writes, or torch.onnx on the model as it comes.
+        beside: of a baseline that is measured in several groups, what it is measured beside.
     """
 
     model: str
     raw: bool = False
     exporter: Literal["fine_edge", "plain"] = "fine_edge"
+    beside: str = ""
 
     @property
     def label(self) -> str:
         """What tables call the row; unique within a suite."""
-        return self.model if self.exporter == "fine_edge" else f"{self.model} ({self.exporter} torch.onnx)"
+        if self.exporter == "plain":
+            return f"{self.model} ({_PLAIN.get(catalog.find(self.model).family, 'plain torch.onnx')})"
+        return f"{self.model} (beside {self.beside})" if self.beside else self.model
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that are loaded together and measured in the same rounds, the first the baseline of the others' ratios."""
+
+    rows: tuple[SuiteRow, ...]
+
+    @property
+    def name(self) -> str:
+        """The detector it is about."""
+        return self.rows[0].model
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Rows to be measured together; ``beside_paper`` says whether the paper's figures describe these very rows."""
+    """Groups to be measured one after the other.
+
+    Attributes:
+        name: what ``--suite`` takes.
+        title: for people.
+        groups: in the order of measuring.
+        paper_table: number of the paper's table whose figures describe these very rows; ``None``: there is none.
+    """
 
     name: str
     title: str
-    rows: tuple[SuiteRow, ...]
-    beside_paper: bool
+    groups: tuple[Group, ...]
+    paper_table: str | None = None
+
+    @property
+    def rows(self) -> tuple[SuiteRow, ...]:
+        """Of all groups."""
+        return tuple(row for group in self.groups for row in group.rows)
+
+    def only(self, patterns: Sequence[str]) -> Suite:
+        """The groups whose name matches any of ``patterns`` (as in a shell), all of them without any.
+
+        Raises:
+            ConfigError: when none does, naming those there are.
+        """
+        found = tuple(
+            group for group in self.groups if any(fnmatchcase(group.name, pattern) for pattern in patterns or ("*",))
+        )
+        names = list(dict.fromkeys(group.name for group in self.groups))
+        if not found:
+            what = f"no group of {self.name} matches {', '.join(map(repr, patterns))}"
+            raise ConfigError(what, where="--only", mend=f"known: {', '.join(names)}")
+        if len(found) == len(self.groups):
+            return self
+        chosen = ", ".join(dict.fromkeys(group.name for group in found))
+        return replace(self, title=f"{self.title}, {chosen} only", groups=found)
 
 
-SUITES: dict[str, Suite] = {
-    "table3": Suite(
+def _group(detector: str, *variants: str) -> Group:
+    """A detector against itself with something in its fusions."""
+    return Group((SuiteRow(detector), *(SuiteRow(f"{detector}_{variant}") for variant in variants)))
+
+
+def _pairs(detector: str, *variants: str) -> tuple[Group, ...]:
+    """As :func:`_group`, for models of which the memory holds two but not all."""
+    return tuple(Group((SuiteRow(detector, beside=variant), SuiteRow(f"{detector}_{variant}"))) for variant in variants)
+
+
+def _exporters(model: str, *, raw: bool) -> Group:
+    """The library's own export against ours."""
+    return Group((SuiteRow(model, raw, "plain"), SuiteRow(model, raw)))
+
+
+_RIVALS = ("sni", "fapn", "adafpn", "mgc", "fine")
+_STRATEGIES = ("fine_vanilla", "fine_window", "fine_area", "fine_linear", "fine")
+
+_ALL = (
+    Suite(
         "table3",
         "Table 3: attention strategies of FINE on RT-DETR R18",
-        (
-            SuiteRow("rtdetr_r18"),
-            SuiteRow("rtdetr_r18_fine_vanilla"),
-            SuiteRow("rtdetr_r18_fine_window"),
-            SuiteRow("rtdetr_r18_fine_area"),
-            SuiteRow("rtdetr_r18_fine_linear"),
-            SuiteRow("rtdetr_r18_fine"),
-        ),
-        beside_paper=True,
+        (_group("rtdetr_r18", *_STRATEGIES),),
+        paper_table="3",
     ),
-    "table1": Suite(
+    Suite(
         "table1",
-        "Table 1: detectors with and without FINE (those that this version has)",
-        (
-            SuiteRow("rtdetr_r18"),
-            SuiteRow("rtdetr_r18_fine"),
-            SuiteRow("rtdetr_r50"),
-            SuiteRow("rtdetr_r50_fine"),
-        ),
-        beside_paper=True,
+        "Table 1: real-time detectors with and without FINE",
+        tuple(_group(name, "fine") for name in ("rtdetr_r18", "rtdetr_r50", "yolov8s", "yolov10s", "yolov12s")),
+        paper_table="1",
     ),
-    "exporters": Suite(
+    Suite(
+        "table2",
+        "Table 2: FINE and other fusion methods",
+        # Each Faster R-CNN takes some 1.2 GiB.
+        (*_pairs("fasterrcnn_r50", *_RIVALS), _group("rtdetr_r18", *_RIVALS)),
+        paper_table="2",
+    ),
+    Suite(
+        "table7",
+        "Table 7: segmentation with and without FINE",
+        tuple(_group(name, "fine") for name in ("maskrcnn_r50", "semantic_fpn_r50", "panoptic_fpn_r50")),
+        paper_table="7",
+    ),
+    Suite(
         "exporters",
-        "Exporters: RT-DETR R18, raw outputs, plain torch.onnx against ours",
+        "Exporters: the library's own ONNX against ours, same weights (RT-DETR and YOLO with raw outputs)",
         (
-            SuiteRow("rtdetr_r18", raw=True, exporter="plain"),
-            SuiteRow("rtdetr_r18", raw=True),
-            SuiteRow("rtdetr_r18_fine", raw=True),
+            Group((*_exporters("rtdetr_r18", raw=True).rows, SuiteRow("rtdetr_r18_fine", raw=True))),
+            *(_exporters(name, raw=True) for name in ("yolov8s", "yolov10s", "yolov12s")),
+            *(_exporters(name, raw=False) for name in ("retinanet_r50", "fasterrcnn_r50")),
         ),
-        beside_paper=False,
     ),
-}
+)
+SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}
 
 
 def find(name: str) -> Suite:

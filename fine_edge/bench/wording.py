@@ -17,6 +17,12 @@ def fixed(value: float | None, digits: int) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
 
 
+def size_text(input_hw: tuple[int, int]) -> str:
+    """Width x height, as pictures are spoken of."""
+    height, width = input_hw
+    return f"{width}x{height}"
+
+
 def power_modes(record: Record) -> list[str]:
     """The board's power modes while a record was measured; empty where they could not be read."""
     states = [row.state for row in record.rows if row.state]
@@ -25,8 +31,8 @@ def power_modes(record: Record) -> list[str]:
 
 def conditions(record: Record) -> str:
     """Machine, backend, precision and input size in one line."""
-    height, width = record.input_hw
-    precision = f"{record.precision.upper()}, {width}x{height}"
+    sizes = size_text(record.input_hw) if record.input_hw else "input sizes as listed"
+    precision = f"{record.precision.upper()}, {sizes}"
     backend = BACKEND_TITLES.get(record.backend, record.backend)
     platform = record.platform or {}
     if record.backend == "tensorrt":
@@ -43,4 +49,10 @@ def conditions(record: Record) -> str:
 def title(record: Record) -> str:
     """Of a table: what, where, how long."""
     kind = ("ESTIMATE, " if record.estimate else "") + ("QUICK LOOK, " if record.quick else "")
-    return f"{record.title} ({kind}{conditions(record)}, {record.rounds} rounds)"
+    return f"{record.title} ({kind}{conditions(record)}, {rounds_text(record)})"
+
+
+def rounds_text(record: Record) -> str:
+    """How many rounds each row was measured."""
+    most = max(len(row.samples_ms) for row in record.rows)
+    return f"{record.rounds} rounds" if most == record.rounds else f"{record.rounds} to {most} rounds"

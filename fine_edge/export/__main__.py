@@ -24,9 +24,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision", choices=("fp32", "fp16"), default="fp32", help="fp16 writes the FP32 file as well"
     )
-    parser.add_argument("--input-size", default="640", metavar="SIDE|HxW", help="multiple of 32 (default: 640)")
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help="multiple of 32 (default: the detector's own)")
     parser.add_argument("--batch", type=int, default=1, help="images per inference (default: 1)")
-    parser.add_argument("--raw", action="store_true", help="logits and normalised boxes instead of detections")
+    parser.add_argument("--raw", action="store_true", help="dense outputs instead of detections")
+    parser.add_argument(
+        "--nms",
+        choices=("graph", "onnx"),
+        default="graph",
+        help="overlapping boxes: in ordinary operators, or as NonMaxSuppression (default: graph)",
+    )
     parser.add_argument("--plugin", choices=PLUGINS, help="TensorRT plugin in the graph (files MODEL.plugin.*)")
     parser.add_argument(
         "--keep-fp32", type=Path, metavar="FILE", help="nodes that stay FP32, one a line (graph fp16 --keep-list)"
@@ -60,6 +66,7 @@ def main(argv: list[str]) -> int:
         seed=args.seed,
         plugin=args.plugin,
         keep_fp32=_keep_list(args),
+        nms=args.nms,
     )
     reused = existing(request, args.out) is not None
     onnx_path = ensure_exported(request, args.out, replace_trained=True)
@@ -70,8 +77,9 @@ def main(argv: list[str]) -> int:
         return 0
     weights = contract.made_by["weights"]
     origin = f"random weights (seed {weights['seed']})" if contract.random_weights else f"{weights['source']} weights"
+    size = f"{request.height}x{request.width}"
     view = Table(
-        f"{contract.model} at {height}x{width}, batch {contract.batch}, opset {contract.opset}, {origin}"
+        f"{contract.model} at {size}, batch {contract.batch}, opset {contract.opset}, {origin}"
         + (", already there" if reused else ""),
         [Column("file", numeric=False), Column("MiB"), Column("sha256", numeric=False)],
     )

@@ -17,7 +17,7 @@ from fine_edge.export.request import ExportRequest
 from fine_edge.zoo.weights_file import weights_file
 
 # Folders whose source decides what an exported graph looks like.
-_SOURCES = ("fusion", "zoo", "export", "graph")
+_SOURCES = ("fusion", "postprocess", "zoo", "export", "graph")
 
 
 def source_sha256() -> str:

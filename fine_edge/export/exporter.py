@@ -1,7 +1,7 @@
 """One export: load, lower, trace, check, convert, and write all files together.
 
 The graph is traced from a *lowered* detector (:mod:`fine_edge.export.lowering`); the golden
-outputs come from the model of transformers as it is, so that they vouch for the lowering too.
+outputs come from the library's model as it is, so that they vouch for the lowering too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
 
 from fine_edge import __version__, console, machine
 from fine_edge.atomic import output_errors, written_together
@@ -28,11 +27,10 @@ from fine_edge.contract import (
     read_contract,
     sha256_of,
 )
-from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.errors import ArtifactError
 from fine_edge.export.artifacts import source_sha256
 from fine_edge.export.lowering import lower
 from fine_edge.export.lowering.plugin import define_plugin, use_plugin
-from fine_edge.export.postprocess import Postprocess
 from fine_edge.export.request import ExportRequest
 from fine_edge.export.trace import trace
 from fine_edge.graph.checks import check
@@ -43,56 +41,21 @@ from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.runners.base import Array
 from fine_edge.runners.eager import EagerRunner
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.count import Cost, count
+from fine_edge.zoo.count import Cost
+from fine_edge.zoo.families import family_of
+from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.load import LoadedDetector, load
 
 
-class Deployed(nn.Module):
-    """What the graph is traced from: the lowered detector, then its postprocessing unless raw outputs are wanted."""
-
-    def __init__(self, detector: nn.Module, postprocess: Postprocess | None) -> None:
-        super().__init__()
-        self.detector = detector
-        self.postprocess = postprocess
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W) in [0, 1] to (logits, boxes) or (labels, boxes_xyxy, scores)."""
-        logits, boxes = self.detector(images)
-        return (logits, boxes) if self.postprocess is None else self.postprocess(logits, boxes)
-
-
-def _check_size(request: ExportRequest, queries: int) -> None:
-    tokens = sum(-(-request.height // stride) * -(-request.width // stride) for stride in (8, 16, 32))
-    if tokens < queries:
-        raise ConfigError(
-            f"input {request.height}x{request.width} has {tokens} positions for {queries} queries",
-            mend="use at least 128x128",
-        )
-
-
-def _output_specs(request: ExportRequest, queries: int, classes: int) -> tuple[TensorSpec, ...]:
-    batch = request.batch
-    if request.raw:
-        return (
-            TensorSpec("logits", "float32", (batch, queries, classes), "class logits per query"),
-            TensorSpec("boxes", "float32", (batch, queries, 4), "cx, cy, w, h per query, normalised to [0, 1]"),
-        )
-    return (
-        TensorSpec("labels", "int64", (batch, queries), "class index"),
-        TensorSpec("boxes_xyxy", "float32", (batch, queries, 4), "x0, y0, x1, y1 in pixels of the input"),
-        TensorSpec("scores", "float32", (batch, queries), "sigmoid class score, best first"),
-    )
-
-
 def _golden(detector: LoadedDetector, request: ExportRequest, preprocessing: Preprocessing) -> bytes:
-    """Inputs and the outputs of transformers' own forward pass: a batch of photographs and one of noise."""
+    """Inputs and the outputs of the library's own forward pass: a batch of photographs and one of noise."""
     shape = (request.height, request.width)
     photographs = sample_photographs()
     batch = [
         preprocess(photographs[i % len(photographs)].pixels, *shape, preprocessing)[0] for i in range(request.batch)
     ]
     noise = np.random.default_rng(request.seed).random((request.batch, 3, *shape), dtype=np.float32)
-    runner = EagerRunner(detector.model, raw=request.raw)
+    runner = EagerRunner(detector.model, detector.entry.family, raw=request.raw)
     arrays: dict[str, Array] = {}
     for name, images in (("photographs", np.concatenate(batch)), ("noise", noise)):
         arrays[f"{name}/images"] = images
@@ -104,15 +67,12 @@ def _golden(detector: LoadedDetector, request: ExportRequest, preprocessing: Pre
     return buffer.getvalue()
 
 
-def _graph(detector: LoadedDetector, request: ExportRequest, outputs: tuple[TensorSpec, ...]) -> onnx.ModelProto:
-    lowered = lower(detector.model, request.batch, request.height, request.width)
+def _graph(detector: LoadedDetector, request: ExportRequest, form: GraphForm, names: list[str]) -> onnx.ModelProto:
+    lowered = lower(detector.model, detector.entry.family, form)
     if request.plugin is not None:
         use_plugin(lowered, request.model)
-    postprocess = None if request.raw else Postprocess(request.height, request.width)
-    example = torch.zeros(request.batch, 3, request.height, request.width)
-    model: onnx.ModelProto = trace(
-        Deployed(lowered, postprocess).eval(), example, ["images"], [spec.name for spec in outputs]
-    )
+    example = torch.zeros(form.batch, 3, form.height, form.width)
+    model: onnx.ModelProto = trace(lowered, example, ["images"], names)
     if request.plugin is not None:
         define_plugin(model)
     errors = [finding for finding in check(model) if finding.severity == "error"]
@@ -122,7 +82,7 @@ def _graph(detector: LoadedDetector, request: ExportRequest, outputs: tuple[Tens
 
 
 def _made_by(detector: LoadedDetector, request: ExportRequest) -> dict[str, Any]:
-    libraries = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+    libraries = (*family_of(detector.entry.family).libraries, "onnx", "onnxscript", "onnxruntime")
     return {
         "fine_edge": __version__,
         "tensorrt": TENSORRT,
@@ -130,6 +90,7 @@ def _made_by(detector: LoadedDetector, request: ExportRequest) -> dict[str, Any]
         "libraries": {name: machine.version(name) for name in libraries},
         "weights": detector.provenance,
         "options": request.options(),
+        "suppresses": detector.entry.detector.suppresses,
     }
 
 
@@ -163,13 +124,13 @@ def export(request: ExportRequest, folder: Path) -> Path:
     detector = load(find(request.model), request.weights, request.seed)
     if detector.report:
         console.remark(str(detector.report))
-    queries = int(detector.model.config.num_queries)
-    _check_size(request, queries)
+    entry, family = detector.entry, family_of(detector.entry.family)
+    form = GraphForm(request.batch, request.height, request.width, request.raw, request.nms)
+    outputs = family.outputs(detector.model, form)
     with output_errors(folder):  # now, not after a minute of tracing
         folder.mkdir(parents=True, exist_ok=True)
-    outputs = _output_specs(request, queries, len(detector.labels))
-    model = _graph(detector, request, outputs)
-    preprocessing = Preprocessing()
+    model = _graph(detector, request, form, [spec.name for spec in outputs])
+    preprocessing = entry.detector.preprocessing
     made_by = _made_by(detector, request)
     stem = request.stem()
     graphs: dict[Precision, onnx.ModelProto] = {"fp32": model}
@@ -198,9 +159,10 @@ def export(request: ExportRequest, folder: Path) -> Path:
             postprocessed=not request.raw,
             labels=detector.labels,
             opset=next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")),
-            cost=_cost_json(count(detector.model, detector.entry.family, request.height, request.width)),
+            cost=_cost_json(family.count(detector.model, request.height, request.width)),
             golden={"file": golden.name, "sha256": sha256_of(golden)},
             made_by=made_by,
+            task=entry.detector.task,
         )
         (partial / contract_name).write_text(contract.to_text(), encoding="utf-8")
     return folder / request.onnx_name()

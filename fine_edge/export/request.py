@@ -8,12 +8,12 @@ from typing import Any
 
 from fine_edge.contract import Precision
 from fine_edge.errors import ConfigError
-from fine_edge.zoo.catalog import find
+from fine_edge.zoo.catalog import NmsName, find
 
 PLUGINS = ("fine_modulate",)
 """Folders of ``plugins/`` that an export can put into the graph."""
 
-# RT-DETR's deepest map has a stride of 32 pixels.
+# The deepest map of every backbone here has a stride of 32 pixels.
 SIZE_MULTIPLE_PX = 32
 
 
@@ -25,28 +25,34 @@ class ExportRequest:
         model: name in the zoo.
         weights: checkpoint; ``None`` for seeded random weights.
         precision: of the artifact asked for; an FP16 export writes the FP32 file it comes from as well.
-        height: of the input, pixels, a multiple of 32.
-        width: of the input, pixels, a multiple of 32.
+        height: of the input, pixels, a multiple of 32; 0 for the detector's own, as the paper counts it.
+        width: likewise.
         batch: images per inference, static.
-        raw: logits and normalised boxes instead of labels, boxes in pixels and scores.
+        raw: dense outputs instead of postprocessed ones.
         seed: of the random weights.
         plugin: TensorRT plugin in the place of native operators; the files are then ``MODEL.plugin.*``.
         keep_fp32: nodes that stay FP32 in the FP16 file, besides those of every export (a keep-list).
+        nms: of detectors that suppress overlapping boxes: ``graph`` writes it in operators that every compiler has,
+            ``onnx`` as NonMaxSuppression, which TensorRT 10.7 reads as its INMSLayer.
     """
 
     model: str
     weights: Path | None = None
     precision: Precision = "fp32"
-    height: int = 640
-    width: int = 640
+    height: int = 0
+    width: int = 0
     batch: int = 1
     raw: bool = False
     seed: int = 0
     plugin: str | None = None
     keep_fp32: tuple[str, ...] = ()
+    nms: NmsName = "graph"
 
     def __post_init__(self) -> None:
-        find(self.model)
+        own_height, own_width = find(self.model).detector.input_hw
+        # The one way to fill in a field of a frozen dataclass.
+        object.__setattr__(self, "height", self.height or own_height)
+        object.__setattr__(self, "width", self.width or own_width)
         for side, value in (("height", self.height), ("width", self.width)):
             if value < SIZE_MULTIPLE_PX or value % SIZE_MULTIPLE_PX:
                 near = max(1, round(value / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
@@ -63,7 +69,14 @@ class ExportRequest:
         plugin = {} if self.plugin is None else {"plugin": self.plugin}
         # Only where given: artifacts made before these options existed keep their identity.
         kept = {"keep_fp32": sorted(self.keep_fp32)} if self.keep_fp32 else {}
-        return {"height": self.height, "width": self.width, "batch": self.batch, "raw": self.raw, **plugin, **kept}
+        nms = {} if self.nms == "graph" else {"nms": self.nms}
+        shape = {"height": self.height, "width": self.width, "batch": self.batch}
+        return {**shape, "raw": self.raw, **plugin, **kept, **nms}
+
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        """Height and width of the input, pixels."""
+        return self.height, self.width
 
     def stem(self) -> str:
         """What the names of all files of this export begin with."""
@@ -74,14 +87,18 @@ class ExportRequest:
         return f"{self.stem()}.fp16.onnx" if self.precision == "fp16" else f"{self.stem()}.onnx"
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """``640`` or ``480x640`` (height x width) to (height, width).
+def parse_size(text: str | None) -> tuple[int, int]:
+    """``640`` or ``480x640`` (height x width) to (height, width); nothing to zeros, the detector's own size.
 
     Raises:
         ConfigError: when it is neither.
     """
+    if text is None:
+        return 0, 0
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
         raise ConfigError(f"input size {text!r} is not understood", mend="use a side such as 640, or HEIGHTxWIDTH")
     height, width = int(parts[0]), int(parts[-1])
+    if not height or not width:
+        raise ConfigError(f"input size {text!r} has no pixels", mend="use a side such as 640, or HEIGHTxWIDTH")
     return height, width

@@ -7,33 +7,17 @@ tells at once which part of the detector a kernel belongs to.
 from __future__ import annotations
 
 import ast
-import contextlib
-import logging
-import warnings
 from collections import Counter
-from collections.abc import Iterator
 
 import onnx
 import torch
 from torch import Tensor, nn
 
+from fine_edge.zoo.onnx_defaults import quiet_exporter
+
 # 17 is the first with LayerNormalization as one operator and 20 breaks GridSample in TensorRT 10.x;
 # torch's exporter is written for 18 and up.
 OPSET = 18
-
-
-@contextlib.contextmanager
-def quiet_exporter() -> Iterator[None]:
-    """Silence what torch.onnx remarks on: folded constants, and optional libraries that are not there."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def trace(module: nn.Module, example: Tensor, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:

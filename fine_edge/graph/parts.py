@@ -22,6 +22,8 @@ _SCOPES: dict[str, Module] = {
     "position": "decoder",
     "decoder": "decoder",
     "refine": "decoder",
+    "proposals": "decoder",
+    "boxes": "decoder",
     "classes": "decoder",
     "postprocess": "postprocess",
 }

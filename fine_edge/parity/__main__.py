@@ -36,11 +36,12 @@ def table(report: ParityReport) -> Table:
         figures = (f"{value:.3g}" for value in (t.max_abs, t.max_rel, t.at_quantile, t.tolerance))
         view.add(t.output, *figures, "ok" if t.ok else "FAILS", t.where)
     d = report.detections
-    view.notes.append(
-        f"Detections: {d.matched} matched, {d.flipped} flipped ({report.flipped_share:.2%}, at most"
-        f" {report.tolerance.flipped:.0%} may), {d.ties} ties at the cut-off; largest drift {d.max_score_drift:.2g} in"
-        f" score, {d.max_box_drift_px:.3g} px in a box coordinate."
-    )
+    if d:
+        view.notes.append(
+            f"Detections: {d.matched} matched, {d.flipped} flipped ({report.flipped_share:.2%}, at most"
+            f" {report.tolerance.flipped:.1%} may), {d.ties} ties at the cut-off; largest drift"
+            f" {d.max_score_drift:.2g} in score, {d.max_box_drift_px:.3g} px in a box coordinate."
+        )
     view.notes.append(f"Inputs: {', '.join(report.inputs)}.")
     if report.near_ties:
         view.notes.append(
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--images", type=Path, nargs="+", help="pictures or folders (default: scikit-image's photographs)"
     )
-    parser.add_argument("--input-size", default="640", metavar="SIDE|HxW", help="of MODEL (default: 640)")
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help="of MODEL (default: its own)")
     parser.add_argument("--raw", action="store_true", help="export MODEL with logits and boxes, and compare those")
     parser.add_argument("--out", type=Path, default=Path("engines"), help="where artifacts are (default: engines)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")

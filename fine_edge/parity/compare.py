@@ -2,6 +2,7 @@
 
 A detector's queries come out of a top-k, and rounding swaps near-ties: rows are first
 assigned to each other by what they say (boxes, classes, scores), never by their index.
+Dense outputs are compared element by element, maps of classes by the share of pixels that differ.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from fine_edge.contract import Artifact, Contract, Precision
 from fine_edge.detections import Agreement, Detections, agree, from_outputs, from_raw
 from fine_edge.errors import ArtifactError
-from fine_edge.parity.tolerance import TOLERANCES, Tolerance
+from fine_edge.parity.tolerance import CLASS_MAPS, KNOWN_OUTPUTS, TOLERANCES, Tolerance, tolerance_for
 from fine_edge.runners.base import Array
 
 Outputs = dict[str, Array]
@@ -69,13 +70,15 @@ class ParityReport:
     inputs: tuple[str, ...]
     near_ties: tuple[str, ...]
     tensors: tuple[TensorDrift, ...]
-    detections: Agreement
+    detections: Agreement | None  # of outputs that hold detections
     tolerance: Tolerance
 
     @property
     def flipped_share(self) -> float:
         """Share of both sides' detections that have no partner although they score above the cut-off."""
         d = self.detections
+        if d is None:
+            return 0.0
         return d.flipped / max(1, 2 * d.matched + d.flipped + d.ties)
 
     @property
@@ -103,7 +106,7 @@ class ParityReport:
             "near_ties": list(self.near_ties),
             "worst": {"output": worst.output, "max_abs": worst.max_abs, "max_rel": worst.max_rel, "where": worst.where},
             "tensors": [asdict(tensor) | {"ok": tensor.ok} for tensor in self.tensors],
-            "detections": asdict(self.detections) | {"flipped_share": self.flipped_share},
+            "detections": self.detections and (asdict(self.detections) | {"flipped_share": self.flipped_share}),
             "tolerance": asdict(self.tolerance),
         }
 
@@ -134,22 +137,24 @@ def compare(
     Raises:
         ArtifactError: when an output is missing or has another shape than the contract says.
     """
-    tolerance = TOLERANCES[artifact.precision]
+    tolerance = tolerance_for(contract, artifact.precision)
     # Where every row must agree, an input whose queries hang on rounding is compared as detections alone.
     near_ties = {case.name for case in cases if case.near_tie and tolerance.quantile == 1}
     if len(near_ties) == len(cases):
         near_ties = set()
+    finds_objects = _of_rows(contract) >= {"boxes_xyxy"} or _of_rows(contract) >= {"logits"}
     agreements: list[Agreement] = []
     differences: dict[str, list[_Difference]] = {}
     for case in cases:
         _check_shapes(contract, case, artifact.file)
         for image in range(contract.batch):
-            expected, got = (_detections(contract, outputs, image) for outputs in (case.expected, case.got))
-            agreement = agree(expected, got, score_tolerance=tolerance.score)
-            if case.name in near_ties:
-                agreements.append(_forgive_one_query(agreement))
-                continue
-            agreements.append(agreement)
+            if finds_objects:
+                expected, got = (_detections(contract, outputs, image) for outputs in (case.expected, case.got))
+                agreement = agree(expected, got, score_tolerance=tolerance.score)
+                near_tie = case.name in near_ties
+                agreements.append(_forgive_one_query(agreement) if near_tie else agreement)
+                if near_tie:
+                    continue
             for name, difference in _differences(contract, case, image, tolerance):
                 differences.setdefault(name, []).append(difference)
     return ParityReport(
@@ -162,7 +167,7 @@ def compare(
         inputs=tuple(case.name for case in cases),
         near_ties=tuple(case.name for case in cases if case.name in near_ties),
         tensors=tuple(_drift(contract, name, found, tolerance) for name, found in differences.items()),
-        detections=_total(agreements),
+        detections=_total(agreements) if finds_objects else None,
         tolerance=tolerance,
     )
 
@@ -174,10 +179,13 @@ def _forgive_one_query(agreement: Agreement) -> Agreement:
 
 
 def _check_shapes(contract: Contract, case: Case, where: object) -> None:
-    needed = {"labels", "boxes_xyxy", "scores"} if contract.postprocessed else {"logits", "boxes"}
-    lacking = sorted(needed - {spec.name for spec in contract.outputs})
-    if lacking:
-        raise ArtifactError(f"the contract has no output {', '.join(lacking)}", where=where)
+    if contract.postprocessed and contract.task != "semantic":
+        lacking = sorted({"labels", "boxes_xyxy", "scores"} - {spec.name for spec in contract.outputs})
+        if lacking:
+            raise ArtifactError(f"the contract has no output {', '.join(lacking)}", where=where)
+    unknown = [spec.name for spec in contract.outputs if spec.name not in (*KNOWN_OUTPUTS, "labels")]
+    if unknown or not contract.outputs:
+        raise ArtifactError(f"nothing is known of the contract's output {', '.join(unknown) or '(none)'}", where=where)
     for spec in contract.outputs:
         for name, outputs in (("reference", case.expected), ("artifact", case.got)):
             found = outputs[spec.name].shape if spec.name in outputs else "nothing"
@@ -204,28 +212,46 @@ class _Difference:
     where: str
 
 
+def _of_rows(contract: Contract) -> set[str]:
+    """Outputs whose rows are candidates that may change places: detections, or the queries of RT-DETR's raw outputs."""
+    names = {spec.name for spec in contract.outputs}
+    if contract.postprocessed:
+        return names & {"labels", "boxes_xyxy", "scores", "masks"}
+    return names if names == {"logits", "boxes"} else set()
+
+
 def _differences(contract: Contract, case: Case, image: int, tolerance: Tolerance) -> list[tuple[str, _Difference]]:
-    order = _assign(case, image)
-    rows = _paired(contract, case, image, order)
+    of_rows = _of_rows(contract)
+    pairs = _paired(contract, case, image) if of_rows else None
     found = []
     for spec in contract.outputs:
-        if tolerance.of(spec.name, contract) is None:
+        a, b = (outputs[spec.name][image] for outputs in (case.expected, case.got))
+        name = f"{case.name}, image {image}"
+        if spec.name in CLASS_MAPS:
+            share = np.array([np.mean(a != b)])
+            found.append((spec.name, _Difference(share, share, float(share[0]), name)))
+        elif tolerance.of(spec.name, contract) is None:
             continue
-        a = case.expected[spec.name][image].astype(np.float64)
-        b = case.got[spec.name][image].astype(np.float64)[order]
-        found.append((spec.name, _difference(a, b, rows, f"{case.name}, image {image}")))
+        elif spec.name in of_rows and pairs is not None:
+            if len(pairs.rows) or pairs.expected:
+                found.append((spec.name, _difference(a[pairs.rows], b[pairs.partners], pairs.rows, name)))
+        else:
+            a, b = (x.reshape(-1, x.shape[-1]) for x in (a, b))
+            found.append((spec.name, _difference(a, b, np.arange(len(a)), name)))
     return found
 
 
-def _difference(a: Doubles, b: Doubles, rows: Indices, name: str) -> _Difference:
-    absolute = np.abs(a[rows] - b[rows])
+def _difference(a: Array, b: Array, rows: Indices, name: str) -> _Difference:
+    """Of rows ``a`` (N, ...) and their partners ``b``, which stand at ``rows`` of the reference."""
+    mine, theirs = a.astype(np.float64), b.astype(np.float64)
+    absolute = np.abs(mine - theirs)
     if not absolute.size:
         return _Difference(absolute, absolute, float("inf"), f"{name}: no row has a partner")
     flat = int(np.argmax(np.where(np.isnan(absolute), np.inf, absolute)))
     index = np.unravel_index(flat, absolute.shape)
     where = (int(rows[index[0]]), *(int(i) for i in index[1:]))
     # Relative to the value, but not to values that are tiny against the rest of the output.
-    relative = absolute / np.maximum(np.abs(a[rows]), 1e-3 * np.abs(a).max() + 1e-12)
+    relative = absolute / np.maximum(np.abs(mine), 1e-3 * np.abs(mine).max() + 1e-12)
     return _Difference(absolute, relative, float(absolute[index]), f"{name}, row {where}")
 
 
@@ -246,21 +272,40 @@ def _drift(contract: Contract, name: str, found: list[_Difference], tolerance: T
     )
 
 
-def _assign(case: Case, image: int) -> Indices:
-    """For each row of the reference, the row of the candidate that says the same: boxes first, then scores."""
+@dataclass(frozen=True)
+class _Pairs:
+    """``rows`` of the reference, their ``partners`` in the candidate, and how many rows were ``expected``."""
+
+    rows: Indices
+    partners: Indices
+    expected: int
+
+
+def _present(outputs: Outputs, image: int) -> Indices:
+    """Rows that hold a candidate: all queries, and detections with a score, or with NaN, which must be found."""
+    if "scores" not in outputs:
+        return np.arange(len(outputs["boxes"][image]))
+    return np.flatnonzero(outputs["scores"][image] != 0)
+
+
+def _assign(case: Case, image: int) -> tuple[Indices, Indices]:
+    """Rows of the reference and the rows of the candidate that say the same: boxes first, then scores."""
     from scipy.optimize import linear_sum_assignment
 
-    expected, got = case.expected, case.got
-    box_name, score_name = ("boxes", "logits") if "boxes" in expected else ("boxes_xyxy", "scores")
-    cost = _distances(expected[box_name][image], got[box_name][image])
+    mine, theirs = _present(case.expected, image), _present(case.got, image)
+    box_name, score_name = ("boxes", "logits") if "boxes" in case.expected else ("boxes_xyxy", "scores")
+    boxes = case.expected[box_name][image][mine], case.got[box_name][image][theirs]
+    if not len(mine) or not len(theirs):
+        return mine[:0], theirs[:0]
+    cost = _distances(*boxes)
     cost = cost / (np.nanmax(cost, initial=0.0, where=np.isfinite(cost)) or 1.0)
-    score_rows = [outputs[score_name][image].reshape(len(cost), -1) for outputs in (expected, got)]
-    cost = cost + 1e-3 * _distances(*score_rows)
-    if "labels" in expected:
-        cost = cost + 10.0 * (expected["labels"][image][:, None] != got["labels"][image][None])
+    scores = case.expected[score_name][image][mine], case.got[score_name][image][theirs]
+    cost = cost + 1e-3 * _distances(*(x.reshape(len(x), -1) for x in scores))
+    if "labels" in case.expected:
+        labels = case.expected["labels"][image][mine], case.got["labels"][image][theirs]
+        cost = cost + 10.0 * (labels[0][:, None] != labels[1][None])
     rows, columns = linear_sum_assignment(np.nan_to_num(cost, nan=1e6, posinf=1e6))
-    order: Indices = columns[np.argsort(rows)]
-    return order
+    return mine[rows], theirs[columns]
 
 
 def _distances(a: Array, b: Array) -> Doubles:
@@ -273,16 +318,18 @@ def _distances(a: Array, b: Array) -> Doubles:
     return out
 
 
-def _paired(contract: Contract, case: Case, image: int, order: Indices) -> Indices:
-    """Rows whose partner is the same query; the others are near-ties, which the detection level counts."""
+def _paired(contract: Contract, case: Case, image: int) -> _Pairs:
+    """Rows whose partner is the same candidate; the others are near-ties, which the detection level counts."""
+    rows, partners = _assign(case, image)
     box_name, to_px = ("boxes_xyxy", 1.0) if contract.postprocessed else ("boxes", float(max(contract.input_hw)))
-    expected, got = case.expected[box_name][image].astype(np.float64), case.got[box_name][image].astype(np.float64)
+    boxes: list[Doubles] = [x[box_name][image].astype(np.float64) for x in (case.expected, case.got)]
+    expected, got = boxes
     with np.errstate(invalid="ignore"):
-        gap_px = np.abs(expected - got[order]).max(axis=1) * to_px
-    same = ~(gap_px > SAME_QUERY_PX)  # NaN stays in, to be found
+        gap_px = np.abs(expected[rows] - got[partners]).max(axis=1, initial=0.0)
+    same = ~(gap_px * to_px > SAME_QUERY_PX)  # NaN stays in, to be found
     if contract.postprocessed:
-        same &= case.expected["labels"][image] == case.got["labels"][image][order]
-    return np.flatnonzero(same)
+        same &= case.expected["labels"][image][rows] == case.got["labels"][image][partners]
+    return _Pairs(rows[same], partners[same], len(_present(case.expected, image)))
 
 
 def _total(agreements: list[Agreement]) -> Agreement:

@@ -95,7 +95,7 @@ def against_pytorch(
         raise ArtifactError(
             "was exported from other weights", where=onnx_path, mend="give the same --weights, or check with --golden"
         )
-    eager = EagerRunner(detector.model, raw=not contract.postprocessed)
+    eager = EagerRunner(detector.model, detector.entry.family, raw=not contract.postprocessed)
     cases = []
     with console.progress() as bar:
         for name, tensor in bar.track(inputs_for(contract, images), description="comparing"):

@@ -43,8 +43,8 @@ def draw_distribution(record: Record, width_in: float) -> Figure:
 
 def _names(record: Record) -> list[str]:
     """Attention strategies where they tell the rows apart, models otherwise; each with its median."""
-    attentions = [row.attention for row in record.rows[1:]]
+    attentions = [row.attention for row in record.rows if not record.is_baseline(row)]
     names = [row.model for row in record.rows]
-    if None not in attentions and len(set(attentions)) == len(attentions):
+    if None not in attentions and len(set(attentions)) == len(attentions) > 1:
         names = [attention_title(row.attention) or "baseline" for row in record.rows]
     return [f"{name}\n{row.latency_ms:.2f} ms" for name, row in zip(names, record.rows, strict=True)]

@@ -100,7 +100,7 @@ def _figures(record: Record, key: str) -> str:
 
 def _drawn(record: Record, key: str) -> Iterator[str]:
     mark = "ESTIMATE. " if record.estimate else ""
-    if len(record.rows) > 1:
+    if len(record.rows) > len(record.baselines):
         label = f"{mark}Latency over the baseline's, median and 95 % interval, with the paper's where it has one"
         yield _figure(to_svg(lambda: picture.draw(record, WIDTH_IN, titled=False), label, f"{key}o"), f"{label}.")
     if not record.estimate:

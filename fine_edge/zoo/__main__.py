@@ -1,98 +1,86 @@
-"""``python -m fine_edge.zoo``: every model with its #Params and FLOPs beside the paper's."""
+"""``python -m fine_edge.zoo``: every model with its #Params and FLOPs beside the paper's, table by table."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from itertools import groupby
 
 from fine_edge import command, console
-from fine_edge.errors import MissingExtraError
 from fine_edge.table import Column, Table
-from fine_edge.zoo.catalog import CATALOG, find
+from fine_edge.zoo.tables import CountedRow, count_rows
 
-INPUT_SIZE_PX = 640
-
-
-def count_rows(names: list[str]) -> list[dict[str, Any]]:
-    """#Params and FLOPs of the named models at 640x640, batch 1."""
-    try:
-        from fine_edge.zoo import rtdetr
-        from fine_edge.zoo.count import count
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "export") from error
-
-    rows = []
-    with console.progress() as bar:
-        task = bar.add_task("counting", total=len(names))
-        for name in names:
-            entry = find(name)
-            cost = count(rtdetr.build(entry), entry.family, INPUT_SIZE_PX, INPUT_SIZE_PX)
-            paper = entry.paper and {
-                "table": entry.paper.table,
-                "params_m": entry.paper.params_m,
-                "flops_g": entry.paper.flops_g,
-            }
-            rows.append(
-                {
-                    "model": name,
-                    "fusion": entry.fusion,
-                    "attention": entry.attention,
-                    "params_m": round(cost.params_m, 3),
-                    "flops_g": round(cost.flops_g, 3),
-                    "paper": paper,
-                    "note": entry.note,
-                    "convention": cost.convention,
-                }
-            )
-            bar.advance(task)
-    return rows
+TITLES = {
+    "1": "Table 1: detectors with and without FINE",
+    "2": "Table 2: FINE and its rivals",
+    "3": "Table 3: FINE's attention strategies",
+    "6": "Table 6: FINE's Down operator",
+    "7": "Table 7: instance, semantic and panoptic segmentation",
+    "8": "Table 8: detectors for VisDrone, which prints no #Params",
+    "": "Models without figures in the paper",
+}
+_COLUMNS = (
+    Column("model", numeric=False),
+    Column("fusion", numeric=False),
+    Column("attention", numeric=False),
+    Column("input", numeric=False),
+    Column("#Params (M)"),
+    Column("FLOPs (G)"),
+    Column("#Params (M)", source="paper"),
+    Column("FLOPs (G)", source="paper"),
+    Column("Δ (M)"),
+    Column("Δ (G)"),
+)
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
-    """The rows as people read them: measured, the paper's, and the difference."""
-    view = Table(
-        f"Models, counted at {INPUT_SIZE_PX}x{INPUT_SIZE_PX}, batch 1",
-        [
-            Column("model", numeric=False),
-            Column("fusion", numeric=False),
-            Column("attention", numeric=False),
-            Column("#Params (M)"),
-            Column("FLOPs (G)"),
-            Column("#Params (M)", source="paper"),
-            Column("FLOPs (G)", source="paper"),
-            Column("Δ (M)"),
-            Column("Δ (G)"),
-        ],
-    )
+def table(number: str, rows: list[CountedRow]) -> Table:
+    """One table as people read it: counted, the paper's, and the difference."""
+    # Table 6 is about thousandths of the others' figures.
+    digits = 5 if number == "6" else 2
+    view = Table(f"{TITLES[number]}, batch 1", list(_COLUMNS))
     for row in rows:
-        paper = row["paper"]
+        paper = row.paper
         view.add(
-            row["model"],
-            row["fusion"],
-            row["attention"],
-            f"{row['params_m']:.2f}",
-            f"{row['flops_g']:.2f}",
-            paper and f"{paper['params_m']:.1f}",
-            paper and f"{paper['flops_g']:.2f}",
-            paper and f"{row['params_m'] - paper['params_m']:+.2f}",
-            paper and f"{row['flops_g'] - paper['flops_g']:+.2f}",
+            row.model,
+            row.fusion,
+            row.attention,
+            "x".join(map(str, row.input_hw)),
+            _cell(row.params_m, digits),
+            _cell(row.flops_g, digits),
+            # As many digits as the paper has.
+            paper.params_m if paper else None,
+            paper.flops_g if paper else None,
+            _cell(row.difference_m, digits, "+"),
+            _cell(row.difference_g, digits, "+"),
         )
-    view.notes = [f"FLOPs: {convention}." for convention in sorted({row["convention"] for row in rows})]
-    view.notes += [f"{row['model']}: {row['note']}" for row in rows if row["note"]]
+    view.notes = [*_conventions(rows), *(f"{row.model}: {row.note}" for row in rows if row.note)]
     return view
+
+
+def _cell(figure: float | None, digits: int, sign: str = "") -> str | None:
+    return None if figure is None else f"{figure:{sign}.{digits}f}"
+
+
+def _conventions(rows: list[CountedRow]) -> list[str]:
+    """Each once, with the models that were counted so."""
+    models: dict[str, list[str]] = {}
+    for row in rows:
+        if row.convention:
+            models.setdefault(row.convention, []).append(row.model)
+    return [f"FLOPs of {', '.join(names)}: {convention}." for convention, names in models.items()]
 
 
 def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fine_edge.zoo", description=main.__doc__ and __doc__)
+    parser = argparse.ArgumentParser(prog="python -m fine_edge.zoo", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="only these models (default: all)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     args = parser.parse_args(argv)
-    rows = count_rows(args.models or list(CATALOG))
+    rows = count_rows(args.models)
     if args.json:
-        console.print_json(rows)
+        console.print_json([row.to_json() for row in rows])
     else:
-        table(rows).print(console.out)
+        for number, of_table in groupby(rows, key=lambda row: row.table):
+            table(number, list(of_table)).print(console.out)
     return 0
 
 

@@ -1,140 +1,176 @@
-"""Every model by name: one explicit entry each, with the paper's figures beside it.
+"""Every model by name: detectors, one line each, and what the paper puts into their fusions.
 
-This file is plain data, so that the device can list and name models without torch; the
-builder of a family lives in the file named by ``family``.
+This file is plain data, so that the device can list and name models without torch; what
+builds a detector is its family, see :mod:`fine_edge.zoo.families`.
 """
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from fine_edge.errors import UnknownModelError
+from fine_edge.preprocess import Preprocessing
+from fine_edge.zoo.paper import PaperFigures, rows_of
 
-Family = Literal["rtdetr"]
+FamilyName = str
+"""Of a file or folder beside this one, whose ``FAMILY`` builds the detector."""
+Task = Literal["detection", "instance", "semantic", "panoptic"]
+MethodName = Literal["fine", "sni", "fapn", "adafpn", "mgc"]
+AttentionName = Literal["aats", "vanilla", "window", "area", "linear"]
+NmsName = Literal["graph", "onnx"]
+
+_COMPLEXITY: dict[AttentionName | None, str] = {
+    None: "-",
+    "aats": "O(HlWl/(rk)² · HhWh/k²)",
+    "vanilla": "O(HlWl · HhWh)",
+    "window": "O(HlWl · M²)",
+    "area": "O(HlWl · HhWh / A)",
+    "linear": "O(HlWl + HhWh)",
+}
+_METHOD_TITLES: dict[MethodName, str] = {
+    "fine": "FINE",
+    "sni": "SNI",
+    "fapn": "FaPN",
+    "adafpn": "AdaFPN",
+    "mgc": "A²-FPN MGC",
+}
 
 
 @dataclass(frozen=True)
-class PaperFigures:
-    """What the paper prints for a model. FPS and latency: Jetson Orin Nano, TensorRT 10.7, FP16, 640x640.
+class Detector:
+    """A detector as its library has it.
 
-    ``mem_mb`` is the paper's own Mem column, FP32 activations of unfused attention; see METHOD.md.
+    Attributes:
+        name: what commands take.
+        family: the file or folder beside this one that builds it.
+        variant: what the family knows it by.
+        neck: the paper's name of its feature fusion.
+        task: what it finds.
+        input_hw: the size that the paper counts it at, pixels; what an export takes unless told otherwise.
+        preprocessing: from a picture to its input.
+        methods: what the catalogue puts into its fusions.
+        suppresses: whether it finds objects more than once and drops all but the best by their overlap.
     """
 
-    table: str
-    params_m: float
-    flops_g: float
-    fps: float | None = None
-    latency_ms: float | None = None
-    mem_mb: float | None = None
-    ap: float | None = None
+    name: str
+    family: FamilyName
+    variant: str
+    neck: str
+    task: Task
+    input_hw: tuple[int, int]
+    preprocessing: Preprocessing
+    methods: tuple[MethodName, ...] = ("fine",)
+    suppresses: bool = False
+
+
+# RT-DETR is trained on stretched pictures, without mean and deviation.
+_STRETCHED = Preprocessing()
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# torchvision pads behind the normalisation, with zeros.
+_TORCHVISION = Preprocessing("letterbox", 1 / 255, *_IMAGENET, pad_value=None)
+# Cityscapes' pictures have the shape of the input.
+_CITYSCAPES = Preprocessing("stretch", 1 / 255, *_IMAGENET)
+_ULTRALYTICS = Preprocessing("letterbox", align="center")
+_ALL: tuple[MethodName, ...] = get_args(MethodName)
+_SQUARE, _LARGE = (640, 640), (800, 800)
+
+DETECTORS: tuple[Detector, ...] = (
+    Detector("rtdetr_r18", "rtdetr", "r18", "H-Enc", "detection", _SQUARE, _STRETCHED, _ALL),
+    Detector("rtdetr_r50", "rtdetr", "r50", "H-Enc", "detection", _SQUARE, _STRETCHED),
+    Detector("yolov5s", "yolo", "yolov5s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS, suppresses=True),
+    Detector("yolov6s", "yolo", "yolov6s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS, suppresses=True),
+    Detector("yolov8s", "yolo", "yolov8s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS, suppresses=True),
+    Detector("yolov10s", "yolo", "yolov10s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS),
+    Detector("yolov12s", "yolo", "yolov12s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS, suppresses=True),
+    Detector("fasterrcnn_r50", "torchvision", "fasterrcnn", "FPN", "detection", _LARGE, _TORCHVISION, _ALL, True),
+    Detector("retinanet_r50", "torchvision", "retinanet", "FPN", "detection", _LARGE, _TORCHVISION, suppresses=True),
+    Detector("fcos_r50", "torchvision", "fcos", "FPN", "detection", _LARGE, _TORCHVISION, suppresses=True),
+    Detector("maskrcnn_r50", "torchvision", "maskrcnn", "FPN", "instance", _LARGE, _TORCHVISION, suppresses=True),
+    Detector("semantic_fpn_r50", "segmentation", "semantic", "FPN", "semantic", (512, 1024), _CITYSCAPES),
+    Detector("panoptic_fpn_r50", "segmentation", "panoptic", "FPN", "panoptic", _SQUARE, _TORCHVISION, suppresses=True),
+)
+"""Adding a detector of a known family is one line here."""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One detector of the zoo.
+    """One model of the zoo: a detector and what is in its fusions.
 
     Attributes:
         name: what commands take.
-        family: the file under ``fine_edge/zoo`` that builds it.
-        variant: size within the family, such as ``r18``.
-        fusion: the paper's name of the feature fusion.
+        detector: as its library has it.
+        method: what refines or replaces its fusions, ``None`` for the detector as it is.
         attention: FINE's attention strategy, ``None`` without FINE.
-        complexity: of that attention, as Table 3 prints it.
-        paper: the paper's figures, where it has any.
-        note: why a figure differs from the paper's by more than a rounding, where it does.
     """
 
     name: str
-    family: Family
-    variant: str
-    fusion: str
-    attention: Literal["aats", "vanilla", "window", "area", "linear"] | None
-    complexity: str
-    paper: PaperFigures | None
-    note: str = ""
+    detector: Detector
+    method: MethodName | None = None
+    attention: AttentionName | None = None
+
+    @property
+    def family(self) -> FamilyName:
+        """What builds it."""
+        return self.detector.family
+
+    @property
+    def variant(self) -> str:
+        """What its family knows it by."""
+        return self.detector.variant
+
+    @property
+    def fusion(self) -> str:
+        """The paper's name of the feature fusion."""
+        return self.detector.neck + (f" + {_METHOD_TITLES[self.method]}" if self.method else "")
+
+    @property
+    def complexity(self) -> str:
+        """Of the attention, as Table 3 prints it."""
+        return _COMPLEXITY[self.attention]
+
+    @property
+    def paper(self) -> PaperFigures | None:
+        """The paper's figures at the detector's own input size, where it has any; timed ones first."""
+        rows = [row for row in rows_of(self.name) if row.input_hw == self.detector.input_hw]
+        return rows[0] if rows else None
 
 
-_R18 = "rtdetr_r18"
-# Table 3 gives FINE's rows as differences from the baseline (61.74 G, 64.50 MB); the sums stand here.
-_TABLE3_BASE = PaperFigures("1, 3", 20.2, 61.74, 80, 12.81, 64.50, 38.7)
+def _entries(detector: Detector) -> list[ModelEntry]:
+    models = [ModelEntry(detector.name, detector)]
+    for method in detector.methods:
+        attention: AttentionName | None = "aats" if method == "fine" else None
+        models.append(ModelEntry(f"{detector.name}_{method}", detector, method, attention))
+    return models
 
-CATALOG: dict[str, ModelEntry] = {
-    entry.name: entry
-    for entry in (
-        ModelEntry(_R18, "rtdetr", "r18", "H-Enc", None, "-", _TABLE3_BASE),
-        ModelEntry(
-            f"{_R18}_fine",
-            "rtdetr",
-            "r18",
-            "H-Enc + FINE",
-            "aats",
-            "O(HlWl/(rk)² · HhWh/k²)",
-            PaperFigures("1, 3", 21.2, 62.9, 78, 13.24, 65.67, 39.7),
-        ),
-        ModelEntry(
-            f"{_R18}_fine_vanilla",
-            "rtdetr",
-            "r18",
-            "H-Enc + FINE",
-            "vanilla",
-            "O(HlWl · HhWh)",
-            PaperFigures("3", 21.2, 79.74, 57, 17.74, 1287.98, 39.5),
-        ),
-        ModelEntry(
-            f"{_R18}_fine_window",
-            "rtdetr",
-            "r18",
-            "H-Enc + FINE",
-            "window",
-            "O(HlWl · M²)",
-            PaperFigures("3", 21.2, 70.64, 68, 15.05, 129.61, 39.7),
-            "adds 8.90 G as the paper has it, on a baseline that counts 0.10 G less than the paper's.",
-        ),
-        ModelEntry(
-            f"{_R18}_fine_area",
-            "rtdetr",
-            "r18",
-            "H-Enc + FINE",
-            "area",
-            "O(HlWl · HhWh / A)",
-            PaperFigures("3", 21.2, 71.74, 69, 14.71, 130.17, 39.2),
-            "adds 9.65 G where the paper has 10.0: a positional depthwise convolution, which YOLOv12's area"
-            " attention has and the paper does not mention, would add 0.2 to 0.3 G.",
-        ),
-        ModelEntry(
-            f"{_R18}_fine_linear",
-            "rtdetr",
-            "r18",
-            "H-Enc + FINE",
-            "linear",
-            "O(HlWl + HhWh)",
-            PaperFigures("3", 21.2, 68.74, 64, 16.05, 82.92, 39.0),
-            "adds 6.94 G where the paper has 7.0, on a baseline that counts 0.10 G less than the paper's.",
-        ),
-        ModelEntry("rtdetr_r50", "rtdetr", "r50", "H-Enc", None, "-", PaperFigures("1", 42.9, 138.0, 40, ap=52.8)),
-        ModelEntry(
-            "rtdetr_r50_fine",
-            "rtdetr",
-            "r50",
-            "H-Enc + FINE",
-            "aats",
-            "O(HlWl/(rk)² · HhWh/k²)",
-            PaperFigures("1", 44.0, 139.2, 40, ap=53.3),
-        ),
-    )
-}
+
+def _with_attention(name: str) -> ModelEntry | None:
+    """``DETECTOR_fine_STRATEGY``: every detector takes every strategy of Table 3, listed or not."""
+    base, _, strategy = name.rpartition("_fine_")
+    detector = next((d for d in DETECTORS if d.name == base), None)
+    attention = next((a for a in get_args(AttentionName) if a == strategy and a != "aats"), None)
+    return ModelEntry(name, detector, "fine", attention) if detector and attention else None
+
+
+def _catalog() -> dict[str, ModelEntry]:
+    entries = [entry for detector in DETECTORS for entry in _entries(detector)]
+    table3 = [_with_attention(f"rtdetr_r18_fine_{name}") for name in ("vanilla", "window", "area", "linear")]
+    return {entry.name: entry for entry in (*entries, *filter(None, table3))}
+
+
+CATALOG: dict[str, ModelEntry] = _catalog()
 
 
 def find(name: str) -> ModelEntry:
-    """The entry called ``name``.
+    """The entry called ``name``: one of the catalogue, or any detector with ``_fine_`` and a strategy.
 
     Raises:
         UnknownModelError: naming the nearest names.
     """
-    if name in CATALOG:
-        return CATALOG[name]
+    entry = CATALOG.get(name) or _with_attention(name)
+    if entry:
+        return entry
     near = difflib.get_close_matches(name, CATALOG, n=3, cutoff=0.4) or list(CATALOG)
     raise UnknownModelError(
         f"no model is called {name!r}", mend=f"nearest: {', '.join(near)} (all: python -m fine_edge.zoo)"

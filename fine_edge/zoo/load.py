@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import RTDetrForObjectDetection
+from torch import nn
 
 from fine_edge.contract import sha256_of
 from fine_edge.errors import WeightsError
-from fine_edge.zoo import checkpoints, rtdetr
+from fine_edge.fusion.methods import METHODS
 from fine_edge.zoo.catalog import ModelEntry
-from fine_edge.zoo.coco import COCO_LABELS
-from fine_edge.zoo.random_weights import randomise
+from fine_edge.zoo.checkpoints import Checkpoint, learned_state
+from fine_edge.zoo.families import family_of
+from fine_edge.zoo.family import Family
+from fine_edge.zoo.random_weights import randomise_offsets
 from fine_edge.zoo.weights_file import weights_file
 
 
@@ -51,7 +53,7 @@ class LoadedDetector:
     """A detector in eval mode with the provenance that goes into its contract."""
 
     entry: ModelEntry
-    model: RTDetrForObjectDetection
+    model: nn.Module
     labels: tuple[str, ...]
     provenance: dict[str, Any]
     report: LoadReport | None
@@ -62,49 +64,56 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
 
     Raises:
         WeightsError: when the checkpoint does not fit the model.
+        MissingExtraError: when the model's library is not installed.
     """
+    family = family_of(entry.family)
+    labels = family.labels(entry)
     if weights is None:
-        model = _build(entry, len(COCO_LABELS), seed, identity=False)
-        randomise(model, seed)
-        return LoadedDetector(entry, model, COCO_LABELS, {"source": "random", "seed": seed}, None)
-    checkpoint = checkpoints.read(weights)
-    if checkpoint.model is not None and checkpoint.model != entry.name and ".fine." in "".join(checkpoint.state):
+        model = _build(family, entry, len(labels), seed, identity=False)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            family.randomise(model)
+            randomise_offsets(model)
+        return LoadedDetector(entry, model, labels, {"source": "random", "seed": seed}, None)
+    checkpoint = family.read(weights)
+    if checkpoint.model not in (None, entry.name) and any(map(_in_method, checkpoint.state)):
         raise WeightsError(
             f"holds weights of {checkpoint.model}, not of {entry.name}", where=weights, mend=f"use {checkpoint.model}"
         )
-    classes = checkpoint.state.get("model.decoder.class_embed.0.weight")
-    if classes is None or classes.ndim != 2 or not len(classes):
-        raise WeightsError("these are not weights of an RT-DETR (no class head)", where=weights)
-    model = _build(entry, classes.shape[0], seed, identity=True)
+    num_labels = family.num_labels(checkpoint)
+    if num_labels is None:
+        raise WeightsError(f"these are not weights of {entry.detector.name} (no class head)", where=weights)
+    model = _build(family, entry, num_labels, seed, identity=True)
     report = _apply(model, checkpoint, weights)
-    labels = checkpoint.labels or COCO_LABELS
-    if len(labels) != classes.shape[0]:
-        labels = tuple(f"class_{index}" for index in range(classes.shape[0]))
+    labels = checkpoint.labels or labels
+    if len(labels) != num_labels:
+        labels = tuple(f"class_{index}" for index in range(num_labels))
     digest = sha256_of(weights_file(weights))
     provenance = {"source": checkpoint.layout, "file": weights.name, "sha256": digest, "fine": report.fine}
     return LoadedDetector(entry, model, labels, provenance, report)
 
 
-def _build(entry: ModelEntry, num_labels: int, seed: int, *, identity: bool) -> RTDetrForObjectDetection:
+def _build(family: Family, entry: ModelEntry, num_labels: int, seed: int, *, identity: bool) -> nn.Module:
     """Seeded, so that what a checkpoint leaves untouched is the same every time; the global random state stays."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return rtdetr.build(entry, num_labels, identity=identity)
+        return family.build(entry, num_labels, identity=identity)
 
 
-# Every tensor of RT-DETR R18 is also one of R34: what is left over here tells a deeper model's weights apart.
-_LAYERS = ("model.backbone.", "model.encoder.", "model.decoder.")
+def _in_method(key: str) -> bool:
+    """Whether a tensor belongs to FINE or a rival."""
+    return not set(key.split(".")).isdisjoint(METHODS)
 
 
-def _apply(model: RTDetrForObjectDetection, checkpoint: checkpoints.Checkpoint, where: Path) -> LoadReport:
-    """Copy a checkpoint into a model built for it; refuse anything missing outside FINE."""
-    wanted = checkpoints.learned_state(model)
+def _apply(model: nn.Module, checkpoint: Checkpoint, where: Path) -> LoadReport:
+    """Copy a checkpoint into a model built for it; refuse anything missing outside the fusion methods."""
+    wanted = learned_state(model)
     given = checkpoint.state
     # Denoising embeddings serve training only, and inference checkpoints come without them.
     missing = [key for key in wanted if key not in given and "denoising_class_embed" not in key]
     unexpected = tuple(key for key in given if key not in wanted)
-    fine_missing = [key for key in missing if ".fine." in key]
-    fine_wanted = [key for key in wanted if ".fine." in key]
+    fine_missing = [key for key in missing if _in_method(key)]
+    fine_wanted = [key for key in wanted if _in_method(key)]
     wrong_shape = [key for key in wanted if key in given and given[key].shape != wanted[key].shape]
 
     if wrong_shape:
@@ -116,18 +125,21 @@ def _apply(model: RTDetrForObjectDetection, checkpoint: checkpoints.Checkpoint, 
             mend="choose the model that these weights were made for: python -m fine_edge.zoo",
         )
     if len(missing) > len(fine_missing) or (fine_missing and len(fine_missing) < len(fine_wanted)):
-        outside = [key for key in missing if ".fine." not in key] or fine_missing
+        outside = [key for key in missing if not _in_method(key)] or fine_missing
         raise WeightsError(
             f"weights of another model: {len(outside)} tensors are missing, such as {outside[0]}"
             f" ({len(given)} given, {len(unexpected)} unexpected)",
             where=where,
             mend="choose the model that these weights were made for: python -m fine_edge.zoo",
         )
-    if any(".fine." in key for key in unexpected):
+    if any(map(_in_method, unexpected)):
         raise WeightsError(
             "holds trained FINE weights that this model would drop", where=where, mend="use its _fine model"
         )
-    deeper = [key for key in unexpected if key.startswith(_LAYERS)]
+    # Every tensor of RT-DETR R18 is also one of R34: what is left over in a module that the model has tells a deeper
+    # model's weights apart. What a library keeps for training lies elsewhere.
+    roots = {_root(key) for key in wanted}
+    deeper = [key for key in unexpected if _root(key) in roots]
     if deeper:
         raise WeightsError(
             f"weights of a deeper model: {len(deeper)} tensors have no place here, such as {deeper[0]}",
@@ -138,3 +150,8 @@ def _apply(model: RTDetrForObjectDetection, checkpoint: checkpoints.Checkpoint, 
     model.load_state_dict(taken, strict=False)
     fine = "none" if not fine_wanted else "identity" if fine_missing else "loaded"
     return LoadReport(checkpoint.layout, len(taken), tuple(missing), unexpected, fine)
+
+
+def _root(key: str) -> str:
+    """The module two levels down that a tensor belongs to, such as ``model.backbone``."""
+    return ".".join(key.split(".")[:2])

@@ -11,39 +11,43 @@ which queries win. Here instead:
   ReLUs around zero amplify every rounding error about 1.2-fold a layer, which trained ones do not:
   with these scales FP32 reproduces FP64 boxes to about 0.001 px (R18) and 0.005 px (R50) at 640x640,
   with scales around 1 and shifts around 0 only to 0.04 px and 2 px;
-* deformable offsets, attention weights and box heads get weights of trained magnitude;
-* the decoder's class heads are centred and scaled on the same photographs: every class has the prior's
-  mean logit of -4.6 and a spread of 1.5, so that a few queries pass 0.5 and no class wins everywhere.
+* class heads are centred and scaled on the same photographs: every class has the prior's mean logit of -4.6
+  and a spread of 1.5, so that a few queries pass 0.5 and no class wins everywhere;
+* what else a library starts at zero, its family gives weights of trained magnitude.
 
-FINE's blocks keep their own initial weights, never at identity, where parity would prove nothing.
+FINE's blocks keep their own initial weights, never at identity, where parity would prove nothing; so do its rivals',
+but for the sampling offsets that they start at zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import RTDetrForObjectDetection
 
+from fine_edge.fusion.adafpn import AdaptiveUpsampling
+from fine_edge.fusion.fapn import FeatureAlignment
+from fine_edge.fusion.methods import METHODS
 from fine_edge.images import sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 
+# Pixels of a map.
+_OFFSET_SPREAD = 0.5
 # Of trained focal-loss classifiers: sigmoid(-4.6) is the usual prior of 0.01.
-_LOGIT_MEAN, _LOGIT_SPREAD = -4.6, 1.5
-# Large enough for every stage to have a few hundred positions, small enough to take a second.
-_CALIBRATION_SIZE = 320
+LOGIT_MEAN, LOGIT_SPREAD = -4.6, 1.5
 
 
-def _photographs(size: int, count: int = 4) -> Tensor:
-    """(count, 3, size, size) of real photographs."""
-    batch = [preprocess(image.pixels, size, size, Preprocessing())[0] for image in sample_photographs()[:count]]
+def photographs(height: int, width: int, how: Preprocessing, count: int = 4) -> Tensor:
+    """(count, 3, height, width) of real photographs, as inputs of a network."""
+    batch = [preprocess(image.pixels, height, width, how)[0] for image in sample_photographs()[:count]]
     return torch.from_numpy(np.concatenate(batch))
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
-    # transformers' frozen batch norm is a class of its own, with the same buffers.
+    # Frozen batch norms are classes of their own, with the same buffers.
     return hasattr(module, "running_mean") and hasattr(module, "running_var")
 
 
@@ -54,57 +58,77 @@ def _calibrate(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     norm.get_buffer("running_var").copy_(x.var(dim=(0, 2, 3)).clamp_min(1e-4))
 
 
-def _calibrate_scores(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Forward pre-hook of a class head: give each class mean logit -4.6 and spread 1.5 over what it is about to see."""
-    features = inputs[0].flatten(0, -2)  # (B * N, C)
-    weight, bias = head.get_parameter("weight"), head.get_parameter("bias")
-    centred = (features - features.mean(dim=0)) @ weight.T  # (B * N, classes)
-    weight.mul_(_LOGIT_SPREAD / centred.std(dim=0).clamp_min(1e-4)[:, None])
-    bias.copy_(_LOGIT_MEAN - weight @ features.mean(dim=0))
+class ScoreCalibration:
+    """Forward pre-hook of a class head, linear or 1x1 to 3x3 convolution: centre and scale what it gives.
 
-
-def _randomise_rtdetr_heads(model: RTDetrForObjectDetection) -> None:
-    """Weights of trained magnitude where transformers starts with zeros or equal scores."""
-    width = model.config.d_model
-    for layer in model.model.decoder.layers:
-        nn.init.normal_(layer.encoder_attn.sampling_offsets.weight, std=width**-0.5)
-        nn.init.normal_(layer.encoder_attn.attention_weights.weight, std=width**-0.5)
-    for head in (model.model.enc_bbox_head, *model.model.decoder.bbox_embed):
-        nn.init.normal_(head.layers[-1].weight, std=0.5 * width**-0.5)
-        nn.init.normal_(head.layers[-1].bias, std=0.1)
-    # The proposal head is not centred: positions outside the valid anchors, all alike, would then come out on top.
-    nn.init.normal_(model.model.enc_score_head.weight, std=_LOGIT_SPREAD * width**-0.5)
-    nn.init.constant_(model.model.enc_score_head.bias, _LOGIT_MEAN)
-
-
-def randomise(model: RTDetrForObjectDetection, seed: int) -> None:
-    """Replace all weights outside FINE by seeded random ones with realistic statistics, in place.
-
-    The global random state is left as it was. Equal seeds give equal weights on one machine; the batch-norm
-    statistics are computed and may differ in the last bits between machines.
+    Each of the head's outputs gets mean logit ``mean`` and spread ``spread`` over what the head is about to see for
+    the first time.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        norms: list[nn.Module] = []
-        for name, module in model.named_modules():
-            if ".fine" in name:
-                continue
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.normal_(module.bias, std=0.02)
-            elif _is_batch_norm(module):
-                norm: Any = module
-                nn.init.uniform_(norm.weight, 0.5, 0.9)
-                nn.init.normal_(norm.bias, mean=1.0, std=0.1)
-                norms.append(module)
-        _randomise_rtdetr_heads(model)
-        hooks = [norm.register_forward_pre_hook(_calibrate) for norm in norms]
-        hooks += [head.register_forward_pre_hook(_calibrate_scores) for head in model.model.decoder.class_embed]
-        try:
-            model.train(False)
-            model(_photographs(_CALIBRATION_SIZE))
-        finally:
-            for hook in hooks:
-                hook.remove()
+
+    def __init__(self, mean: float = LOGIT_MEAN, spread: float = LOGIT_SPREAD) -> None:
+        self.mean, self.spread = mean, spread
+        self._seen: set[int] = set()
+
+    def __call__(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Adjust weight and bias in place."""
+        if id(head) in self._seen:  # shared over levels: the finest one, which comes first, decides
+            return
+        self._seen.add(id(head))
+        weight, bias = head.get_parameter("weight"), head.get_parameter("bias")
+        if isinstance(head, nn.Conv2d):
+            bias.zero_()
+            outputs = head._conv_forward(inputs[0], weight, None).movedim(1, -1).flatten(0, -2)  # (B * H * W, outputs)
+        else:
+            outputs = nn.functional.linear(inputs[0], weight).flatten(0, -2)  # (B * N, outputs)
+        scale = self.spread / outputs.std(dim=0).clamp_min(1e-4)
+        weight.mul_(scale.reshape(-1, *[1] * (weight.ndim - 1)))
+        bias.copy_(self.mean - outputs.mean(dim=0) * scale)
+
+
+def _in_method(name: str) -> bool:
+    return not set(name.split(".")).isdisjoint(METHODS)
+
+
+def randomise_layers(model: nn.Module) -> list[nn.Module]:
+    """New weights for all convolutions, linear layers and batch norms outside the fusion methods; returns the norms."""
+    norms: list[nn.Module] = []
+    for name, module in model.named_modules():
+        if _in_method(name):
+            continue
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.normal_(module.bias, std=0.02)
+        elif _is_batch_norm(module):
+            norm: Any = module
+            nn.init.uniform_(norm.weight, 0.5, 0.9)
+            nn.init.normal_(norm.bias, mean=1.0, std=0.1)
+            norms.append(module)
+    return norms
+
+
+def randomise_offsets(model: nn.Module) -> None:
+    """Offsets of trained magnitude, a pixel or so, where the fusion methods start them at zero."""
+    predictors: list[Any] = [module.predict for module in model.modules() if isinstance(module, FeatureAlignment)]
+    predictors += [module.offset for module in model.modules() if isinstance(module, AdaptiveUpsampling)]
+    for predictor in predictors:
+        nn.init.normal_(predictor.weight, std=_OFFSET_SPREAD * predictor.weight[0].numel() ** -0.5)
+        nn.init.zeros_(predictor.bias)
+
+
+def settle(
+    model: nn.Module,
+    norms: Iterable[nn.Module],
+    heads: Iterable[tuple[nn.Module, ScoreCalibration]],
+    forward: Callable[[], object],
+) -> None:
+    """Run ``forward`` once on photographs, while norms and class heads take their statistics from what they see."""
+    hooks = [norm.register_forward_pre_hook(_calibrate) for norm in norms]
+    hooks += [head.register_forward_pre_hook(calibration) for head, calibration in heads]
+    try:
+        model.train(False)
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()

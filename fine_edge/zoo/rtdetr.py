@@ -1,4 +1,4 @@
-"""RT-DETR of transformers, with FINE injected at the two fusions of its hybrid encoder's top-down path.
+"""RT-DETR of transformers, with FINE or a rival injected at the two fusions of its hybrid encoder's top-down path.
 
 Injection is surgery at named points of the loaded model: the class is not forked, and
 the keys of its own weights stay what they were, so any RT-DETR checkpoint still loads.
@@ -6,20 +6,39 @@ the keys of its own weights stay what they were, so any RT-DETR checkpoint still
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import RTDetrConfig, RTDetrForObjectDetection
 
+from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError
-from fine_edge.fusion import Fine, FineConfig
-from fine_edge.fusion.config import AttentionName
+from fine_edge.fusion.methods import MethodConfig, Place, build_method, method_of
+from fine_edge.fusion.top_down import top_down
+from fine_edge.postprocess.top_pairs import TopPairs
+from fine_edge.preprocess import Preprocessing
+from fine_edge.zoo import rtdetr_checkpoint
 from fine_edge.zoo.catalog import ModelEntry
+from fine_edge.zoo.checkpoints import Checkpoint
 from fine_edge.zoo.coco import COCO_LABELS
+from fine_edge.zoo.count import Cost, count_rtdetr
+from fine_edge.zoo.family import Family, GraphForm, Reference, detection_outputs
+from fine_edge.zoo.onnx_defaults import export_with_defaults
+from fine_edge.zoo.random_weights import (
+    LOGIT_MEAN,
+    LOGIT_SPREAD,
+    ScoreCalibration,
+    photographs,
+    randomise_layers,
+    settle,
+)
 
 # Sampling kernel by fusion, deepest first: k = 1 at l = 3, k = 2 at l = 2 (Sec. 5.3).
 STAGE_KERNELS = (1, 2)
+# Large enough for every stage to have a few hundred positions, small enough to take a second.
+_CALIBRATION_SIZE = 320
 
 
 def rtdetr_config(variant: str, num_labels: int = len(COCO_LABELS), decoder_layers: int | None = None) -> RTDetrConfig:
@@ -52,8 +71,8 @@ def rtdetr_config(variant: str, num_labels: int = len(COCO_LABELS), decoder_laye
     return config
 
 
-def _refine_low_level(fpn_block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-    """Forward pre-hook of an FPN block: run FINE on the low-level half of the concatenated map.
+def _join(fpn_block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    """Forward pre-hook of an FPN block: run the fusion method on the two halves of the concatenated map.
 
     The block receives (B, 2C, H, W), the upsampled high-level map first. Nearest upsampling by two
     repeats every pixel, so every second pixel is the high-level map itself, bit for bit.
@@ -61,47 +80,170 @@ def _refine_low_level(fpn_block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple
     (fused,) = inputs
     upsampled, low = fused.chunk(2, dim=1)  # (B, C, H, W) each
     high = upsampled[:, :, ::2, ::2]  # (B, C, H / 2, W / 2)
-    fine: nn.Module = fpn_block.get_submodule("fine")
-    return (torch.cat([upsampled, fine(low, high)], dim=1),)
+    low, upsampled = top_down(method_of(fpn_block), low, high)
+    return (torch.cat([upsampled, low], dim=1),)
 
 
-def inject_fine(
-    model: RTDetrForObjectDetection, attention: AttentionName = "aats", *, identity: bool = True
-) -> RTDetrForObjectDetection:
-    """Put FINE in front of both top-down fusions of a loaded RT-DETR, in place.
-
-    Args:
-        model: any RT-DETR of transformers.
-        attention: strategy of Table 3.
-        identity: start as the identity, so that a pretrained detector's outputs do not change.
+def inject(model: RTDetrForObjectDetection, config: MethodConfig | None = None) -> RTDetrForObjectDetection:
+    """Put a fusion method, FINE by default, in front of both top-down fusions of a loaded RT-DETR, in place.
 
     Raises:
-        ConfigError: when the model has no such two fusions, or already has FINE.
+        ConfigError: when the model has no such two fusions, or already has a method.
     """
+    config = config or MethodConfig()
     encoder = model.model.encoder
     blocks = list(getattr(encoder, "fpn_blocks", []))
     if len(blocks) != len(STAGE_KERNELS):
         raise ConfigError(
             f"expected {len(STAGE_KERNELS)} top-down fusions, found {len(blocks)}", where="model.encoder.fpn_blocks"
         )
-    if any(hasattr(block, "fine") for block in blocks):
-        raise ConfigError("FINE is already there", where="model.encoder.fpn_blocks")
+    if any(method_of(block) is not None for block in blocks):
+        raise ConfigError("a fusion method is already there", where="model.encoder.fpn_blocks")
+    channels = encoder.config.encoder_hidden_dim
     for block, k in zip(blocks, STAGE_KERNELS, strict=True):
-        channels = encoder.config.encoder_hidden_dim
-        block.fine = Fine(FineConfig(channels=channels, attention=attention, k=k, identity=identity))
-        block.register_forward_pre_hook(_refine_low_level)
+        block.add_module(config.name, build_method(Place(channels, channels, k), config))
+        block.register_forward_pre_hook(_join)
     return model
 
 
-def fine_blocks(model: RTDetrForObjectDetection) -> list[Fine]:
-    """The injected FINE blocks, deepest fusion first; empty without FINE."""
-    return [block.fine for block in model.model.encoder.fpn_blocks if hasattr(block, "fine")]
+def rtdetr_fusions(model: RTDetrForObjectDetection) -> list[nn.Module]:
+    """The injected methods, deepest fusion first; empty without any."""
+    found = (method_of(block) for block in model.model.encoder.fpn_blocks)
+    return [method for method in found if method is not None]
 
 
-def build(entry: ModelEntry, num_labels: int = len(COCO_LABELS), *, identity: bool = True) -> RTDetrForObjectDetection:
-    """The detector of a catalog entry with transformers' own initial weights, in eval mode."""
-    model = RTDetrForObjectDetection(rtdetr_config(entry.variant, num_labels))
-    if entry.attention:
-        inject_fine(model, entry.attention, identity=identity)
-    model.train(False)
-    return model
+class RTDetr(Family):
+    """RT-DETR of transformers."""
+
+    libraries = ("torch", "transformers")
+
+    def labels(self, entry: ModelEntry) -> tuple[str, ...]:  # noqa: ARG002 - all variants have the same
+        """COCO's 80 classes."""
+        return COCO_LABELS
+
+    def build(self, entry: ModelEntry, num_labels: int, *, identity: bool = True) -> RTDetrForObjectDetection:
+        """See :meth:`Family.build`."""
+        model = RTDetrForObjectDetection(rtdetr_config(entry.variant, num_labels))
+        if entry.method:
+            inject(model, MethodConfig(entry.method, entry.attention or "aats", identity=identity))
+        model.train(False)
+        return model
+
+    def fusions(self, model: nn.Module) -> list[nn.Module]:
+        """See :meth:`Family.fusions`."""
+        return rtdetr_fusions(cast(RTDetrForObjectDetection, model))
+
+    def read(self, path: Path) -> Checkpoint:
+        """Transformers' folders and files, the official repository's ``.pth``, our own."""
+        return rtdetr_checkpoint.read(path)
+
+    def num_labels(self, checkpoint: Checkpoint) -> int | None:
+        """See :meth:`Family.num_labels`."""
+        head = checkpoint.state.get("model.decoder.class_embed.0.weight")
+        return int(head.shape[0]) if head is not None and head.ndim == 2 and len(head) else None
+
+    def randomise(self, model: nn.Module) -> None:
+        """See :meth:`Family.randomise`."""
+        norms = randomise_layers(model)
+        detector = cast(RTDetrForObjectDetection, model)
+        _randomise_heads(detector)
+        scores = ScoreCalibration()
+        heads = [(head, scores) for head in detector.model.decoder.class_embed]
+        pictures = photographs(_CALIBRATION_SIZE, _CALIBRATION_SIZE, Preprocessing())
+        settle(model, norms, heads, lambda: model(pictures))
+
+    def reference(self, model: nn.Module, images: Tensor, *, raw: bool) -> Reference:
+        """Transformers' forward pass; detections as its image processor takes them."""
+        outputs = model(images)
+        margin = _selection_margin(outputs.enc_outputs_class, int(cast(Any, model).config.num_queries))
+        if raw:
+            return Reference({"logits": outputs.logits, "boxes": outputs.pred_boxes}, margin)
+        selected = TopPairs(*images.shape[-2:])(outputs.logits, outputs.pred_boxes)
+        return Reference(dict(zip(("labels", "boxes_xyxy", "scores"), selected, strict=True)), margin)
+
+    def graph(self, model: nn.Module, form: GraphForm) -> nn.Module:
+        """Transformers' own forward pass; exports take the lowered one instead, see fine_edge/export/lowering."""
+        return DetectorGraph(_RawOutputs(cast(RTDetrForObjectDetection, model)), form)
+
+    def outputs(self, model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
+        """See :meth:`Family.outputs`."""
+        config: Any = model.config
+        queries, classes = int(config.num_queries), int(config.num_labels)
+        tokens = sum(-(-form.height // stride) * -(-form.width // stride) for stride in config.feat_strides)
+        if tokens < queries:
+            raise ConfigError(
+                f"input {form.height}x{form.width} has {tokens} positions for {queries} queries",
+                mend="use at least 128x128",
+            )
+        if form.raw:
+            return (
+                TensorSpec("logits", "float32", (form.batch, queries, classes), "class logits per query"),
+                TensorSpec(
+                    "boxes", "float32", (form.batch, queries, 4), "cx, cy, w, h per query, normalised to [0, 1]"
+                ),
+            )
+        return detection_outputs(form.batch, queries)
+
+    def count(self, model: nn.Module, height: int, width: int) -> Cost:
+        """See :meth:`Family.count`."""
+        return count_rtdetr(model, height, width)
+
+    def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
+        """torch.onnx's defaults on transformers' model, as raw outputs."""
+        export_with_defaults(_RawOutputs(cast(RTDetrForObjectDetection, model)), example, ["logits", "boxes"], path)
+
+
+class _RawOutputs(nn.Module):
+    """Names the two outputs that count; everything else of the model's output is training material."""
+
+    def __init__(self, model: RTDetrForObjectDetection) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) to logits and normalised boxes."""
+        outputs = self.model(images)
+        return outputs.logits, outputs.pred_boxes
+
+
+class DetectorGraph(nn.Module):
+    """What a graph of RT-DETR is traced from: the detector, then its postprocessing unless raw outputs are wanted."""
+
+    def __init__(self, detector: nn.Module, form: GraphForm) -> None:
+        super().__init__()
+        self.detector = detector
+        self.postprocess = None if form.raw else TopPairs(form.height, form.width)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 3, H, W) in [0, 1] to (logits, boxes) or (labels, boxes_xyxy, scores)."""
+        logits, boxes = self.detector(images)
+        return (logits, boxes) if self.postprocess is None else self.postprocess(logits, boxes)
+
+
+def _randomise_heads(model: RTDetrForObjectDetection) -> None:
+    """Weights of trained magnitude where transformers starts with zeros or equal scores."""
+    width = model.config.d_model
+    for layer in model.model.decoder.layers:
+        nn.init.normal_(layer.encoder_attn.sampling_offsets.weight, std=width**-0.5)
+        nn.init.normal_(layer.encoder_attn.attention_weights.weight, std=width**-0.5)
+    for head in (model.model.enc_bbox_head, *model.model.decoder.bbox_embed):
+        nn.init.normal_(head.layers[-1].weight, std=0.5 * width**-0.5)
+        nn.init.normal_(head.layers[-1].bias, std=0.1)
+    # The proposal head is not centred: positions outside the valid anchors, all alike, would then come out on top.
+    nn.init.normal_(model.model.enc_score_head.weight, std=LOGIT_SPREAD * width**-0.5)
+    nn.init.constant_(model.model.enc_score_head.bias, LOGIT_MEAN)
+
+
+def _selection_margin(proposal_logits: Tensor, queries: int) -> float:
+    """How far apart, in logits, the last proposal taken and the first one left out are.
+
+    Rounding decides which of two nearly equal proposals becomes a query, and the queries attend to each other.
+    """
+    best = proposal_logits.amax(-1)  # (B, N)
+    if best.shape[1] <= queries:
+        return float("inf")
+    ranked = best.topk(queries + 1, dim=1).values
+    return float((ranked[:, -2] - ranked[:, -1]).min())
+
+
+FAMILY = RTDetr()

@@ -6,24 +6,31 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_bench import as_on_a_device, make_row, write_tiny_artifact
+from tiny_bench import as_on_a_device, as_pairs, make_row, write_tiny_artifact, write_tiny_onnx
 
 from fine_edge import machine
-from fine_edge.bench import prepare, session
+from fine_edge.bench import backends, measure, prepare, session
 from fine_edge.bench.measure import HarnessCost
 from fine_edge.bench.record import Record
 
 
 @pytest.fixture
 def tiny_exports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports are tiny convolutions, and throughput slices short."""
+    """Exports are tiny convolutions, warming up and throughput slices short."""
 
     def export(request, folder: Path) -> Path:
         path = folder / f"{request.model}.onnx"
-        return path if path.exists() else write_tiny_artifact(folder, request.model, request.height)
+        return path if path.exists() else write_tiny_artifact(folder, request.model, request.input_hw)
 
-    monkeypatch.setattr(prepare, "ensure_exported", export)
-    monkeypatch.setattr(session, "SLICE_MS", 5.0)
+    def export_plainly(request, folder: Path) -> Path:
+        write_tiny_onnx(folder / f"{request.model}.plain.onnx", request.input_hw)
+        return folder / f"{request.model}.plain.onnx"
+
+    monkeypatch.setattr(prepare, "exported", export)
+    monkeypatch.setattr(prepare, "exported_plainly", export_plainly)
+    monkeypatch.setattr(session, "require_library", lambda *_arguments, **_options: None)
+    monkeypatch.setattr(backends, "SLICE_MS", 5.0)
+    monkeypatch.setattr(measure, "WARMUP_MS", 1.0)
 
 
 @pytest.fixture
@@ -49,6 +56,12 @@ def record() -> Record:
         harness=HarnessCost(0.0006, 0.0005),
         rows=rows,
     )
+
+
+@pytest.fixture
+def pairs_record(record) -> Record:
+    """Two pairs of Table 1 as the bench writes them since there are groups; made up."""
+    return as_pairs(record, {"rtdetr_r18": (400.0, 1.02, (80, 78)), "yolov8s": (100.0, 1.05, (189, 177))})
 
 
 @pytest.fixture

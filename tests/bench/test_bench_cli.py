@@ -8,13 +8,20 @@ from tiny_bench import WEIGHTS, write_tiny_artifact, write_tiny_onnx
 
 from fine_edge.bench import __main__ as cli
 from fine_edge.bench import memory, prepare, session, suites
+from fine_edge.bench.backends import BACKENDS
 from fine_edge.bench.options import BenchOptions
 from fine_edge.bench.record import read_record, write_record
 from fine_edge.errors import ArtifactError, BackendError, ConfigError, FineEdgeError
+from fine_edge.runners.ort import OrtRunner
+from fine_edge.zoo.paper import ROWS
 
 TABLE3 = ["rtdetr_r18", *(f"rtdetr_r18_fine{x}" for x in ("_vanilla", "_window", "_area", "_linear", ""))]
 
-TABLE1 = ["rtdetr_r18", "rtdetr_r18_fine", "rtdetr_r50", "rtdetr_r50_fine"]
+TABLE1 = [
+    f"{name}{fine}"
+    for name in ("rtdetr_r18", "rtdetr_r50", "yolov8s", "yolov10s", "yolov12s")
+    for fine in ("", "_fine")
+]
 
 
 @pytest.fixture
@@ -70,37 +77,85 @@ def test_json_on_standard_output_is_alone_there(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("tiny_exports", "no_child")
-def test_the_exporters_suite_takes_a_plain_export_without_a_contract(tmp_path, monkeypatch, capsys):
-    export_row = prepare.export_row
-
-    def with_plain(row, folder, input_size, precision="fp32"):
-        if row.exporter == "fine_edge":
-            return export_row(row, folder, input_size, precision)
-        write_tiny_onnx(folder / "plain.onnx", input_size)
-        return folder / "plain.onnx"
-
-    monkeypatch.setattr(prepare, "export_row", with_plain)
-    assert (
-        cli.main(["--suite", "exporters", "--rounds", "2", "--input-size", "64", "--out", str(tmp_path), "--json", "-"])
-        == 0
-    )
-    plain, ours, fine = json.loads(capsys.readouterr().out)["rows"]
-    assert plain["model"] == "rtdetr_r18 (plain torch.onnx)"
-    assert plain["params_m"] is None
-    assert plain["ratio"] == 1
-    assert (ours["model"], fine["attention"]) == ("rtdetr_r18", "aats")
-    assert (tmp_path / "raw" / "rtdetr_r18.onnx").is_file()
+def test_the_exporters_suite_takes_plain_exports_without_a_contract(tmp_path, capsys):
+    arguments = ["--suite", "exporters", "--rounds", "2", "--input-size", "64", "--out", str(tmp_path), "--json", "-"]
+    assert cli.main(arguments) == 0
+    rows = {row["model"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert len(rows) == 3 + 5 * 2
+    plain = "rtdetr_r18 (plain torch.onnx)"
+    assert rows[plain]["params_m"] is None
+    assert [rows[name]["baseline"] for name in ("rtdetr_r18", "rtdetr_r18_fine")] == [plain] * 2
+    assert rows["yolov10s"]["baseline"] == "yolov10s (ultralytics export)"
+    assert rows["retinanet_r50"]["baseline"] == "retinanet_r50 (plain torch.onnx)"
+    assert {name for name, row in rows.items() if row["ratio"] == 1} >= {row["baseline"] for row in rows.values()}
+    assert (tmp_path / "raw" / "yolov8s.onnx").is_file()
+    assert (tmp_path / "retinanet_r50.onnx").is_file()
+    assert (tmp_path / "fasterrcnn_r50.plain.onnx").is_file()
 
 
 @pytest.mark.usefixtures("tiny_exports", "no_child")
-def test_table_1_and_fp16_run_on_the_cpu_as_well(tmp_path, capsys):
+def test_table_1_is_measured_in_pairs_and_fp16_runs_on_the_cpu_as_well(tmp_path, capsys):
     arguments = ["--suite", "table1", "--precision", "fp16", "--rounds", "2", "--input-size", "64", "--json", "-"]
     assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
-    data = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    data = json.loads(printed.out)
     assert [row["model"] for row in data["rows"]] == TABLE1
+    assert [row["baseline"] for row in data["rows"]] == [TABLE1[index - index % 2] for index in range(10)]
+    assert [group["baseline"] for group in data["groups"]] == TABLE1[::2]
+    assert all(10 < group["process_peak_mib"] < 6144 for group in data["groups"])
     assert (data["precision"], data["backend"], data["platform"]) == ("fp16", "onnxruntime-cpu", None)
-    assert [row["paper"]["fps"] for row in data["rows"]] == [80, 78, 40, 40]
+    assert [row["paper"]["fps"] for row in data["rows"]] == [80, 78, 40, 40, 189, 177, 173, 153, 112, 106]
+    assert data["rows"][1]["paper"]["ap50"] == 64.4
     assert all(row["compute_ms"] is row["engine"] is row["state"] is None for row in data["rows"])
+    assert "group 2 of 5, rtdetr_r50: rtdetr_r50, rtdetr_r50_fine" in printed.err
+
+
+@pytest.mark.usefixtures("tiny_exports", "no_child")
+def test_table_7_is_measured_at_each_detectors_own_size(tmp_path, capsys):
+    arguments = ["--suite", "table7", "--rounds", "2", "--threads", "1", "--out", str(tmp_path)]
+    assert cli.main([*arguments, "--json", str(tmp_path / "r.json")]) == 0
+    record = read_record(tmp_path / "r.json")
+    assert record.input_hw is None
+    assert [record.input_hw_of(row) for row in record.rows[::2]] == [(800, 800), (512, 1024), (640, 640)]
+    assert record.rows[2].paper["miou"] == 74.5
+    printed = capsys.readouterr().out
+    for words in ("1024x512", "input sizes as listed", "mIoU", "Mask AP", "PQ"):
+        assert words in printed
+
+
+@pytest.mark.usefixtures("tiny_exports", "no_child")
+def test_only_some_groups_are_measured_where_they_are_named(tmp_path, capsys):
+    arguments = ["--suite", "table1", "--only", "yolov1*", "--only", "rtdetr_r18", "--rounds", "2"]
+    assert cli.main([*arguments, "--input-size", "32x64", "--out", str(tmp_path), "--json", "-"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [group["baseline"] for group in data["groups"]] == ["rtdetr_r18", "yolov10s", "yolov12s"]
+    assert data["title"].endswith(", rtdetr_r18, yolov10s, yolov12s only")
+    assert data["input_hw"] == [32, 64]
+
+
+@pytest.mark.usefixtures("no_child")
+def test_only_one_group_is_loaded_at_a_time(tmp_path, monkeypatch, tiny_exports):
+    assert tiny_exports is None
+    loaded, most = [], []
+
+    class Spied(OrtRunner):
+        def __init__(self, path, *arguments):
+            super().__init__(path, *arguments)
+            loaded.append(path.name)
+            most.append(list(loaded))
+
+        def close(self):
+            loaded.remove(self._path.name)
+            super().close()
+
+    monkeypatch.setattr("fine_edge.bench.rig.OrtRunner", Spied)
+    arguments = ["--suite", "table1", "--rounds", "2", "--input-size", "64", "--out", str(tmp_path), "--json", "-"]
+    assert cli.main(arguments) == 0
+    assert [names for names in most if len(names) == 2] == [
+        [f"{a}.onnx", f"{b}.onnx"] for a, b in zip(TABLE1[::2], TABLE1[1::2], strict=True)
+    ]
+    assert max(map(len, most)) == 2
+    assert loaded == []
 
 
 @pytest.mark.usefixtures("tiny_exports", "no_child")
@@ -133,6 +188,10 @@ def test_a_record_is_shown_again_and_compared(record, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["--suite", "table9"], "table3"),
+        (
+            ["--suite", "table1", "--only", "yolov9*"],
+            "--only: no group of table1 matches 'yolov9*' -> known: rtdetr_r18",
+        ),
         (["--backend", "cuda"], "ort"),
         (["--rounds", "1"], "too few"),
         (["--threads", "0"], "at least 1"),
@@ -144,6 +203,7 @@ def test_a_record_is_shown_again_and_compared(record, tmp_path, capsys):
         (["--backend", "trt", "--threads", "2"], "--threads: means nothing to the backend trt"),
         (["--backend", "trt"], "TensorRT is not on this machine"),
         (["--input-size", "650"], "multiple of 32"),
+        (["--input-size", "big"], "not understood"),
         (["--images", "{tmp}/none"], "no such image"),
         (["--images", "{tmp}/empty"], "no image"),
         (["--images", "{tmp}/bad"], "cannot be decoded"),
@@ -173,7 +233,7 @@ def test_a_file_that_its_contract_does_not_vouch_for_is_refused(tmp_path):
     path = write_tiny_artifact(tmp_path, "rtdetr_r18", 64)
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(ArtifactError, match="sha256"):
-        prepare.prepare(suites.SuiteRow("rtdetr_r18"), tmp_path, 64)
+        prepare.prepare(suites.SuiteRow("rtdetr_r18"), tmp_path, (64, 64))
 
 
 def test_only_a_static_single_image_can_be_fed(tmp_path):
@@ -218,14 +278,26 @@ def test_suites_are_sound():
         labels = [row.label for row in suite.rows]
         assert suite.name == name
         assert len(set(labels)) == len(labels) >= 2
+        assert all(len(group.rows) >= 2 for group in suite.groups)
+        if suite.paper_table:
+            rows = {(row.table, row.model) for row in ROWS}
+            others = [row.model for group in suite.groups for row in group.rows[1:]]
+            assert all((suite.paper_table, model) in rows for model in others)
     assert [row.model for row in suites.SUITES["table3"].rows] == TABLE3
     assert [row.model for row in suites.SUITES["table1"].rows] == TABLE1
+    # Six of Faster R-CNN would not fit into the memory that the process may take.
+    assert [len(group.rows) for group in suites.SUITES["table2"].groups] == [2, 2, 2, 2, 2, 6]
+    labels = [row.label for row in suites.SUITES["table2"].rows[:2]]
+    assert labels == ["fasterrcnn_r50 (beside sni)", "fasterrcnn_r50_sni"]
+    assert (
+        suites.SUITES["table2"].only(["faster*"]).title == "Table 2: FINE and other fusion methods, fasterrcnn_r50 only"
+    )
     with pytest.raises(ConfigError):
         suites.find("nope")
 
 
 def test_options_default_to_enough_rounds_for_a_ratio():
-    length = session.BACKENDS["ort"].length
+    length = BACKENDS["ort"].length
     assert length(BenchOptions()).rounds == 30
     assert length(BenchOptions(quick=True)).rounds == 6
     assert length(BenchOptions(quick=True, rounds=9)).rounds == 9

@@ -15,11 +15,11 @@ from tiny_detector import write_detector
 
 from fine_edge.bench import __main__ as cli
 from fine_edge.bench import device as bench_device
-from fine_edge.bench import prepare
+from fine_edge.bench import measure, prepare, session
+from fine_edge.bench.backends import BACKENDS
 from fine_edge.bench.layer_profile import trtexec_profile
 from fine_edge.bench.options import BenchOptions
 from fine_edge.bench.record import read_record
-from fine_edge.bench.session import BACKENDS
 from fine_edge.contract import contract_path, read_contract
 from fine_edge.engine.manifest import layers_path
 from fine_edge.errors import BackendError
@@ -56,9 +56,11 @@ def built(monkeypatch, device):  # noqa: F811 - the fixture
             options=options,
         )
 
-    monkeypatch.setattr(prepare, "ensure_exported", export)
+    monkeypatch.setattr(prepare, "exported", export)
     monkeypatch.setattr(prepare, "can_export", lambda: True)
+    monkeypatch.setattr(session, "require_library", lambda *_arguments, **_options: None)
     monkeypatch.setattr(bench_device, "ensure_engine", build)
+    monkeypatch.setattr(measure, "WARMUP_MS", 1.0)
     monkeypatch.setattr(bench_device, "SLICE_MS", 1.0)
     monkeypatch.setattr(bench_device, "END_TO_END_ROUNDS", 2)
     monkeypatch.setattr(bench_device, "PROFILE_RUNS", 4)
@@ -120,10 +122,41 @@ def test_memory_is_the_engines_and_equal_engines_weigh_the_same(tmp_path, built,
     [("fp16", "rtdetr_r50.fp16.onnx"), ("fp16-weak", "rtdetr_r50.onnx"), ("fp32", "rtdetr_r50.onnx")],
 )
 def test_each_precision_is_built_from_its_graph(tmp_path, built, images, precision, onnx):
-    record = bench(tmp_path, images, "--suite", "table1", "--precision", precision, "--rounds", "2")
-    assert record.precision == precision
-    name, options, _ = built[2]
+    arguments = ["--suite", "table1", "--only", "rtdetr_r50", "--precision", precision, "--rounds", "2"]
+    assert bench(tmp_path, images, *arguments).precision == precision
+    name, options, _ = built[0]
     assert (name, options.precision) == (onnx, precision)
+
+
+def test_engines_are_all_built_first_and_one_group_is_loaded_at_a_time(tmp_path, built, images, device, monkeypatch):  # noqa: F811
+    loads = []
+    load = bench_device.DeviceRig._load
+
+    def spied(rig, engine, cuda):
+        loads.append((engine.name.partition(".")[0], len(built)))
+        return load(rig, engine, cuda)
+
+    monkeypatch.setattr(bench_device.DeviceRig, "_load", spied)
+    record = bench(tmp_path, images, "--suite", "table1", "--rounds", "2")
+    pairs = [(row.baseline, row.model) for row in record.rows]
+    assert len(built) == len(pairs) == 10
+    # Each group's baseline is loaded twice, see below.
+    assert loads == [(name, 10) for base, name in pairs for name in ([base, name] if base == name else [name])]
+    assert (device.what().count("open"), device.what().count("close")) == (5, 5)
+    openings = [index for index, what in enumerate(device.what()) if what == "open"]
+    closings = [index for index, what in enumerate(device.what()) if what == "close"]
+    assert all(closed < opened for closed, opened in zip(closings, openings[1:], strict=False))
+    assert len({row.engine.device_delta_mib for row in record.rows}) == 1
+    assert all(row.state.verdict.stamp == "UNKNOWN" for row in record.rows)
+
+
+def test_groups_may_need_unlike_numbers_of_rounds(tmp_path, built, images, monkeypatch):
+    lengths = iter([bench_device.Length(rounds, 0.0, 1, 1.0) for rounds in (2, 2, 3)])
+    monkeypatch.setattr(bench_device, "length", lambda *_arguments: next(lengths))
+    record = bench(tmp_path, images, "--suite", "table1", "--only", "rtdetr*")
+    assert [len(row.samples_ms) for row in record.rows] == [2, 2, 3, 3]
+    assert record.rounds == 2
+    assert len(built) == 4
 
 
 def test_the_recipe_of_a_model_is_used(tmp_path, built, images):
@@ -167,7 +200,7 @@ def test_all_is_freed_when_measuring_fails(tmp_path, built, images, device, monk
     def broken(*_arguments, **_options):
         raise BackendError("the board fell asleep")
 
-    monkeypatch.setattr("fine_edge.bench.session.measure_throughput", broken)
+    monkeypatch.setattr("fine_edge.bench.timings.measure_throughput", broken)
     with pytest.raises(BackendError, match="asleep"):
         bench(tmp_path, images, "--rounds", "2")
     assert not device.memory
@@ -214,12 +247,12 @@ def test_a_machine_that_cannot_export_takes_what_was_brought(tmp_path, monkeypat
     def cannot(_request, _folder):
         raise BackendError("cannot export here")
 
-    monkeypatch.setattr(prepare, "ensure_exported", cannot)
-    assert prepare.export_row(row, tmp_path, 64) == path
+    monkeypatch.setattr(prepare, "exported", cannot)
+    assert prepare.export_row(row, tmp_path, (64, 64)) == path
     with pytest.raises(BackendError, match="cannot export here"):
-        prepare.export_row(row, tmp_path, 96)
+        prepare.export_row(row, tmp_path, (96, 96))
     contract_path(path).write_text(replace(brought, model="rtdetr_r50").to_text(), encoding="utf-8")
     with pytest.raises(BackendError, match="cannot export here"):
-        prepare.export_row(row, tmp_path, 64)
+        prepare.export_row(row, tmp_path, (64, 64))
     assert FakeCuda.device.what() == []
     assert MIB == bench_device.MIB

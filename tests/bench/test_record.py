@@ -13,7 +13,7 @@ from fine_edge.errors import RecordError
 
 
 def test_a_record_reads_back_as_it_was_written(record, tmp_path):
-    row = replace(record.rows[1], rtx=RtxMemory(32.06, 37.2), params_m=None, ap=39.7)
+    row = replace(record.rows[1], rtx=RtxMemory(32.06, 37.2), params_m=None, accuracy={"ap": 39.7, "ap50": 58.1})
     record = replace(record, rows=(record.rows[0], row), threads=2)
     write_record(record, tmp_path / "deep" / "a.json")
     assert read_record(tmp_path / "deep" / "a.json") == record
@@ -32,6 +32,58 @@ def test_the_json_has_the_stable_fields_and_derived_figures(record):
     assert row["latency_p90_ms"] is None
     assert row["ap"] is None
     assert data["harness"]["percent_of_baseline"] == pytest.approx(100 * 0.0006 / 407)
+
+
+def test_a_record_of_groups_reads_back_as_it_was_written(pairs_record, tmp_path):
+    write_record(pairs_record, tmp_path / "a.json")
+    assert read_record(tmp_path / "a.json") == pairs_record
+
+
+def test_the_ratio_of_a_row_is_against_its_own_baseline(pairs_record):
+    rows = json.loads(json.dumps(pairs_record.to_json()))["rows"]
+    assert [row["ratio"] for row in rows] == pytest.approx([1, 1.02, 1, 1.05])
+    assert [row["baseline"] for row in rows] == ["rtdetr_r18", "rtdetr_r18", "yolov8s", "yolov8s"]
+    assert [row.model for row in pairs_record.baselines] == ["rtdetr_r18", "yolov8s"]
+    assert pairs_record.harness_percent == pytest.approx(100 * 0.0006 / 103.5)  # of the fastest
+
+
+@pytest.mark.parametrize("format_", [1, 2])
+def test_records_from_before_there_were_groups_are_read(record, tmp_path, format_):
+    data = record.to_json() | {"format": format_}
+    del data["groups"]
+    for row in data["rows"]:
+        for later in ("baseline", "input_hw", "accuracy"):
+            del row[later]
+        row["ap"] = 39.7
+    (tmp_path / "r.json").write_text(json.dumps(data), encoding="utf-8")
+    read = read_record(tmp_path / "r.json")
+    assert [row.accuracy for row in read.rows] == [{"ap": 39.7}] * 2
+    assert [read.baseline_of(row).model for row in read.rows] == ["rtdetr_r18"] * 2
+    assert read.input_hw_of(read.rows[1]) == (640, 640)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d["rows"][3].update(baseline="nothing"), "yolov8s_fine: nothing is no baseline"),
+        (lambda d: d["rows"][3].update(baseline="rtdetr_r18_fine"), "rtdetr_r18_fine is no baseline"),
+        (lambda d: d["rows"][3].update(baseline="rtdetr_r18"), "16 samples for 8 rounds"),
+        (lambda d: d["rows"][3].update(baseline="yolov8s_fine"), "ratio says"),
+        (lambda d: d["rows"][3].update(input_hw=None), "yolov8s_fine has no input size"),
+        (lambda d: d["rows"][3].update(input_hw=[640]), "broken"),
+        (lambda d: d.update(input_hw=[640, 640]), "the record says"),
+        (lambda d: d.update(rounds=9), "a row has 8 samples for 9 rounds"),
+        (lambda d: d["rows"][3].update(accuracy={"ap": "good"}), "broken"),
+        (lambda d: d["groups"][0].update(process_peak_mib=-1), "no duration"),
+        (lambda d: d["groups"][0].pop("baseline"), "broken"),
+    ],
+)
+def test_a_record_whose_groups_contradict_each_other_is_refused(pairs_record, tmp_path, change, words):
+    slower = tuple(pairs_record.rows[3].samples_ms) * 2
+    longer = replace(pairs_record.rows[2], samples_ms=tuple(pairs_record.rows[2].samples_ms) * 2)
+    rows = (*pairs_record.rows[:2], longer, replace(pairs_record.rows[3], samples_ms=slower))
+    rows = tuple(replace(row, input_hw=(320, 320)) if row is longer else row for row in rows)
+    assert words in broken(replace(pairs_record, rows=rows, input_hw=None), tmp_path, change)
 
 
 def test_a_devices_record_reads_back_as_it_was_written(device_record, tmp_path):
@@ -152,7 +204,7 @@ def test_like_records_are_compared_model_by_model(record, with_samples):
     [
         ({"backend": "tensorrt"}, "backend: onnxruntime-cpu / tensorrt"),
         ({"precision": "fp16"}, "precision: fp32 / fp16"),
-        ({"input_hw": (320, 640)}, "input size: 640x640 / 320x640"),
+        ({"input_hw": (320, 640)}, "input size: 640x640 / 640x320"),
         ({"threads": 1}, "threads: None / 1"),
         ({"machine": {"cpu": "Other CPU"}}, "cpu: Test CPU / Other CPU"),
         ({"estimate": True}, "estimate: False / True"),
@@ -165,6 +217,12 @@ def test_unlike_records_are_refused_with_the_difference_named(record, changes, n
     assert named in differences(record, other)
     with pytest.raises(RecordError, match=named):
         compare(record, other)
+
+
+def test_a_model_of_another_input_size_is_named(pairs_record):
+    rows = tuple(replace(row, input_hw=(320, 320)) if row.model == "yolov8s" else row for row in pairs_record.rows)
+    other = replace(pairs_record, rows=rows, input_hw=None)
+    assert differences(pairs_record, other) == ["input size of yolov8s: 640x640 / 320x320"]
 
 
 def test_records_without_a_common_model_are_refused(record):

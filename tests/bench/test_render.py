@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
-from tiny_bench import make_row
+from tiny_bench import as_pairs, make_row
 
 from fine_edge.bench import render
 from fine_edge.bench.memory import RtxMemory
 from fine_edge.bench.picture import draw, write_picture
+from fine_edge.bench.record import MeasuredGroup
 
 
 def cells_of(record):
@@ -37,7 +38,7 @@ def test_cells_hold_measurements_and_dashes_for_what_is_not_known(record):
 
 
 def test_the_accuracy_of_an_evaluated_artifact_takes_the_dashs_place(record):
-    evaluated = replace(record, rows=tuple(replace(row, ap=39.71) for row in record.rows))
+    evaluated = replace(record, rows=tuple(replace(row, accuracy={"ap": 39.71}) for row in record.rows))
     assert cells_of(evaluated)[1]["AP"] == "39.7"
     assert not any(note.startswith("AP:") for note in render.to_table(evaluated).notes)
 
@@ -92,7 +93,55 @@ def test_a_suite_outside_the_paper_has_no_paper_columns(record):
     table = render.to_table(replace(record, rows=rows))
     assert not any(column.source for column in table.columns)
     assert not any("Orin" in note for note in table.notes)
-    assert table.rows[0][3] == "-"
+    assert "#Params (M)" not in [column.title for column in table.columns]
+
+
+def test_pairs_are_shown_as_table_1_would_be(pairs_record):
+    table = render.to_table(pairs_record)
+    ours = [column.title for column in table.columns if not column.source]
+    assert ours[:3] == ["Model", "#Params (M)", "FLOPs (G)"]  # one attention strategy: no column for it
+    assert ours[5:9] == ["FPS", "Latency (ms)", "Ratio", "Ratio 95 % CI"]
+    assert ours[9:] == ["FPS ratio", "AP", "AP50", "AP S"]
+    paper = [column.full_title for column in table.columns if column.source]
+    assert paper == [f"{name} paper (Orin Nano)" for name in ("FPS", "FPS ratio", "AP", "AP50", "AP S")]
+    rows = list(csv.DictReader(io.StringIO(table.to_csv())))
+    assert [row["Ratio"] for row in rows] == ["1.000", "1.020", "1.000", "1.050"]
+    assert [row["Ratio 95 % CI"] == "-" for row in rows] == [True, False, True, False]
+    assert [row["FPS ratio"] for row in rows] == ["1.000", "1.020", "1.000", "1.050"]
+    assert [row["FPS ratio paper (Orin Nano)"] for row in rows] == ["1.000", "1.026", "1.000", "1.068"]
+    assert rows[3]["AP50"] == "-"
+    assert rows[3]["AP50 paper (Orin Nano)"] == "61.8"
+
+
+def test_notes_of_groups_say_how_they_were_measured_and_what_memory_they_took(pairs_record):
+    notes = render.to_table(pairs_record).notes
+    for words in (
+        "latency over the baseline's, the first row of its group,",
+        "Groups are measured one after the other",
+        "by group, 500 MiB (rtdetr_r18), 500 MiB (yolov8s).",
+        "of the fastest baseline (null runner).",
+        "AP, AP50, AP S: a dash until",
+        "a ratio of throughputs. The paper prints whole FPS, so its ratio is known to within 1.3 %.",
+        "TensorRT 10.7, FP16. Figures of this CPU are not Jetson figures",
+    ):
+        assert any(words in note for note in notes)
+    assert not any("Warning" in note for note in notes)
+    heavy = replace(pairs_record, groups=(pairs_record.groups[0], MeasuredGroup("yolov8s", 6145.0)))
+    assert "Warning: the process took more than 6 GiB with yolov8s." in render.to_table(heavy).notes
+
+
+def test_unlike_input_sizes_get_a_column(pairs_record):
+    rows = tuple(replace(row, input_hw=(512, 1024)) if "yolo" in row.model else row for row in pairs_record.rows)
+    table = render.to_table(replace(pairs_record, rows=rows, input_hw=None))
+    assert [row[1] for row in table.rows] == ["640x640", "640x640", "1024x512", "1024x512"]
+    assert "FP32, input sizes as listed, 8 rounds" in table.title
+
+
+def test_the_papers_columns_name_no_device_where_it_timed_nothing(pairs_record):
+    rows = tuple(replace(row, paper={"ap_baseline": 37.9, "ap": 39.2}) for row in pairs_record.rows)
+    table = render.to_table(replace(pairs_record, rows=rows))
+    assert [column.full_title for column in table.columns if column.source] == ["AP without it paper", "AP paper"]
+    assert not any("Orin" in note for note in table.notes)
 
 
 def test_the_picture_is_a_readable_png_for_any_rows(record, tmp_path):
@@ -114,6 +163,47 @@ def test_no_label_of_the_picture_is_cut_off_or_overlaps_another(record, cpu):
     faster = [0.9 * sample * (1 + 0.02 * (i % 3)) for i, sample in enumerate(record.rows[0].samples_ms)]
     rows = (*record.rows, make_row("a", "vanilla", slower, 17.74), make_row("b", "area", faster, 12.7))
     figure = draw(replace(record, rows=rows, machine={**record.machine, "cpu": cpu}))
+    assert_readable(figure)
+
+
+@pytest.mark.parametrize("width_in", [9, 4.6])
+@pytest.mark.parametrize("count", [1, 2, 5, 10])
+def test_the_picture_of_pairs_is_readable_with_few_and_with_many(record, count, width_in):
+    detectors = {f"fasterrcnn_r{i}": (100.0 + 9 * i, 1 + i * i / 150, (60 + i, 60 - i)) for i in range(count)}
+    figure = draw(as_pairs(record, detectors), width_in)
+    assert_readable(figure)
+    axes = figure.axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(names) == count
+    second_line = "\nover fasterrcnn_r0" if count > 1 else ""
+    assert names[0] == f"fasterrcnn_r0_fine{second_line}"
+    said = " ".join(text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts())
+    assert "paper's Table 1, not measured here" in said
+    assert "a ratio of throughputs" in said
+
+
+@pytest.mark.parametrize("width_in", [9, 4.6])
+def test_the_picture_of_unlike_inputs_without_the_papers_marks_is_readable(record, width_in):
+    names = ["semantic_fpn_r50", "fasterrcnn_r50 (beside adafpn)", "yolov10s (ultralytics export)"]
+    made = as_pairs(
+        record, {name: (900.0, ratio, (1, 1)) for name, ratio in zip(names, (1.6, 0.97, 1.01), strict=True)}
+    )
+    sizes = dict(zip(names, [(512, 1024), (800, 800), (640, 640)], strict=True))
+    rows = [replace(row, paper=None, input_hw=sizes[row.baseline]) for row in made.rows]
+    rows[3] = replace(rows[3], model="fasterrcnn_r50_adafpn")
+    rows[5] = replace(rows[5], model="yolov10s")
+    figure = draw(replace(made, rows=tuple(rows), input_hw=None), width_in)
+    assert_readable(figure)
+    names = [label.get_text().replace("\n", " ") for label in figure.axes[0].get_yticklabels()]
+    assert names == [
+        "semantic_fpn_r50_fine over semantic_fpn_r50, 1024x512",
+        "fasterrcnn_r50_adafpn over fasterrcnn_r50 (beside adafpn), 800x800",
+        "yolov10s over yolov10s (ultralytics export), 640x640",
+    ]
+    assert len(figure.legends[0].get_texts()) == 1
+
+
+def assert_readable(figure):
     figure.canvas.draw()
     axes = figure.axes[0]
     texts = [*axes.texts, *axes.get_yticklabels(), *figure.texts, *figure.legends[0].get_texts(), axes.xaxis.label]

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from fine_edge.bench.measure import Slice
-from fine_edge.bench.record import EngineFigures, Record, Row, RowState
+from fine_edge.bench.record import EngineFigures, MeasuredGroup, Record, Row, RowState
 from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path, sha256_of
 from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.jetson.verdict import Verdict
@@ -20,16 +20,17 @@ CHANNELS = 4
 WEIGHTS = CHANNELS * 3 * 3 * 3 + CHANNELS
 
 
-def write_tiny_onnx(path: Path, size: int, seed: int = 0) -> None:
-    """A convolution over one image: input ``image`` (1, 3, size, size), output ``map``."""
+def write_tiny_onnx(path: Path, size: int | tuple[int, int], seed: int = 0) -> None:
+    """A convolution over one image: input ``image`` (1, 3, H, W), output ``map``; one size for a square."""
+    height, width = size if isinstance(size, tuple) else (size, size)
     rng = np.random.default_rng(seed)
     weight = numpy_helper.from_array(rng.standard_normal((CHANNELS, 3, 3, 3)).astype(np.float32), "weight")
     bias = numpy_helper.from_array(np.zeros(CHANNELS, np.float32), "bias")
     graph = helper.make_graph(
         [helper.make_node("Conv", ["image", "weight", "bias"], ["map"], pads=[1, 1, 1, 1])],
         "tiny",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, size, size])],
-        [helper.make_tensor_value_info("map", TensorProto.FLOAT, [1, CHANNELS, size, size])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, height, width])],
+        [helper.make_tensor_value_info("map", TensorProto.FLOAT, [1, CHANNELS, height, width])],
         [weight, bias],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -37,15 +38,16 @@ def write_tiny_onnx(path: Path, size: int, seed: int = 0) -> None:
     onnx.save(model, path)
 
 
-def write_tiny_artifact(folder: Path, name: str, size: int) -> Path:
+def write_tiny_artifact(folder: Path, name: str, size: int | tuple[int, int]) -> Path:
     """A tiny ONNX file with the contract that binds it."""
+    height, width = size if isinstance(size, tuple) else (size, size)
     path = folder / f"{name}.onnx"
     write_tiny_onnx(path, size, seed=len(name))
     contract = Contract(
         model=name,
         artifacts=(Artifact(path.name, "fp32", sha256_of(path)),),
-        inputs=(TensorSpec("image", "float32", (1, 3, size, size), "image"),),
-        outputs=(TensorSpec("map", "float32", (1, CHANNELS, size, size), "map"),),
+        inputs=(TensorSpec("image", "float32", (1, 3, height, width), "image"),),
+        outputs=(TensorSpec("map", "float32", (1, CHANNELS, height, width), "map"),),
         preprocessing=Preprocessing(),
         postprocessed=True,
         labels=("thing",),
@@ -74,6 +76,20 @@ def make_row(model: str, attention: str | None, samples_ms: list[float], latency
         throughput=(Slice(3, 1.2), Slice(2, 0.8)),
         paper={"mem_mb": 64.5, "fps": 80, "latency_ms": latency_paper_ms, "ap": 38.7} if latency_paper_ms else None,
     )
+
+
+def as_pairs(record: Record, detectors: dict[str, tuple[float, float, tuple[int, int]]]) -> Record:
+    """Each detector with its latency, the ratio of its variant with FINE, and the paper's FPS of both. All made up."""
+    rows: list[Row] = []
+    for name, (latency_ms, ratio, fps) in detectors.items():
+        for model, factor, paper_fps in ((name, 1.0, fps[0]), (f"{name}_fine", ratio, fps[1])):
+            samples = [factor * (latency_ms + i) for i in range(8)]
+            row = make_row(model, "aats" if factor > 1 else None, samples)
+            paper = {"mem_mb": None, "fps": paper_fps, "latency_ms": None, "ap": 45.0, "ap50": 61.8, "ap_s": 26.0}
+            slices = (Slice(3, 3 * factor * latency_ms / 1e3),)
+            rows.append(replace(row, paper=paper, throughput=slices, baseline=name, input_hw=(640, 640)))
+    groups = tuple(MeasuredGroup(name, 500.0) for name in detectors)
+    return replace(record, suite="table1", title="Table 1: pairs", rows=tuple(rows), groups=groups)
 
 
 def make_snapshot(at_s: float, throttle: tuple[str, ...] = ()) -> Snapshot:

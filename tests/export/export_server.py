@@ -28,16 +28,18 @@ def remember(model: str, size: int) -> None:
     exporter.load = load
     graphs = {}
 
-    def graph(detector, request, outputs):
+    def graph(detector, request, *arguments):
         key = (request.model, tuple(request.options().items()))
         if key not in graphs:
-            graphs[key] = trace(detector, request, outputs)
+            graphs[key] = trace(detector, request, *arguments)
         return graphs[key]
 
     exporter._graph = graph
     request = ExportRequest(model, height=size, width=size)
     detector = load(exporter.find(model), None, 0)
-    graph(detector, request, exporter._output_specs(request, 300, len(detector.labels)))
+    form = exporter.GraphForm(height=size, width=size)
+    outputs = exporter.family_of(detector.entry.family).outputs(detector.model, form)
+    graph(detector, request, form, [spec.name for spec in outputs])
 
 
 def child(order: dict) -> None:

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from fine_edge.errors import ConfigError
 from fine_edge.export.lowering import lower
+from fine_edge.zoo.family import GraphForm
 
 BOX_PX, LOGIT = 0.02, 1e-3
 STRATEGIES = ("vanilla", "window", "area", "linear")
@@ -21,11 +22,15 @@ def r18_fine():
     return distinct("rtdetr_r18_fine")
 
 
+def lower_raw(model, batch, height, width):
+    return lower(model, "rtdetr", GraphForm(batch, height, width, raw=True))
+
+
 @torch.no_grad()
 def assert_equal(model, batch, height, width):
     """Query by query: which of two near-ties comes first in a top-k is chance."""
     images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(3))
-    expected, (logits, boxes) = model(images), lower(model, batch, height, width)(images)
+    expected, (logits, boxes) = model(images), lower_raw(model, batch, height, width)(images)
     assert boxes.shape == (batch, 300, 4)
     size = torch.tensor([width, height, width, height])
     for image in range(batch):
@@ -72,7 +77,7 @@ def test_fine_takes_part(r18_fine):
 def test_the_model_itself_is_left_as_it_is(r18_fine):
     before = {key: value.clone() for key, value in r18_fine.state_dict().items()}
     wanted = {key: parameter.requires_grad for key, parameter in r18_fine.named_parameters()}
-    lowered = lower(r18_fine, 1, 160, 160)
+    lowered = lower_raw(r18_fine, 1, 160, 160)
     with torch.no_grad():
         for tensor in lowered.state_dict().values():
             tensor.zero_()
@@ -99,11 +104,11 @@ def test_the_model_itself_is_left_as_it_is(r18_fine):
 def test_a_configuration_that_is_not_covered_is_refused(r18_fine, monkeypatch, field, value):
     monkeypatch.setattr(r18_fine.config, field, value)
     with pytest.raises(ConfigError, match=f"export needs {field} = ") as caught:
-        lower(r18_fine, 1, 160, 160)
+        lower_raw(r18_fine, 1, 160, 160)
     assert repr(value) in str(caught.value)
 
 
 def test_a_backbone_of_another_activation_is_refused(r18_fine, monkeypatch):
     monkeypatch.setattr(r18_fine.config.backbone_config, "hidden_act", "gelu")
     with pytest.raises(ConfigError, match="relu backbone, found 'gelu'"):
-        lower(r18_fine, 1, 160, 160)
+        lower_raw(r18_fine, 1, 160, 160)

@@ -15,7 +15,9 @@ def test_sizes_are_read_height_first(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "x", "640x", "x640", "6.4", "-640", "640x640x3", "1e3", "wide", "640*640"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "640x", "x640", "6.4", "-640", "640x640x3", "1e3", "wide", "640*640", "0", "0x640"]
+)
 def test_other_sizes_say_what_is_meant(text):
     with pytest.raises(ConfigError, match="use a side such as 640, or HEIGHTxWIDTH") as caught:
         parse_size(text)
@@ -24,6 +26,7 @@ def test_other_sizes_say_what_is_meant(text):
 
 @given(st.integers(-100, 2000), st.integers(-100, 2000))
 def test_sides_are_positive_multiples_of_32(height, width):
+    height, width = height or -1, width or -1  # 0 asks for the detector's own size
     fits = all(side > 0 and side % 32 == 0 for side in (height, width))
     if fits:
         assert ExportRequest("rtdetr_r18", height=height, width=width).options()["height"] == height

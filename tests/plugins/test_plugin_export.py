@@ -23,7 +23,9 @@ from fine_edge.graph.checks import check
 from fine_edge.graph.parts import Part, part_of
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.count import Cost
+from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.load import load
+from fine_edge.zoo.rtdetr import RTDetr
 
 pytestmark = pytest.mark.host
 
@@ -50,7 +52,7 @@ class Maps(nn.Module):
 @pytest.fixture(scope="module")
 def compared(detector):
     """The graph with the plugin, an image, and what the native detector makes of it."""
-    maps = Maps(lower(detector.model, 1, SIZE, SIZE)).eval()
+    maps = Maps(lower(detector.model, "rtdetr", GraphForm(1, SIZE, SIZE, raw=True)).detector).eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for block in maps.encoder.fine:  # off the identity
@@ -96,7 +98,7 @@ def test_files_stand_beside_those_without_the_plugin(compared, detector, monkeyp
     monkeypatch.setattr(exporter, "lower", lambda *_: nn.Identity())
     monkeypatch.setattr(exporter, "use_plugin", lambda _, name: lowered_for.append(name))
     monkeypatch.setattr(exporter, "trace", lambda *_: bare)
-    monkeypatch.setattr(exporter, "count", lambda *_: Cost(1, 2, "none"))
+    monkeypatch.setattr(RTDetr, "count", lambda *_: Cost(1, 2, "none"))
     monkeypatch.setattr(exporter, "_golden", lambda *_: b"golden")
     path = exporter.export(REQUEST, tmp_path)
     assert lowered_for == [MODEL]

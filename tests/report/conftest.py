@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fine_edge.bench.record import EngineFigures, Record, RowState, read_record
+from fine_edge.bench.record import EngineFigures, MeasuredGroup, Record, RowState, read_record
 from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.jetson.verdict import Verdict
 
@@ -22,6 +22,23 @@ def committed() -> list[Path]:
 @pytest.fixture
 def cpu_record() -> Record:
     return read_record(BENCH / "results" / "table3_onnxruntime_x86.json")
+
+
+@pytest.fixture
+def pairs_record(cpu_record) -> Record:
+    """The rows of Table 3 as if they were three pairs of Table 1; the paper's FPS are made up."""
+    rows = tuple(
+        replace(
+            row,
+            attention="aats" if index % 2 else None,
+            baseline=cpu_record.rows[index - index % 2].model,
+            input_hw=(640, 640),
+            paper={"fps": 80.0 - index, "ap": 40.0 + index, "ap50": 60.0},
+        )
+        for index, row in enumerate(cpu_record.rows)
+    )
+    groups = tuple(MeasuredGroup(row.model, 700.0) for row in rows[::2])
+    return replace(cpu_record, suite="table1", title="Pairs", rows=rows, groups=groups)
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from fine_edge.bench.render import to_table
 from fine_edge.graph.parts import Part
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.report.machine_state import panels, snapshots_of
 from fine_edge.report.page import to_html
 from fine_edge.report.provenance import files_table, machine_facts
+from fine_edge.report.tables import in_parts
 
 VOID = {"meta", "link", "br", "use", "path", "rect", "circle", "line", "hr", "img"}
 
@@ -85,6 +87,22 @@ def test_estimates_stand_apart_and_marked(cpu_record, device_record):
     assert cpu_record.title not in guessed
     assert "nothing trimmed" not in guessed
     assert html.count("<h2>Guess</h2>") == 1
+
+
+def test_pairs_stand_beside_the_papers_throughput_ratio(pairs_record):
+    first, beside = (table for _, table in in_parts(to_table(pairs_record)))
+    assert [column.full_title for column in beside.columns][:5] == [
+        "Model",
+        "FPS",
+        "FPS paper (Orin Nano)",
+        "FPS ratio",
+        "FPS ratio paper (Orin Nano)",
+    ]
+    assert beside.rows[3][4] == "1.013"  # 78 / 77
+    assert [column.title for column in first.columns][:3] == ["Model", "#Params (M)", "FLOPs (G)"]
+    text = " ".join(Page(to_html([pairs_record])).text)
+    for words in ("Beside the paper", "Groups are measured one after the other", "700 MiB (rtdetr_r18)", "AP50"):
+        assert words in text
 
 
 def test_a_quick_look_says_so(cpu_record):

@@ -1,84 +1,91 @@
-"""The catalogue's figures against the paper's tables, and the models against both."""
+"""The catalogue: which models there are, what their names say, and what is said to a wrong one."""
 
-import json
 import re
 
 import pytest
 
 from fine_edge.errors import UnknownModelError
-from fine_edge.zoo import __main__ as cli
-from fine_edge.zoo.catalog import CATALOG, find
+from fine_edge.zoo.catalog import CATALOG, DETECTORS, find
 from fine_edge.zoo.coco import COCO_LABELS
 
-# Tables 1 and 3: #Params (M), FLOPs (G), FPS, latency (ms), memory (MB), AP. Table 3 prints FINE's FLOPs and memory as
-# differences from 61.74 G and 64.50 MB; the sums stand here. A dash in the paper is None.
-PAPER = {
-    "rtdetr_r18": (20.2, 61.74, 80, 12.81, 64.50, 38.7),
-    "rtdetr_r18_fine": (21.2, 62.9, 78, 13.24, 64.50 + 1.17, 39.7),
-    "rtdetr_r18_fine_vanilla": (21.2, 61.74 + 18.0, 57, 17.74, 64.50 + 1223.48, 39.5),
-    "rtdetr_r18_fine_window": (21.2, 61.74 + 8.9, 68, 15.05, 64.50 + 65.11, 39.7),
-    "rtdetr_r18_fine_area": (21.2, 61.74 + 10.0, 69, 14.71, 64.50 + 65.67, 39.2),
-    "rtdetr_r18_fine_linear": (21.2, 61.74 + 7.0, 64, 16.05, 64.50 + 18.42, 39.0),
-    "rtdetr_r50": (42.9, 138.0, 40, None, None, 52.8),
-    "rtdetr_r50_fine": (44.0, 139.2, 40, None, None, 53.3),
-}
+# Detector, the paper's name of its fusion, side or sides of its input; * for those with the rivals of Table 2.
+NECKS = """
+rtdetr_r18*      H-Enc 640x640
+rtdetr_r50       H-Enc 640x640
+yolov5s          PAFPN 640x640
+yolov6s          PAFPN 640x640
+yolov8s          PAFPN 640x640
+yolov10s         PAFPN 640x640
+yolov12s         PAFPN 640x640
+fasterrcnn_r50*  FPN   800x800
+retinanet_r50    FPN   800x800
+fcos_r50         FPN   800x800
+maskrcnn_r50     FPN   800x800
+semantic_fpn_r50 FPN   512x1024
+panoptic_fpn_r50 FPN   640x640
+"""
+RIVALS = {"sni": "SNI", "fapn": "FaPN", "adafpn": "AdaFPN", "mgc": "A²-FPN MGC"}
+STRATEGIES = ("vanilla", "window", "area", "linear")
 
 
-def test_the_catalogue_holds_the_papers_figures():
-    assert list(CATALOG) == list(PAPER)
-    for name, entry in CATALOG.items():
-        paper = entry.paper
-        figures = (paper.params_m, paper.flops_g, paper.fps, paper.latency_ms, paper.mem_mb, paper.ap)
-        assert figures == pytest.approx(PAPER[name], abs=0.005), name
-        assert entry.name == name
+def lines():
+    return [line.split() for line in NECKS.split("\n") if line]
 
 
-def test_attention_is_what_the_name_says():
-    for name, entry in CATALOG.items():
-        variant, _, rest = name.removeprefix("rtdetr_").partition("_")
-        assert entry.variant == variant
-        assert entry.attention == ({"": None, "fine": "aats"}.get(rest) if rest in ("", "fine") else rest[5:])
-        assert entry.fusion == ("H-Enc + FINE" if rest else "H-Enc")
+def test_the_catalogue_has_every_detector_with_and_without_fine_and_the_rivals_of_table_2():
+    expected = []
+    for name, *_ in lines():
+        detector = name.removesuffix("*")
+        expected += [detector, f"{detector}_fine"]
+        expected += [f"{detector}_{rival}" for rival in RIVALS if name.endswith("*")]
+    expected += [f"rtdetr_r18_fine_{strategy}" for strategy in STRATEGIES]
+    assert sorted(CATALOG) == sorted(expected)
+    assert all(name == entry.name for name, entry in CATALOG.items())
 
 
-def test_every_model_is_counted_within_a_tenth_of_the_paper_or_says_why(capsys):
-    assert cli.main(["--json"]) == 0
-    printed = capsys.readouterr()
-    rows = json.loads(printed.out)
-    assert [row["model"] for row in rows] == list(PAPER)
-    for row in rows:
-        assert set(row) >= {"model", "fusion", "params_m", "flops_g", "paper"}
-        params_m, flops_g, *_ = PAPER[row["model"]]
-        assert row["paper"]["params_m"] == params_m
-        assert row["paper"]["flops_g"] == pytest.approx(flops_g)
-        assert abs(row["params_m"] - params_m) <= 0.1, row
-        assert abs(row["flops_g"] - flops_g) <= 0.1 or len(row["note"]) > 40, row
-        assert abs(row["flops_g"] - flops_g) <= 0.5, "a note explains a rounding or an unknown, not another model"
-    by_name = {row["model"]: row for row in rows}
-    base = by_name["rtdetr_r18"]
-    added = {
-        name: by_name[f"rtdetr_r18_fine{name}"]["flops_g"] - base["flops_g"] for name in ("", "_vanilla", "_window")
+def test_a_detector_is_what_the_paper_calls_it():
+    found = [(d.name, d.neck, f"{d.input_hw[0]}x{d.input_hw[1]}") for d in DETECTORS]
+    assert found == [(name.removesuffix("*"), neck, size) for name, neck, size in lines()]
+    assert {d.name: d.task for d in DETECTORS if d.task != "detection"} == {
+        "maskrcnn_r50": "instance",
+        "semantic_fpn_r50": "semantic",
+        "panoptic_fpn_r50": "panoptic",
     }
-    assert added == pytest.approx({"": 1.177, "_vanilla": 18.005, "_window": 8.901}, abs=0.01)
-    assert by_name["rtdetr_r18_fine"]["params_m"] - base["params_m"] == pytest.approx(1.055, abs=0.001)
-    assert by_name["rtdetr_r50_fine"]["params_m"] - by_name["rtdetr_r50"]["params_m"] == pytest.approx(1.055, abs=0.002)
 
 
-def test_the_table_shows_the_paper_beside_the_count_and_every_note():
-    row = {
-        "model": "rtdetr_r18",
-        "fusion": "H-Enc",
-        "attention": None,
-        "params_m": 20.171,
-        "flops_g": 61.641,
-        "paper": {"table": "1", "params_m": 20.2, "flops_g": 61.74},
-        "note": "",
-        "convention": "2 x MACs",
-    }
-    view = cli.table([row, {**row, "model": "another", "paper": None, "note": "because"}])
-    assert view.rows[0] == ["rtdetr_r18", "H-Enc", "-", "20.17", "61.64", "20.2", "61.74", "-0.03", "-0.10"]
-    assert view.rows[1][-4:] == ["-"] * 4
-    assert view.notes == ["FLOPs: 2 x MACs.", "another: because"]
+def test_fusion_and_attention_are_what_the_name_says():
+    for name, entry in CATALOG.items():
+        rest = name.removeprefix(entry.detector.name)
+        neck = entry.detector.neck
+        if rest == "":
+            assert (entry.fusion, entry.attention, entry.complexity) == (neck, None, "-")
+        elif rest.startswith("_fine"):
+            attention = rest.removeprefix("_fine").removeprefix("_") or "aats"
+            assert (entry.fusion, entry.attention) == (f"{neck} + FINE", attention)
+            assert entry.complexity.startswith("O(")
+        else:
+            assert (entry.fusion, entry.attention) == (f"{neck} + {RIVALS[rest[1:]]}", None)
+
+
+@pytest.mark.parametrize("detector", [detector.name for detector in DETECTORS])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_detector_takes_every_strategy_by_name(detector, strategy):
+    entry = find(f"{detector}_fine_{strategy}")
+    assert (entry.detector.name, entry.method, entry.attention) == (detector, "fine", strategy)
+
+
+@pytest.mark.parametrize("name", ["rtdetr_r18_fine_aats", "rtdetr_r18_sni_window", "rtdetr_r18_fine_", "_fine_window"])
+def test_a_strategy_needs_fine_and_a_detector(name):
+    with pytest.raises(UnknownModelError):
+        find(name)
+
+
+def test_paper_figures_are_those_at_the_detectors_own_size():
+    assert CATALOG["rtdetr_r18"].paper.table == "3"
+    assert CATALOG["rtdetr_r50"].paper.table == "1"
+    assert CATALOG["yolov8s"].paper.flops_g == 28.6
+    assert CATALOG["yolov5s"].paper is None  # Table 8 alone, at 800x800
+    assert find("fcos_r50_fine_window").paper is None
 
 
 @pytest.mark.parametrize(
@@ -94,12 +101,6 @@ def test_an_unknown_model_names_the_nearest(typed, nearest):
 def test_a_name_like_nothing_lists_them_all():
     with pytest.raises(UnknownModelError, match=", ".join(CATALOG)):
         find("zzz")
-
-
-def test_the_command_refuses_an_unknown_model_before_counting(capsys):
-    with pytest.raises(UnknownModelError):
-        cli.main(["rtdetr_r99"])
-    assert capsys.readouterr().out == ""
 
 
 def test_coco_has_80_classes_in_the_usual_order():

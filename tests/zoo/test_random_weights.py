@@ -12,7 +12,7 @@ from fine_edge.images import sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.load import load
-from fine_edge.zoo.rtdetr import fine_blocks
+from fine_edge.zoo.rtdetr import rtdetr_fusions
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_photograph_gets_scores_and_boxes_that_differ(detector):
 
 def test_weights_are_finite_and_fine_is_not_at_identity(detector):
     assert all(torch.isfinite(tensor).all() for tensor in state_of(detector).values() if tensor.is_floating_point())
-    blocks = fine_blocks(detector.model)
+    blocks = rtdetr_fusions(detector.model)
     assert len(blocks) == 2
     for block in blocks:
         assert isinstance(block, Fine)

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from fine_edge.export.lowering.fine import LoweredFine
 from fine_edge.export.lowering.layers import attend, attention, conv, fold, folded, gelu, linear
+from fine_edge.export.lowering.modules import lower_modules
+from fine_edge.fusion import Fine
+from fine_edge.fusion.methods import method_of
+from fine_edge.fusion.top_down import TopDown
 
 Size = tuple[int, int]
 
@@ -97,11 +101,14 @@ class HybridEncoder(nn.Module):
         position = sine_position(*sizes[-1], config.encoder_hidden_dim, config.positional_encoding_temperature)
         layers = encoder.aifi[0].layers if config.encoder_layers else []
         self.aifi = nn.ModuleList(AifiLayer(layer, config.num_attention_heads, position.float()) for layer in layers)
-        self.lateral, self.fpn, self.fine = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.lateral, self.fpn = nn.ModuleList(), nn.ModuleList()
+        self.fine, self.rival = nn.ModuleList(), nn.ModuleList()
         for lateral, block in zip(encoder.lateral_convs, encoder.fpn_blocks, strict=True):
             weight, bias = fold(lateral.conv, lateral.norm)
             self.lateral.append(linear(weight.flatten(1), bias))
-            self.fine.append(LoweredFine(block.fine) if hasattr(block, "fine") else nn.Identity())
+            method = method_of(block)
+            self.fine.append(LoweredFine(method) if isinstance(method, Fine) else nn.Identity())
+            self.rival.append(lower_modules(method) if isinstance(method, TopDown) else nn.Identity())
             self.fpn.append(CspRep(block))
         self.down = nn.ModuleList(nn.Sequential(folded(d.conv, d.norm), nn.SiLU()) for d in encoder.downsample_convs)
         self.pan = nn.ModuleList(CspRep(block) for block in encoder.pan_blocks)
@@ -116,13 +123,16 @@ class HybridEncoder(nn.Module):
         x = x.reshape(batch, height, width, -1)
         lows = [project(low) for project, low in zip(self.project, maps, strict=False)]
         highs: list[Tensor] = []
-        for lateral, fine, block in zip(self.lateral, self.fine, self.fpn, strict=True):
+        for lateral, fine, rival, block in zip(self.lateral, self.fine, self.rival, self.fpn, strict=True):
             pixels, low = F.silu(lateral(x)), lows.pop()  # (B, h, w, C) and (B, C, 2h, 2w)
             high = pixels.permute(0, 3, 1, 2)
             highs.append(high)
-            if isinstance(fine, LoweredFine):
-                low = fine(low, pixels)
-            fused = block(torch.cat([F.interpolate(high, scale_factor=2.0, mode="nearest"), low], 1))
+            if isinstance(rival, TopDown):
+                low, up = rival(low, high)
+            else:
+                low = fine(low, pixels) if isinstance(fine, LoweredFine) else low
+                up = F.interpolate(high, scale_factor=2.0, mode="nearest")
+            fused = block(torch.cat([up, low], 1))
             x = fused.permute(0, 2, 3, 1)
         outputs = [fused]
         for down, block in zip(self.down, self.pan, strict=True):

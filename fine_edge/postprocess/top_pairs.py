@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Postprocess(nn.Module):
+class TopPairs(nn.Module):
     """Logits (B, Q, K) and boxes (B, Q, 4) cx, cy, w, h in [0, 1] to ``labels``, ``boxes_xyxy`` (pixels), ``scores``.
 
     The top Q of all Q x K pairs by logit, so that one query may speak for several classes; the

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fine_edge.detections import from_outputs, from_raw
-from fine_edge.export.postprocess import Postprocess
+from fine_edge.postprocess.top_pairs import TopPairs
 
 
 @given(
@@ -21,7 +21,7 @@ def test_graph_and_numpy_agree(seed, batch, queries, classes, width):
         "logits": logits.reshape(batch, queries, classes),
         "boxes": rng.uniform(-0.1, 1.1, (batch, queries, 4)).astype(np.float32),
     }
-    found = Postprocess(height, width)(torch.from_numpy(raw["logits"]), torch.from_numpy(raw["boxes"]))
+    found = TopPairs(height, width)(torch.from_numpy(raw["logits"]), torch.from_numpy(raw["boxes"]))
     outputs = {name: tensor.numpy() for name, tensor in zip(("labels", "boxes_xyxy", "scores"), found, strict=True)}
     assert [outputs[name].shape for name in outputs] == [(batch, queries), (batch, queries, 4), (batch, queries)]
     assert (np.diff(outputs["scores"], axis=1) <= 0).all(), "best first"

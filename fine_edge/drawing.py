@@ -1,0 +1,102 @@
+"""Pictures with what was found in them: boxes, masks and segments, and a caption that says what produced it."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from fine_edge.detections import Detections
+from fine_edge.findings import Findings, label_name
+from fine_edge.segments import Panoptic, pasted_masks
+
+Pixels = NDArray[np.uint8]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+# How much of a pixel's colour its mask or segment takes.
+_OPACITY = 0.5
+
+
+def _color(index: int) -> tuple[int, int, int]:
+    """Neighbouring indices get distant hues."""
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.618 % 1, 0.75, 1.0)
+    return int(red * 255), int(green * 255), int(blue * 255)
+
+
+def _wrapped(text: str, font: Font, width_px: int) -> list[str]:
+    """The text in lines that fit, broken between words."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width_px:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def draw(pixels: Pixels, found: Findings, labels: tuple[str, ...], caption: str) -> Image.Image:
+    """The picture (H, W, 3) with all findings, and the caption below."""
+    height, width = pixels.shape[:2]
+    size = max(12, min(height, width) // 40)
+    font = ImageFont.load_default(size)
+    lines = _wrapped(caption, font, width - size)
+    tinted = _with_masks(pixels, found) if isinstance(found, Detections) else _with_segments(pixels, found)
+    canvas = Image.new("RGB", (width, height + (len(lines) + 1) * size * 5 // 4), "black")
+    canvas.paste(Image.fromarray(tinted), (0, 0))
+    pen = ImageDraw.Draw(canvas)
+    if isinstance(found, Detections):
+        _draw_boxes(pen, found, labels, font, size, width)
+    else:
+        _draw_names(pen, found, labels, font, size)
+    pen.multiline_text((size // 2, height + size // 2), "\n".join(lines), fill="white", font=font)
+    return canvas
+
+
+def _tint(picture: Pixels, where: NDArray[np.bool_], color: tuple[int, int, int]) -> None:
+    picture[where] = (1 - _OPACITY) * picture[where] + _OPACITY * np.array(color)
+
+
+def _with_masks(pixels: Pixels, found: Detections) -> Pixels:
+    picture: Pixels = pixels.copy()
+    if found.masks is not None:
+        pasted = list(pasted_masks(found.masks, found.boxes_xyxy_px, *pixels.shape[:2]))
+        for index, instance in reversed(list(enumerate(pasted))):
+            _tint(picture[instance.window], instance.mask, _color(index))
+    return picture
+
+
+def _with_segments(pixels: Pixels, panoptic: Panoptic) -> Pixels:
+    picture: Pixels = pixels.copy()
+    for segment in panoptic.segments:
+        # A thing has a colour of its own, stuff that of its class.
+        color = _color(segment.label if segment.score is None else 100 + segment.number)
+        _tint(picture, panoptic.numbers == segment.number, color)
+    return picture
+
+
+def _draw_boxes(
+    pen: ImageDraw.ImageDraw, found: Detections, labels: tuple[str, ...], font: Font, size: int, width: int
+) -> None:
+    for label, box, score in reversed(list(zip(found.labels, found.boxes_xyxy_px, found.scores, strict=True))):
+        color = _color(int(label))
+        x0, y0, x1, y1 = (float(v) for v in box)
+        pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=color, width=max(2, size // 8))
+        text = f"{label_name(int(label), labels)} {score:.2f}"
+        top = max(0.0, y0 - size - 4)
+        left = min(x0, max(0.0, width - pen.textlength(text, font=font) - 4))
+        pen.rectangle((left, top, left + pen.textlength(text, font=font) + 4, top + size + 4), fill=color)
+        pen.text((left + 2, top), text, fill="black", font=font)
+
+
+def _draw_names(pen: ImageDraw.ImageDraw, panoptic: Panoptic, labels: tuple[str, ...], font: Font, size: int) -> None:
+    """The name of each segment on its own pixel that is nearest to its centre."""
+    for segment in panoptic.segments:
+        rows, columns = np.nonzero(panoptic.numbers == segment.number)
+        nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+        text = label_name(segment.label, labels)
+        half = pen.textlength(text, font=font) / 2
+        place = (float(columns[nearest]) - half, float(rows[nearest]) - size / 2)
+        pen.text(place, text, fill="white", font=font, stroke_width=max(1, size // 10), stroke_fill="black")

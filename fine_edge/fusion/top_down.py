@@ -1,0 +1,33 @@
+"""What happens where a top-down path joins two levels: the one place that FINE and its rivals share.
+
+A neck brings a low-level map and the high-level map above it to one size and adds or concatenates them. Rivals of
+FINE change the upsampled map, or both; FINE refines the low-level map alone.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TopDown(nn.Module):
+    """A fusion method that speaks for both maps: ``forward(low, high)`` gives ``(low', up')``, both of low's size."""
+
+
+def top_down(method: nn.Module | None, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The two maps that a neck adds or concatenates.
+
+    Args:
+        method: a :class:`TopDown`; a module such as ``Fine`` that gives the refined low-level map; or nothing.
+        low: (B, C, H, W).
+        high: (B, C_high, H_high, W_high), coarser.
+
+    Returns:
+        The low-level map (B, C, H, W) and the high-level map at its size (B, C_high, H, W).
+    """
+    if isinstance(method, TopDown):
+        refined, upsampled = method(low, high)
+        return refined, upsampled
+    if method is not None:
+        low = method(low, high)
+    return low, F.interpolate(high, size=low.shape[-2:], mode="nearest")

@@ -1,0 +1,1 @@
+"""Every model of the zoo through every check that needs no GPU: one row each, and none silently missing."""

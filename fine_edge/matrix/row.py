@@ -1,0 +1,144 @@
+"""One row of the matrix: a model, what each stage found, and why one failed.
+
+A cell is a figure or a text: ``ok`` and what was found, ``fails: REASON``, :data:`UNREACHED` behind a stage that
+failed, :data:`NOT_RUN` before anything was tried, :data:`ABSENT` where this machine lacks the compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+Cell = str | int | float
+
+NOT_RUN = "not run yet"
+UNREACHED = "-"
+ABSENT = "no compiler here"
+OK = "ok"
+_FAILS = "fails: "
+# What a table can hold in a cell and below itself; libraries write pages.
+_LONGEST_REASON, _LONGEST_NOTE = 56, 600
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "export": ("export",),
+    "rules": ("rules",),
+    "parity_fp32": ("parity_fp32",),
+    "parity_fp16": ("parity_fp16",),
+    "rtx": ("rtx_kernels", "fused_attention", "activation_mib"),
+}
+"""Stages in the order that they are run in, and the cells that each fills; the first says whether it passed."""
+CELLS = tuple(cell for cells in STAGES.values() for cell in cells)
+
+
+def fails(reason: str) -> str:
+    """A failing cell, with its reason in short."""
+    return _FAILS + _one_line(reason, _LONGEST_REASON)
+
+
+def _one_line(text: str, longest: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one model.
+
+    Attributes:
+        model: name in the zoo.
+        input_hw: height and width of the input, pixels.
+        export: whether both ONNX files could be written.
+        rules: errors and warnings of the graph rules in both.
+        parity_fp32, parity_fp16: against PyTorch: the output nearest to its tolerance, or beyond it.
+        rtx_kernels: of the FP16 file, compiled by TensorRT-RTX for SM86.
+        fused_attention: attentions that became one kernel.
+        activation_mib: memory for activations, MiB.
+        note: the whole reason of each failing cell, and what else there is to say.
+        artifacts: sha256 of the ONNX files by precision.
+        source_sha256: of the code that made and judged them, see :func:`fine_edge.matrix.origin.source_sha256`.
+        seconds: of each stage.
+        finished_at: UTC, ISO 8601; empty while stages are missing.
+    """
+
+    model: str
+    input_hw: tuple[int, int]
+    export: Cell = NOT_RUN
+    rules: Cell = NOT_RUN
+    parity_fp32: Cell = NOT_RUN
+    parity_fp16: Cell = NOT_RUN
+    rtx_kernels: Cell = NOT_RUN
+    fused_attention: Cell = NOT_RUN
+    activation_mib: Cell = NOT_RUN
+    note: str = ""
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    source_sha256: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    finished_at: str = ""
+
+    @property
+    def cells(self) -> dict[str, Cell]:
+        """By name, in the order of the stages."""
+        return {name: getattr(self, name) for name in CELLS}
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stage failed."""
+        return any(str(cell).startswith(_FAILS) for cell in self.cells.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to run."""
+        return NOT_RUN not in self.cells.values()
+
+    @property
+    def lacks_compiler(self) -> bool:
+        """Whether the compiler's cells are empty because it is not installed."""
+        return self.rtx_kernels == ABSENT
+
+    def with_note(self, note: str) -> Row:
+        """One more remark."""
+        return replace(self, note="; ".join(filter(None, (self.note, note))))
+
+    def filled(self, stage: str, *values: Cell, note: str = "") -> Row:
+        """The row with a stage's cells, those that got no value being unreached."""
+        names = STAGES[stage]
+        padded = (*values, *[UNREACHED] * (len(names) - len(values)))
+        cells = dict(zip(names, padded, strict=True))
+        return replace(self, **cells).with_note(note)  # type: ignore[arg-type]  # names of cells, checked by a test
+
+    def failing(self, stage: str, reason: str, details: str = "") -> Row:
+        """The row with a stage that failed."""
+        return self.filled(stage, fails(reason), note=f"{stage}: {_one_line(details or reason, _LONGEST_NOTE)}")
+
+    def given_up(self) -> Row:
+        """The row with everything that was not run out of reach."""
+        unreached = {name: UNREACHED for name, cell in self.cells.items() if cell == NOT_RUN}
+        return replace(self, **unreached)  # type: ignore[arg-type]  # as in filled()
+
+    def to_json(self) -> dict[str, Any]:
+        """As the matrix holds it."""
+        return {
+            "model": self.model,
+            **self.cells,
+            "note": self.note,
+            "input_size": list(self.input_hw),
+            "artifacts": dict(self.artifacts),
+            "source_sha256": self.source_sha256,
+            "seconds": dict(self.seconds),
+            "finished_at": self.finished_at,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Row:
+        """Read it back.
+
+        Raises:
+            ValueError, KeyError, TypeError: when it is not a row.
+        """
+        height, width = (int(side) for side in data["input_size"])
+        known = {f.name: data[f.name] for f in fields(cls) if f.name != "input_hw"}
+        wrong = [name for name in CELLS if not isinstance(known[name], Cell)]
+        if wrong or not all(isinstance(known[name], dict) for name in ("artifacts", "seconds")):
+            raise ValueError(f"no row ({', '.join(wrong) or 'artifacts'})")
+        return cls(**{**known, "input_hw": (height, width)})

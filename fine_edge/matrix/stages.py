@@ -1,0 +1,124 @@
+"""The stages: each takes a job and its row so far, and gives the row with its own cells filled.
+
+An artifact is all that the stages behind the export need, so one that fails does not keep the others from being run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from fine_edge.contract import Precision, bound_contract
+from fine_edge.errors import ArtifactError, MissingExtraError
+from fine_edge.export.artifacts import ensure_exported
+from fine_edge.matrix.job import Job
+from fine_edge.matrix.row import ABSENT, OK, Row
+from fine_edge.parity.compare import ParityReport
+from fine_edge.runners.base import Runner
+
+Stage = Callable[[Job, Row], Row]
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+
+
+def export(job: Job, row: Row) -> Row:
+    """Both ONNX files, the ones that are there if they are what is asked for."""
+    fp16 = ensure_exported(job.request("fp16"), job.folder)
+    try:
+        bound_contract(job.folder / job.request("fp32").onnx_name())
+    except ArtifactError:  # it is written with the other, but somebody may have removed it since
+        ensure_exported(job.request("fp32"), job.folder)
+    contract, _ = bound_contract(fp16)
+    artifacts = {str(artifact.precision): artifact.sha256 for artifact in contract.artifacts}
+    return replace(row, artifacts=artifacts).filled("export", OK)
+
+
+def rules(job: Job, row: Row) -> Row:
+    """All graph rules on both files: no error, and warnings counted."""
+    from fine_edge.graph.checks import check
+    from fine_edge.graph.model_file import read_model
+
+    counts: Counter[str] = Counter()
+    notes = []
+    for precision in _PRECISIONS:
+        findings = check(read_model(job.folder / job.request(precision).onnx_name(), weights=False))
+        loud = [finding for finding in findings if finding.severity != "info"]
+        counts.update(finding.severity for finding in loud)
+        notes += [f"{f.rule} {f.severity} in {precision} at {f.node}: {f.message}" for f in loud[:1]]
+    found = ", ".join(
+        f"{counts[severity]} {severity}{'s' if counts[severity] > 1 else ''}"
+        for severity in ("error", "warning")
+        if counts[severity]
+    )
+    if counts["error"]:
+        return row.failing("rules", found, "; ".join(notes))
+    return row.filled("rules", f"{OK}: {found}" if found else OK, note="; ".join(f"rules: {note}" for note in notes))
+
+
+def _runner(job: Job, precision: Precision) -> Runner:
+    path = job.folder / job.request(precision).onnx_name()
+    if precision == "fp16":
+        from fine_edge.runners.rounding import RoundingRunner
+
+        return RoundingRunner(path, job.threads)
+    from fine_edge.runners.ort import OrtRunner
+
+    return OrtRunner(path, job.threads)
+
+
+def _parity(job: Job, row: Row, precision: Precision) -> Row:
+    from fine_edge.images import sample_photographs
+    from fine_edge.parity.references import against_pytorch
+
+    path = job.folder / job.request(precision).onnx_name()
+    with contextlib.closing(_runner(job, precision)) as runner:
+        report = against_pytorch(path, runner, sample_photographs()[: job.photographs])
+    return judged(report, row, f"parity_{precision}")
+
+
+def judged(report: ParityReport, row: Row, stage: str) -> Row:
+    """The row with what a comparison found: the output nearest to its tolerance, or beyond it, and the detections."""
+    detections = report.detections
+    if not report.tensors or (detections and not detections.matched + detections.flipped):
+        return row.failing(stage, "nothing was found that could be compared")
+    worst = report.worst
+    figure = f"{worst.output} {worst.at_quantile:.2g} of {worst.tolerance:g}"
+    matched = f", {detections.matched} matched" if detections else ""
+    if report.ok:
+        return row.filled(stage, f"{OK}: {figure}{matched}")
+    flipped = f"{report.flipped_share:.1%} of the detections flipped, at most {report.tolerance.flipped:.0%} may"
+    details = f"{figure}, largest {worst.max_abs:.3g} at {worst.where}; {flipped}{matched}"
+    return row.failing(stage, figure if not worst.ok else flipped, details)
+
+
+def parity_fp32(job: Job, row: Row) -> Row:
+    """The FP32 file in ONNX Runtime against PyTorch."""
+    return _parity(job, row, "fp32")
+
+
+def parity_fp16(job: Job, row: Row) -> Row:
+    """The FP16 file, rounded after every operator, against PyTorch in FP32."""
+    return _parity(job, row, "fp16")
+
+
+def rtx(job: Job, row: Row) -> Row:
+    """The FP16 file through TensorRT-RTX's compiler for SM86; where that is not installed, the cell says so."""
+    from fine_edge.engine import supervise
+    from fine_edge.engine.inspect import inspect
+
+    try:
+        supervise.require_builder("rtx-sm86")
+    except MissingExtraError as error:
+        return row.filled("rtx", ABSENT, note=f"rtx: {error}")
+    compiled = inspect(job.folder / job.request("fp16").onnx_name()).compiled
+    return row.filled("rtx", len(compiled.kernels), compiled.fused_attention, round(compiled.activation_mib, 2))
+
+
+RUN: dict[str, Stage] = {
+    "export": export,
+    "rules": rules,
+    "parity_fp32": parity_fp32,
+    "parity_fp16": parity_fp16,
+    "rtx": rtx,
+}

@@ -1,0 +1,42 @@
+"""Boxes from anchors or proposals and what a head predicts for them, as R-CNN detectors encode them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+LARGEST_LOG_SCALE = math.log(1000 / 16)
+"""Widths and heights grow at most by this, which keeps exp finite."""
+
+
+class BoxDecoder(nn.Module):
+    """torchvision's box coder with a clip to the image. In pixels, so keep it FP32.
+
+    Args:
+        weights: what the head's outputs are divided by: x, y, width, height.
+        height, width: of the image, pixels.
+    """
+
+    def __init__(self, weights: Sequence[float], height: int, width: int) -> None:
+        super().__init__()
+        scale = 1 / torch.tensor(weights, dtype=torch.float64)
+        self.scale = nn.Buffer(scale.float())
+        self.limit = nn.Buffer(torch.tensor([float(width), float(height)] * 2))
+
+    def forward(self, deltas: Tensor, boxes: Tensor) -> Tensor:
+        """Deltas (..., 4) and reference boxes (..., 4) x0, y0, x1, y1 to boxes inside the image."""
+        corner, side = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
+        scaled = deltas * self.scale
+        centre = corner + side * (scaled[..., :2] + 0.5)
+        half = scaled[..., 2:].clamp_max(LARGEST_LOG_SCALE).exp() * side * 0.5
+        decoded = torch.cat([centre - half, centre + half], -1)
+        return torch.minimum(decoded.clamp_min(0.0), self.limit)
+
+
+def without_small(scores: Tensor, boxes: Tensor, least_px: float) -> Tensor:
+    """Scores (...) with zero for boxes (..., 4) narrower or lower than ``least_px``."""
+    sides = boxes[..., 2:] - boxes[..., :2]
+    return torch.where(sides.amin(-1) >= least_px, scores, 0.0)

@@ -1,0 +1,50 @@
+"""FINE into a user's own detector, whichever of the known libraries it comes from."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TypeVar
+
+from torch import nn
+
+from fine_edge.errors import ConfigError
+from fine_edge.fusion.config import AttentionName
+from fine_edge.fusion.methods import MethodConfig
+
+_Model = TypeVar("_Model", bound=nn.Module)
+
+# By the package that a model's class comes from: what knows its necks.
+_INJECTORS = {
+    "transformers": "fine_edge.zoo.rtdetr",
+    "torchvision": "fine_edge.zoo.torchvision.fpn",
+    "ultralytics": "fine_edge.zoo.yolo.fusion",
+}
+
+
+def inject_fine(model: _Model, attention: AttentionName = "aats", *, identity: bool = True) -> _Model:
+    """Put FINE into the top-down fusions of a loaded detector, in place.
+
+    The model stays its library's own: its trainer trains it, and the keys of its own weights stay what they were.
+
+    Args:
+        model: an RT-DETR of transformers, a detector with a feature pyramid of torchvision, or a YOLO of ultralytics
+            (its ``DetectionModel``, which is ``.model`` of ``ultralytics.YOLO``).
+        attention: strategy of Table 3.
+        identity: start as the identity, so that a pretrained detector's outputs do not change.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ConfigError: for a model of another library, without such fusions, or with FINE already.
+    """
+    for kind in type(model).__mro__:
+        injector = _INJECTORS.get(kind.__module__.partition(".")[0])
+        if injector:
+            module = importlib.import_module(injector)
+            module.inject(model, MethodConfig("fine", attention, identity=identity))
+            return model
+    raise ConfigError(
+        f"FINE's place in a {type(model).__name__} is not known",
+        mend=f"known: detectors of {', '.join(_INJECTORS)}; or place fine_edge.fusion.Fine yourself",
+    )

@@ -1,0 +1,101 @@
+"""Semantic and Panoptic FPN as a family of the zoo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor, nn
+
+from fine_edge.contract import TensorSpec
+from fine_edge.errors import ConfigError
+from fine_edge.fusion.methods import MethodConfig
+from fine_edge.zoo.catalog import ModelEntry
+from fine_edge.zoo.checkpoints import Checkpoint, learned, own, read_file
+from fine_edge.zoo.cityscapes import CITYSCAPES_LABELS
+from fine_edge.zoo.coco_panoptic import COCO_PANOPTIC_LABELS
+from fine_edge.zoo.count import Cost, count_panoptic, count_semantic
+from fine_edge.zoo.family import Family, GraphForm, Reference
+from fine_edge.zoo.onnx_defaults import export_with_defaults
+from fine_edge.zoo.segmentation import panoptic, semantic
+from fine_edge.zoo.segmentation.mmseg_keys import from_mmseg
+from fine_edge.zoo.segmentation.panoptic import PanopticFpn
+from fine_edge.zoo.segmentation.semantic import SemanticFpn
+from fine_edge.zoo.torchvision.fpn import pyramid_fusions
+
+# The class heads, whose first dimensions are the labels of a model together.
+_CLASS_HEADS = ("roi_heads.box_predictor.cls_score.weight", "semantic.classifier.weight")
+
+
+class FpnSegmenter(Family):
+    """Semantic FPN and Panoptic FPN: a semantic head on the feature pyramid, alone or beside Mask R-CNN."""
+
+    libraries = ("torch", "torchvision")
+
+    def labels(self, entry: ModelEntry) -> tuple[str, ...]:
+        """Cityscapes' 19 classes, or COCO's things and stuff."""
+        return CITYSCAPES_LABELS if entry.variant == "semantic" else COCO_PANOPTIC_LABELS
+
+    def build(self, entry: ModelEntry, num_labels: int, *, identity: bool = True) -> nn.Module:
+        """See :meth:`Family.build`."""
+        method = MethodConfig(entry.method, entry.attention or "aats", identity=identity) if entry.method else None
+        build = semantic.build if entry.variant == "semantic" else panoptic.build
+        return build(num_labels, method).eval()
+
+    def fusions(self, model: nn.Module) -> list[nn.Module]:
+        """See :meth:`Family.fusions`."""
+        return pyramid_fusions(model)
+
+    def read(self, path: Path) -> Checkpoint:
+        """State dicts of these models, mmsegmentation's checkpoints of Semantic FPN, our own files."""
+        state, metadata = read_file(path)
+        ours = own(state, metadata, path)
+        if ours:
+            return ours
+        renamed = from_mmseg(state)
+        return Checkpoint(learned(renamed), "torch" if renamed is state else "mmsegmentation")
+
+    def num_labels(self, checkpoint: Checkpoint) -> int | None:
+        """Of the semantic head and, of Panoptic FPN, the detector's."""
+        heads = [checkpoint.state[key] for key in _CLASS_HEADS if key in checkpoint.state]
+        if _CLASS_HEADS[-1] not in checkpoint.state or not all(head.ndim and len(head) for head in heads):
+            return None
+        return sum(len(head) for head in heads)
+
+    def randomise(self, model: nn.Module) -> None:
+        """See :meth:`Family.randomise`."""
+        if isinstance(model, PanopticFpn):
+            panoptic.randomise(model)
+        else:
+            semantic.randomise(cast(SemanticFpn, model))
+
+    def reference(self, model: nn.Module, images: Tensor, *, raw: bool) -> Reference:
+        """The model's own forward pass; of Panoptic FPN, torchvision's stages and its postprocessing."""
+        if isinstance(model, PanopticFpn):
+            if raw:
+                raise ConfigError("a two-stage detector has no raw form", mend="ask for its detections")
+            return panoptic.reference(model, images)
+        return semantic.reference(cast(SemanticFpn, model), images, raw=raw)
+
+    def graph(self, model: nn.Module, form: GraphForm) -> nn.Module:
+        """See :meth:`Family.graph`."""
+        if isinstance(model, PanopticFpn):
+            return panoptic.PanopticGraph(model, form)
+        return semantic.SemanticGraph(cast(SemanticFpn, model), form)
+
+    def outputs(self, model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
+        """See :meth:`Family.outputs`."""
+        if isinstance(model, PanopticFpn):
+            return panoptic.outputs(model, form)
+        return semantic.outputs(cast(SemanticFpn, model), form)
+
+    def count(self, model: nn.Module, height: int, width: int) -> Cost:
+        """See :meth:`Family.count`."""
+        return (count_panoptic if isinstance(model, PanopticFpn) else count_semantic)(model, height, width)
+
+    def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
+        """torch.onnx's defaults on the model's own forward pass and postprocessing."""
+        if isinstance(model, PanopticFpn):
+            panoptic.plain(model, example, path)
+        else:
+            export_with_defaults(semantic.Classes(cast(SemanticFpn, model)), example, ["classes"], path)

@@ -1,0 +1,85 @@
+"""The semantic head of Panoptic FPN (Kirillov et al., 2019, Sec. 3.1): one map out of a pyramid, at stride 4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fine_edge.errors import ConfigError
+
+# Of the pyramid's finest level, and of what the head gives.
+STRIDE = 4
+# Of its coarsest: every level has then exactly twice the size of the one above it.
+COARSEST_STRIDE = 32
+_CHANNELS = 128
+_GROUPS = 32
+
+
+def batch_norm() -> nn.Module:
+    """For Semantic FPN: mmsegmentation's choice, which the paper trained and counted; costs nothing once exported."""
+    return nn.BatchNorm2d(_CHANNELS)
+
+
+def group_norm() -> nn.Module:
+    """For Panoptic FPN: its authors' choice and mmdetection's, as its batches are too small for batch norms."""
+    return nn.GroupNorm(_GROUPS, _CHANNELS)
+
+
+def upsampled(x: Tensor, factor: int) -> Tensor:
+    """Bilinear, (B, C, H, W) to (B, C, factor * H, factor * W)."""
+    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
+
+
+def _stage(channels: int, norm: Callable[[], nn.Module], *, doubled: bool) -> nn.Sequential:
+    """Convolution, norm, ReLU and, where ``doubled``, upsampling."""
+    conv = nn.Conv2d(channels, _CHANNELS, 3, padding=1, bias=False)
+    layers: list[nn.Module] = [conv, norm(), nn.ReLU(inplace=True)]
+    if doubled:
+        layers.append(nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=False))
+    return nn.Sequential(*layers)
+
+
+class SemanticHead(nn.Module):
+    """Each level brought to stride 4 by as many stages as it is coarser, their sum, and a classifier.
+
+    Args:
+        channels: of the pyramid.
+        num_classes: K.
+        norm: builds one norm.
+        levels: of the pyramid that are used, finest first.
+    """
+
+    def __init__(self, channels: int, num_classes: int, norm: Callable[[], nn.Module], levels: int = 4) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                *(_stage(_CHANNELS if j else channels, norm, doubled=bool(level)) for j in range(max(1, level)))
+            )
+            for level in range(levels)
+        )
+        self.classifier = nn.Conv2d(_CHANNELS, num_classes, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps (B, C, H / 4, W / 4) and coarser, each half of the one before, to logits (B, K, H / 4, W / 4)."""
+        # Deepest first: what is summed already is all that has to be kept beside the next level.
+        *finer, deepest = zip(self.levels, maps, strict=True)
+        total: Tensor = deepest[0](deepest[1])
+        for level, x in reversed(finer):
+            total = total + level(x)
+        logits: Tensor = self.classifier(total)
+        return logits
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuse sizes whose pyramid does not double from level to level.
+
+    Raises:
+        ConfigError: when one of them is not a multiple of 32.
+    """
+    if height % COARSEST_STRIDE or width % COARSEST_STRIDE:
+        raise ConfigError(
+            f"an input of {height}x{width} pixels does not divide by {COARSEST_STRIDE}",
+            mend=f"choose multiples of {COARSEST_STRIDE}",
+        )

@@ -1,0 +1,173 @@
+"""Panoptic FPN: torchvision's Mask R-CNN with the semantic head on the same pyramid.
+
+Two differences from torchvision's own Mask R-CNN, both mmdetection's, which the paper's Table 7 was counted with: 80
+things instead of 90 with gaps, and batch norms that are not frozen.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+from fine_edge.contract import TensorSpec
+from fine_edge.errors import ConfigError
+from fine_edge.fusion.methods import MethodConfig
+from fine_edge.zoo.catalog import find
+from fine_edge.zoo.coco_panoptic import COCO_STUFF
+from fine_edge.zoo.family import GraphForm, Reference
+from fine_edge.zoo.onnx_defaults import quiet_exporter
+from fine_edge.zoo.random_weights import ScoreCalibration, photographs, settle
+from fine_edge.zoo.segmentation.head import STRIDE, SemanticHead, check_size, group_norm, upsampled
+from fine_edge.zoo.segmentation.semantic import LOGIT_SPREAD, PLACES, ClassMap, full_size
+from fine_edge.zoo.torchvision import two_stage
+from fine_edge.zoo.torchvision.fpn import inject
+
+SEMANTIC_CLASSES = len(COCO_STUFF) + 1
+"""Of the semantic head: the stuff, then all things as one."""
+
+# torchvision's pyramid has one level more, for the proposals alone.
+_SEMANTIC_LEVELS = 4
+_CALIBRATION_SIZE = 320
+
+
+class PanopticFpn(MaskRCNN):  # type: ignore[misc]  # torchvision has no types
+    """Mask R-CNN, forward pass and training as torchvision has them, with a semantic head beside its own.
+
+    Args:
+        num_labels: of the detector, the background included.
+    """
+
+    def __init__(self, num_labels: int) -> None:
+        backbone = resnet_fpn_backbone(
+            backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
+        )
+        super().__init__(backbone, num_labels)
+        self.semantic = SemanticHead(backbone.out_channels, SEMANTIC_CLASSES, group_norm, _SEMANTIC_LEVELS)
+
+    @property
+    def first_stuff(self) -> int:
+        """Label of the semantic head's class 0: its labels follow those of the detector."""
+        predictor: Any = self.roi_heads.box_predictor
+        return int(predictor.cls_score.out_features)
+
+    def stuff_logits(self, maps: dict[str, Tensor]) -> Tensor:
+        """Maps of ``backbone`` to logits (B, 54, H / 4, W / 4)."""
+        logits: Tensor = self.semantic(list(maps.values())[:_SEMANTIC_LEVELS])
+        return logits
+
+
+def build(num_labels: int, method: MethodConfig | None) -> PanopticFpn:
+    """The model with initial weights, ``method`` in all fusions; ``num_labels`` counts those of both heads.
+
+    Raises:
+        ConfigError: when it leaves no class for the detector.
+    """
+    of_detector = num_labels - SEMANTIC_CLASSES
+    if of_detector < 2:
+        raise ConfigError(
+            f"{num_labels} labels are too few: the semantic head has {SEMANTIC_CLASSES}, the background is one more"
+        )
+    model = PanopticFpn(of_detector)
+    return inject(model, method, PLACES) if method else model
+
+
+def randomise(model: PanopticFpn) -> None:
+    """See :mod:`fine_edge.zoo.random_weights`; the detector as torchvision's."""
+    two_stage.randomise(model)
+    preprocessing = find("panoptic_fpn_r50").detector.preprocessing
+    pictures = photographs(_CALIBRATION_SIZE, _CALIBRATION_SIZE, preprocessing)
+    classes = [(model.semantic.classifier, ScoreCalibration(0.0, LOGIT_SPREAD))]
+    settle(model, [], classes, lambda: model.stuff_logits(model.backbone(pictures)))
+
+
+def reference(model: PanopticFpn, images: Tensor) -> Reference:
+    """Torchvision's stages for the instances, the semantic head's best class on the same maps for the stuff.
+
+    Raises:
+        ConfigError: for sizes that are no multiples of 32.
+    """
+    check_size(*images.shape[-2:])
+    seen: list[dict[str, Tensor]] = []
+    hook = model.backbone.register_forward_hook(lambda _module, _images, maps: seen.append(maps))
+    try:
+        instances = two_stage.reference(model, images)
+    finally:
+        hook.remove()
+    stuff = ClassMap(model.first_stuff)(upsampled(model.stuff_logits(seen[0]), STRIDE))
+    return Reference({**instances.outputs, "stuff": stuff}, instances.margin)
+
+
+class _Outputs(nn.Module):
+    """The model as its users run it: images (B, 3, H, W) to the outputs of :func:`reference`."""
+
+    def __init__(self, model: PanopticFpn) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """One pass."""
+        return tuple(reference(self.model, images).outputs.values())
+
+
+def plain(model: PanopticFpn, example: Tensor, path: Path) -> None:
+    """By torch.onnx's former exporter: today's refuses torchvision's detectors, whose shapes depend on data."""
+    names = [spec.name for spec in outputs(model, GraphForm())]
+    with torch.no_grad(), quiet_exporter():
+        torch.onnx.export(
+            _Outputs(model).eval(), (example,), path, input_names=["images"], output_names=names, dynamo=False
+        )
+
+
+class _Trunk(nn.Module):
+    """Images (B, 3, H, W) to the pyramid's maps, by name, finest first."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.backbone, self.encoder = backbone.body, backbone.fpn
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """One pass."""
+        maps: dict[str, Tensor] = self.encoder(self.backbone(images))
+        return maps
+
+
+class PanopticGraph(two_stage.TwoStage):
+    """What is exported: images (B, 3, H, W) to Mask R-CNN's outputs and ``stuff``.
+
+    Both halves look at the same maps, so the graph of Mask R-CNN gets these in the place of images.
+
+    Raises:
+        ConfigError: for the raw form, and for sizes that are no multiples of 32.
+    """
+
+    def __init__(self, model: PanopticFpn, form: GraphForm) -> None:
+        outputs(model, form)
+        check_size(form.height, form.width)
+        super().__init__(model, form)
+        self.trunk = _Trunk(model.backbone)
+        self.detector.backbone, self.detector.encoder = nn.Identity(), nn.Identity()
+        self.decoder = full_size(model.semantic)
+        self.postprocess.stuff = ClassMap(model.first_stuff)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As :func:`outputs` lists them."""
+        maps: Any = self.trunk(images)
+        logits = self.decoder(list(maps.values())[:_SEMANTIC_LEVELS])
+        stuff: Any = self.postprocess.stuff
+        return *super().forward(maps), stuff(logits)
+
+
+def outputs(model: PanopticFpn, form: GraphForm) -> tuple[TensorSpec, ...]:
+    """Of :class:`PanopticGraph`.
+
+    Raises:
+        ConfigError: for the raw form.
+    """
+    meaning = f"label of the stuff at each pixel, {model.first_stuff} and up; the last is any thing"
+    stuff = TensorSpec("stuff", "int64", (form.batch, form.height, form.width), meaning)
+    return *two_stage.outputs(model, form), stuff

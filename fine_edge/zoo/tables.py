@@ -1,0 +1,185 @@
+"""The paper's tables of #Params and FLOPs, every row counted anew beside what the paper prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from fine_edge import console
+from fine_edge.errors import MissingExtraError
+from fine_edge.zoo.catalog import CATALOG, ModelEntry, find
+from fine_edge.zoo.differences import LIMIT_G, LIMIT_M, LIMIT_OF_BASELINE, NOTES
+from fine_edge.zoo.paper import DOWN_ROWS, ROWS, PaperFigures
+
+if TYPE_CHECKING:
+    from fine_edge.fusion.config import DownName
+    from fine_edge.zoo.count import Cost
+
+_Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class CountedRow:
+    """One row of a table.
+
+    Attributes:
+        table: its number; empty for a model that the paper has no figures of.
+        model: name in the zoo or, in Table 6, of the Down operator.
+        fusion: the paper's name of the feature fusion.
+        attention: FINE's strategy, ``None`` without FINE.
+        input_hw: pixels.
+        params_m: #Params in millions, ``None`` where it could not be counted, as the two that follow.
+        flops_g: FLOPs in units of 10^9.
+        convention: how ``flops_g`` was counted.
+        paper: the paper's row, ``None`` without one.
+        missing: what has to be installed before the row can be counted.
+    """
+
+    table: str
+    model: str
+    fusion: str
+    attention: str | None
+    input_hw: _Size
+    params_m: float | None = None
+    flops_g: float | None = None
+    convention: str | None = None
+    paper: PaperFigures | None = None
+    missing: str = ""
+
+    @property
+    def difference_m(self) -> float | None:
+        """Parameters counted less the paper's, in millions."""
+        return _minus(self.params_m, self.paper.params_m if self.paper else None)
+
+    @property
+    def difference_g(self) -> float | None:
+        """FLOPs counted less the paper's, in units of 10^9."""
+        return _minus(self.flops_g, self.paper.flops_g if self.paper else None)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether nothing was put into the fusions."""
+        return "+" not in self.fusion
+
+    @property
+    def reproduced(self) -> bool | None:
+        """Whether both figures are the paper's but for rounding; ``None`` where there is nothing to compare."""
+        if self.paper is None or self.flops_g is None:
+            return None
+        limit_g = max(LIMIT_G, LIMIT_OF_BASELINE * self.paper.flops_g) if self.is_baseline else LIMIT_G
+        return abs(self.difference_m or 0) <= LIMIT_M and abs(self.difference_g or 0) <= limit_g
+
+    @property
+    def note(self) -> str:
+        """What has to be said about the row, empty for nothing."""
+        if self.missing:
+            return f"not counted: {self.missing}"
+        known = NOTES.get((self.table, self.model), "")
+        if self.reproduced is False and not known:
+            return "differs from the paper by more than a rounding; the reason is not known."
+        return known
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; figures with three decimals, those below 0.01 with six."""
+        return {
+            "table": self.table or None,
+            "model": self.model,
+            "fusion": self.fusion,
+            "attention": self.attention,
+            "input_hw": list(self.input_hw),
+            "params_m": _rounded(self.params_m),
+            "flops_g": _rounded(self.flops_g),
+            "paper": self.paper and self.paper.to_json(),
+            "difference": self.paper
+            and {"params_m": _rounded(self.difference_m), "flops_g": _rounded(self.difference_g)},
+            "reproduced": self.reproduced,
+            "note": self.note,
+            "convention": self.convention,
+        }
+
+
+def _minus(counted: float | None, printed: float | None) -> float | None:
+    return None if counted is None or printed is None else counted - printed
+
+
+def _rounded(figure: float | None) -> float | None:
+    return None if figure is None else round(figure, 6 if abs(figure) < 0.01 else 3)
+
+
+def count_rows(names: Sequence[str] = ()) -> list[CountedRow]:
+    """The rows of Tables 1, 2, 3, 6, 7 and 8, or those of the models called ``names``.
+
+    Each model is built once, one at a time, with its library's own initial weights.
+
+    Raises:
+        UnknownModelError: for a name that is not in the zoo, before anything is counted.
+        MissingExtraError: without torch, or without the library of a model asked for by name. In the whole table,
+            such a model's rows say what is missing.
+    """
+    wanted = dict.fromkeys(names or CATALOG)
+    entries = [find(name) for name in wanted]
+    rows = {entry.name: _rows_of(entry) for entry in entries}
+    _require_torch()
+    counted = [] if names else _down_rows()
+    with console.progress() as bar:
+        task = bar.add_task("counting", total=len(entries))
+        for entry in entries:
+            try:
+                counted += _count(entry, rows[entry.name])
+            except MissingExtraError as error:
+                if names:
+                    raise
+                counted += [replace(row, missing=str(error)) for row in rows[entry.name]]
+            bar.advance(task)
+    return sorted(counted, key=_place)
+
+
+def _rows_of(entry: ModelEntry) -> list[CountedRow]:
+    """Not counted yet: each of the paper's rows of the model, or one without the paper."""
+    printed = [row for row in ROWS if row.model == entry.name]
+    if not printed:
+        return [CountedRow("", entry.name, entry.fusion, entry.attention, entry.detector.input_hw)]
+    return [
+        CountedRow(row.table, entry.name, entry.fusion, entry.attention, row.input_hw, paper=row) for row in printed
+    ]
+
+
+def _require_torch() -> None:
+    try:
+        import fine_edge.zoo.count  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "export") from error
+
+
+def _count(entry: ModelEntry, rows: list[CountedRow]) -> list[CountedRow]:
+    """The rows with their figures. The model is built once, and gone when this returns."""
+    from fine_edge.zoo.families import family_of
+
+    family = family_of(entry.family)
+    model = family.build(entry, len(family.labels(entry)))
+    costs = {size: family.count(model, *size) for size in sorted({row.input_hw for row in rows})}
+    return [_filled(row, costs[row.input_hw]) for row in rows]
+
+
+def _filled(row: CountedRow, cost: Cost) -> CountedRow:
+    return replace(row, params_m=cost.params_m, flops_g=cost.flops_g, convention=cost.convention)
+
+
+def _down_rows() -> list[CountedRow]:
+    """Table 6, which is about a part of FINE."""
+    from fine_edge.zoo.count import count_down
+
+    return [
+        _filled(
+            CountedRow(row.table, row.model, "FPN + FINE", "aats", row.input_hw, paper=row),
+            count_down(cast("DownName", row.model)),
+        )
+        for row in DOWN_ROWS
+    ]
+
+
+def _place(row: CountedRow) -> tuple[str, int]:
+    """Tables by number, rows as the paper has them; what is in no table comes last."""
+    printed = (*ROWS, *DOWN_ROWS)
+    return row.table or "~", printed.index(row.paper) if row.paper else 0

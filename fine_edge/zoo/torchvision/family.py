@@ -1,0 +1,84 @@
+"""torchvision's detectors for the zoo; what differs is in one file for one stage and in one for two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, RetinaNet, RetinaNet_ResNet50_FPN_Weights
+
+from fine_edge.contract import TensorSpec
+from fine_edge.errors import ConfigError
+from fine_edge.fusion.methods import MethodConfig
+from fine_edge.zoo.catalog import ModelEntry
+from fine_edge.zoo.checkpoints import Checkpoint
+from fine_edge.zoo.count import Cost, count_one_stage, count_two_stage
+from fine_edge.zoo.family import Family, GraphForm, Reference
+from fine_edge.zoo.torchvision import checkpoint as checkpoint_file
+from fine_edge.zoo.torchvision import one_stage, plain, two_stage
+from fine_edge.zoo.torchvision.fpn import inject, pyramid_fusions
+
+
+def _is_one_stage(model: nn.Module) -> bool:
+    return isinstance(model, RetinaNet | FCOS)
+
+
+class TorchvisionDetector(Family):
+    """RetinaNet, FCOS, Faster R-CNN and Mask R-CNN on a ResNet-50 with a feature pyramid."""
+
+    libraries = ("torch", "torchvision")
+
+    def labels(self, entry: ModelEntry) -> tuple[str, ...]:  # noqa: ARG002 - all weights have the same
+        """COCO's 91 categories of torchvision: the background is 0, and those that COCO does not use are ``N/A``."""
+        return tuple(RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
+
+    def build(self, entry: ModelEntry, num_labels: int, *, identity: bool = True) -> nn.Module:
+        """See :meth:`Family.build`."""
+        stage: Any = one_stage if entry.variant in one_stage.VARIANTS else two_stage
+        model: nn.Module = stage.build(entry.variant, num_labels)
+        if entry.method:
+            inject(model, MethodConfig(entry.method, entry.attention or "aats", identity=identity))
+        return model.eval()
+
+    def fusions(self, model: nn.Module) -> list[nn.Module]:
+        """See :meth:`Family.fusions`."""
+        return pyramid_fusions(model)
+
+    def read(self, path: Path) -> Checkpoint:
+        """torchvision's ``.pth`` files, old and new, and our own."""
+        return checkpoint_file.read(path)
+
+    def num_labels(self, checkpoint: Checkpoint) -> int | None:
+        """See :meth:`Family.num_labels`."""
+        return checkpoint_file.num_labels(checkpoint)
+
+    def randomise(self, model: nn.Module) -> None:
+        """See :meth:`Family.randomise`."""
+        (one_stage if _is_one_stage(model) else two_stage).randomise(model)
+
+    def reference(self, model: nn.Module, images: Tensor, *, raw: bool) -> Reference:
+        """torchvision's forward pass without its resizing and normalisation, detections as it suppresses them."""
+        if _is_one_stage(model):
+            return one_stage.reference(model, images, raw=raw)
+        if raw:
+            raise ConfigError("a two-stage detector has no raw form", mend="ask for its detections")
+        return two_stage.reference(model, images)
+
+    def graph(self, model: nn.Module, form: GraphForm) -> nn.Module:
+        """See :meth:`Family.graph`."""
+        return one_stage.graph(model, form) if _is_one_stage(model) else two_stage.graph(model, form)
+
+    def outputs(self, model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
+        """See :meth:`Family.outputs`."""
+        return one_stage.outputs(model, form) if _is_one_stage(model) else two_stage.outputs(model, form)
+
+    def count(self, model: nn.Module, height: int, width: int) -> Cost:
+        """See :meth:`Family.count`."""
+        if _is_one_stage(model):
+            return count_one_stage(model, height, width, refined=bool(self.fusions(model)))
+        return count_two_stage(model, height, width)
+
+    def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
+        """torchvision's own forward pass through torch.onnx, its resizing left out."""
+        plain.export(model, example, path)

@@ -1,0 +1,132 @@
+"""A fusion method in torchvision's feature pyramid: one call for any loaded detector that has one.
+
+Injection replaces ``backbone.fpn`` by a pyramid that holds the very same layers under the same keys, and beside them
+the methods (``backbone.fpn.fine.2.query.weight``): a baseline's checkpoint still loads, and torchvision's own
+training loop trains what was added.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+
+from fine_edge.errors import ConfigError
+from fine_edge.fusion.methods import MethodConfig, Place, build_method
+from fine_edge.fusion.top_down import top_down
+
+Detector = TypeVar("Detector", bound=nn.Module)
+
+# Sampling kernel by fusion, deepest first (Sec. 5.3); a detector has its finest fusions, if any, untouched.
+STAGE_KERNELS = (1, 2)
+
+
+@dataclass(frozen=True)
+class FusionPlace:
+    """Where a method goes: at level ``index`` of the pyramid, 0 the finest, with FINE's sampling kernel ``k``."""
+
+    index: int
+    k: int
+
+
+def deepest(fusions: int, kernels: Sequence[int] = STAGE_KERNELS) -> tuple[FusionPlace, ...]:
+    """The deepest of a pyramid's fusions, one for each kernel, as far as there are any."""
+    return tuple(FusionPlace(index, k) for index, k in zip(range(fusions - 1, -1, -1), kernels, strict=False))
+
+
+class FusedPyramid(FeaturePyramidNetwork):  # type: ignore[misc] # torchvision has no types  # type: ignore[misc]  # torchvision has no types
+    """torchvision's pyramid with a fusion method in front of some of its additions.
+
+    Args:
+        pyramid: whose layers it takes over, not copies of them.
+        name: of the method, which its modules are kept under.
+        methods: by level of the low-level map, deepest first.
+    """
+
+    def __init__(self, pyramid: FeaturePyramidNetwork, name: str, methods: dict[int, nn.Module]) -> None:
+        nn.Module.__init__(self)  # the layers are there already
+        self.inner_blocks, self.layer_blocks = pyramid.inner_blocks, pyramid.layer_blocks
+        self.extra_blocks = pyramid.extra_blocks
+        self.add_module(name, nn.ModuleDict({str(index): method for index, method in methods.items()}))
+        self.method_name = name
+        self.train(pyramid.training)
+
+    @property
+    def methods(self) -> nn.ModuleDict:
+        """The injected methods by level, deepest first."""
+        found: Any = self.get_submodule(self.method_name)
+        return found  # type: ignore[no-any-return]
+
+    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Maps of the backbone, finest first, to those of the pyramid under the same names."""
+        names, maps = list(x), list(x.values())
+        methods = dict(self.methods.items())
+        fused = self.inner_blocks[-1](maps[-1])
+        results = [self.layer_blocks[-1](fused)]
+        for index in range(len(maps) - 2, -1, -1):
+            lateral = self.inner_blocks[index](maps[index])
+            low, upsampled = top_down(methods.get(str(index)), lateral, fused)
+            fused = low + upsampled
+            results.insert(0, self.layer_blocks[index](fused))
+        if self.extra_blocks is not None:
+            results, names = self.extra_blocks(results, maps, names)
+        return OrderedDict(zip(names, results, strict=True))
+
+
+def _pyramid_of(model: nn.Module) -> FeaturePyramidNetwork:
+    pyramid = getattr(getattr(model, "backbone", None), "fpn", None)
+    if not isinstance(pyramid, FeaturePyramidNetwork):
+        raise ConfigError(
+            f"{type(model).__name__} has no feature pyramid",
+            where="backbone.fpn",
+            mend="use a detector of torchvision.models.detection whose name ends in _fpn",
+        )
+    return pyramid
+
+
+def inject(
+    model: Detector, config: MethodConfig | None = None, places: Sequence[FusionPlace] | None = None
+) -> Detector:
+    """Put a fusion method, FINE by default, into the pyramid of a loaded torchvision detector, in place.
+
+    Args:
+        model: Faster, Mask or Keypoint R-CNN, RetinaNet, FCOS, or anything else with a ``backbone.fpn``.
+        config: what to put there.
+        places: where; by default the two deepest fusions, which leaves stride 4 of the two-stage detectors as it is.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        ConfigError: when the model has no such fusions, or already has a method.
+    """
+    config = config or MethodConfig()
+    pyramid = _pyramid_of(model)
+    if isinstance(pyramid, FusedPyramid):
+        raise ConfigError("a fusion method is already there", where="backbone.fpn")
+    if type(pyramid) is not FeaturePyramidNetwork:
+        raise ConfigError(f"{type(pyramid).__name__} is a pyramid of its own kind", where="backbone.fpn")
+    fusions = len(pyramid.inner_blocks) - 1
+    places = deepest(fusions) if places is None else tuple(places)
+    outside = [place.index for place in places if not 0 <= place.index < fusions]
+    if not places or outside:
+        level = f" at level {outside[0]}" if outside else " to refine"
+        raise ConfigError(f"the pyramid has {fusions} fusions, none{level}", where="backbone.fpn")
+    methods: dict[int, nn.Module] = {}
+    for place in sorted(places, key=lambda place: -place.index):
+        weight = pyramid.inner_blocks[place.index][0].weight  # (C, C_in, 1, 1)
+        channels = int(weight.shape[0])
+        methods[place.index] = build_method(Place(channels, channels, place.k), config).to(weight)
+    backbone: Any = model.backbone
+    backbone.fpn = FusedPyramid(pyramid, config.name, methods)
+    return model
+
+
+def pyramid_fusions(model: nn.Module) -> list[nn.Module]:
+    """The injected methods of a detector, deepest fusion first; empty without any."""
+    pyramid = _pyramid_of(model)
+    return list(pyramid.methods.values()) if isinstance(pyramid, FusedPyramid) else []

@@ -1,0 +1,136 @@
+"""torchvision's RetinaNet and FCOS: how they are built, filled and run, and what their graphs give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d, clip_boxes_to_image
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from fine_edge.contract import TensorSpec
+from fine_edge.errors import ConfigError
+from fine_edge.zoo.catalog import find
+from fine_edge.zoo.family import GraphForm, Reference, detection_outputs
+from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
+from fine_edge.zoo.torchvision.one_stage_graph import OneStage, anchors_of
+from fine_edge.zoo.torchvision.preprocessed import preprocessed
+
+VARIANTS = {"retinanet": detection.RetinaNet, "fcos": detection.FCOS}
+
+
+def build(variant: str, num_labels: int) -> nn.Module:
+    """The library's detector with its initial weights and, as its trained ones have it, frozen batch norms.
+
+    Args:
+        variant: ``retinanet`` or ``fcos``.
+        num_labels: with the background, which is label 0.
+    """
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50",
+        weights=None,
+        norm_layer=FrozenBatchNorm2d,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+    )
+    model: nn.Module = VARIANTS[variant](backbone, num_labels)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class _TrainedStatistics:
+    """Mean and spread of a head's outputs for random weights, where the finest level sees photographs.
+
+    So that about ten detections score above 0.5 at 640x640 and, up to 800x800, fewer pairs of anchor and class pass
+    the score threshold than go into suppression, of the million or ten that there are.
+    """
+
+    logits: tuple[float, float]
+    boxes: tuple[float, float]
+
+
+_STATISTICS = {
+    "RetinaNet": _TrainedStatistics(logits=(-21.5, 3.0), boxes=(0.0, 0.3)),
+    "FCOS": _TrainedStatistics(logits=(-13.5, 2.5), boxes=(2.5, 1.0)),
+}
+_CALIBRATION_SIDE = 320
+
+
+def randomise(model: nn.Module) -> None:
+    """Weights with the statistics of trained ones, see :mod:`fine_edge.zoo.random_weights`."""
+    detector: Any = model
+    norms = randomise_layers(model)
+    statistics = _STATISTICS[type(model).__name__]
+    classes, regression = detector.head.classification_head, detector.head.regression_head
+    heads = [
+        (classes.cls_logits, ScoreCalibration(*statistics.logits)),
+        (regression.bbox_reg, ScoreCalibration(*statistics.boxes)),
+    ]
+    if isinstance(model, detection.FCOS):
+        heads.append((regression.bbox_ctrness, ScoreCalibration(0.0, 1.0)))
+    preprocessing = find("retinanet_r50").detector.preprocessing
+    images = photographs(_CALIBRATION_SIDE, _CALIBRATION_SIDE, preprocessing, count=2)
+    settle(model, norms, heads, lambda: detector.head(list(detector.backbone(images).values())))
+
+
+def outputs(model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
+    """What :func:`graph` gives.
+
+    Raises:
+        ConfigError: for an input with fewer candidates than detections.
+    """
+    detector: Any = model
+    anchors, classes = len(anchors_of(model, form)), detector.head.classification_head.num_classes
+    if form.raw:
+        return (
+            TensorSpec("boxes_xyxy", "float32", (form.batch, anchors, 4), "x0, y0, x1, y1 in pixels of the input"),
+            TensorSpec("scores", "float32", (form.batch, anchors, classes), "class score in [0, 1] of every anchor"),
+        )
+    if anchors * classes < detector.detections_per_img:
+        raise ConfigError(
+            f"input {form.height}x{form.width} has {anchors} anchors for {detector.detections_per_img} detections",
+            mend="use at least 128x128",
+        )
+    return detection_outputs(form.batch, detector.detections_per_img)
+
+
+def reference(model: nn.Module, images: Tensor, *, raw: bool = False) -> Reference:
+    """The library's own forward pass on preprocessed images (B, 3, H, W), or what its head and box coder give."""
+    if raw:
+        return Reference(_dense(model, images))
+    detector: Any = model
+    with preprocessed(model):
+        found = detector(list(images))
+    rows = detector.detections_per_img
+    names = {"labels": "labels", "boxes_xyxy": "boxes", "scores": "scores"}
+    return Reference({name: torch.stack([_padded(one[key], rows) for one in found]) for name, key in names.items()})
+
+
+def _padded(x: Tensor, rows: int) -> Tensor:
+    return torch.cat([x, x.new_zeros(rows - len(x), *x.shape[1:])])
+
+
+def _dense(model: Any, images: Tensor) -> dict[str, Tensor]:
+    found = model.head(list(model.backbone(images).values()))
+    anchors = anchors_of(model, GraphForm(1, *images.shape[-2:]))
+    scores = found["cls_logits"].sigmoid()
+    if isinstance(model, detection.FCOS):
+        scores, decode = torch.sqrt(scores * found["bbox_ctrness"].sigmoid()), model.box_coder.decode
+    else:
+        decode = model.box_coder.decode_single
+    boxes = torch.stack([decode(deltas, anchors) for deltas in found["bbox_regression"]])
+    return {"boxes_xyxy": clip_boxes_to_image(boxes, tuple(images.shape[-2:])), "scores": scores}
+
+
+def graph(model: nn.Module, form: GraphForm) -> nn.Module:
+    """The detector in its static form; takes the model apart.
+
+    Raises:
+        ConfigError: see :func:`outputs`.
+    """
+    outputs(model, form)
+    return OneStage(model, form).eval()

@@ -1,0 +1,162 @@
+"""RetinaNet and FCOS as modules of fixed shapes, made of torchvision's own layers: what their graphs are traced from.
+
+Where torchvision looks at all pairs of anchor and class that pass its score threshold, up to 1000 a level, these look
+at the best :data:`CANDIDATES` of all levels. Greedy suppression never looks at lower scores, so results are the same
+unless more pairs than that pass and fewer than the wanted number of detections come out of the best of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS
+from torchvision.models.detection.image_list import ImageList
+
+from fine_edge.postprocess.box_coder import BoxDecoder
+from fine_edge.postprocess.nms import Nms
+from fine_edge.postprocess.rows import take_rows
+from fine_edge.zoo.family import GraphForm
+
+CANDIDATES = 1000
+"""Pairs of anchor and class that go into suppression; see the module's docstring."""
+
+STRIDES = (8, 16, 32, 64, 128)
+
+
+def anchors_of(model: nn.Module, form: GraphForm) -> Tensor:
+    """The library's anchors of all levels for one input size, (A, 4) x0, y0, x1, y1 in pixels."""
+    detector: Any = model
+    # Strides double from 8 on, and each halving rounds up.
+    maps = [torch.empty(1, 1, -(-form.height // stride), -(-form.width // stride)) for stride in STRIDES]
+    image = ImageList(torch.empty(1, 3, form.height, form.width), [(form.height, form.width)])
+    (anchors,) = detector.anchor_generator(image, maps)
+    return anchors  # type: ignore[no-any-return]
+
+
+class DistanceDecoder(nn.Module):
+    """FCOS's distances to the sides of a box, in units of the anchor's side, clipped to the image. Keep it FP32."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.limit = nn.Buffer(torch.tensor([float(width), float(height)] * 2))
+
+    def forward(self, distances: Tensor, anchors: Tensor) -> Tensor:
+        """Distances (..., 4) left, top, right, bottom and anchors (..., 4) to boxes inside the image."""
+        centre = (anchors[..., :2] + anchors[..., 2:]) * 0.5
+        scaled = distances * (anchors[..., 2:] - anchors[..., :2]).repeat_interleave(2, -1)
+        boxes = torch.cat([centre - scaled[..., :2], centre + scaled[..., 2:]], -1)
+        return torch.minimum(boxes.clamp_min(0.0), self.limit)
+
+
+class Boxes(nn.Module):
+    """Regression of anchors, all or those of the candidates, to boxes in pixels."""
+
+    def __init__(self, model: Any, form: GraphForm) -> None:
+        super().__init__()
+        self.anchors = nn.Buffer(anchors_of(model, form))
+        self.decode = (
+            DistanceDecoder(form.height, form.width)
+            if isinstance(model, FCOS)
+            else BoxDecoder(model.box_coder.weights, form.height, form.width)
+        )
+
+    def forward(self, deltas: Tensor, index: Tensor | None = None) -> Tensor:
+        """Deltas (B, N, 4) of all anchors, or of those at ``index`` (B, N), to boxes (B, N, 4)."""
+        anchors: Tensor = self.anchors
+        if index is not None:
+            anchors = anchors.index_select(0, index.reshape(-1)).reshape(*index.shape, 4)
+        boxes: Tensor = self.decode(deltas, anchors)
+        return boxes
+
+
+def _quality(logits: Tensor, centreness: Tensor | None) -> Tensor:
+    """What ranks pairs: class logits (B, N, K), or their probability times FCOS's centreness (B, N, 1)."""
+    return logits if centreness is None else logits.sigmoid() * centreness.sigmoid()
+
+
+class Selection(nn.Module):
+    """The best pairs of anchor and class, looked for among the best anchors: no other can hold one of them."""
+
+    def forward(self, logits: Tensor, centreness: Tensor | None, deltas: Tensor) -> tuple[Tensor, ...]:
+        """Class logits (B, A, K), of FCOS centreness logits (B, A, 1), and the regression (B, A, 4).
+
+        Returns:
+            Quality (B, N) of the best pairs, best first; their anchors (B, N), regression (B, N, 4) and labels (B, N).
+        """
+        batch, anchors, classes = logits.shape
+        best = _quality(logits.amax(2, keepdim=True), centreness).squeeze(2)  # (B, A)
+        index = best.topk(min(CANDIDATES, anchors), 1).indices
+        rows = take_rows(logits, index), None if centreness is None else take_rows(centreness, index)
+        pairs = _quality(*rows).reshape(batch, -1)
+        quality, pair = pairs.topk(min(CANDIDATES, pairs.shape[1]), 1)
+        row = pair // classes
+        anchor = take_rows(index, row)
+        return quality, anchor, take_rows(deltas, anchor), pair - row * classes
+
+
+class Scores(nn.Module):
+    """Quality to scores: a sigmoid, or FCOS's geometric mean of class score and centreness."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.geometric_mean = isinstance(model, FCOS)
+
+    def forward(self, quality: Tensor) -> Tensor:
+        """Any shape."""
+        return quality.sqrt() if self.geometric_mean else quality.sigmoid()
+
+
+class Detector(nn.Module):
+    """Images to candidates, or to the boxes and scores of all anchors."""
+
+    def __init__(self, model: Any, form: GraphForm) -> None:
+        super().__init__()
+        self.backbone, self.encoder, self.decoder = model.backbone.body, model.backbone.fpn, model.head
+        self.boxes = Boxes(model, form)
+        self.selection, self.scores, self.raw = Selection(), Scores(model), form.raw
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 3, H, W).
+
+        Returns:
+            Boxes (B, N, 4), quality (B, N) and labels (B, N) of the candidates, best first; or boxes (B, A, 4) and
+            scores (B, A, K) of all anchors.
+        """
+        found: dict[str, Tensor] = self.decoder(list(self.encoder(self.backbone(images)).values()))
+        logits, centreness, deltas = found["cls_logits"], found.get("bbox_ctrness"), found["bbox_regression"]
+        if self.raw:
+            return self.boxes(deltas), self.scores(_quality(logits, centreness))
+        quality, anchor, deltas, labels = self.selection(logits, centreness, deltas)
+        return self.boxes(deltas, anchor), quality, labels
+
+
+class Postprocess(nn.Module):
+    """Candidates to detections."""
+
+    def __init__(self, model: Any, form: GraphForm) -> None:
+        super().__init__()
+        self.scores, self.threshold = Scores(model), float(model.score_thresh)
+        self.nms = Nms(model.nms_thresh, model.detections_per_img, form.nms, ordered=True)
+
+    def forward(self, boxes: Tensor, quality: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels (B, D), boxes (B, D, 4) and scores (B, D), best first."""
+        scores = self.scores(quality)
+        scores = torch.where(scores > self.threshold, scores, 0.0)
+        boxes, scores, index = self.nms(boxes, scores, labels)
+        return torch.where(scores > 0, labels.gather(1, index), 0), boxes, scores
+
+
+class OneStage(nn.Module):
+    """Images (B, 3, H, W) to the outputs that :func:`fine_edge.zoo.torchvision.one_stage.outputs` lists."""
+
+    def __init__(self, model: nn.Module, form: GraphForm) -> None:
+        super().__init__()
+        self.detector = Detector(model, form)
+        self.postprocess = None if form.raw else Postprocess(model, form)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """A tuple, in order."""
+        found: tuple[Tensor, ...] = self.detector(images)
+        return found if self.postprocess is None else self.postprocess(*found)

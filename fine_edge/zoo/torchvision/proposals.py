@@ -1,0 +1,83 @@
+"""The first stage of a two-stage detector: from the region proposal head's maps to a fixed number of proposals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+
+from fine_edge.postprocess.box_coder import BoxDecoder, without_small
+from fine_edge.postprocess.nms import Nms
+from fine_edge.postprocess.roi_align import SamplingGrid
+from fine_edge.postprocess.rows import take_rows
+from fine_edge.zoo.family import GraphForm
+
+Size = tuple[int, int]
+
+
+def level_anchors(rpn: Any, form: GraphForm, sizes: list[Size]) -> list[Tensor]:
+    """Torchvision's anchors of each level, (H_i * W_i * A, 4) in pixels."""
+    maps = [torch.empty(1, 1, *size) for size in sizes]
+    images = ImageList(torch.empty(1, 3, form.height, form.width), [(form.height, form.width)])
+    (anchors,) = rpn.anchor_generator(images, maps)
+    per_cell = rpn.anchor_generator.num_anchors_per_location()
+    rows = [height * width * count for (height, width), count in zip(sizes, per_cell, strict=True)]
+    return list(anchors.split(rows))
+
+
+class Proposals(nn.Module):
+    """The best boxes of the region proposal head, as torchvision's ``filter_proposals`` finds them. Keep it FP32.
+
+    Of each level the best 1000 go through non-maximum suppression, the levels beside each other as a batch, which
+    keeps its matrices of overlaps small; then the best 1000 of what is left over all levels are the proposals.
+
+    Args:
+        rpn: torchvision's RegionProposalNetwork.
+        form: of the graph.
+        sizes: (H_i, W_i) of the levels.
+        grid: where the second stage looks for a box.
+    """
+
+    def __init__(self, rpn: Any, form: GraphForm, sizes: list[Size], grid: SamplingGrid) -> None:
+        super().__init__()
+        anchors = level_anchors(rpn, form, sizes)
+        for i, level in enumerate(anchors):
+            self.register_buffer(f"anchors{i}", level)
+        self.taken = [min(rpn.pre_nms_top_n(), len(level)) for level in anchors]
+        self.rows = max(self.taken)
+        self.count = min(rpn.post_nms_top_n(), len(anchors) * self.rows)
+        self.decode = BoxDecoder(rpn.box_coder.weights, form.height, form.width)
+        self.least_px = rpn.min_size
+        self.nms = Nms(rpn.nms_thresh, self.rows, form.nms, ordered=True)
+        self.grid = grid
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (B, A + 4 * A, H_i, W_i) of objectness and box deltas to proposals.
+
+        Returns:
+            Boxes (B, N, 4) and scores (B, N), best first, a row with score 0 being none; and the grid of the boxes.
+        """
+        best = torch.stack([self._best(i, level) for i, level in enumerate(maps)], 1)
+        logits, deltas, anchors = best[..., 0], best[..., 1:5], best[..., 5:]
+        batch, count, rows = logits.shape
+        boxes = self.decode(deltas, anchors)  # (B, L, R, 4)
+        scores = without_small(logits.sigmoid(), boxes, self.least_px)
+        levels_apart = batch * count, rows
+        groups = torch.zeros(levels_apart, dtype=torch.int64)  # one: rows of a batch never meet
+        boxes, scores, _ = self.nms(boxes.reshape(*levels_apart, 4), scores.reshape(levels_apart), groups)
+        scores, index = scores.reshape(batch, count * rows).topk(self.count, 1)
+        boxes = take_rows(boxes.reshape(batch, count * rows, 4), index)
+        return boxes, scores, self.grid(boxes)
+
+    def _best(self, i: int, level: Tensor) -> Tensor:
+        """Rows (B, R, 9) of logit, deltas and anchor; where a level has fewer anchors, zeros, which are no boxes."""
+        batch = level.shape[0]
+        level = level.permute(0, 2, 3, 1)  # (B, H, W, 5 * A)
+        per_cell = level.shape[-1] // 5
+        logits, index = level[..., :per_cell].reshape(batch, -1).topk(self.taken[i], 1)
+        deltas = take_rows(level[..., per_cell:].reshape(batch, -1, 4), index)
+        anchors = self.get_buffer(f"anchors{i}").index_select(0, index.reshape(-1)).reshape(batch, -1, 4)
+        return F.pad(torch.cat([logits.unsqueeze(2), deltas, anchors], 2), (0, 0, 0, self.rows - self.taken[i]))

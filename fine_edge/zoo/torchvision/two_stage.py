@@ -1,0 +1,280 @@
+"""torchvision's Faster R-CNN and Mask R-CNN as one graph of fixed shapes, from images to detections.
+
+What torchvision does with lists of any length happens on rows of a fixed number here, of which the absent ones have
+score 0: 1000 proposals (:mod:`fine_edge.zoo.torchvision.proposals`), :data:`CANDIDATES` pairs of proposal and class,
+100 detections. There is one difference in what is found: torchvision suppresses all pairs that score above 0.05, this
+graph the best :data:`CANDIDATES` of them. Greedy suppression never looks at lower scores, so results are the same
+unless more pairs than that pass 0.05 and fewer than 100 detections come out of the best of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
+
+from fine_edge.contract import TensorSpec
+from fine_edge.errors import ConfigError
+from fine_edge.postprocess.box_coder import BoxDecoder, without_small
+from fine_edge.postprocess.nms import Nms
+from fine_edge.postprocess.roi_align import Atlas, AtlasPacking, Pooling, SamplingGrid, pool
+from fine_edge.postprocess.rows import take_rows
+from fine_edge.zoo.catalog import find
+from fine_edge.zoo.family import GraphForm, Reference, detection_outputs
+from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
+from fine_edge.zoo.torchvision.preprocessed import preprocessed
+from fine_edge.zoo.torchvision.proposals import Proposals, Size
+
+CANDIDATES = 1440
+"""Pairs of proposal and class that go into suppression; see the module's docstring.
+
+Some ten proposals find the same object, so that 100 detections come out of about 1000 pairs. The rest is in reserve:
+more rows would cost suppression another block of kernels.
+"""
+
+LEAST_SIDE_PX = 1e-2
+"""Detections narrower or lower than this are dropped; a literal in torchvision."""
+
+MASK_SIDE = 28
+
+# Of random weights: what the background's logit is above a class's mean.
+BACKGROUND_LOGIT = 9.0
+
+_KINDS = {"fasterrcnn": detection.FasterRCNN, "maskrcnn": detection.MaskRCNN}
+
+
+def build(variant: str, num_labels: int) -> nn.Module:
+    """The library's detector with its initial weights and, as its trained ones have it, frozen batch norms.
+
+    Args:
+        variant: ``fasterrcnn`` or ``maskrcnn``.
+        num_labels: with the background, which is label 0.
+    """
+    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d)
+    model: nn.Module = _KINDS[variant](backbone, num_labels)
+    return model.eval()
+
+
+def outputs(model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
+    """What :func:`graph` gives.
+
+    Raises:
+        ConfigError: for the raw form.
+    """
+    if form.raw:
+        raise ConfigError(
+            "a two-stage detector has no raw form: its second stage looks at what its first one found",
+            mend="export it postprocessed",
+        )
+    heads: Any = model.get_submodule("roi_heads")
+    rows = (form.batch, heads.detections_per_img)
+    specs = detection_outputs(*rows)
+    if not heads.has_mask():
+        return specs
+    meaning = "probability that a point of the box is the object's"
+    return *specs, TensorSpec("masks", "float32", (*rows, MASK_SIDE, MASK_SIDE), meaning)
+
+
+def reference(model: nn.Module, images: Tensor) -> Reference:
+    """Torchvision's own stages on preprocessed images (B, 3, H, W), without its resizing and normalisation."""
+    detector: Any = model
+    with preprocessed(model):
+        found = detector(list(images))
+    rows = detector.roi_heads.detections_per_img
+    names = {"labels": "labels", "boxes_xyxy": "boxes", "scores": "scores"}
+    padded = {name: torch.stack([_padded(one[key], rows) for one in found]) for name, key in names.items()}
+    if detector.roi_heads.has_mask():
+        padded["masks"] = torch.stack([_padded(one["masks"][:, 0], rows) for one in found])
+    return Reference(padded)
+
+
+def _padded(x: Tensor, rows: int) -> Tensor:
+    return F.pad(x, [0, 0] * (x.ndim - 1) + [0, rows - len(x)])
+
+
+def randomise(model: nn.Module) -> None:
+    """Weights with the statistics of trained ones, see :mod:`fine_edge.zoo.random_weights`."""
+    detector: Any = model
+    heads = detector.roi_heads
+    norms = randomise_layers(model)
+    calibrated = [
+        (detector.rpn.head.cls_logits, ScoreCalibration(-5.0, 2.0)),
+        (detector.rpn.head.bbox_pred, ScoreCalibration(0.0, 0.2)),
+        (heads.box_predictor.cls_score, ScoreCalibration(0.0, 2.0)),
+        (heads.box_predictor.bbox_pred, ScoreCalibration(0.0, 0.7)),
+    ]
+    if heads.has_mask():
+        calibrated.append((heads.mask_predictor.mask_fcn_logits, ScoreCalibration(0.0, 3.0)))
+    images = photographs(320, 320, find("fasterrcnn_r50").detector.preprocessing, count=2)
+    settle(model, norms, calibrated, lambda: reference(model, images))
+    heads.box_predictor.cls_score.bias[0] += BACKGROUND_LOGIT
+
+
+def graph(model: nn.Module, form: GraphForm) -> nn.Module:
+    """The detector in its static form; takes the model apart.
+
+    Raises:
+        ConfigError: for the raw form.
+    """
+    outputs(model, form)
+    return TwoStage(model, form).eval()
+
+
+def pooling_of(pooler: Any) -> Pooling:
+    """What torchvision's MultiScaleRoIAlign pools."""
+    side, _ = pooler.output_size
+    return Pooling(side, pooler.sampling_ratio, pooler.canonical_scale, pooler.canonical_level)
+
+
+class RpnHead(nn.Module):
+    """Maps (B, C, H_i, W_i) to objectness and box deltas (B, A + 4 * A, H_i, W_i), both by one convolution."""
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.conv = head.conv
+        layers = head.cls_logits, head.bbox_pred
+        self.predict = nn.Conv2d(layers[0].in_channels, sum(layer.out_channels for layer in layers), 1)
+        self.predict.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]))
+        self.predict.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """All levels share the weights."""
+        return [self.predict(self.conv(x)) for x in maps]
+
+
+class BoxHead(nn.Module):
+    """Class logits (B, N, K) and box deltas (B, N, K * 4), K with the background."""
+
+    def __init__(self, head: Any, predictor: Any, pooler: Any) -> None:
+        super().__init__()
+        self.pooling = pooling_of(pooler)
+        self.fc6, self.fc7 = head.fc6, head.fc7
+        self.classes, self.deltas = predictor.cls_score, predictor.bbox_pred
+
+    def forward(self, atlas: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps of all levels (B, C, H, W) and where to read them for the boxes."""
+        pooled = pool(atlas, grid, self.pooling.ratio)
+        x = F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
+        x = x.reshape(len(atlas), -1, x.shape[1])  # (B, N, 1024)
+        return self.classes(x), self.deltas(x)
+
+
+class MaskHead(nn.Module):
+    """Masks (B, N, 28, 28), of each box's label alone."""
+
+    def __init__(self, head: nn.Module, predictor: Any, pooler: Any) -> None:
+        super().__init__()
+        self.pooling = pooling_of(pooler)
+        self.head = head
+        self.up = predictor.conv5_mask
+        last = predictor.mask_fcn_logits
+        self.weight, self.bias = nn.Buffer(last.weight.flatten(1)), nn.Buffer(last.bias[:, None])  # (K, C), (K, 1)
+
+    def forward(self, atlas: Tensor, grid: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
+        """The maps of all levels (B, C, H, W), where to read them, and the boxes' labels and scores (B, N)."""
+        pooled = pool(atlas, grid, self.pooling.ratio)
+        x = F.relu(self.up(self.head(pooled)))  # (B * N, C, 28, 28)
+        index = labels.reshape(-1)
+        weight = self.weight.index_select(0, index).unsqueeze(1)  # (B * N, 1, C)
+        logits = weight @ x.flatten(2) + self.bias.index_select(0, index).unsqueeze(1)
+        masks = logits.sigmoid().reshape(*labels.shape, *x.shape[-2:])
+        return torch.where((scores > 0)[..., None, None], masks, 0.0)
+
+
+class Boxes(nn.Module):
+    """The second stage's predictions to :data:`CANDIDATES` pairs of box and class. In pixels, so keep it FP32."""
+
+    def __init__(self, heads: Any, form: GraphForm) -> None:
+        super().__init__()
+        self.decode = BoxDecoder(heads.box_coder.weights, form.height, form.width)
+        self.threshold = heads.score_thresh
+
+    def forward(self, logits: Tensor, deltas: Tensor, proposals: Tensor, found: Tensor) -> tuple[Tensor, ...]:
+        """Logits (B, N, K), deltas (B, N, K * 4), proposals (B, N, 4) and their scores (B, N).
+
+        Returns:
+            Boxes (B, M, 4), scores (B, M) and labels (B, M), best first; score 0 where there is none.
+        """
+        batch, count, labels = logits.shape
+        objects = labels - 1  # label 0 is the background
+        scores = logits.softmax(-1)[..., 1:] * (found > 0).unsqueeze(-1)
+        scores, index = scores.reshape(batch, count * objects).topk(min(CANDIDATES, count * objects), 1)
+        proposal = index // objects
+        label = index - proposal * objects + 1
+        deltas = take_rows(deltas.reshape(batch, count * labels, 4), proposal * labels + label)
+        boxes = self.decode(deltas, take_rows(proposals, proposal))
+        scores = torch.where(scores > self.threshold, scores, 0.0)
+        return boxes, without_small(scores, boxes, LEAST_SIDE_PX), label
+
+
+class Decoder(nn.Module):
+    """The heads: all that has weights behind the neck. Called part by part, with what needs FP32 in between."""
+
+    def __init__(self, model: Any, atlas: Atlas) -> None:
+        super().__init__()
+        heads = model.roi_heads
+        self.pack = AtlasPacking(atlas)
+        self.rpn = RpnHead(model.rpn.head)
+        self.box = BoxHead(heads.box_head, heads.box_predictor, heads.box_roi_pool)
+        self.mask = MaskHead(heads.mask_head, heads.mask_predictor, heads.mask_roi_pool) if heads.has_mask() else None
+
+
+class Detector(nn.Module):
+    """Images to candidates, and the atlas that masks are read from."""
+
+    def __init__(self, model: Any, form: GraphForm, sizes: list[Size]) -> None:
+        super().__init__()
+        pooled = len(model.roi_heads.box_roi_pool.featmap_names)
+        self.atlas = Atlas(tuple(sizes[:pooled]))
+        self.backbone, self.encoder = model.backbone.body, model.backbone.fpn
+        self.decoder = Decoder(model, self.atlas)
+        grid = SamplingGrid(self.atlas, form.height, pooling_of(model.roi_heads.box_roi_pool))
+        self.proposals = Proposals(model.rpn, form, sizes, grid)
+        self.boxes = Boxes(model.roi_heads, form)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Atlas (B, C, H, W), then boxes (B, M, 4), scores (B, M) and labels (B, M)."""
+        maps = list(self.encoder(self.backbone(images)).values())
+        proposals, found, grid = self.proposals(self.decoder.rpn(maps))
+        atlas = self.decoder.pack(maps[: len(self.atlas.sizes)])
+        logits, deltas = self.decoder.box(atlas, grid)
+        return atlas, *self.boxes(logits, deltas, proposals, found)
+
+
+class Postprocess(nn.Module):
+    """Candidates to detections."""
+
+    def __init__(self, heads: Any, form: GraphForm, atlas: Atlas) -> None:
+        super().__init__()
+        self.nms = Nms(heads.nms_thresh, heads.detections_per_img, form.nms, ordered=True)
+        self.grid = SamplingGrid(atlas, form.height, pooling_of(heads.mask_roi_pool)) if heads.has_mask() else None
+
+    def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels (B, D), boxes (B, D, 4) and scores (B, D), best first."""
+        boxes, scores, index = self.nms(boxes, scores, labels)
+        return labels.gather(1, index) * (scores > 0), boxes, scores
+
+
+class TwoStage(nn.Module):
+    """Images (B, 3, H, W) to ``labels``, ``boxes_xyxy``, ``scores`` and, of Mask R-CNN, ``masks``."""
+
+    def __init__(self, model: Any, form: GraphForm) -> None:
+        super().__init__()
+        levels = len(model.rpn.anchor_generator.sizes)
+        sizes = [(-(-form.height // stride), -(-form.width // stride)) for stride in (4 << i for i in range(levels))]
+        self.detector = Detector(model, form, sizes)
+        self.postprocess = Postprocess(model.roi_heads, form, self.detector.atlas)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As :func:`outputs` lists them."""
+        atlas, *candidates = self.detector(images)
+        labels, boxes, scores = self.postprocess(*candidates)
+        if self.detector.decoder.mask is None or self.postprocess.grid is None:
+            return labels, boxes, scores
+        masks = self.detector.decoder.mask(atlas, self.postprocess.grid(boxes), labels, scores)
+        return labels, boxes, scores, masks

@@ -1,0 +1,154 @@
+"""ultralytics' blocks in the form that needs the fewest kernels and copies. Each is exact in real arithmetic.
+
+What changes: a convolution whose output is cut into parts becomes one convolution for each part, and attention reads
+its queries, keys and values as tokens, the scale already in the queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fine_edge.zoo.yolo.library import block, fuse_conv_and_bn
+
+
+def plain_conv(layer: Any) -> nn.Conv2d:
+    """The convolution of ultralytics' ``Conv`` without its activation, its batch norm, if still there, folded in."""
+    norm = getattr(layer, "bn", None)
+    if not isinstance(norm, nn.BatchNorm2d):
+        return layer.conv  # type: ignore[no-any-return]
+    folded: nn.Conv2d = fuse_conv_and_bn(layer.conv.double(), norm.double()).float()
+    return folded
+
+
+def _part(conv: nn.Conv2d, rows: Tensor, scale: float = 1.0) -> nn.Conv2d:
+    """A 1x1 convolution that gives some of another's output channels."""
+    part = nn.Conv2d(conv.in_channels, len(rows), 1)
+    assert part.bias is not None
+    part.weight.copy_(conv.weight[rows] * scale)
+    part.bias.zero_() if conv.bias is None else part.bias.copy_(conv.bias[rows] * scale)
+    return part
+
+
+def _widened(conv: nn.Conv2d, heads: int, dim: int) -> nn.Conv2d:
+    """A 1x1 convolution with zeros behind the channels of each head, ``dim`` of them in all."""
+    wide = nn.Conv2d(conv.in_channels, heads * dim, 1)
+    for mine, theirs in ((wide.weight, conv.weight), (wide.bias, conv.bias)):
+        assert mine is not None
+        assert theirs is not None
+        narrow = theirs.reshape(heads, conv.out_channels // heads, -1)
+        mine.copy_(nn.functional.pad(narrow, (0, 0, 0, dim - narrow.shape[1])).reshape(mine.shape))
+    return wide
+
+
+def _halves(layer: Any) -> list[nn.Sequential]:
+    """A ``Conv`` whose output is cut in two, as two of them."""
+    conv = plain_conv(layer)
+    return [nn.Sequential(_part(conv, rows), layer.act) for rows in torch.arange(conv.out_channels).chunk(2)]
+
+
+class SplitC2f(nn.Module):
+    """``C2f`` and its kin: neither half of the first convolution is copied out of the other."""
+
+    def __init__(self, c2f: Any) -> None:
+        super().__init__()
+        self.first, self.second = _halves(c2f.cv1)
+        self.m, self.cv2 = c2f.m, c2f.cv2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H, W)."""
+        maps = [self.first(x), self.second(x)]
+        for layer in self.m:
+            maps.append(layer(maps[-1]))
+        y: Tensor = self.cv2(torch.cat(maps, 1))
+        return y
+
+
+class SplitPsa(nn.Module):
+    """``PSA``: attention and feed-forward on one half of the channels."""
+
+    def __init__(self, psa: Any) -> None:
+        super().__init__()
+        self.first, self.second = _halves(psa.cv1)
+        self.attn, self.ffn, self.cv2 = psa.attn, psa.ffn, psa.cv2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        a, b = self.first(x), self.second(x)
+        b = b + self.attn(b)
+        b = b + self.ffn(b)
+        y: Tensor = self.cv2(torch.cat((a, b), 1))
+        return y
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.softmax(q @ k.transpose(-1, -2), -1) @ v
+
+
+class TokenAttention(nn.Module):
+    """``Attention`` of YOLOv10 and ``AAttn`` of YOLO12: inside ``areas`` horizontal stripes, position by convolution.
+
+    ultralytics lays out the channels of its one projection by head, each with its query, key and value.
+    """
+
+    def __init__(self, attention: Any, key_dim: int, areas: int) -> None:
+        super().__init__()
+        heads, head_dim = attention.num_heads, attention.head_dim
+        self.heads, self.areas = heads, areas
+        qkv = plain_conv(attention.qkv)
+        rows = torch.arange(qkv.out_channels).reshape(heads, -1)  # (h, 2 key_dim + head_dim)
+        q, k, v = (part.flatten() for part in torch.split(rows, [key_dim, key_dim, head_dim], 1))
+        # Queries and keys as wide as values: TensorRT fuses no attention of two widths.
+        self.q = _widened(_part(qkv, q, key_dim**-0.5), heads, head_dim)
+        self.k, self.v = _widened(_part(qkv, k), heads, head_dim), _part(qkv, v)
+        self.pe, self.proj = attention.pe, attention.proj
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """(B, h * d, H, W) to (B * areas, h, n, d), or (h, n, d) where that is one group: no copy for the compiler."""
+        batch, channels, height, width = x.shape
+        groups, dim = batch * self.areas, channels // self.heads
+        x = x.permute(0, 2, 3, 1)
+        if groups == 1:
+            return x.reshape(height * width, self.heads, dim).transpose(0, 1)
+        return x.reshape(groups, height * width // self.areas, self.heads, dim).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        batch, channels, height, width = x.shape
+        v = self.v(x)
+        attended = _attend(self._by_head(self.q(x)), self._by_head(self.k(x)), self._by_head(v))
+        attended = attended.transpose(-3, -2).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        y: Tensor = self.proj(attended + self.pe(v))
+        return y
+
+
+def _merged_kernels(layer: Any) -> nn.Sequential:
+    """``RepVGGDW``: a depthwise 7x7 and 3x3 convolution as one."""
+    large, small = plain_conv(layer.conv), plain_conv(layer.conv1)
+    assert large.bias is not None
+    assert small.bias is not None
+    large.weight.add_(nn.functional.pad(small.weight, (2, 2, 2, 2)))
+    large.bias.add_(small.bias)
+    return nn.Sequential(large, layer.act)
+
+
+_FORMS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+    block.C2f: SplitC2f,
+    block.C3k2: SplitC2f,
+    block.C2fCIB: SplitC2f,
+    block.PSA: SplitPsa,
+    block.Attention: lambda layer: TokenAttention(layer, layer.key_dim, 1),
+    block.AAttn: lambda layer: TokenAttention(layer, layer.head_dim, layer.area),
+    block.RepVGGDW: _merged_kernels,
+}
+
+
+def rewrite(layer: nn.Module) -> nn.Module:
+    """A layer of ultralytics with every block that has another form in that form; takes the layer apart."""
+    for name, child in list(layer.named_children()):
+        layer.add_module(name, rewrite(child))
+    form = _FORMS.get(type(layer))
+    return form(layer) if form else layer

@@ -1,0 +1,87 @@
+"""ultralytics, imported without what importing it does besides. The one place that imports it.
+
+Left alone, its first import asks a name server whether there is a network, writes a settings file into the user's
+home, starts collecting events to send, may install packages later, and sets OMP_NUM_THREADS for every process started
+from then on. Nothing of that is wanted of a tool that builds and exports models. A program that imported ultralytics
+itself, or has settings of its own, keeps what it has.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch  # before ultralytics sets OMP_NUM_THREADS, which it reads when it is first imported
+
+
+def _has_settings() -> bool:
+    """Whether the user chose a folder of settings, or has one."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return "YOLO_CONFIG_DIR" in os.environ or (home / "Ultralytics" / "settings.json").is_file()
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Environment of an import that asks nobody, installs nothing, says nothing and leaves nothing behind."""
+    if "ultralytics" in sys.modules:
+        yield
+        return
+    before = dict(os.environ)
+    os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
+    if not _has_settings():
+        folder = tempfile.mkdtemp(prefix="fine_edge-ultralytics-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["YOLO_CONFIG_DIR"] = folder
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+        logging.getLogger("ultralytics").setLevel(logging.INFO)  # a program may want to hear its own training
+
+
+with _alone():
+    from ultralytics import __version__
+    from ultralytics.engine.exporter import Exporter
+    from ultralytics.nn.modules import block, conv, head
+    from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+    from ultralytics.utils import loss, tal
+    from ultralytics.utils.nms import non_max_suppression
+    from ultralytics.utils.torch_utils import fuse_conv_and_bn
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let ultralytics work without its log, which goes to the standard output, and without changing torch's threads."""
+    logger = logging.getLogger("ultralytics")
+    level, threads = logger.level, torch.get_num_threads()
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        torch.set_num_threads(threads)
+
+
+__all__ = [
+    "DetectionModel",
+    "Exporter",
+    "__version__",
+    "block",
+    "conv",
+    "fuse_conv_and_bn",
+    "head",
+    "loss",
+    "non_max_suppression",
+    "quiet",
+    "tal",
+    "yaml_model_load",
+]

@@ -1,0 +1,88 @@
+"""The examples train on a data set of a few pictures, and what they save is exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fine_edge.zoo.catalog import find
+from fine_edge.zoo.load import load
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SIDE, NAMES = 128, ("cell", "platelet")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Four pictures with a bright box each, described as COCO and as ultralytics have it."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    rng = np.random.default_rng(0)
+    pictures, boxes = [], []
+    for index in range(4):
+        pixels = rng.integers(0, 90, (SIDE, SIDE, 3), dtype=np.uint8)
+        x, y = (int(v) for v in rng.integers(8, 60, 2))
+        pixels[y : y + 40, x : x + 48] += 150
+        Image.fromarray(pixels).save(folder / "images" / f"{index}.png")
+        pictures.append({"id": index, "file_name": f"{index}.png", "width": SIDE, "height": SIDE})
+        boxes.append({"id": index, "image_id": index, "category_id": 1 + index % 2, "bbox": [x, y, 48, 40]})
+        centre = ((x + 24) / SIDE, (y + 20) / SIDE, 48 / SIDE, 40 / SIDE)
+        (folder / "labels" / f"{index}.txt").write_text(" ".join(map(str, (index % 2, *centre))) + "\n")
+    categories = [{"id": index, "name": name} for index, name in enumerate(NAMES, 1)]
+    document = {"images": pictures, "annotations": boxes, "categories": categories}
+    (folder / "train.json").write_text(json.dumps(document))
+    (folder / "data.yaml").write_text(
+        json.dumps({"path": str(folder), "train": "images", "val": "images", "names": dict(enumerate(NAMES))})
+    )
+    return folder
+
+
+def run(script, *arguments, folder):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(EXAMPLES / script), *map(str, arguments), "--out", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=os.environ
+        | {
+            "YOLO_CONFIG_DIR": str(folder),
+            "YOLO_OFFLINE": "true",
+            "YOLO_AUTOINSTALL": "false",
+            "WANDB_MODE": "disabled",
+        },
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def check(name, weights, labels):
+    detector = load(find(name), weights)
+    assert detector.report.fine == "loaded"
+    assert detector.labels == labels
+    blocks = [module for module in detector.model.modules() if type(module).__name__ == "Fine"]
+    assert all(block.ffn.down.weight.abs().max() > 0 for block in blocks), "training has moved FINE off the identity"
+
+
+def test_rtdetr(data, tmp_path):
+    size = ("--side", SIDE, "--batch", 2, "--steps", 2)
+    run("finetune_rtdetr.py", data / "train.json", data / "images", *size, folder=tmp_path)
+    check("rtdetr_r18_fine", tmp_path / "fine_edge.safetensors", NAMES)
+
+
+def test_fasterrcnn(data, tmp_path):
+    size = ("--side", SIDE, "--batch", 2, "--steps", 2)
+    run("finetune_fasterrcnn.py", data / "train.json", data / "images", *size, folder=tmp_path)
+    check("fasterrcnn_r50_fine", tmp_path / "fine_edge.safetensors", ("__background__", *NAMES))
+
+
+def test_yolo(data, tmp_path):
+    run("finetune_yolo.py", data / "data.yaml", "--side", 64, "--batch", 2, "--epochs", 1, folder=tmp_path)
+    check("yolov8s_fine", tmp_path / "train" / "weights" / "last.pt", NAMES)
