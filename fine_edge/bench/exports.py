@@ -42,7 +42,7 @@ def require_library(request: ExportRequest, folder: Path, *, plain: bool) -> Non
     Raises:
         MissingExtraError: when the library of the model is not installed.
     """
-    package, extra = _LIBRARIES[catalog.find(request.model).family]
+    package, extra = _LIBRARIES.get(catalog.find(request.model).family, ("torch", "export"))
     if plain and not can_export():
         raise MissingExtraError("torch", "export")
     # A machine without torch is content with the files that were brought, and says itself which are missing.

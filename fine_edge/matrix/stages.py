@@ -79,15 +79,14 @@ def _parity(job: Job, row: Row, precision: Precision) -> Row:
 
 def judged(report: ParityReport, row: Row, stage: str) -> Row:
     """The row with what a comparison found: the output nearest to its tolerance, or beyond it, and the detections."""
-    detections = report.detections
-    if not report.tensors or (detections and not detections.matched + detections.flipped):
+    detections, worst = report.detections, report.worst
+    if worst is None or (detections and not detections.matched + detections.flipped):
         return row.failing(stage, "nothing was found that could be compared")
-    worst = report.worst
     figure = f"{worst.output} {worst.at_quantile:.2g} of {worst.tolerance:g}"
     matched = f", {detections.matched} matched" if detections else ""
     if report.ok:
         return row.filled(stage, f"{OK}: {figure}{matched}")
-    flipped = f"{report.flipped_share:.1%} of the detections flipped, at most {report.tolerance.flipped:.0%} may"
+    flipped = f"{report.flipped_share:.1%} of the detections flipped, at most {report.tolerance.flipped:.1%} may"
     details = f"{figure}, largest {worst.max_abs:.3g} at {worst.where}; {flipped}{matched}"
     return row.failing(stage, figure if not worst.ok else flipped, details)
 

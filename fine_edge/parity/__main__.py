@@ -132,11 +132,11 @@ def main(argv: list[str]) -> int:
     else:
         table(report).print(console.out)
     if not report.ok:
-        worst = report.worst
-        console.warn(
-            f"parity fails: worst is {worst.output}, {worst.at_quantile:.3g} (tolerance {worst.tolerance:.3g}),"
-            f" largest at {worst.where}; {report.flipped_share:.2%} of the detections flipped"
-        )
+        worst, tensor = report.worst, ""
+        if worst:
+            figures = f"{worst.at_quantile:.3g} (tolerance {worst.tolerance:.3g})"
+            tensor = f"worst is {worst.output}, {figures}, largest at {worst.where}; "
+        console.warn(f"parity fails: {tensor}{report.flipped_share:.2%} of the detections flipped")
     return 0 if report.ok else 1
 
 

@@ -87,9 +87,13 @@ class ParityReport:
         return all(tensor.ok for tensor in self.tensors) and self.flipped_share <= self.tolerance.flipped
 
     @property
-    def worst(self) -> TensorDrift:
-        """The tensor nearest to, or furthest beyond, its tolerance."""
-        return max(self.tensors, key=lambda t: np.inf if np.isnan(t.at_quantile) else t.at_quantile / t.tolerance)
+    def worst(self) -> TensorDrift | None:
+        """The tensor nearest to, or furthest beyond, its tolerance; ``None`` where nothing was found to compare."""
+        return max(
+            self.tensors,
+            key=lambda t: np.inf if np.isnan(t.at_quantile) else t.at_quantile / t.tolerance,
+            default=None,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
@@ -104,7 +108,8 @@ class ParityReport:
             "random_weights": self.random_weights,
             "inputs": list(self.inputs),
             "near_ties": list(self.near_ties),
-            "worst": {"output": worst.output, "max_abs": worst.max_abs, "max_rel": worst.max_rel, "where": worst.where},
+            "worst": worst
+            and {"output": worst.output, "max_abs": worst.max_abs, "max_rel": worst.max_rel, "where": worst.where},
             "tensors": [asdict(tensor) | {"ok": tensor.ok} for tensor in self.tensors],
             "detections": self.detections and (asdict(self.detections) | {"flipped_share": self.flipped_share}),
             "tolerance": asdict(self.tolerance),

@@ -124,6 +124,8 @@ if __name__ == "__main__":
     kind, behaviour = sys.argv[1], json.loads(sys.argv[2])
     sys.argv = sys.argv[2:]
     if kind == "matrix":
+        # A shell that runs the tests in the background has its children ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         command.run(lambda argv: main(argv, worker_command(behaviour)))
     worker.RUN.update({stage: made_up(stage, behaviour) for stage in STAGES})
     command.run(worker.main)

@@ -74,7 +74,7 @@ def test_parity_fails_beyond_tolerance_or_where_detections_flip():
     assert row.parity_fp32 == "fails: boxes_xyxy inf of 0.02"
     assert "largest 3 at street.jpg, row 5" in row.note
     row = stages.judged(report(0.01, Agreement(9, 2, 0, 0.0, 0.0)), NEW, "parity_fp32")
-    assert row.parity_fp32 == "fails: 10.0% of the detections flipped, at most 0% may"
+    assert row.parity_fp32 == "fails: 10.0% of the detections flipped, at most 0.0% may"
 
 
 @pytest.mark.parametrize(("found", "tensors"), [(Agreement(0, 0, 3, 0.0, 0.0), 1), (Agreement(5, 0, 0, 0.0, 0.0), 0)])

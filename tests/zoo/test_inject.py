@@ -56,9 +56,7 @@ def test_at_identity_nothing_changes_and_gradients_reach_fine(make):
 
 
 def test_what_is_not_known_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"a Sequential is not known.*known: detectors of transformers"
-    ):
+    with pytest.raises(ConfigError, match=r"a Sequential is not known.*known: detectors of transformers"):
         inject_fine(nn.Sequential())
     model = retinanet()
     inject_fine(model, "window")
