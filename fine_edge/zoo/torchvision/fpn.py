@@ -38,7 +38,7 @@ def deepest(fusions: int, kernels: Sequence[int] = STAGE_KERNELS) -> tuple[Fusio
     return tuple(FusionPlace(index, k) for index, k in zip(range(fusions - 1, -1, -1), kernels, strict=False))
 
 
-class FusedPyramid(FeaturePyramidNetwork):  # type: ignore[misc] # torchvision has no types  # type: ignore[misc]  # torchvision has no types
+class FusedPyramid(FeaturePyramidNetwork):  # type: ignore[misc]  # torchvision has no types
     """torchvision's pyramid with a fusion method in front of some of its additions.
 
     Args:
