@@ -98,6 +98,11 @@ def build_method(place: Place, config: MethodConfig) -> nn.Module:
     return METHODS[config.name](place, config)
 
 
+def is_of_method(name: str) -> bool:
+    """Whether a module or tensor of that name, such as ``fpn.fine.2.query.weight``, belongs to FINE or a rival."""
+    return not set(name.split(".")).isdisjoint(METHODS)
+
+
 def method_of(owner: nn.Module) -> nn.Module | None:
     """The fusion method that a module has as a child, named after the method; ``None`` without any."""
     return next((child for name, child in owner.named_children() if name in METHODS), None)

@@ -11,7 +11,7 @@ from torch import nn
 
 from fine_edge.contract import sha256_of
 from fine_edge.errors import WeightsError
-from fine_edge.fusion.methods import METHODS
+from fine_edge.fusion.methods import is_of_method
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state
 from fine_edge.zoo.families import family_of
@@ -76,7 +76,7 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
             randomise_offsets(model)
         return LoadedDetector(entry, model, labels, {"source": "random", "seed": seed}, None)
     checkpoint = family.read(weights)
-    if checkpoint.model not in (None, entry.name) and any(map(_in_method, checkpoint.state)):
+    if checkpoint.model not in (None, entry.name) and any(map(is_of_method, checkpoint.state)):
         raise WeightsError(
             f"holds weights of {checkpoint.model}, not of {entry.name}", where=weights, mend=f"use {checkpoint.model}"
         )
@@ -100,11 +100,6 @@ def _build(family: Family, entry: ModelEntry, num_labels: int, seed: int, *, ide
         return family.build(entry, num_labels, identity=identity)
 
 
-def _in_method(key: str) -> bool:
-    """Whether a tensor belongs to FINE or a rival."""
-    return not set(key.split(".")).isdisjoint(METHODS)
-
-
 def _apply(model: nn.Module, checkpoint: Checkpoint, where: Path) -> LoadReport:
     """Copy a checkpoint into a model built for it; refuse anything missing outside the fusion methods."""
     wanted = learned_state(model)
@@ -112,8 +107,8 @@ def _apply(model: nn.Module, checkpoint: Checkpoint, where: Path) -> LoadReport:
     # Denoising embeddings serve training only, and inference checkpoints come without them.
     missing = [key for key in wanted if key not in given and "denoising_class_embed" not in key]
     unexpected = tuple(key for key in given if key not in wanted)
-    fine_missing = [key for key in missing if _in_method(key)]
-    fine_wanted = [key for key in wanted if _in_method(key)]
+    fine_missing = [key for key in missing if is_of_method(key)]
+    fine_wanted = [key for key in wanted if is_of_method(key)]
     wrong_shape = [key for key in wanted if key in given and given[key].shape != wanted[key].shape]
 
     if wrong_shape:
@@ -125,14 +120,14 @@ def _apply(model: nn.Module, checkpoint: Checkpoint, where: Path) -> LoadReport:
             mend="choose the model that these weights were made for: python -m fine_edge.zoo",
         )
     if len(missing) > len(fine_missing) or (fine_missing and len(fine_missing) < len(fine_wanted)):
-        outside = [key for key in missing if not _in_method(key)] or fine_missing
+        outside = [key for key in missing if not is_of_method(key)] or fine_missing
         raise WeightsError(
             f"weights of another model: {len(outside)} tensors are missing, such as {outside[0]}"
             f" ({len(given)} given, {len(unexpected)} unexpected)",
             where=where,
             mend="choose the model that these weights were made for: python -m fine_edge.zoo",
         )
-    if any(map(_in_method, unexpected)):
+    if any(map(is_of_method, unexpected)):
         raise WeightsError(
             "holds trained FINE weights that this model would drop", where=where, mend="use its _fine model"
         )

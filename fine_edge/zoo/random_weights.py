@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from fine_edge.fusion.adafpn import AdaptiveUpsampling
 from fine_edge.fusion.fapn import FeatureAlignment
-from fine_edge.fusion.methods import METHODS
+from fine_edge.fusion.methods import is_of_method
 from fine_edge.images import sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 
@@ -46,7 +46,8 @@ def photographs(height: int, width: int, how: Preprocessing, count: int = 4) -> 
     return torch.from_numpy(np.concatenate(batch))
 
 
-def _is_batch_norm(module: nn.Module) -> bool:
+def is_batch_norm(module: nn.Module) -> bool:
+    """A batch norm of any library."""
     # Frozen batch norms are classes of their own, with the same buffers.
     return hasattr(module, "running_mean") and hasattr(module, "running_var")
 
@@ -85,22 +86,18 @@ class ScoreCalibration:
         bias.copy_(self.mean - outputs.mean(dim=0) * scale)
 
 
-def _in_method(name: str) -> bool:
-    return not set(name.split(".")).isdisjoint(METHODS)
-
-
 def randomise_layers(model: nn.Module) -> list[nn.Module]:
     """New weights for all convolutions, linear layers and batch norms outside the fusion methods; returns the norms."""
     norms: list[nn.Module] = []
     for name, module in model.named_modules():
-        if _in_method(name):
+        if is_of_method(name):
             continue
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         elif isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.normal_(module.bias, std=0.02)
-        elif _is_batch_norm(module):
+        elif is_batch_norm(module):
             norm: Any = module
             nn.init.uniform_(norm.weight, 0.5, 0.9)
             nn.init.normal_(norm.bias, mean=1.0, std=0.1)

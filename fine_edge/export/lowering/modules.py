@@ -10,6 +10,7 @@ from fine_edge.export.lowering.deform import LoweredDeformConv2d, is_deformable
 from fine_edge.export.lowering.layers import fold
 from fine_edge.export.lowering.mapped import MappedFine
 from fine_edge.fusion import Fine
+from fine_edge.zoo.random_weights import is_batch_norm
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -26,10 +27,6 @@ def lower_modules(module: _Module) -> _Module:
     return module
 
 
-def _is_batch_norm(module: nn.Module) -> bool:
-    return hasattr(module, "running_mean") and hasattr(module, "running_var")
-
-
 def fold_batch_norms(module: nn.Module) -> None:
     """Fold every batch norm, frozen or not, into the convolution before it, in place.
 
@@ -38,7 +35,7 @@ def fold_batch_norms(module: nn.Module) -> None:
     """
     previous: nn.Module | None = None
     for name, child in list(module.named_children()):
-        if isinstance(previous, nn.Conv2d) and _is_batch_norm(child):
+        if isinstance(previous, nn.Conv2d) and is_batch_norm(child):
             _absorb(previous, child)
             module.add_module(name, nn.Identity())
         else:
