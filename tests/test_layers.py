@@ -21,6 +21,7 @@ HOST_SIDE = {
     "fine_edge.zoo.count",
     "fine_edge.zoo.families",
     "fine_edge.zoo.family",
+    "fine_edge.zoo.frozen_batch_norm",
     "fine_edge.zoo.inject",
     "fine_edge.zoo.load",
     "fine_edge.zoo.macs",

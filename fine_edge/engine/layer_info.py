@@ -20,7 +20,7 @@ def kernels_in(text: str) -> tuple[Kernel, ...] | None:
         return None
     if not isinstance(layers, list) or not layers or not all(isinstance(layer, dict) for layer in layers):
         return None
-    return tuple(_kernel(layer) for layer in layers)
+    return tuple(kernel for kernel in map(_kernel, layers) if not kernel.is_synchronisation)
 
 
 def _kernel(layer: dict[str, Any]) -> Kernel:

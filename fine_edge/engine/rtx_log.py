@@ -14,6 +14,7 @@ from fine_edge.errors import BackendError
 
 MIB = 2**20
 
+_SYNCHRONISATION = ("signal", "wait")
 _KERNEL = re.compile(r"^\s*Name: (?P<name>.+?), LayerType: (?P<kind>[^,]+), ")
 # Entries follow each other with nothing, or a unit or record separator between them; a name may hold brackets.
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1e\x1f\[]|\s*$)")
@@ -53,6 +54,11 @@ class Kernel:
     read_bytes: int = 0
     written_bytes: int = 0
     constants: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def is_synchronisation(self) -> bool:
+        """Whether it is no kernel but a point where streams wait for each other, which lists of layers hold too."""
+        return self.kind.lower() in _SYNCHRONISATION
 
     @property
     def is_fused_attention(self) -> bool:
@@ -106,6 +112,7 @@ def parse_log(text: str) -> Compiled:
         if match is None:
             break
         kernels.append(_kernel(match["name"], match["kind"], line))
+    kernels = [kernel for kernel in kernels if not kernel.is_synchronisation]
     return Compiled(tuple(kernels), _total(text, "Total Activation Memory"), _total(text, "Total Weights Memory"))
 
 

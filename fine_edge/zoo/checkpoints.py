@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fine_edge.atomic import output_errors, written_together
 from fine_edge.errors import OutputError, WeightsError
+from fine_edge.zoo.frozen_batch_norm import weights_for_default_eps
 
 State = dict[str, Tensor]
 
@@ -156,7 +157,8 @@ def save(model: nn.Module, path: Path, *, name: str, labels: tuple[str, ...]) ->
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    state = {key: tensor.contiguous().clone() for key, tensor in learned_state(model).items()}
+    state = {**learned_state(model), **weights_for_default_eps(model)}
+    state = {key: tensor.contiguous().clone() for key, tensor in state.items()}
     metadata = {"fine_edge.model": name, "fine_edge.labels": json.dumps(labels)}
     with written_together(path.parent, path.name) as partial, output_errors(path):
         try:

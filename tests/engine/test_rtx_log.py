@@ -18,6 +18,8 @@ LOG = f"""[V] Found 7 to 9 to be part of self-attention pattern
     Name: /a/Conv_myl0_0, LayerType: correlation, {TENSOR}, Metadata: [ONNX Layer: /a/Conv][ONNX Layer: /a[0]/Relu]
     Name: _gemm_mha_v2_myl0_1, LayerType: kgen, {TENSOR}, Metadata: [ONNX Layer: /f/MatMul]\x1f[ONNX Layer: /f/Softmax]
     Name: _gemm_mha_v2_myl0_2, LayerType: kgen, {TENSOR}, Metadata: [ONNX Layer: /f/MatMul]
+    Name: entry^bb^signal^1_myl0_3, LayerType: signal, Inputs: [], Outputs: [], Metadata:
+    Name: entry^bb^wait^1_myl0_3, LayerType: wait, Inputs: [], Outputs: [], Metadata:
     Name: __myl_Move_myl0_3, LayerType: kgen, {TENSOR}, Metadata:
 
     I/O Tensors:
@@ -42,7 +44,7 @@ BUILDER_REFUSES = """[!] Module: 'tensorrt' is required but could not be importe
 """
 
 
-def test_kernels_and_memory_of_the_last_build():
+def test_kernels_without_synchronisation_and_memory_of_the_last_build():
     compiled = parse_log(LOG)
     assert [kernel.name for kernel in compiled.kernels] == [
         "/a/Conv_myl0_0",

@@ -10,14 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
-
 from fine_edge.zoo.checkpoints import Checkpoint, State, learned, own, read_file
-
-EPS = 1e-5
-"""Of torchvision's frozen batch norms, where they are not those of published weights."""
+from fine_edge.zoo.frozen_batch_norm import weight_for_default_eps
 
 # Keys of torchvision before 0.14: layers that are blocks of one convolution since.
 _FORMER_KEYS = [
@@ -32,9 +26,6 @@ _FCOS_KEY = "head.regression_head.bbox_ctrness.weight"
 
 def read(path: Path) -> Checkpoint:
     """Read a ``.pth`` of torchvision, or a file that :func:`fine_edge.zoo.checkpoints.save` wrote.
-
-    A model that was trained further from published weights keeps their epsilon of zero, which a state dict does not
-    say: call :func:`with_default_eps` before saving it.
 
     Raises:
         WeightsError: when the path holds no checkpoint, or one that would need its code run.
@@ -59,28 +50,13 @@ def _today(key: str, *, fcos: bool) -> str:
     return f"{tower[1]}.{int(tower[2]) // 2}.0.{tower[3]}" if tower else key
 
 
-def _taken_up(weight: Tensor, var: Tensor, eps: float) -> Tensor:
-    """The weight of a frozen batch norm with :data:`EPS` that does what this one does with ``eps``."""
-    return (weight.double() * torch.sqrt((var.double() + EPS) / (var.double() + eps))).to(weight)
-
-
 def _with_eps(state: State) -> State:
     changed = dict(state)
     for key, var in state.items():
         prefix, _, name = key.rpartition(".")
         if name == "running_var" and f"{prefix}.weight" in state:
-            changed[f"{prefix}.weight"] = _taken_up(state[f"{prefix}.weight"], var, 0.0)
+            changed[f"{prefix}.weight"] = weight_for_default_eps(state[f"{prefix}.weight"], var, 0.0)
     return changed
-
-
-@torch.no_grad()
-def with_default_eps(model: nn.Module) -> nn.Module:
-    """Give all frozen batch norms of a loaded model torchvision's default epsilon, in place; outputs stay."""
-    for module in model.modules():
-        if isinstance(module, FrozenBatchNorm2d) and module.eps != EPS:
-            module.weight.copy_(_taken_up(module.weight, module.running_var, module.eps))
-            module.eps = EPS
-    return model
 
 
 def num_labels(checkpoint: Checkpoint) -> int | None:
