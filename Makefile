@@ -90,5 +90,5 @@ lint: $(READY) ## style and types
 	$(BIN)/mypy
 
 clean: ## remove exported artifacts and caches, keep the environment
-	rm -rf $(VENV)-device .pytest_cache .mypy_cache .ruff_cache .hypothesis predictions
+	rm -rf $(VENV)-device .pytest_cache .mypy_cache .ruff_cache .hypothesis predictions evaluations
 	git clean -fdXq $(OUT)

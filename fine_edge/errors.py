@@ -6,6 +6,7 @@
     ├── WeightsError           a checkpoint that does not fit, or cannot be read safely
     ├── ArtifactError          an ONNX file, contract or golden file that is missing, broken or foreign
     ├── ImageError             an image that cannot be read
+    ├── DataError              a labelled data set or results on one that cannot be read, or do not fit the model
     ├── OutputError            a folder or file that cannot be written
     ├── RecordError            a benchmark record that cannot be read or compared
     ├── BackendError           a backend that refuses the model or is not on this machine
@@ -51,6 +52,10 @@ class ArtifactError(FineEdgeError):
 
 class ImageError(FineEdgeError):
     """An image that cannot be read."""
+
+
+class DataError(FineEdgeError):
+    """A labelled data set, or results on one, that cannot be read or do not fit the model."""
 
 
 class OutputError(FineEdgeError):

@@ -11,7 +11,7 @@ from fine_edge.contract import Contract
 from fine_edge.detections import Detections, from_outputs, from_raw
 from fine_edge.errors import ArtifactError
 from fine_edge.images import NamedImage
-from fine_edge.preprocess import preprocess
+from fine_edge.preprocess import Placement, preprocess
 from fine_edge.runners.base import Array, Runner
 from fine_edge.segments import MergeConfig, Panoptic, Segment, merge, to_picture
 
@@ -79,17 +79,32 @@ def find(image: NamedImage, contract: Contract, runner: Runner, threshold: float
     tensor, placement = preprocess(image.pixels, height, width, contract.preprocessing)
     feed = np.repeat(tensor, contract.batch, axis=0)  # a static batch is filled with the same picture
     outputs = runner.run({contract.inputs[0].name: feed})
+    return from_network(outputs, contract, placement, threshold)
+
+
+def from_network(
+    outputs: dict[str, Array], contract: Contract, placement: Placement, threshold: float, image: int = 0
+) -> Findings:
+    """What the outputs of a network say of one image of its batch, as :func:`find`.
+
+    Raises:
+        ArtifactError: when the artifact does not give what its task asks for.
+    """
     if missing := [name for name in _needed(contract) if name not in outputs]:
         mend = "" if contract.postprocessed else "export it without --raw"
         raise ArtifactError(
-            f"the model gives no {', '.join(missing)}: nothing can be drawn", where=contract.model, mend=mend
+            f"the model gives no {', '.join(missing)}: nothing can be said of a picture",
+            where=contract.model,
+            mend=mend,
         )
     if contract.task == "semantic":
-        return _cut(to_picture(outputs["classes"][0], placement))
-    found = from_outputs(outputs) if contract.postprocessed else from_raw(outputs, height, width)
+        return _cut(to_picture(outputs["classes"][image], placement))
+    found = (
+        from_outputs(outputs, image) if contract.postprocessed else from_raw(outputs, *contract.input_hw, image=image)
+    )
     found = replace(found, boxes_xyxy_px=placement.to_picture(found.boxes_xyxy_px))
     if contract.task == "panoptic" and found.masks is not None:
-        stuff = to_picture(outputs["stuff"][0], placement).astype(np.int64)
+        stuff = to_picture(outputs["stuff"][image], placement).astype(np.int64)
         # The last label says that a pixel belongs to some thing.
         return merge(found, found.masks, stuff, len(contract.labels) - 1, MergeConfig(score=threshold))
     return found.above(threshold)

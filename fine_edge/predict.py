@@ -5,21 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from fine_edge import command, console
+from fine_edge import command, console, subject
 from fine_edge.atomic import write_bytes
-from fine_edge.contract import Contract, bound_contract
+from fine_edge.contract import Contract
 from fine_edge.drawing import draw
 from fine_edge.findings import find, summary
 from fine_edge.findings import rows as of_picture
 from fine_edge.images import NamedImage, find_images, read_image
-from fine_edge.runners.base import Runner
+from fine_edge.subject import Subject
 from fine_edge.table import Column, Table
 
 
@@ -45,70 +44,27 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m fine_edge.predict", description="Find objects or segments in pictures and draw them."
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures, or folders of pictures")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help="a model of the zoo, exported if needed")
-    source.add_argument("--onnx", type=Path, help="an exported ONNX file, its contract beside it")
-    source.add_argument("--engine", type=Path, help="a TensorRT engine of this machine, its manifest beside it")
-    parser.add_argument("--weights", type=Path, help="checkpoint for --model (default: random weights)")
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="for --model")
-    parser.add_argument("--input-size", metavar="SIDE|HxW", help="for --model")
-    parser.add_argument("--artifacts", type=Path, default=Path("engines"), help="where --model is exported to")
+    subject.add_arguments(parser)
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score that is drawn (default: 0.5)")
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder of the drawn pictures")
     parser.add_argument("--json", action="store_true", help="print the detections as JSON")
     return parser
 
 
-def _onnx_path(args: argparse.Namespace) -> Path:
-    if args.onnx:
-        return Path(args.onnx)
-    from fine_edge.export.artifacts import ensure_exported
-    from fine_edge.export.request import ExportRequest, parse_size
-
-    height, width = parse_size(args.input_size)
-    request = ExportRequest(args.model, args.weights, args.precision, height=height, width=width)
-    return ensure_exported(request, args.artifacts)
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A runner, what its outputs mean, how it computes, and the sha256 of the ONNX that it comes from."""
-
-    runner: Runner
-    contract: Contract
-    precision: str
-    sha256: str
-
-
-def _open(args: argparse.Namespace) -> _Opened:
-    if args.engine:
-        from fine_edge.engine.plan_file import contract_of
-        from fine_edge.runners.trt import TrtRunner
-
-        contract = contract_of(args.engine)
-        engine = TrtRunner(args.engine)
-        return _Opened(engine, contract, engine.manifest.precision, engine.manifest.onnx_sha256)
-    from fine_edge.runners.ort import OrtRunner
-
-    onnx_path = _onnx_path(args)
-    contract, artifact = bound_contract(onnx_path)
-    return _Opened(OrtRunner(onnx_path), contract, artifact.precision, artifact.sha256)
-
-
 def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     args = _parser().parse_args(argv)
     pictures = [read_image(path) for path in find_images(args.images)]
-    opened = _open(args)
+    opened = subject.open_subject(args)
     with contextlib.closing(opened.runner):
         _predict(opened, pictures, args)
     return 0
 
 
-def _predict(opened: _Opened, pictures: list[NamedImage], args: argparse.Namespace) -> None:
+def _predict(opened: Subject, pictures: list[NamedImage], args: argparse.Namespace) -> None:
     runner, contract = opened.runner, opened.contract
     weights = ", random weights: what it finds means nothing" if contract.random_weights else ""
-    caption = f"{contract.model} {opened.precision}, {runner.name}, sha256 {opened.sha256[:12]}{weights}"
+    caption = f"{contract.model} {opened.precision}, {runner.name}, sha256 {opened.onnx_sha256[:12]}{weights}"
     rows: list[dict[str, Any]] = []
     taken: set[Path] = set()
     for picture in pictures:
@@ -122,7 +78,7 @@ def _predict(opened: _Opened, pictures: list[NamedImage], args: argparse.Namespa
             {
                 "model": contract.model,
                 "task": contract.task,
-                "artifact_sha256": opened.sha256,
+                "artifact_sha256": opened.onnx_sha256,
                 "backend": runner.name,
                 "detections" if contract.task in ("detection", "instance") else "segments": rows,
             }

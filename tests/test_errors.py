@@ -8,7 +8,7 @@ from fine_edge.errors import ConfigError, FineEdgeError, MissingExtraError
 
 def test_every_error_is_one_of_ours():
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
-    assert len(kinds) == 10
+    assert len(kinds) == 11
     assert all(issubclass(kind, FineEdgeError) for kind in kinds)
 
 

@@ -154,7 +154,9 @@ def test_a_contract_that_promises_other_outputs_is_refused(tmp_path, picture):
     onnx = write_detector(tmp_path / "engines")
     contract = onnx.with_name("tiny.contract.json")
     contract.write_text(contract.read_text().replace('"postprocessed": true', '"postprocessed": false'))
-    with pytest.raises(ArtifactError, match=r"no logits, boxes: nothing can be drawn.*export it without --raw"):
+    with pytest.raises(
+        ArtifactError, match=r"no logits, boxes: nothing can be said of a picture.*export it without --raw"
+    ):
         run(picture, "--onnx", onnx, "--out", tmp_path / "out")
 
 

@@ -1,0 +1,1 @@
+"""Accuracy of the very artifact that is timed."""

@@ -1,0 +1,196 @@
+"""A labelled data set in COCO's format: what is to be found in which image.
+
+``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "category_id", "bbox": [x, y, w, h], "area",
+"iscrowd"}], "categories": [{"id", "name"}]}``; source: cocodataset.org, "Data format". ``area`` defaults to that of
+the box and ``iscrowd`` to 0, as labelling tools leave them out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fine_edge.contract import sha256_of
+from fine_edge.errors import DataError
+
+Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """N boxes in images.
+
+    Attributes:
+        image_ids, category_ids: (N,), as the data set numbers them.
+        boxes_xywh: (N, 4), x0, y0, width, height in pixels of the picture.
+    """
+
+    image_ids: Ints
+    category_ids: Ints
+    boxes_xywh: Doubles
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.image_ids)
+
+
+@dataclass(frozen=True)
+class Truth(Objects):
+    """What is really there. ``areas`` (N,) in square pixels, of the object and not of its box; ``crowd`` (N,)."""
+
+    areas: Doubles
+    crowd: NDArray[np.bool_]
+
+    def taken(self, rows: Ints) -> Truth:
+        """Those that the indices pick."""
+        return Truth(
+            self.image_ids[rows], self.category_ids[rows], self.boxes_xywh[rows], self.areas[rows], self.crowd[rows]
+        )
+
+
+@dataclass(frozen=True)
+class Found(Objects):
+    """What a detector found, with ``scores`` (N,)."""
+
+    scores: Doubles
+
+    def taken(self, rows: Ints) -> Found:
+        """Those that the indices pick."""
+        return Found(self.image_ids[rows], self.category_ids[rows], self.boxes_xywh[rows], self.scores[rows])
+
+
+@dataclass(frozen=True)
+class CocoData:
+    """A data set.
+
+    Attributes:
+        path: of the annotation file, and ``sha256`` of its bytes.
+        images: file name by image id, in the order of the file.
+        categories: name by category id.
+        truth: all annotations of these images.
+    """
+
+    path: Path
+    sha256: str
+    images: dict[int, str]
+    categories: dict[int, str]
+    truth: Truth
+
+    def without(self, image_ids: Collection[int]) -> CocoData:
+        """The data set without some of its images and what is in them."""
+        truth, keep = self.truth, ~np.isin(self.truth.image_ids, list(image_ids))
+        images = {number: name for number, name in self.images.items() if number not in image_ids}
+        return replace(self, images=images, truth=truth.taken(np.flatnonzero(keep)))
+
+
+def read_json(path: Path, mend: str) -> Any:
+    """JSON of an untrusted file.
+
+    Raises:
+        DataError: when it is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=path, mend=mend) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"is no JSON ({error})", where=path, mend=mend) from error
+
+
+def integer(value: Any) -> int:
+    """An id: an int, or a float or text that says one, as some tools write them."""
+    number = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and value != number):
+        raise ValueError(f"{value!r} is no id")
+    return number
+
+
+def box(value: Any) -> tuple[float, float, float, float]:
+    """A box as x0, y0, width, height."""
+    x, y, width, height = (float(number) for number in value)
+    if not all(map(math.isfinite, (x, y, width, height))) or width < 0 or height < 0:
+        raise ValueError(f"{value!r} is no box x, y, width, height")
+    return x, y, width, height
+
+
+def read_coco(path: Path) -> CocoData:
+    """Read an annotation file.
+
+    Raises:
+        DataError: when it is missing, no such file, or contradicts itself, saying at which entry.
+    """
+    data = read_json(path, "give a COCO annotation file")
+    if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
+        raise DataError(
+            "has no images, annotations and categories", where=path, mend="give a COCO annotation file of detection"
+        )
+    images = _by_id(path, data, "images", "file_name")
+    categories = _by_id(path, data, "categories", "name")
+    return CocoData(path, sha256_of(path), images, categories, _truth(path, data["annotations"], images, categories))
+
+
+def _by_id(path: Path, data: dict[str, Any], key: str, field: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for index, entry in enumerate(_entries(path, data[key], key)):
+        try:
+            number, text = integer(entry["id"]), str(entry[field])
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise _broken(path, key, index, error) from error
+        if number in found:
+            raise DataError(f"{key}[{index}] has the id {number} of another entry", where=path, mend="number them anew")
+        if key == "images" and _leaves(text):
+            raise DataError(
+                f"images[{index}] lies outside of any folder: {text}", where=path, mend="use relative names"
+            )
+        found[number] = text
+    if not found:
+        raise DataError(f"has no {key}", where=path, mend="give a COCO annotation file of detection")
+    return found
+
+
+def _leaves(file_name: str) -> bool:
+    """Whether a name would be looked for outside the folder of images."""
+    name = PurePosixPath(file_name)
+    return name.is_absolute() or ".." in name.parts or not file_name or "\0" in file_name
+
+
+def _entries(path: Path, entries: Any, key: str) -> list[Any]:
+    if not isinstance(entries, list):
+        raise DataError(f"{key} is no list", where=path, mend="give a COCO annotation file of detection")
+    return entries
+
+
+def _broken(path: Path, key: str, index: int, error: Exception) -> DataError:
+    what = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be used ({error})"
+    return DataError(f"{key}[{index}] {what}", where=path, mend="mend this entry")
+
+
+def _truth(path: Path, entries: Any, images: dict[int, str], categories: dict[int, str]) -> Truth:
+    numbers: list[tuple[int, int]] = []
+    sizes: list[tuple[float, ...]] = []
+    crowd: list[bool] = []
+    for index, entry in enumerate(_entries(path, entries, "annotations")):
+        try:
+            place = _, _, width, height = box(entry["bbox"])
+            area = float(entry.get("area", width * height))
+            numbers.append((integer(entry["image_id"]), integer(entry["category_id"])))
+            crowd.append(bool(integer(entry.get("iscrowd", 0))))
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise _broken(path, "annotations", index, error) from error
+        for number, known, key in zip(numbers[-1], (images, categories), ("images", "categories"), strict=True):
+            if number not in known:
+                raise DataError(f"annotations[{index}] is of {number}, which is not in {key}", where=path)
+        if not math.isfinite(area) or area < 0:
+            raise DataError(f"annotations[{index}] has the area {area}", where=path, mend="mend this entry")
+        sizes.append((*place, area))
+    ids = np.array(numbers, dtype=np.int64).reshape(-1, 2)
+    table = np.array(sizes, dtype=np.float64).reshape(-1, 5)
+    return Truth(ids[:, 0], ids[:, 1], table[:, :4], table[:, 4], np.array(crowd, dtype=np.bool_))

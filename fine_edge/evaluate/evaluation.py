@@ -1,0 +1,126 @@
+"""An evaluation: what an artifact scored on which data, bound to the artifact by its sha256."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from fine_edge.atomic import write_text
+from fine_edge.errors import DataError
+from fine_edge.evaluate.average_precision import AveragePrecision, average_precision
+from fine_edge.evaluate.coco_data import CocoData, Found
+from fine_edge.evaluate.error_counts import ErrorCounts, count, count_by_category, count_by_size
+from fine_edge.evaluate.matching import CONFIDENCE, IOU, judge
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made the detections.
+
+    Attributes:
+        model: name in the zoo, or of a results file.
+        artifact_sha256: of the ONNX file or engine that was run; ``None`` for a results file, of unknown making.
+        onnx_sha256: of the ONNX file that an engine was built from.
+        precision: of the artifact.
+        backend: name of the runner.
+        random_weights: whether the weights are random, so that the figures mean nothing.
+        machine: where it ran, see :func:`fine_edge.machine.describe`.
+    """
+
+    model: str
+    artifact_sha256: str | None = None
+    onnx_sha256: str | None = None
+    precision: str | None = None
+    backend: str | None = None
+    random_weights: bool = False
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures of one artifact on one data set.
+
+    Attributes:
+        data: name of the annotation file, and ``data_sha256`` of it.
+        images: how many were looked at.
+        skipped: file name and reason of those that could not be read; they are in no figure.
+        detections_file: beside the evaluation, and ``detections_sha256`` of it.
+        precision: COCO's figures.
+        errors: at IoU 0.5 and confidence 0.5, in all, by category and by size.
+    """
+
+    origin: Origin
+    data: str
+    data_sha256: str
+    images: int
+    skipped: dict[str, str]
+    detections_file: str
+    detections_sha256: str
+    precision: AveragePrecision
+    errors: ErrorCounts
+    errors_by_category: dict[str, ErrorCounts]
+    errors_by_size: dict[str, ErrorCounts]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is printed and kept."""
+        by_group = {"by_category": self.errors_by_category, "by_size": self.errors_by_size}
+        groups = {key: {name: one.to_json() for name, one in found.items()} for key, found in by_group.items()}
+        return {
+            "format": FORMAT,
+            **asdict(self.origin),
+            "data": self.data,
+            "data_sha256": self.data_sha256,
+            "images": self.images,
+            "skipped": self.skipped,
+            "detections_file": self.detections_file,
+            "detections_sha256": self.detections_sha256,
+            **asdict(self.precision),
+            "errors": {**self.errors.to_json(), "iou": IOU, "confidence": CONFIDENCE, **groups},
+            "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+
+
+def score(
+    data: CocoData,
+    found: Found,
+    origin: Origin,
+    *,
+    skipped: dict[int, str],
+    detections: tuple[str, str],
+) -> Evaluation:
+    """All figures of what was found.
+
+    Args:
+        data: the whole data set.
+        found: all detections.
+        origin: what made them.
+        skipped: reason, by image id, why an image is in no figure.
+        detections: name and sha256 of the file that holds them.
+    """
+    seen = data.without(skipped)
+    if not seen.images:
+        raise DataError("none of the images can be read", where=data.path, mend="check --images")
+    verdicts = judge(seen, found)
+    return Evaluation(
+        origin=origin,
+        data=data.path.name,
+        data_sha256=data.sha256,
+        images=len(seen.images),
+        skipped={data.images[number]: reason for number, reason in skipped.items()},
+        detections_file=detections[0],
+        detections_sha256=detections[1],
+        precision=average_precision(seen, found),
+        errors=count(verdicts),
+        errors_by_category=count_by_category(verdicts, seen),
+        errors_by_size=count_by_size(verdicts, seen),
+    )
+
+
+def write_evaluation(path: Path, evaluation: Evaluation) -> None:
+    """Write it, whole or not at all."""
+    write_text(path, json.dumps(evaluation.to_json(), indent=1) + "\n")

@@ -1,0 +1,52 @@
+"""Which of a data set's categories each class of a model is. Numbers mean nothing across data sets, names do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from fine_edge.errors import DataError
+
+_SHOWN = 8
+
+
+def _plain(name: str) -> str:
+    """A name without case, and with one way of writing what stands between words."""
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + more
+
+
+def map_labels(
+    labels: tuple[str, ...], categories: Mapping[int, str], renamed: Mapping[str, str] | None = None
+) -> dict[int, int]:
+    """Class index of the model to category id of the data set; classes that the data set does not label are left out.
+
+    Args:
+        labels: names of the model's classes, by index.
+        categories: names of the data set's, by id.
+        renamed: names of the model by the data set's name for the same, where they differ.
+
+    Raises:
+        DataError: when a category of the data set is none of the model's classes, or two names are one.
+    """
+    renamed = {_plain(theirs): _plain(ours) for theirs, ours in (renamed or {}).items()}
+    ours = [_plain(label) for label in labels]
+    wanted = {number: renamed.get(_plain(name), _plain(name)) for number, name in categories.items()}
+    if twice := [name for name, count in Counter(wanted.values()).items() if count > 1]:
+        raise DataError(f"more than one category is called {_some(twice)}", mend="give each category its own name")
+    if twice := [name for name in wanted.values() if ours.count(name) > 1]:
+        raise DataError(f"more than one class of the model is called {_some(twice)}")
+    unknown = [categories[number] for number, name in wanted.items() if name not in ours]
+    if unknown:
+        taken = set(wanted.values())
+        unused = [label for label, name in zip(labels, ours, strict=True) if name not in taken]
+        raise DataError(
+            f"the model has no class for {len(unknown)} of {len(categories)} categories: {_some(unknown)};"
+            f" its classes without a category: {_some(unused) or 'none'}",
+            mend="evaluate on what it was trained for, or name pairs with --same CATEGORY=CLASS",
+        )
+    return {ours.index(name): number for number, name in wanted.items()}

@@ -1,0 +1,142 @@
+"""Pictures to detections: decoding and preprocessing, inference, and decoding of the outputs, side by side.
+
+However many images there are, only a few are in memory: each stage waits where the next one is behind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fine_edge.contract import Contract
+from fine_edge.detections import Detections
+from fine_edge.errors import ArtifactError, ImageError
+from fine_edge.findings import from_network
+from fine_edge.images import read_image
+from fine_edge.preprocess import Placement, preprocess
+from fine_edge.runners.base import Array, Runner
+
+# One thread keeps up with any network that takes longer than decoding a picture, some 10 ms; the second is for those
+# that do not.
+READERS = 2
+_AHEAD = 4
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Read:
+    """A picture as the network takes it; ``error`` where it cannot be read."""
+
+    image_id: int
+    tensor: NDArray[np.float32] | None = None
+    placement: Placement | None = None
+    error: ImageError | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network found in one image, or why the image could not be read."""
+
+    image_id: int
+    detections: Detections | None = None
+    error: ImageError | None = None
+
+
+def ahead(
+    work: Callable[[Given], Made], items: Iterable[Given], pool: ThreadPoolExecutor, depth: int
+) -> Iterator[Made]:
+    """``map`` in a pool, in order, never more than ``depth`` items ahead of whoever takes the results."""
+    pending: deque[Future[Made]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) >= depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _reader(folder: Path, contract: Contract) -> Callable[[tuple[int, str]], Read]:
+    height, width = contract.input_hw
+
+    def read(entry: tuple[int, str]) -> Read:
+        image_id, name = entry
+        try:
+            picture = read_image(folder / name)
+        except ImageError as error:
+            return Read(image_id, error=error)
+        return Read(image_id, *preprocess(picture.pixels, height, width, contract.preprocessing))
+
+    return read
+
+
+def _batches(read: Iterable[Read], size: int) -> Iterator[list[Read]]:
+    """Pictures in batches; those that cannot be read come alone."""
+    batch: list[Read] = []
+    for one in read:
+        if one.error:
+            yield [one]
+            continue
+        batch.append(one)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _infer(batch: list[Read], contract: Contract, runner: Runner) -> dict[str, Array]:
+    tensors = [one.tensor for one in batch if one.tensor is not None]
+    tensors += [tensors[-1]] * (contract.batch - len(tensors))  # a static batch is filled with the last picture
+    return runner.run({contract.inputs[0].name: np.concatenate(tensors)})
+
+
+def _decode(work: tuple[list[Read], dict[str, Array], Contract]) -> list[Seen]:
+    batch, outputs, contract = work
+    for name, values in outputs.items():
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise ArtifactError(f"gives {name} that are no numbers", where=contract.model, mend="check its parity")
+    seen = []
+    for index, one in enumerate(batch):
+        if one.placement is None:
+            seen.append(Seen(one.image_id, error=one.error))
+            continue
+        found = from_network(outputs, contract, one.placement, 0.0, index)
+        if not isinstance(found, Detections):
+            raise ArtifactError(f"finds no boxes but {contract.task} segments", where=contract.model)
+        seen.append(Seen(one.image_id, found))
+    return seen
+
+
+def detect(images: Iterable[tuple[int, str]], folder: Path, contract: Contract, runner: Runner) -> Iterator[Seen]:
+    """What the network finds in each image, in order; of a batch that is not full, those of its end are left out.
+
+    Args:
+        images: id and file name below ``folder``.
+        folder: of the pictures.
+        contract: of what ``runner`` runs.
+        runner: called from this thread only.
+
+    Raises:
+        ArtifactError: when the artifact gives no boxes, or none that are numbers.
+    """
+    with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "decode") as decoder:
+        read = ahead(_reader(folder, contract), images, readers, max(_AHEAD, 2 * contract.batch))
+        outputs = (
+            (batch, {} if batch[0].error else _infer(batch, contract, runner), contract)
+            for batch in _batches(read, contract.batch)
+        )
+        for seen in ahead(_decode, outputs, decoder, 2):
+            yield from seen

@@ -1,0 +1,105 @@
+"""COCO's figures against pycocotools', which defines them."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from data_sets import data_set, detections, drawn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fine_edge.evaluate import average_precision as module
+from fine_edge.evaluate.average_precision import average_precision
+
+pytestmark = pytest.mark.host  # pycocotools is the tests' own
+
+
+def by_pycocotools(data, found):
+    """Its twelve figures and AP by category."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth, results = COCO(), COCO()
+    about = {"images": [{"id": i} for i in data.images], "categories": [{"id": c} for c in data.categories]}
+    rows = zip(
+        data.truth.image_ids.tolist(),
+        data.truth.category_ids.tolist(),
+        data.truth.boxes_xywh.tolist(),
+        data.truth.areas.tolist(),
+        data.truth.crowd.tolist(),
+        strict=True,
+    )
+    truth.dataset = about | {
+        "annotations": [
+            {"id": n, "image_id": i, "category_id": c, "bbox": b, "area": a, "iscrowd": int(crowd)}
+            for n, (i, c, b, a, crowd) in enumerate(rows, start=1)
+        ]
+    }
+    rows = zip(
+        found.image_ids.tolist(),
+        found.category_ids.tolist(),
+        found.boxes_xywh.tolist(),
+        found.scores.tolist(),
+        strict=True,
+    )
+    results.dataset = about | {
+        "annotations": [
+            {"id": n, "image_id": i, "category_id": c, "bbox": b, "area": b[2] * b[3], "score": s, "iscrowd": 0}
+            for n, (i, c, b, s) in enumerate(rows, start=1)
+        ]
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        results.createIndex()
+        evaluation = COCOeval(truth, results, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    precision = evaluation.eval["precision"][:, :, :, 0, 2]
+    known = [precision[:, :, k][precision[:, :, k] > -1] for k in range(precision.shape[2])]
+    return evaluation.stats, [values.mean() if values.size else -1.0 for values in known]
+
+
+def twelve(figures):
+    return [value for name, value in vars(figures).items() if name != "by_category"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    images=st.integers(1, 8),
+    categories=st.integers(1, 4),
+    objects=st.integers(0, 40),
+    found=st.integers(0, 250),
+)
+def test_the_same_figures_as_pycocotools(seed, images, categories, objects, found):
+    data, detected = drawn(seed, images, categories, objects, found)
+    figures = average_precision(data, detected)
+    stats, by_category = by_pycocotools(data, detected)
+    np.testing.assert_allclose(twelve(figures), stats, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(list(figures.by_category.values()), by_category, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("at_once", [1, 40, 100])
+def test_how_many_are_scored_at_once_changes_nothing(monkeypatch, at_once):
+    data, detected = drawn(3, categories=4)
+    whole = average_precision(data, detected)
+    assert 0.05 < whole.ap < 1
+    monkeypatch.setattr(module, "DETECTIONS_AT_ONCE", at_once)
+    assert len(module._chunks(sorted(data.categories), detected)) > 1
+    assert average_precision(data, detected) == whole
+
+
+def test_what_is_found_exactly_scores_one_and_what_there_is_not_minus_one():
+    data = data_set([1, 2], [7, 9], [(1, 7, (0, 0, 20, 20)), (2, 7, (5, 5, 50, 50))])
+    figures = average_precision(data, detections([(1, 7, (0, 0, 20, 20), 0.9), (2, 7, (5, 5, 50, 50), 0.4)]))
+    assert (figures.ap, figures.ap_s, figures.ap_m, figures.ap_l) == pytest.approx((1, 1, 1, -1))
+    assert figures.by_category == pytest.approx({"kind 7": 1, "kind 9": -1})
+
+
+def test_more_than_a_hundred_detections_of_an_image_and_category_do_not_count():
+    data = data_set([1], [1], [(1, 1, (0, 0, 20, 20))])
+    junk = [(1, 1, (200 + n, 200, 5, 5), 0.9) for n in range(100)]
+    assert average_precision(data, detections([*junk, (1, 1, (0, 0, 20, 20), 0.1)])).ap == 0
+    assert average_precision(data, detections([*junk[1:], (1, 1, (0, 0, 20, 20), 0.1)])).ap > 0

@@ -1,0 +1,37 @@
+import pytest
+
+from fine_edge.errors import DataError
+from fine_edge.evaluate.label_map import map_labels
+
+
+def test_names_decide_not_numbers():
+    labels = ("person", "bicycle", "traffic light")
+    assert map_labels(labels, {90: "Traffic_Light", 3: "person"}) == {2: 90, 0: 3}
+
+
+def test_names_that_differ_can_be_named():
+    assert map_labels(("motorbike", "tv"), {4: "motorcycle"}, {"Motorcycle": "motorbike"}) == {0: 4}
+
+
+def test_a_category_without_a_class_is_an_error_that_lists_both_sides():
+    with pytest.raises(DataError) as error:
+        map_labels(("person", "dog"), {1: "person", 2: "RBC"})
+    assert "no class for 1 of 2 categories: 'RBC'" in str(error.value)
+    assert "its classes without a category: 'dog'" in str(error.value)
+    assert "--same CATEGORY=CLASS" in str(error.value)
+
+
+def test_long_lists_are_cut():
+    with pytest.raises(DataError, match=r"'c7' and 12 more"):
+        map_labels(("x",), {n: f"c{n}" for n in range(20)})
+
+
+def test_names_twice_are_an_error():
+    with pytest.raises(DataError, match="more than one category is called 'dog'"):
+        map_labels(("dog",), {1: "dog", 2: "Dog"})
+    with pytest.raises(DataError, match="more than one class of the model is called 'dog'"):
+        map_labels(("dog", "DOG"), {1: "dog"})
+
+
+def test_classes_that_share_a_name_nobody_asks_for_do_no_harm():
+    assert map_labels(("N/A", "N/A", "dog"), {1: "dog"}) == {2: 1}
