@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fine_edge import atomic, command, console
 from fine_edge.bench import device
+from fine_edge.bench.accuracy import with_accuracy
 from fine_edge.bench.backends import BACKENDS, QUICK_ROUNDS, ROUNDS
 from fine_edge.bench.compare import compare
 from fine_edge.bench.options import PRECISIONS, BenchOptions
@@ -17,6 +18,7 @@ from fine_edge.bench.render import to_table
 from fine_edge.bench.session import run_bench
 from fine_edge.bench.suites import SUITES
 from fine_edge.errors import OutputError
+from fine_edge.evaluate.known import read_evaluations
 from fine_edge.export.request import parse_size
 from fine_edge.table import Table
 
@@ -27,6 +29,13 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table as CSV")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="the latency overhead as PNG")
+    parser.add_argument(
+        "--evaluations",
+        type=Path,
+        default=Path("evaluations"),
+        metavar="DIR",
+        help="what fine_edge.evaluate wrote; accuracies are of the same file by sha256 (default: evaluations)",
+    )
 
 
 def _measure_parser() -> argparse.ArgumentParser:
@@ -91,7 +100,8 @@ def _measure(argv: list[str]) -> int:
     profile = given.profile / "x.profile.json" if given.profile else None
     files = [given.csv, given.markdown, given.picture, None if given.json == _STDOUT else given.json, profile]
     _refuse_unwritable(files)
-    record = run_bench(options)
+    evaluations = read_evaluations(given.evaluations)
+    record = with_accuracy(run_bench(options), evaluations)
     if given.json and given.json != _STDOUT:
         write_record(record, given.json)
     _deliver(record, given, as_json=given.json == _STDOUT)
@@ -103,7 +113,7 @@ def _show(argv: list[str]) -> int:
     parser.add_argument("record", type=Path)
     _add_outputs(parser)
     given = parser.parse_args(argv)
-    _deliver(read_record(given.record), given)
+    _deliver(with_accuracy(read_record(given.record), read_evaluations(given.evaluations)), given)
     return 0
 
 

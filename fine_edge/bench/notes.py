@@ -48,9 +48,12 @@ def fps_ratio_note(record: Record) -> list[str]:
 
 
 def accuracy_note(record: Record) -> list[str]:
-    """Why there are dashes."""
+    """What accuracies are of, and why there are dashes."""
     missing = [ACCURACY[metric] for metric in metrics(record) if all(metric not in row.accuracy for row in record.rows)]
-    return [f"{', '.join(missing)}: a dash until the same artifact has been evaluated."] if missing else []
+    return [
+        *([f"Accuracy: on {record.accuracy_data}, of the same files by sha256."] if record.accuracy_data else []),
+        *([f"{', '.join(missing)}: a dash until the same artifact has been evaluated."] if missing else []),
+    ]
 
 
 def weights_note(record: Record) -> list[str]:

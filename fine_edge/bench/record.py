@@ -63,6 +63,7 @@ class Record:
         cuda_graph: whether inferences were replayed from a CUDA graph.
         estimate: whether the samples were computed by a model instead of measured.
         groups: in the order of measuring; empty in records from before there were any.
+        accuracy_data: the labelled data that accuracies are of; ``None`` where nothing was evaluated.
     """
 
     suite: str
@@ -82,6 +83,7 @@ class Record:
     cuda_graph: bool = False
     estimate: bool = False
     groups: tuple[MeasuredGroup, ...] = ()
+    accuracy_data: str | None = None
 
     @property
     def baselines(self) -> tuple[Row, ...]:
@@ -141,6 +143,7 @@ class Record:
             "estimate": self.estimate,
             "harness": {**vars(self.harness), "percent_of_baseline": self.harness_percent},
             "groups": [vars(group) for group in self.groups],
+            "accuracy_data": self.accuracy_data,
             "rows": [self._row_json(row) for row in self.rows],
         }
 
@@ -202,4 +205,5 @@ def _record_from(data: dict[str, Any]) -> Record:
             MeasuredGroup(str(group["baseline"]), positive(group["process_peak_mib"]))
             for group in data.get("groups", ())
         ),
+        accuracy_data=optional(str, data.get("accuracy_data")),
     )

@@ -140,7 +140,6 @@ def _rows(paper_table: str | None, group: _ReadyGroup, timings: Timings) -> Iter
             random_weights=contract.random_weights if contract else True,
             samples_ms=timings.samples_ms(index),
             throughput=tuple(timings.throughput[index]),
-            accuracy={},  # an evaluation record of the same artifact_sha256 belongs here
             paper=_paper(item.row.model, paper_table),
             compute_ms=timings.compute_ms(index),
             end_to_end_ms=extras.end_to_end_ms,

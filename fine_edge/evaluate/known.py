@@ -1,0 +1,68 @@
+"""Evaluations that were made before, found again by the sha256 of what was evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fine_edge.errors import DataError
+from fine_edge.evaluate.coco_data import read_json
+from fine_edge.evaluate.evaluation import FORMAT
+
+_FIGURES = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
+_MEND = "evaluate again: python -m fine_edge.evaluate"
+
+
+@dataclass(frozen=True)
+class Known:
+    """One evaluation: of what, on what, and its figures by name in per cent, without those that are of nothing."""
+
+    artifact_sha256: str
+    data: str
+    data_sha256: str
+    images: int
+    figures: dict[str, float]
+
+
+def read_evaluation(path: Path) -> Known:
+    """Read what :func:`fine_edge.evaluate.evaluation.write_evaluation` wrote.
+
+    Raises:
+        DataError: when it is missing, broken or of another format.
+    """
+    data = read_json(path, _MEND)
+    try:
+        if data["format"] != FORMAT:
+            raise DataError(f"evaluation format {data['format']}, this version reads {FORMAT}", where=path, mend=_MEND)
+        figures = {name: float(data[name]) for name in _FIGURES}
+        if not all(value == -1 or 0 <= value <= 1 for value in figures.values()):
+            raise ValueError("a figure is not between 0 and 1")
+        return Known(
+            artifact_sha256=str(data["artifact_sha256"]),
+            data=str(data["data"]),
+            data_sha256=str(data["data_sha256"]),
+            images=int(data["images"]),
+            figures={name: 100 * value for name, value in figures.items() if value >= 0},
+        )
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, mend=_MEND) from error
+
+
+def read_evaluations(folder: Path) -> list[Known]:
+    """All in a folder, in order of name; none where there is no folder."""
+    return [read_evaluation(path) for path in sorted(folder.glob("*.json"))]
+
+
+def of_one_data_set(evaluations: Iterable[Known], artifacts: set[str]) -> dict[str, Known]:
+    """Evaluations of these artifacts by sha256, all on one data set: figures of two cannot stand in one column.
+
+    It is the data set that the most of them were evaluated on, and of those the one with the most images.
+    """
+    by_data: dict[tuple[str, int], dict[str, Known]] = {}
+    for known in evaluations:
+        if known.artifact_sha256 in artifacts:
+            by_data.setdefault((known.data_sha256, known.images), {})[known.artifact_sha256] = known
+    if not by_data:
+        return {}
+    return by_data[max(by_data, key=lambda key: (len(by_data[key]), key[1], key[0]))]
