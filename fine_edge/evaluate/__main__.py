@@ -7,10 +7,15 @@ import contextlib
 from pathlib import Path
 
 from fine_edge import command, console, subject
+from fine_edge.atomic import write_text
 from fine_edge.errors import ConfigError
+from fine_edge.evaluate import comparison_tables
 from fine_edge.evaluate.coco_data import CocoData, read_coco
+from fine_edge.evaluate.comparison import compare
+from fine_edge.evaluate.comparison_page import to_html
 from fine_edge.evaluate.evaluation import Evaluation, write_evaluation
 from fine_edge.evaluate.render import error_table, precision_table
+from fine_edge.evaluate.resampling import RESAMPLES
 from fine_edge.evaluate.run import run, run_results, stem
 
 
@@ -19,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m fine_edge.evaluate",
         description="Run a detector on a labelled data set, through the runner that the bench times, and score it."
         " A run that was interrupted goes on where it stopped. Exit code 1 when an image could not be read.",
+        epilog="Also: compare A.json B.json (two evaluations side by side); with --help.",
     )
     subject.add_arguments(parser, required=False)
     parser.add_argument("--data", type=Path, required=True, metavar="ANN.json", help="annotations in COCO's format")
@@ -66,13 +72,50 @@ def _given(args: argparse.Namespace) -> int:
     return sum(value is not None for value in (args.model, args.onnx, args.engine, args.detections))
 
 
+def _compare(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m fine_edge.evaluate compare", description="Two evaluations on the same data, side by side."
+    )
+    parser.add_argument("a", type=Path, metavar="A.json")
+    parser.add_argument("b", type=Path, metavar="B.json", help="whose gain is shown")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="one page with the pictures that tell most")
+    parser.add_argument(
+        "--resamples", type=_count, default=RESAMPLES, metavar="N", help="draws of images (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    args = parser.parse_args(argv)
+    with console.progress() as bar:
+        task = bar.add_task("drawing images again", total=args.resamples)
+        found = compare(args.a, args.b, resamples=args.resamples, advance=lambda: bar.advance(task))
+    if args.html:
+        with console.status("drawing"):
+            page = to_html(found)
+        write_text(args.html, page)
+        console.remark(f"written: {args.html}")
+    if args.json:
+        console.print_json(found.to_json())
+    else:
+        for table in (comparison_tables.precision_table(found), comparison_tables.error_table(found)):
+            table.print(console.out)
+    return 0
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is no number of draws")
+    return number
+
+
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
+    """``compare`` by name, evaluating otherwise; returns the exit code."""
+    if argv[:1] == ["compare"]:
+        return _compare(argv[1:])
     args = _parser().parse_args(argv)
     if _given(args) != 1:
         raise ConfigError("give one of --model, --onnx, --engine and --detections")
     data = read_coco(args.data)
-    evaluation = run_results(args.detections, data) if args.detections else _run(args, data)
+    evaluation = run_results(args.detections, data, args.images) if args.detections else _run(args, data)
     for name, reason in evaluation.skipped.items():
         console.warn(f"not in any figure: {name}: {reason}")
     if args.json:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge.atomic import write_text
+from fine_edge.contract import sha256_of
 from fine_edge.errors import DataError
 from fine_edge.evaluate.average_precision import AveragePrecision, average_precision
 from fine_edge.evaluate.coco_data import CocoData, Found
@@ -49,7 +50,8 @@ class Evaluation:
         data: name of the annotation file, and ``data_sha256`` of it.
         images: how many were looked at.
         skipped: file name and reason of those that could not be read; they are in no figure.
-        detections_file: beside the evaluation, and ``detections_sha256`` of it.
+        detections_file: what was found, and ``detections_sha256`` of it.
+        data_file: the annotations, and ``images_folder`` the pictures, where there were any.
         precision: COCO's figures.
         errors: at IoU 0.5 and confidence 0.5, in all, by category and by size.
     """
@@ -59,8 +61,10 @@ class Evaluation:
     data_sha256: str
     images: int
     skipped: dict[str, str]
-    detections_file: str
+    detections_file: Path
     detections_sha256: str
+    data_file: Path
+    images_folder: Path | None
     precision: AveragePrecision
     errors: ErrorCounts
     errors_by_category: dict[str, ErrorCounts]
@@ -77,8 +81,10 @@ class Evaluation:
             "data_sha256": self.data_sha256,
             "images": self.images,
             "skipped": self.skipped,
-            "detections_file": self.detections_file,
+            "detections_file": str(self.detections_file),
             "detections_sha256": self.detections_sha256,
+            "data_file": str(self.data_file),
+            "images_folder": str(self.images_folder) if self.images_folder else None,
             **asdict(self.precision),
             "errors": {**self.errors.to_json(), "iou": IOU, "confidence": CONFIDENCE, **groups},
             "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -90,8 +96,9 @@ def score(
     found: Found,
     origin: Origin,
     *,
-    skipped: dict[int, str],
-    detections: tuple[str, str],
+    detections: Path,
+    skipped: dict[int, str] | None = None,
+    images: Path | None = None,
 ) -> Evaluation:
     """All figures of what was found.
 
@@ -99,9 +106,11 @@ def score(
         data: the whole data set.
         found: all detections.
         origin: what made them.
+        detections: the file that holds them.
         skipped: reason, by image id, why an image is in no figure.
-        detections: name and sha256 of the file that holds them.
+        images: folder of the pictures.
     """
+    skipped = skipped or {}
     seen = data.without(skipped)
     if not seen.images:
         raise DataError("none of the images can be read", where=data.path, mend="check --images")
@@ -112,8 +121,10 @@ def score(
         data_sha256=data.sha256,
         images=len(seen.images),
         skipped={data.images[number]: reason for number, reason in skipped.items()},
-        detections_file=detections[0],
-        detections_sha256=detections[1],
+        detections_file=detections.absolute(),
+        detections_sha256=sha256_of(detections),
+        data_file=data.path.absolute(),
+        images_folder=images.absolute() if images else None,
         precision=average_precision(seen, found),
         errors=count(verdicts),
         errors_by_category=count_by_category(verdicts, seen),

@@ -140,15 +140,7 @@ class Journal:
 
     def found(self) -> Found:
         """All detections, image by image."""
-        images: list[int] = []
-        tables = [np.empty((0, 6))]
-        with self.path.open(encoding="utf-8") as file:
-            next(file)
-            for entry in map(Entry.from_line, file):
-                images += [entry.image_id] * len(entry.rows)
-                tables.append(np.array(entry.rows, dtype=np.float64).reshape(-1, 6))
-        table = np.concatenate(tables)
-        return Found(np.array(images, dtype=np.int64), table[:, 0].astype(np.int64), table[:, 1:5], table[:, 5])
+        return read_journal(self.path)
 
     def __enter__(self) -> Journal:
         return self
@@ -157,3 +149,24 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def read_journal(path: Path) -> Found:
+    """All detections of a finished journal, image by image.
+
+    Raises:
+        DataError: when it cannot be read, or is none.
+    """
+    images: list[int] = []
+    tables = [np.empty((0, 6))]
+    try:
+        with path.open(encoding="utf-8") as file:
+            next(file)
+            for entry in map(Entry.from_line, file):
+                images += [entry.image_id] * len(entry.rows)
+                tables.append(np.array(entry.rows, dtype=np.float64).reshape(-1, 6))
+    except (OSError, ValueError, StopIteration) as error:
+        what = f"is no journal of detections ({type(error).__name__}: {error})"
+        raise DataError(what, where=path, mend="evaluate again") from error
+    table = np.concatenate(tables)
+    return Found(np.array(images, dtype=np.int64), table[:, 0].astype(np.int64), table[:, 1:5], table[:, 5])

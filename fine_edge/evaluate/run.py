@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fine_edge import console, machine
-from fine_edge.contract import Contract, sha256_of
+from fine_edge.contract import Contract
 from fine_edge.detections import Detections
 from fine_edge.errors import ArtifactError, DataError
 from fine_edge.evaluate.coco_data import CocoData
@@ -95,7 +95,7 @@ def run(subject: Subject, data: CocoData, images: Path, folder: Path, same: dict
                 bar.advance(task)
         found, skipped = journal.found(), dict(journal.errors)
     with console.status("scoring"):
-        return score(data, found, origin, skipped=skipped, detections=(path.name, sha256_of(path)))
+        return score(data, found, origin, detections=path, skipped=skipped, images=images)
 
 
 def _remark_unused(contract: Contract, category_of: dict[int, int]) -> None:
@@ -104,11 +104,10 @@ def _remark_unused(contract: Contract, category_of: dict[int, int]) -> None:
         console.remark(f"what it finds of {len(unused)} other classes ({', '.join(unused[:4])}, ...) is not counted")
 
 
-def run_results(path: Path, data: CocoData) -> Evaluation:
-    """Score a results file, whatever made it; no pictures are needed.
+def run_results(path: Path, data: CocoData, images: Path | None = None) -> Evaluation:
+    """Score a results file, whatever made it; pictures are needed for comparisons to show them alone.
 
     Raises:
         DataError: when it does not belong to the data set.
     """
-    found = read_results(path, data)
-    return score(data, found, Origin(path.stem), skipped={}, detections=(path.name, sha256_of(path)))
+    return score(data, read_results(path, data), Origin(path.stem), detections=path, images=images)

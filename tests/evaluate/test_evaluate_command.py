@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,8 +71,8 @@ def test_the_evaluation_is_kept_beside_the_detections(scene, capsys):
     (kept,) = (scene / "out").glob("*.json")
     assert kept.name == f"tiny.fp32.data.{sha256_of(onnx)[:12]}.json"
     assert {**json.loads(kept.read_text()), "made_at": ""} == {**result, "made_at": ""}
-    detections = scene / "out" / result["detections_file"]
-    assert sha256_of(detections) == result["detections_sha256"]
+    assert sha256_of(Path(result["detections_file"])) == result["detections_sha256"]
+    assert (result["data_file"], result["images_folder"]) == (str(scene / "data.json"), str(scene / "images"))
 
 
 def test_the_table_says_what_it_is(scene, capsys):

@@ -1,0 +1,165 @@
+"""Two evaluations on one data set, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fine_edge.contract import sha256_of
+from fine_edge.errors import DataError
+from fine_edge.evaluate.coco_data import CocoData, Found, read_coco, read_json
+from fine_edge.evaluate.coco_results import read_results
+from fine_edge.evaluate.evaluation import Evaluation, Origin, score
+from fine_edge.evaluate.journal import read_journal
+from fine_edge.evaluate.known import read_evaluation
+from fine_edge.evaluate.resampling import RESAMPLES, Difference, difference
+
+_MEND = "evaluate again: python -m fine_edge.evaluate --json"
+_METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "ar_100")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: its evaluation, made again from its detections, and the detections."""
+
+    evaluation: Evaluation
+    found: Found
+
+    @property
+    def name(self) -> str:
+        """Of the model; with what tells it from another artifact of the same."""
+        origin = self.evaluation.origin
+        return f"{origin.model} {origin.precision or ''}".strip()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both, on the images that both could read, and the difference of AP with its interval.
+
+    Attributes:
+        images: folder of the pictures, where one of the evaluations names it.
+    """
+
+    data: CocoData
+    a: Side
+    b: Side
+    ap: Difference
+    images: Path | None
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Two different ones."""
+        a, b = self.a.name, self.b.name
+        return (a, b) if a != b else (f"{a} (A)", f"{b} (B)")
+
+    def figures(self, metric: str) -> tuple[float, float]:
+        """A COCO figure of both, fractions; -1 where there is nothing that it could be of."""
+        a, b = (getattr(side.evaluation.precision, metric) for side in (self.a, self.b))
+        return float(a), float(b)
+
+    def gain(self, metric: str) -> float | None:
+        """Relative gain of B over A, as the paper's Fig. 4 shows it; ``None`` without a figure, or none above zero."""
+        a, b = self.figures(metric)
+        return b / a - 1 if a > 0 and b >= 0 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is printed."""
+        sides = {key: side.evaluation.to_json() for key, side in (("a", self.a), ("b", self.b))}
+        return {
+            **sides,
+            "images": len(self.data.images),
+            "difference": {
+                metric: {
+                    "value": b - a if min(a, b) >= 0 else None,
+                    "relative": self.gain(metric),
+                    **({"low": self.ap.low, "high": self.ap.high} if metric == "ap" else {}),
+                }
+                for metric in _METRICS
+                for a, b in [self.figures(metric)]
+            },
+        }
+
+
+def _file(path: Path, data: dict[str, Any], key: str, sha256: str) -> Path:
+    """A file that an evaluation names: where it was, or beside the evaluation; the very same, by sha256."""
+    named = Path(str(data[key]))
+    for place in (named, path.parent / named.name):
+        if place.is_file():
+            if sha256_of(place) != sha256:
+                raise DataError(f"is not the file that {path} is of any more", where=place, mend=_MEND)
+            return place
+    raise DataError(f"{named} is gone", where=path, mend=_MEND)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What an evaluation file and the files that it names hold."""
+
+    said: dict[str, Any]
+    data: CocoData
+    detections: Path
+    found: Found
+
+
+def _read(path: Path) -> _Kept:
+    read_evaluation(path)  # which says what is wrong with it
+    said = read_json(path, _MEND)
+    try:
+        data = read_coco(_file(path, said, "data_file", str(said["data_sha256"])))
+        detections = _file(path, said, "detections_file", str(said["detections_sha256"]))
+        skipped = set(map(str, said["skipped"]))
+    except (LookupError, TypeError) as error:
+        raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, mend=_MEND) from error
+    found = read_journal(detections) if detections.suffix == ".jsonl" else read_results(detections, data)
+    return _Kept(said, data.without({n for n, name in data.images.items() if name in skipped}), detections, found)
+
+
+def _side(kept: _Kept, data: CocoData) -> Side:
+    """The evaluation on the images of both."""
+    said = kept.said
+    try:
+        origin = Origin(
+            model=str(said["model"]),
+            artifact_sha256=said["artifact_sha256"],
+            onnx_sha256=said["onnx_sha256"],
+            precision=said["precision"],
+            backend=said["backend"],
+            random_weights=bool(said["random_weights"]),
+            machine=dict(said["machine"]),
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(f"an evaluation does not say what it is of ({error!r})", mend=_MEND) from error
+    found = kept.found.taken(np.flatnonzero(np.isin(kept.found.image_ids, list(data.images))))
+    return Side(score(data, found, origin, detections=kept.detections), found)
+
+
+def compare(a: Path, b: Path, *, resamples: int = RESAMPLES, advance: Callable[[], None] = lambda: None) -> Comparison:
+    """Compare two evaluation files, on the images that both could read.
+
+    Args:
+        a: of the one.
+        b: of the other, whose gain is shown.
+        resamples: draws of images for the interval.
+        advance: called after each.
+
+    Raises:
+        DataError: when one is broken, a file of theirs is gone or another, or they are of two data sets.
+    """
+    first, second = _read(a), _read(b)
+    if first.data.sha256 != second.data.sha256:
+        what = f"{a} is of {first.data.path.name}, {b} of {second.data.path.name}"
+        raise DataError(f"{what}: these are not the same", mend="evaluate both on the same annotations")
+    data = first.data.without(set(first.data.images) - set(second.data.images))
+    sides = _side(first, data), _side(second, data)
+    found = (side.found for side in sides)
+    folders = [Path(str(kept.said["images_folder"])) for kept in (first, second) if kept.said.get("images_folder")]
+    return Comparison(
+        data,
+        *sides,
+        difference(data, *found, resamples=resamples, advance=advance),
+        next((folder for folder in folders if folder.is_dir()), None),
+    )

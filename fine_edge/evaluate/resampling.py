@@ -1,0 +1,158 @@
+"""AP of a data set whose images are drawn again: how far a difference of two detectors depends on the images.
+
+faster-coco-eval gives one figure; here the matches of every detection are kept, so that AP of any selection of images
+follows by counting. With each image once it is COCO's AP exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fine_edge.evaluate.coco_data import CocoData, Doubles, Found, Truth
+from fine_edge.evaluate.matching import by_image, overlaps
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+MOST_DETECTIONS = 100
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class CategoryMatches:
+    """Detections of one category, best first, and its objects.
+
+    Attributes:
+        images: (N,) place of the image of each detection.
+        right, ignored: (T, N) by threshold: whether it finds an object, or lies in a crowd region.
+        objects: (images,) number of objects by image, crowd regions left out.
+    """
+
+    images: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
+    objects: NDArray[np.int64]
+
+
+def match(data: CocoData, found: Found) -> list[CategoryMatches]:
+    """Matches by category, of categories that have objects."""
+    place = {number: index for index, number in enumerate(sorted(data.images))}
+    truth_rows, found_rows = (dict(by_image(objects.category_ids)) for objects in (data.truth, found))
+    none = np.array([], dtype=np.int64)
+    return [
+        _match_category(data.truth.taken(rows), found.taken(found_rows.get(category, none)), place)
+        for category, rows in sorted(truth_rows.items())
+        if not data.truth.crowd[rows].all()
+    ]
+
+
+def _match_category(truth: Truth, found: Found, place: dict[int, int]) -> CategoryMatches:
+    objects = dict(by_image(truth.image_ids))
+    kept, right, ignored = [], [], []
+    for image, rows in by_image(found.image_ids):
+        best = rows[np.argsort(-found.scores[rows], kind="stable")][:MOST_DETECTIONS]
+        kept.append(best)
+        here = objects.get(image)
+        if here is None:
+            matched = np.zeros((2, len(THRESHOLDS), len(best)), dtype=np.bool_)
+        else:
+            crowd = truth.crowd[here]
+            matched = _match_image(overlaps(found.boxes_xywh[best], truth.boxes_xywh[here], crowd), crowd)
+        right.append(matched[0])
+        ignored.append(matched[1])
+    counts = np.bincount([place[image] for image in truth.image_ids[~truth.crowd].tolist()], minlength=len(place))
+    rows = np.concatenate(kept) if kept else np.array([], dtype=np.int64)
+    order = np.argsort(-found.scores[rows], kind="stable")
+    empty = np.zeros((len(THRESHOLDS), 0), dtype=np.bool_)
+    return CategoryMatches(
+        np.array([place[image] for image in found.image_ids[rows[order]].tolist()], dtype=np.int64),
+        np.concatenate([empty, *right], axis=1)[:, order],
+        np.concatenate([empty, *ignored], axis=1)[:, order],
+        counts,
+    )
+
+
+def _match_image(overlap: Doubles, crowd: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Right and ignored (2, T, N), as COCO matches: of equal overlaps the last object, crowd regions only at last."""
+    least = np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
+    own = overlap[:, ~crowd]
+    taken = np.zeros((len(THRESHOLDS), own.shape[1]), dtype=np.bool_)
+    in_crowd = overlap[:, crowd].max(axis=1, initial=-1.0)
+    matched = np.zeros((2, len(THRESHOLDS), len(overlap)), dtype=np.bool_)
+    for row in range(len(overlap)):
+        if own.shape[1]:
+            free = np.where(taken, -1.0, own[row])
+            best = own.shape[1] - 1 - free[:, ::-1].argmax(axis=1)
+            hit = free.max(axis=1) >= least[:, 0]
+            taken[hit, best[hit]] = True
+            matched[0, :, row] = hit
+        matched[1, :, row] = ~matched[0, :, row] & (in_crowd[row] >= least[:, 0])
+    return matched
+
+
+def _precision(matches: CategoryMatches, times: NDArray[np.int64]) -> float | None:
+    """Mean precision over thresholds and recalls; ``None`` when no object was drawn."""
+    objects = int(matches.objects @ times)
+    if not objects:
+        return None
+    weights = times[matches.images]
+    drawn = weights > 0  # a detection that is not there is no point of the curve
+    if not drawn.any():
+        return 0.0
+    weights, right, ignored = weights[drawn], matches.right[:, drawn], matches.ignored[:, drawn]
+    hits = np.cumsum(right * weights, axis=1)
+    wrong = (
+        np.cumsum(~right & ~ignored, axis=1) if (weights == 1).all() else np.cumsum((~right & ~ignored) * weights, 1)
+    )
+    recall = hits / objects
+    precision = hits / (hits + wrong + np.spacing(1))
+    # What COCO calls interpolation: the best precision at this recall or a higher one.
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    total = 0.0
+    for curve, reached in zip(best, recall, strict=True):
+        at = np.searchsorted(reached, RECALLS, side="left")
+        total += curve[at[at < len(curve)]].sum()
+    return total / (len(THRESHOLDS) * len(RECALLS))
+
+
+def resampled_ap(matches: list[CategoryMatches], times: NDArray[np.int64]) -> float:
+    """AP, a fraction, with each image taken so many times, (images,); -1 when no object was drawn."""
+    known = [value for one in matches if (value := _precision(one, times)) is not None]
+    return float(np.mean(known)) if known else -1.0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """AP of B minus that of A, fractions, with its 95 % interval over resampled images."""
+
+    value: float
+    low: float
+    high: float
+
+
+def difference(
+    data: CocoData, a: Found, b: Found, *, resamples: int = RESAMPLES, advance: Callable[[], None] = lambda: None
+) -> Difference:
+    """Paired percentile bootstrap over images: both detectors see the same draw, seeded.
+
+    Args:
+        data: what both looked at.
+        a: what the one found.
+        b: what the other found.
+        resamples: number of draws.
+        advance: called after each.
+    """
+    first, second = match(data, a), match(data, b)
+    number = len(data.images)
+    once = np.ones(number, dtype=np.int64)
+    random = np.random.default_rng(0)
+    drawn = []
+    for _ in range(resamples):
+        times = np.bincount(random.integers(0, number, number), minlength=number)
+        drawn.append(resampled_ap(second, times) - resampled_ap(first, times))
+        advance()
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Difference(resampled_ap(second, once) - resampled_ap(first, once), float(low), float(high))
