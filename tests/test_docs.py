@@ -59,6 +59,10 @@ def known_options(module: str, arguments: list[str]) -> set[str]:
     # Choices of an option stand in braces as well: only those of the first positional argument are commands.
     positional = re.search(r"positional arguments:\n  \{([\w,-]+)\}", text)
     subcommands = positional[1].split(",") if positional else []
+    # Where one command is the rule, the others are named below its options.
+    subcommands += re.findall(
+        r"(?:Also:|, ) ?([a-z]+) [A-Z]", text.partition("\nAlso:")[1] + text.partition("\nAlso:")[2]
+    )
     if arguments and arguments[0] in subcommands:
         text += help_of(module, arguments[0])
     return set(re.findall(r"--[a-z][a-z-]*", text))
