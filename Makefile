@@ -73,8 +73,8 @@ check: onnx ## graph rules and NVIDIA's compiler on MODEL's ONNX
 	  $(BIN)/python -m fine_edge.graph check $(OUT)/$$model.fp16.onnx; \
 	  $(BIN)/python -m fine_edge.engine inspect $(OUT)/$$model.fp16.onnx; done
 
-matrix: $(READY) ## every model exported, checked, compared and compiled: bench/matrix.json
-	$(BIN)/python -m fine_edge.matrix --out $(OUT) --json bench/matrix.json $(ARGS)
+matrix: $(READY) ## every model exported, checked, compared and compiled: bench/MATRIX.md and matrix.json
+	$(BIN)/python -m fine_edge.matrix --out $(OUT) --json bench/matrix.json --markdown bench/MATRIX.md $(ARGS)
 
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)

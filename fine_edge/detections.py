@@ -98,19 +98,33 @@ class Agreement:
     max_box_drift_px: float
 
 
-def agree(reference: Detections, candidate: Detections, *, score_tolerance: float, min_iou: float = 0.5) -> Agreement:
-    """Pair detections of the same class one to one, by overlap and score, and measure what differs.
+@dataclass(frozen=True)
+class Pairs:
+    """Detections of two sets that are the same object, one to one.
+
+    Attributes:
+        reference, candidate: (P,) indices into either set.
+        score_gaps: (P,) absolute differences of the scores.
+        distances_px: (P,) largest difference of a box coordinate, pixels.
+    """
+
+    reference: NDArray[np.int64]
+    candidate: NDArray[np.int64]
+    score_gaps: Floats
+    distances_px: Floats
+
+
+def pair(reference: Detections, candidate: Detections, *, min_iou: float = 0.5) -> Pairs:
+    """Pair detections of the same class one to one, by overlap and score.
 
     Pairs need an IoU of at least ``min_iou`` or, for boxes too small for IoU to mean anything, corners
     within half a pixel. The assignment minimises the total difference, so swapped ties and duplicates do not count.
     """
     from scipy.optimize import linear_sum_assignment
 
-    if not len(reference) or not len(candidate):
-        alone = reference if len(reference) else candidate
-        return Agreement(0, len(alone), 0, 0.0, 0.0)
     with np.errstate(invalid="ignore", over="ignore"):  # infinities and NaN give NaN, which pairs with nothing
-        distance = np.abs(reference.boxes_xyxy_px[:, None] - candidate.boxes_xyxy_px[None]).max(axis=2)  # (N, M) px
+        distance = np.abs(reference.boxes_xyxy_px[:, None] - candidate.boxes_xyxy_px[None])
+        distance = distance.max(axis=2, initial=0.0)  # (N, M) px
         overlap = iou(reference.boxes_xyxy_px, candidate.boxes_xyxy_px)
         score_gap = np.abs(reference.scores[:, None] - candidate.scores[None])
     same_class = reference.labels[:, None] == candidate.labels[None]
@@ -120,9 +134,20 @@ def agree(reference: Detections, candidate: Detections, *, score_tolerance: floa
     rows, cols = linear_sum_assignment(cost)
     paired = allowed[rows, cols]
     rows, cols = rows[paired], cols[paired]
+    return Pairs(rows, cols, score_gap[rows, cols], distance[rows, cols])
 
+
+def agree(reference: Detections, candidate: Detections, *, score_tolerance: float, min_iou: float = 0.5) -> Agreement:
+    """Pair two sets as :func:`pair` does, and measure what differs."""
+    if not len(reference) or not len(candidate):
+        alone = reference if len(reference) else candidate
+        return Agreement(0, len(alone), 0, 0.0, 0.0)
+    pairs = pair(reference, candidate, min_iou=min_iou)
     flipped = ties = 0
-    for mine, partners, other in ((reference, rows, candidate), (candidate, cols, reference)):
+    for mine, partners, other in (
+        (reference, pairs.reference, candidate),
+        (candidate, pairs.candidate, reference),
+    ):
         alone_scores = np.delete(mine.scores, partners)
         # The other side's cut-off: a score at or below it may have fallen off its end.
         cutoff = other.scores.min() + score_tolerance if len(other) >= len(mine) else score_tolerance
@@ -130,9 +155,9 @@ def agree(reference: Detections, candidate: Detections, *, score_tolerance: floa
         flipped += int((~tied).sum())
         ties += int(tied.sum())
     return Agreement(
-        len(rows),
+        len(pairs.reference),
         flipped,
         ties,
-        float(score_gap[rows, cols].max(initial=0.0)),
-        float(distance[rows, cols].max(initial=0.0)),
+        float(pairs.score_gaps.max(initial=0.0)),
+        float(pairs.distances_px.max(initial=0.0)),
     )

@@ -19,8 +19,9 @@ class Preprocessing:
     ``stretch`` resizes without keeping the aspect ratio, as RT-DETR is trained;
     ``letterbox`` keeps it and pads with ``pad_value``: at the right and bottom (``align`` is ``corner``, as
     torchvision does) or on both sides alike (``center``, as ultralytics does). A ``pad_value`` of ``None`` pads
-    with zeros behind the normalisation. Interpolation is Pillow's antialiased bilinear filter, as in transformers'
-    processor.
+    with zeros behind the normalisation. Interpolation is bilinear: with ``antialias`` Pillow's filter, as in
+    transformers' processor; without, of the four nearest pixels, as in OpenCV and torch, which torchvision's and
+    ultralytics' weights were trained with.
     """
 
     resize: Literal["stretch", "letterbox"] = "stretch"
@@ -29,6 +30,7 @@ class Preprocessing:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     pad_value: int | None = 114
     align: Literal["corner", "center"] = "corner"
+    antialias: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a contract."""
@@ -42,6 +44,7 @@ class Preprocessing:
             "std": list(self.std),
             "pad_value": self.pad_value,
             "align": self.align,
+            "antialias": self.antialias,
         }
 
     @classmethod
@@ -54,12 +57,13 @@ class Preprocessing:
                     raise ArtifactError(f"preprocessing {key} {data[key]!r} is unknown, known: {value}")
             if data["resize"] not in ("stretch", "letterbox"):
                 raise ArtifactError(f"preprocessing resize {data['resize']!r} is unknown")
-            align = data.get("align", "corner")  # contracts from before there was a choice lack it
+            # Contracts from before there was a choice lack these two.
+            align, antialias = data.get("align", "corner"), bool(data.get("antialias", True))
             if align not in ("corner", "center"):
                 raise ArtifactError(f"preprocessing align {align!r} is unknown")
             mean, std = ((float(r), float(g), float(b)) for r, g, b in (data["mean"], data["std"]))
             pad_value = None if data["pad_value"] is None else int(data["pad_value"])
-            return cls(data["resize"], float(data["scale"]), mean, std, pad_value, align)
+            return cls(data["resize"], float(data["scale"]), mean, std, pad_value, align, antialias)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"the contract's preprocessing is incomplete ({error!r})") from error
 
@@ -84,21 +88,43 @@ class Placement:
         return clipped
 
 
+def _resized_hw(source_height: int, source_width: int, height: int, width: int, how: Preprocessing) -> tuple[int, int]:
+    """Height and width of the picture within the input."""
+    if how.resize == "stretch":
+        return height, width
+    ratio = min(height / source_height, width / source_width)
+    # ultralytics rounds to the nearest pixel, torchvision down.
+    rounded = round if how.align == "center" else int
+    return max(1, rounded(source_height * ratio)), max(1, rounded(source_width * ratio))
+
+
+def _resized(pixels: NDArray[np.uint8], height: int, width: int, *, antialias: bool) -> NDArray[np.float64]:
+    """The picture (H, W, 3) at another size, not scaled."""
+    source_height, source_width = pixels.shape[:2]
+    if antialias or (source_height, source_width) == (height, width):
+        resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+        # In float64, so that scaling rounds once, as transformers' processor does: the same input bit for bit.
+        return np.asarray(resized, dtype=np.float64)
+    # Pillow's resize always antialiases; its affine transform takes the four nearest pixels, and floats unrounded.
+    step = (source_width / width, 0.0, 0.0, 0.0, source_height / height, 0.0)
+    channels = [
+        Image.fromarray(pixels[..., channel].astype(np.float32)).transform(
+            (width, height), Image.Transform.AFFINE, step, Image.Resampling.BILINEAR
+        )
+        for channel in range(3)
+    ]
+    return np.stack([np.asarray(channel, dtype=np.float64) for channel in channels], axis=2)
+
+
 def preprocess(
     pixels: NDArray[np.uint8], height: int, width: int, how: Preprocessing
 ) -> tuple[NDArray[np.float32], Placement]:
     """One picture (H, W, 3) uint8 RGB to (1, 3, height, width) float32, and where it lies there."""
     source_height, source_width = pixels.shape[:2]
-    if how.resize == "stretch":
-        new_height, new_width = height, width
-    else:
-        ratio = min(height / source_height, width / source_width)
-        new_height, new_width = max(1, round(source_height * ratio)), max(1, round(source_width * ratio))
+    new_height, new_width = _resized_hw(source_height, source_width, height, width, how)
     top, left = (height - new_height, width - new_width) if how.align == "center" else (0, 0)
     top, left = top // 2, left // 2
-    resized = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BILINEAR)
-    # Scaled in float64 and rounded once, as transformers' processor does: the same input bit for bit.
-    canvas = np.asarray(resized, dtype=np.float64)
+    canvas = _resized(pixels, new_height, new_width, antialias=how.antialias)
     padding = ((top, height - new_height - top), (left, width - new_width - left), (0, 0))
     padded = canvas.shape[:2] != (height, width)
     if padded and how.pad_value is not None:

@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fine_edge import command, console, subject
 from fine_edge.atomic import write_text
-from fine_edge.errors import ConfigError
-from fine_edge.evaluate import comparison_tables
-from fine_edge.evaluate.coco_data import CocoData, read_coco
-from fine_edge.evaluate.comparison import compare
-from fine_edge.evaluate.comparison_page import to_html
-from fine_edge.evaluate.evaluation import Evaluation, write_evaluation
-from fine_edge.evaluate.render import error_table, precision_table
+from fine_edge.contract import Contract
+from fine_edge.errors import ConfigError, DataError
+from fine_edge.evaluate import comparison_page, comparison_tables, drift_page
+from fine_edge.evaluate.boxes import evaluate_boxes, evaluate_results
+from fine_edge.evaluate.coco_data import CocoData
+from fine_edge.evaluate.comparison import Comparison, compare
+from fine_edge.evaluate.data import Data, read_boxes, read_data
+from fine_edge.evaluate.drift import drift
+from fine_edge.evaluate.evaluation import Evaluation
+from fine_edge.evaluate.render import error_table, precision_table, segment_table
 from fine_edge.evaluate.resampling import RESAMPLES
-from fine_edge.evaluate.run import run, run_results, stem
+from fine_edge.evaluate.run import stem
+from fine_edge.evaluate.segments import SegmentEvaluation, evaluate_segments
+from fine_edge.table import Table
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fine_edge.evaluate",
-        description="Run a detector on a labelled data set, through the runner that the bench times, and score it."
+        description="Run a model on labelled data, through the runner that the bench times, and score what it finds."
         " A run that was interrupted goes on where it stopped. Exit code 1 when an image could not be read.",
-        epilog="Also: compare A.json B.json (two evaluations side by side); with --help.",
+        epilog="Also: compare A.json B.json (two models), drift A.json B.json (two artifacts of one); with --help.",
     )
     subject.add_arguments(parser, required=False)
-    parser.add_argument("--data", type=Path, required=True, metavar="ANN.json", help="annotations in COCO's format")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="ANN.json",
+        help="annotations: a file in one of COCO's formats, or a folder of VisDrone's or Cityscapes'",
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of its pictures")
     parser.add_argument(
         "--detections", type=Path, metavar="FILE", help="score COCO results instead of running a model; no pictures"
@@ -56,48 +70,96 @@ def _same(pairs: list[str]) -> dict[str, str]:
     return same
 
 
-def _run(args: argparse.Namespace, data: CocoData) -> Evaluation:
+def _run(args: argparse.Namespace, data: Data) -> Evaluation | SegmentEvaluation:
     if not args.images:
         raise ConfigError("the pictures are missing", where="--images", mend="give their folder, or --detections FILE")
     opened = subject.open_subject(args)
     with contextlib.closing(opened.runner):
-        evaluation = run(opened, data, args.images, args.out, _same(args.same))
+        _require_match(opened.contract, data)
+        evaluation = (
+            evaluate_boxes(opened, data, args.images, args.out, _same(args.same))
+            if isinstance(data, CocoData)
+            else evaluate_segments(opened, data, args.images, args.out, _same(args.same))
+        )
     path = args.out / f"{stem(opened, data)}.json"
-    write_evaluation(path, evaluation)
+    write_text(path, json.dumps(evaluation.to_json(), indent=1) + "\n")
     console.remark(f"written: {path}")
     return evaluation
+
+
+def _require_match(contract: Contract, data: Data) -> None:
+    takes, kind = {"detection", "instance"}, "boxes"
+    if not isinstance(data, CocoData):
+        takes, kind = ({"semantic"}, "classes of pixels") if data.segments is None else ({"panoptic"}, "segments")
+    if contract.task not in takes:
+        raise DataError(
+            f"holds {kind}, {contract.model} is made for another task: {contract.task}",
+            where=data.path,
+            mend="give annotations of its task",
+        )
 
 
 def _given(args: argparse.Namespace) -> int:
     return sum(value is not None for value in (args.model, args.onnx, args.engine, args.detections))
 
 
-def _compare(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m fine_edge.evaluate compare", description="Two evaluations on the same data, side by side."
-    )
-    parser.add_argument("a", type=Path, metavar="A.json")
-    parser.add_argument("b", type=Path, metavar="B.json", help="whose gain is shown")
+def _pair_parser(command: str, description: str, names: tuple[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m fine_edge.evaluate {command}", description=description)
+    for place, name in zip(("a", "b"), names, strict=True):
+        parser.add_argument(place, type=Path, metavar=f"{name}.json")
     parser.add_argument("--html", type=Path, metavar="FILE", help="one page with the pictures that tell most")
     parser.add_argument(
         "--resamples", type=_count, default=RESAMPLES, metavar="N", help="draws of images (default: %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
-    args = parser.parse_args(argv)
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    return parser
+
+
+def _read_both(args: argparse.Namespace) -> Comparison:
     with console.progress() as bar:
         task = bar.add_task("drawing images again", total=args.resamples)
-        found = compare(args.a, args.b, resamples=args.resamples, advance=lambda: bar.advance(task))
+        return compare(args.a, args.b, resamples=args.resamples, advance=lambda: bar.advance(task))
+
+
+def _deliver(args: argparse.Namespace, page: Callable[[], str], data: dict[str, Any], tables: list[Table]) -> None:
+    """The page where it was asked for, then JSON or tables."""
     if args.html:
         with console.status("drawing"):
-            page = to_html(found)
-        write_text(args.html, page)
+            text = page()
+        write_text(args.html, text)
         console.remark(f"written: {args.html}")
     if args.json:
-        console.print_json(found.to_json())
-    else:
-        for table in (comparison_tables.precision_table(found), comparison_tables.error_table(found)):
-            table.print(console.out)
+        console.print_json(data)
+        return
+    for table in tables:
+        table.print(console.out)
+
+
+def _compare(argv: list[str]) -> int:
+    parser = _pair_parser("compare", "Two evaluations on the same data: B against A.", ("A", "B"))
+    args = parser.parse_args(argv)
+    found = _read_both(args)
+    tables = [comparison_tables.precision_table(found), comparison_tables.error_table(found)]
+    _deliver(args, lambda: comparison_page.to_html(found), found.to_json(), tables)
     return 0
+
+
+def _drift(argv: list[str]) -> int:
+    description = (
+        "Two artifacts of one model on the same data: what another precision or backend changes. Exit code 1 when AP"
+        " drops by more than allowed."
+    )
+    parser = _pair_parser("drift", description, ("REFERENCE", "OTHER"))
+    parser.add_argument("--max-ap-drop", type=float, metavar="POINTS", help="as a release gate (default: no limit)")
+    args = parser.parse_args(argv)
+    found = drift(_read_both(args))
+    tables = [comparison_tables.precision_table(found.comparison), drift_page.drift_table(found, args.max_ap_drop)]
+    _deliver(args, lambda: drift_page.to_html(found, args.max_ap_drop), found.to_json(), tables)
+    if args.max_ap_drop is None or (found.ap_drop is not None and found.ap_drop <= args.max_ap_drop):
+        return 0
+    dropped = "cannot be told" if found.ap_drop is None else f"dropped by {found.ap_drop:.3f} points"
+    console.warn(f"AP {dropped}, at most {args.max_ap_drop:g} allowed")
+    return 1
 
 
 def _count(text: str) -> int:
@@ -108,21 +170,29 @@ def _count(text: str) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """``compare`` by name, evaluating otherwise; returns the exit code."""
+    """``compare`` and ``drift`` by name, evaluating otherwise; returns the exit code."""
     if argv[:1] == ["compare"]:
         return _compare(argv[1:])
+    if argv[:1] == ["drift"]:
+        return _drift(argv[1:])
     args = _parser().parse_args(argv)
     if _given(args) != 1:
         raise ConfigError("give one of --model, --onnx, --engine and --detections")
-    data = read_coco(args.data)
-    evaluation = run_results(args.detections, data, args.images) if args.detections else _run(args, data)
+    if args.detections:
+        evaluation: Evaluation | SegmentEvaluation = evaluate_results(
+            args.detections, read_boxes(args.data), args.images
+        )
+    else:
+        evaluation = _run(args, read_data(args.data))
     for name, reason in evaluation.skipped.items():
         console.warn(f"not in any figure: {name}: {reason}")
     if args.json:
         console.print_json(evaluation.to_json())
-    else:
+    elif isinstance(evaluation, Evaluation):
         precision_table(evaluation).print(console.out)
         error_table(evaluation).print(console.out)
+    else:
+        segment_table(evaluation).print(console.out)
     return 1 if evaluation.skipped else 0
 
 

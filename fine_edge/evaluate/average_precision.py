@@ -8,12 +8,16 @@ A figure is -1 where the data set holds nothing that it could be of. Source: coc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fine_edge.errors import DataError
 from fine_edge.evaluate.coco_data import CocoData, Found, Objects, Truth
+
+Kind = Literal["bbox", "segm"]
+"""What overlaps: boxes, or masks."""
 
 # A detection is a dict of some 0.8 KiB in faster-coco-eval; categories do not depend on each other, so they are scored
 # this many detections at a time.
@@ -44,9 +48,9 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if known.size else -1.0
 
 
-def _rows(objects: Objects) -> list[dict[str, Any]]:
+def _rows(objects: Objects, kind: Kind) -> list[dict[str, Any]]:
     """As the library takes them; numbered from 1, because in COCO's own code an object numbered 0 is never matched."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         # With a segmentation of its own, no polygon is made of the box.
         {"id": number, "image_id": image, "category_id": category, "bbox": box, "segmentation": [], "iscrowd": 0}
         for number, (image, category, box) in enumerate(
@@ -54,13 +58,23 @@ def _rows(objects: Objects) -> list[dict[str, Any]]:
             start=1,
         )
     ]
+    if kind == "segm" and objects.masks is not None:
+        for row, outline in zip(rows, objects.masks.tolist(), strict=True):
+            row["segmentation"] = outline
     if isinstance(objects, Truth):
         for row, area, crowd in zip(rows, objects.areas.tolist(), objects.crowd.tolist(), strict=True):
             row.update(area=area, iscrowd=int(crowd))
     elif isinstance(objects, Found):
         for row, score in zip(rows, objects.scores.tolist(), strict=True):
-            row.update(area=row["bbox"][2] * row["bbox"][3], score=score)
+            row.update(area=_area(row, kind), score=score)
     return rows
+
+
+def _area(row: dict[str, Any], kind: Kind) -> float:
+    """Of what was found, by which COCO tells sizes apart."""
+    from faster_coco_eval.core import mask
+
+    return float(mask.area(row["segmentation"])) if kind == "segm" else row["bbox"][2] * row["bbox"][3]
 
 
 def _chunks(categories: list[int], found: Found) -> list[list[int]]:
@@ -79,31 +93,49 @@ def _chunks(categories: list[int], found: Found) -> list[list[int]]:
     return groups
 
 
-def _score(coco: Any, evaluation: Any, data: CocoData, found: Found, categories: list[int]) -> Any:
+def _score(data: CocoData, found: Found, categories: list[int], kind: Kind) -> Any:
     """The library's arrays of a group of categories: precision (T, R, K, A, M) and recall (T, K, A, M)."""
-    results = coco()
-    results.dataset = {
-        "images": [{"id": image} for image in data.images],
-        "categories": [{"id": category} for category in categories],
-        "annotations": _rows(found.taken(np.flatnonzero(np.isin(found.category_ids, categories)))),
-    }
-    results.createIndex()
-    rows = np.flatnonzero(np.isin(data.truth.category_ids, categories))
-    reference = coco()
-    reference.dataset = {**results.dataset, "annotations": _rows(data.truth.taken(rows))}
-    reference.createIndex()
-    scored = evaluation(reference, results, "bbox")
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    sides = []
+    for objects in (data.truth, found):
+        rows = np.flatnonzero(np.isin(objects.category_ids, categories))
+        side = COCO()
+        side.dataset = {
+            "images": [_image(number, data) for number in data.images],
+            "categories": [{"id": category} for category in categories],
+            "annotations": _rows(objects.taken(rows), kind),
+        }
+        side.createIndex()
+        sides.append(side)
+    scored = COCOeval_faster(*sides, kind)
     scored.evaluate()
     scored.accumulate()
     return scored.eval
 
 
-def average_precision(data: CocoData, found: Found) -> AveragePrecision:
-    """All figures of what was found in a data set."""
-    from faster_coco_eval import COCO, COCOeval_faster
+def _require_masks(data: CocoData, found: Found) -> None:
+    if (len(data.truth) and data.truth.masks is None) or (len(found) and found.masks is None):
+        raise DataError("not every object has a mask", where=data.path, mend="evaluate boxes")
+    if missing := [name for number, name in data.images.items() if number not in data.sizes]:
+        raise DataError(f"has no height and width of {missing[0]}", where=data.path, mend="add them to its images")
 
+
+def _image(number: int, data: CocoData) -> dict[str, int]:
+    height, width = data.sizes.get(number, (0, 0))
+    return {"id": number, "height": height, "width": width}
+
+
+def average_precision(data: CocoData, found: Found, kind: Kind = "bbox") -> AveragePrecision:
+    """All figures of what was found in a data set, by overlap of boxes or of masks.
+
+    Raises:
+        DataError: when masks are asked for and one side has none, or a picture's size is not known.
+    """
+    if kind == "segm":
+        _require_masks(data, found)
     categories = sorted(data.categories)
-    scored = [_score(COCO, COCOeval_faster, data, found, group) for group in _chunks(categories, found)]
+    scored = [_score(data, found, group, kind) for group in _chunks(categories, found)]
     precision = np.concatenate([part["precision"] for part in scored], axis=2)  # (T, R, K, A, M)
     recall = np.concatenate([part["recall"] for part in scored], axis=1)  # (T, K, A, M)
     everything = precision[..., 0, 2]  # all sizes, 100 detections

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +22,9 @@ from fine_edge.errors import DataError
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
+Mask = list[list[float]] | dict[str, Any]
+"""Polygons x0, y0, x1, y1, ... or run lengths ``{"size": [height, width], "counts": ...}``, as COCO has them."""
+Masks = NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ class Objects:
     Attributes:
         image_ids, category_ids: (N,), as the data set numbers them.
         boxes_xywh: (N, 4), x0, y0, width, height in pixels of the picture.
+        masks: (N,) of :data:`Mask`, where there are masks.
     """
 
     image_ids: Ints
     category_ids: Ints
     boxes_xywh: Doubles
+    masks: Masks | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         """How many there are."""
@@ -52,7 +57,12 @@ class Truth(Objects):
     def taken(self, rows: Ints) -> Truth:
         """Those that the indices pick."""
         return Truth(
-            self.image_ids[rows], self.category_ids[rows], self.boxes_xywh[rows], self.areas[rows], self.crowd[rows]
+            self.image_ids[rows],
+            self.category_ids[rows],
+            self.boxes_xywh[rows],
+            self.areas[rows],
+            self.crowd[rows],
+            masks=None if self.masks is None else self.masks[rows],
         )
 
 
@@ -64,7 +74,13 @@ class Found(Objects):
 
     def taken(self, rows: Ints) -> Found:
         """Those that the indices pick."""
-        return Found(self.image_ids[rows], self.category_ids[rows], self.boxes_xywh[rows], self.scores[rows])
+        return Found(
+            self.image_ids[rows],
+            self.category_ids[rows],
+            self.boxes_xywh[rows],
+            self.scores[rows],
+            masks=None if self.masks is None else self.masks[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,7 @@ class CocoData:
         images: file name by image id, in the order of the file.
         categories: name by category id.
         truth: all annotations of these images.
+        sizes: height and width by image id, pixels, where the file has them; masks need them.
     """
 
     path: Path
@@ -83,6 +100,7 @@ class CocoData:
     images: dict[int, str]
     categories: dict[int, str]
     truth: Truth
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def without(self, image_ids: Collection[int]) -> CocoData:
         """The data set without some of its images and what is in them."""
@@ -127,14 +145,54 @@ def read_coco(path: Path) -> CocoData:
     Raises:
         DataError: when it is missing, no such file, or contradicts itself, saying at which entry.
     """
-    data = read_json(path, "give a COCO annotation file")
+    return coco_from(path, read_json(path, "give a COCO annotation file"))
+
+
+def coco_from(path: Path, data: Any) -> CocoData:
+    """An annotation file that was read already, as :func:`read_coco`."""
     if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
         raise DataError(
             "has no images, annotations and categories", where=path, mend="give a COCO annotation file of detection"
         )
     images = _by_id(path, data, "images", "file_name")
     categories = _by_id(path, data, "categories", "name")
-    return CocoData(path, sha256_of(path), images, categories, _truth(path, data["annotations"], images, categories))
+    truth = _truth(path, data["annotations"], images, categories)
+    return CocoData(path, sha256_of(path), images, categories, truth, _sizes(path, data["images"]))
+
+
+def _sizes(path: Path, entries: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:
+    sizes = {}
+    for index, entry in enumerate(entries):
+        if {"height", "width"} <= entry.keys():
+            try:
+                sizes[integer(entry["id"])] = integer(entry["height"]), integer(entry["width"])
+            except (TypeError, ValueError, OverflowError) as error:
+                raise _broken(path, "images", index, error) from error
+    return sizes
+
+
+def mask(value: Any) -> Mask:
+    """Polygons or a run-length encoding; raises ``ValueError``, ``TypeError`` or ``LookupError`` on anything else."""
+    if isinstance(value, dict):
+        (height, width), counts = map(integer, value["size"]), value["counts"]
+        if isinstance(counts, list):
+            counts = [integer(count) for count in counts]
+            if min(counts, default=0) < 0 or sum(counts) != height * width:
+                raise ValueError("the runs of its mask do not fill its picture")
+        elif not isinstance(counts, str):
+            raise ValueError("its mask has no runs")
+        return {"size": [height, width], "counts": counts}
+    polygons = [[float(number) for number in polygon] for polygon in value]
+    if not polygons or any(len(p) < 6 or len(p) % 2 or not all(map(math.isfinite, p)) for p in polygons):
+        raise ValueError("its mask is no list of polygons x0, y0, x1, y1, x2, y2, ...")
+    return polygons
+
+
+def objects(values: list[Any]) -> Masks:
+    """A list as an array of whatever objects it holds."""
+    array = np.empty(len(values), dtype=np.object_)
+    array[:] = values
+    return array
 
 
 def _by_id(path: Path, data: dict[str, Any], key: str, field: str) -> dict[int, str]:
@@ -146,7 +204,7 @@ def _by_id(path: Path, data: dict[str, Any], key: str, field: str) -> dict[int, 
             raise _broken(path, key, index, error) from error
         if number in found:
             raise DataError(f"{key}[{index}] has the id {number} of another entry", where=path, mend="number them anew")
-        if key == "images" and _leaves(text):
+        if key == "images" and leaves(text):
             raise DataError(
                 f"images[{index}] lies outside of any folder: {text}", where=path, mend="use relative names"
             )
@@ -156,7 +214,7 @@ def _by_id(path: Path, data: dict[str, Any], key: str, field: str) -> dict[int, 
     return found
 
 
-def _leaves(file_name: str) -> bool:
+def leaves(file_name: str) -> bool:
     """Whether a name would be looked for outside the folder of images."""
     name = PurePosixPath(file_name)
     return name.is_absolute() or ".." in name.parts or not file_name or "\0" in file_name
@@ -177,12 +235,15 @@ def _truth(path: Path, entries: Any, images: dict[int, str], categories: dict[in
     numbers: list[tuple[int, int]] = []
     sizes: list[tuple[float, ...]] = []
     crowd: list[bool] = []
+    masks: list[Mask | None] = []
     for index, entry in enumerate(_entries(path, entries, "annotations")):
         try:
             place = _, _, width, height = box(entry["bbox"])
             area = float(entry.get("area", width * height))
             numbers.append((integer(entry["image_id"]), integer(entry["category_id"])))
             crowd.append(bool(integer(entry.get("iscrowd", 0))))
+            outline = entry.get("segmentation")
+            masks.append(mask(outline) if outline else None)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _broken(path, "annotations", index, error) from error
         for number, known, key in zip(numbers[-1], (images, categories), ("images", "categories"), strict=True):
@@ -193,4 +254,11 @@ def _truth(path: Path, entries: Any, images: dict[int, str], categories: dict[in
         sizes.append((*place, area))
     ids = np.array(numbers, dtype=np.int64).reshape(-1, 2)
     table = np.array(sizes, dtype=np.float64).reshape(-1, 5)
-    return Truth(ids[:, 0], ids[:, 1], table[:, :4], table[:, 4], np.array(crowd, dtype=np.bool_))
+    return Truth(
+        ids[:, 0],
+        ids[:, 1],
+        table[:, :4],
+        table[:, 4],
+        np.array(crowd, dtype=np.bool_),
+        masks=objects(masks) if masks and None not in masks else None,
+    )

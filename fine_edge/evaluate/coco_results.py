@@ -1,19 +1,18 @@
-"""What a detector found, in COCO's results format: ``[{"image_id", "category_id", "bbox": [x, y, w, h], "score"}]``.
+"""What a detector found, in COCO's results format: ``[{"image_id", "category_id", "bbox": [x, y, w, h], "score"}]``,
+with ``"segmentation"`` where masks are found.
 
 Source: cocodataset.org, "Results format".
 """
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 
-from fine_edge.atomic import write_text
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_data import CocoData, Found, box, integer, read_json
+from fine_edge.evaluate.coco_data import CocoData, Found, Mask, box, integer, mask, objects, read_json
 
 
 def read_results(path: Path, data: CocoData) -> Found:
@@ -26,12 +25,15 @@ def read_results(path: Path, data: CocoData) -> Found:
     if not isinstance(entries, list):
         raise DataError("is no list of detections", where=path, mend="give a COCO results file")
     numbers, table = [], []
+    masks: list[Mask | None] = []
     for index, entry in enumerate(entries):
         try:
             image, category = integer(entry["image_id"]), integer(entry["category_id"])
             score = float(entry["score"])
             table.append((*box(entry["bbox"]), score))
-        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            outline = entry.get("segmentation")
+            masks.append(mask(outline) if outline else None)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             what = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be used ({error})"
             raise DataError(f"entry {index} {what}", where=path, mend="give a COCO results file of boxes") from error
         if image not in data.images or category not in data.categories:
@@ -42,19 +44,5 @@ def read_results(path: Path, data: CocoData) -> Found:
         numbers.append((image, category))
     ids = np.array(numbers, dtype=np.int64).reshape(-1, 2)
     values = np.array(table, dtype=np.float64).reshape(-1, 5)
-    return Found(ids[:, 0], ids[:, 1], values[:, :4], values[:, 4])
-
-
-def write_results(path: Path, detections: Found) -> None:
-    """Write a results file, whole or not at all."""
-    rows = [
-        {"image_id": image, "category_id": category, "bbox": place, "score": score}
-        for image, category, place, score in zip(
-            detections.image_ids.tolist(),
-            detections.category_ids.tolist(),
-            detections.boxes_xywh.tolist(),
-            detections.scores.tolist(),
-            strict=True,
-        )
-    ]
-    write_text(path, json.dumps(rows) + "\n")
+    outlines = objects(masks) if masks and None not in masks else None
+    return Found(ids[:, 0], ids[:, 1], values[:, :4], values[:, 4], masks=outlines)

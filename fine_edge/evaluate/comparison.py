@@ -11,10 +11,11 @@ import numpy as np
 
 from fine_edge.contract import sha256_of
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_data import CocoData, Found, read_coco, read_json
+from fine_edge.evaluate.coco_data import CocoData, Found, read_json
 from fine_edge.evaluate.coco_results import read_results
+from fine_edge.evaluate.data import read_boxes
 from fine_edge.evaluate.evaluation import Evaluation, Origin, score
-from fine_edge.evaluate.journal import read_journal
+from fine_edge.evaluate.journal import read_found
 from fine_edge.evaluate.known import read_evaluation
 from fine_edge.evaluate.resampling import RESAMPLES, Difference, difference
 
@@ -84,15 +85,18 @@ class Comparison:
         }
 
 
-def _file(path: Path, data: dict[str, Any], key: str, sha256: str) -> Path:
-    """A file that an evaluation names: where it was, or beside the evaluation; the very same, by sha256."""
-    named = Path(str(data[key]))
-    for place in (named, path.parent / named.name):
-        if place.is_file():
-            if sha256_of(place) != sha256:
-                raise DataError(f"is not the file that {path} is of any more", where=place, mend=_MEND)
-            return place
-    raise DataError(f"{named} is gone", where=path, mend=_MEND)
+def _place(path: Path, said: dict[str, Any], key: str) -> Path:
+    """A file or folder that an evaluation names: where it was, or beside the evaluation."""
+    named = Path(str(said[key]))
+    places = [place for place in (named, path.parent / named.name) if place.exists()]
+    if not places:
+        raise DataError(f"{named} is gone", where=path, mend=_MEND)
+    return places[0]
+
+
+def _same(place: Path, sha256: str, said: dict[str, Any], key: str) -> None:
+    if sha256 != said[key]:
+        raise DataError("is not what was evaluated any more", where=place, mend=_MEND)
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,14 @@ def _read(path: Path) -> _Kept:
     read_evaluation(path)  # which says what is wrong with it
     said = read_json(path, _MEND)
     try:
-        data = read_coco(_file(path, said, "data_file", str(said["data_sha256"])))
-        detections = _file(path, said, "detections_file", str(said["detections_sha256"]))
+        data = read_boxes(_place(path, said, "data_file"))
+        detections = _place(path, said, "detections_file")
+        _same(data.path, data.sha256, said, "data_sha256")
+        _same(detections, sha256_of(detections), said, "detections_sha256")
         skipped = set(map(str, said["skipped"]))
     except (LookupError, TypeError) as error:
         raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, mend=_MEND) from error
-    found = read_journal(detections) if detections.suffix == ".jsonl" else read_results(detections, data)
+    found = read_found(detections) if detections.suffix == ".jsonl" else read_results(detections, data)
     return _Kept(said, data.without({n for n, name in data.images.items() if name in skipped}), detections, found)
 
 

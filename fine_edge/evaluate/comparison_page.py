@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fine_edge import __version__
+from fine_edge.evaluate import page
 from fine_edge.evaluate.comparison import Comparison
 from fine_edge.evaluate.comparison_tables import category_table, error_table, precision_table
-from fine_edge.evaluate.telling import MISSED, RIGHT, WRONG, Telling, drawings, most_telling
-from fine_edge.report.style import CSS
+from fine_edge.evaluate.telling import Telling, most_telling
 from fine_edge.report.svg import WIDTH_IN, to_svg
-from fine_edge.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,14 +20,6 @@ if TYPE_CHECKING:
 PICTURES = 8
 _COLORS = ("#8c8c8c", "#2c8fae")
 _SIZES = {"ap_s": "small", "ap_m": "medium", "ap_l": "large"}
-_CSS = f"""
-.pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: 0.6rem; max-width: 60rem; margin: 1.2rem 0; }}
-.pair img {{ width: 100%; height: auto; display: block; border-radius: 4px; }}
-.pair p {{ grid-column: 1 / -1; margin: 0; }} .pair span {{ font-size: 0.875rem; }}
-.key b {{ border-left: 0.9em solid; padding-left: 0.4em; margin-right: 1.2em; font-weight: 400; }}
-.key .right {{ border-color: {RIGHT}; }} .key .wrong {{ border-color: {WRONG}; }}
-.key .missed {{ border-color: {MISSED}; }}
-"""
 
 
 def draw_sizes(comparison: Comparison, width_in: float) -> Figure:
@@ -58,77 +49,40 @@ def draw_sizes(comparison: Comparison, width_in: float) -> Figure:
     return figure
 
 
-def _table(table: Table, key: str) -> str:
-    rules = " ".join(
-        f"#{key} :is(th, td):nth-child({place}) {{ text-align: right }}"
-        for place, column in enumerate(table.columns, 1)
-        if column.numeric
-    )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    return (
-        f'<h3>{escape(table.title)}</h3><style>{rules}</style><div class="table" id="{key}">{table.to_html()}</div>'
-        + (f'<ul class="notes">{notes}</ul>' if notes else "")
-    )
-
-
 def _pair(comparison: Comparison, one: Telling) -> str:
-    drawn = drawings(comparison, one)
-    if drawn is None:
-        return ""
-    name = comparison.data.images[one.image_id]
-    sides = "".join(
-        f'<figure><img src="{url}" alt="{escape(name)} by {escape(side)}"><figcaption>{escape(side)}:'
-        f" {len(judged.right)} right, {len(judged.wrong)} wrong, {len(judged.missed)} missed</figcaption></figure>"
-        for url, side, judged in zip(drawn, comparison.names, (one.a, one.b), strict=True)
+    captions = tuple(
+        f"{name}: {len(judged.right)} right, {len(judged.wrong)} wrong, {len(judged.missed)} missed"
+        for name, judged in zip(comparison.names, (one.a, one.b), strict=True)
     )
-    return f'<div class="pair"><p class="soft">{escape(name)}</p>{sides}</div>'
+    return page.pair(comparison, one.image_id, (one.a, one.b), (captions[0], captions[1]))
 
 
 def _pictures(comparison: Comparison) -> str:
     better, worse = most_telling(comparison, PICTURES)
     _, b = comparison.names
-    key = '<p class="key soft"><b class="right">right</b><b class="wrong">wrong</b><b class="missed">missed</b></p>'
+    key = page.key(right="right", wrong="wrong", missed="missed")
     parts = []
     for heading, found in ((f"{b} makes fewer errors", better), (f"{b} makes more errors", worse)):
         pairs = "".join(_pair(comparison, one) for one in found)
         if pairs:
             parts.append(f"<section><h2>{escape(heading)}</h2>{key}{pairs}</section>")
-    if not parts and (better or worse):
-        return '<p class="soft">The pictures are not on this machine, so none is shown.</p>'
-    return "".join(parts)
-
-
-def _origins(comparison: Comparison) -> str:
-    facts = []
-    for name, side in zip(comparison.names, (comparison.a, comparison.b), strict=True):
-        origin = side.evaluation.origin
-        ran = ", ".join(filter(None, (origin.precision, origin.backend, origin.machine.get("cpu"))))
-        file = f"sha256 {origin.artifact_sha256}" if origin.artifact_sha256 else "a results file"
-        facts.append(f"<dt>{escape(name)}</dt><dd>{escape(', '.join(filter(None, (ran, file))))}</dd>")
-    data = comparison.data
-    facts.append(f"<dt>data</dt><dd>{escape(data.path.name)}, sha256 {data.sha256}</dd>")
-    return f"<h3>Where this comes from</h3><dl>{''.join(facts)}</dl>"
+    return "".join(parts) if parts or not (better or worse) else page.NO_PICTURES
 
 
 def to_html(comparison: Comparison) -> str:
     """The page."""
     a, b = comparison.names
     svg = to_svg(lambda: draw_sizes(comparison, WIDTH_IN), "AP by size of the objects", "sizes")
-    body = "\n".join(
+    data = comparison.data
+    return page.frame(
+        f"{b} against {a}",
         [
-            f"<h1>{escape(b)} against {escape(a)}</h1>",
-            f'<p class="soft">{len(comparison.data.images)} images of {escape(comparison.data.path.name)}, by fine_edge'
-            f" {__version__}.</p>",
-            _table(precision_table(comparison), "ap"),
+            f'<p class="soft">{len(data.images)} images of {escape(data.path.name)}, by fine_edge {__version__}.</p>',
+            page.table(precision_table(comparison), "ap"),
             f"<figure>{svg}<figcaption>AP by size of the objects, and the relative gain.</figcaption></figure>",
-            _table(error_table(comparison), "errors"),
-            _table(category_table(comparison), "categories"),
+            page.table(error_table(comparison), "errors"),
+            page.table(category_table(comparison), "categories"),
             _pictures(comparison),
-            _origins(comparison),
-        ]
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(b)} against {escape(a)}</title><style>{CSS}{_CSS}</style></head>\n<body>{body}</body></html>\n"
+            page.origins(comparison),
+        ],
     )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from fine_edge.atomic import write_text
 from fine_edge.contract import sha256_of
 from fine_edge.errors import DataError
 from fine_edge.evaluate.average_precision import AveragePrecision, average_precision
@@ -17,6 +15,11 @@ from fine_edge.evaluate.error_counts import ErrorCounts, count, count_by_categor
 from fine_edge.evaluate.matching import CONFIDENCE, IOU, judge
 
 FORMAT = 1
+
+
+def now() -> str:
+    """The time, to the second, with its zone."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Evaluation:
         skipped: file name and reason of those that could not be read; they are in no figure.
         detections_file: what was found, and ``detections_sha256`` of it.
         data_file: the annotations, and ``images_folder`` the pictures, where there were any.
-        precision: COCO's figures.
+        precision: COCO's figures by overlap of boxes, and ``mask_precision`` by overlap of masks, where both sides
+            have any.
         errors: at IoU 0.5 and confidence 0.5, in all, by category and by size.
     """
 
@@ -66,6 +70,7 @@ class Evaluation:
     data_file: Path
     images_folder: Path | None
     precision: AveragePrecision
+    mask_precision: AveragePrecision | None
     errors: ErrorCounts
     errors_by_category: dict[str, ErrorCounts]
     errors_by_size: dict[str, ErrorCounts]
@@ -76,6 +81,7 @@ class Evaluation:
         groups = {key: {name: one.to_json() for name, one in found.items()} for key, found in by_group.items()}
         return {
             "format": FORMAT,
+            "task": "instance" if self.mask_precision else "detection",
             **asdict(self.origin),
             "data": self.data,
             "data_sha256": self.data_sha256,
@@ -86,8 +92,9 @@ class Evaluation:
             "data_file": str(self.data_file),
             "images_folder": str(self.images_folder) if self.images_folder else None,
             **asdict(self.precision),
+            "mask": asdict(self.mask_precision) if self.mask_precision else None,
             "errors": {**self.errors.to_json(), "iou": IOU, "confidence": CONFIDENCE, **groups},
-            "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "made_at": now(),
         }
 
 
@@ -114,6 +121,7 @@ def score(
     seen = data.without(skipped)
     if not seen.images:
         raise DataError("none of the images can be read", where=data.path, mend="check --images")
+    has_masks = found.masks is not None and seen.truth.masks is not None and seen.sizes.keys() >= seen.images.keys()
     verdicts = judge(seen, found)
     return Evaluation(
         origin=origin,
@@ -126,12 +134,8 @@ def score(
         data_file=data.path.absolute(),
         images_folder=images.absolute() if images else None,
         precision=average_precision(seen, found),
+        mask_precision=average_precision(seen, found, "segm") if has_masks else None,
         errors=count(verdicts),
         errors_by_category=count_by_category(verdicts, seen),
         errors_by_size=count_by_size(verdicts, seen),
     )
-
-
-def write_evaluation(path: Path, evaluation: Evaluation) -> None:
-    """Write it, whole or not at all."""
-    write_text(path, json.dumps(evaluation.to_json(), indent=1) + "\n")

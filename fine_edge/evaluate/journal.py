@@ -1,42 +1,55 @@
-"""Detections kept image by image while they are made, so that a run that was killed goes on where it stopped.
+"""What was found, kept image by image while it is made, so that a run that was killed goes on where it stopped.
 
-The first line says what is run on what; each line behind it holds one image: its id and its detections, or why it
-could not be read. A line that a kill cut off is made anew, a journal of something else is not touched.
+The first line says what is run on what; each line behind it holds one image: its id and a row of numbers for each
+detection, or for what else is counted, or why it could not be read. A line that a kill cut off is made anew, a journal
+of something else is not touched.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fine_edge.atomic import output_errors
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_data import Found
+from fine_edge.evaluate.coco_data import Found, Mask, objects
 
 FORMAT = 1
 
-Row = tuple[int, float, float, float, float, float]
-"""Category id, x0, y0, width, height in pixels of the picture, and score."""
+Row = tuple[float, ...]
+"""Of a detection: category id, x0, y0, width, height in pixels of the picture, and score."""
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Masks of one image's detections: the runs of each, as COCO compresses them, in a picture of this size."""
+
+    size: tuple[int, int]
+    counts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image: its detections, or the reason why there are none."""
+    """One image: its rows, with masks from detectors that find any, or the reason why there are none."""
 
     image_id: int
     rows: tuple[Row, ...] = ()
     error: str | None = None
+    outlines: Outlines | None = None
 
     def to_line(self) -> str:
         """As it stands in the file."""
         data: dict[str, Any] = {"image_id": self.image_id}
-        data |= {"error": self.error} if self.error else {"detections": self.rows}
+        data |= {"error": self.error} if self.error else {"rows": self.rows}
+        data |= vars(self.outlines) if self.outlines else {}
         return json.dumps(data, separators=(",", ":")) + "\n"
 
     @classmethod
@@ -44,14 +57,20 @@ class Entry:
         """Read it back; raises ``ValueError`` on a line that is none."""
         data = json.loads(line)
         try:
-            rows = tuple(
-                (int(category), float(x), float(y), float(width), float(height), float(score))
-                for category, x, y, width, height, score in data.get("detections", ())
-            )
+            rows = tuple(tuple(float(number) for number in row) for row in data.get("rows", ()))
             error = data.get("error")
-            return cls(int(data["image_id"]), rows, None if error is None else str(error))
+            outlines = _outlines(data, len(rows)) if "counts" in data else None
+            return cls(int(data["image_id"]), rows, None if error is None else str(error), outlines)
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(str(error)) from error
+
+
+def _outlines(data: dict[str, Any], number: int) -> Outlines:
+    height, width = data["size"]
+    counts = tuple(str(runs) for runs in data["counts"])
+    if len(counts) != number:
+        raise ValueError(f"{len(counts)} masks for {number} detections")
+    return Outlines((int(height), int(width)), counts)
 
 
 class Journal:
@@ -138,10 +157,6 @@ class Journal:
             self.errors.pop(entry.image_id, None)
             self.done.add(entry.image_id)
 
-    def found(self) -> Found:
-        """All detections, image by image."""
-        return read_journal(self.path)
-
     def __enter__(self) -> Journal:
         return self
 
@@ -151,22 +166,52 @@ class Journal:
         self._file.close()
 
 
-def read_journal(path: Path) -> Found:
-    """All detections of a finished journal, image by image.
+def read_journal(path: Path) -> Iterator[Entry]:
+    """All entries of a finished journal; an image that could be read later on has its error before its rows.
 
     Raises:
         DataError: when it cannot be read, or is none.
     """
-    images: list[int] = []
-    tables = [np.empty((0, 6))]
     try:
         with path.open(encoding="utf-8") as file:
             next(file)
-            for entry in map(Entry.from_line, file):
-                images += [entry.image_id] * len(entry.rows)
-                tables.append(np.array(entry.rows, dtype=np.float64).reshape(-1, 6))
+            yield from map(Entry.from_line, file)
     except (OSError, ValueError, StopIteration) as error:
-        what = f"is no journal of detections ({type(error).__name__}: {error})"
+        what = f"is no journal of an evaluation ({type(error).__name__}: {error})"
         raise DataError(what, where=path, mend="evaluate again") from error
-    table = np.concatenate(tables)
-    return Found(np.array(images, dtype=np.int64), table[:, 0].astype(np.int64), table[:, 1:5], table[:, 5])
+
+
+def read_rows(path: Path, columns: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Image ids (N,) and rows (N, columns) of a finished journal.
+
+    Raises:
+        DataError: likewise, or when rows are of another length.
+    """
+    images: list[int] = []
+    tables = [np.empty((0, columns))]
+    for entry in read_journal(path):
+        if any(len(row) != columns for row in entry.rows):
+            raise DataError(f"has rows that are not of {columns} numbers", where=path, mend="evaluate again")
+        images += [entry.image_id] * len(entry.rows)
+        tables.append(np.array(entry.rows, dtype=np.float64).reshape(-1, columns))
+    return np.array(images, dtype=np.int64), np.concatenate(tables)
+
+
+def read_found(path: Path) -> Found:
+    """Detections of a finished journal, image by image, with masks where all have one.
+
+    Raises:
+        DataError: likewise.
+    """
+    images, table = read_rows(path, 6)
+    masks: list[Mask] = []
+    for entry in read_journal(path):
+        if entry.outlines:
+            masks += [{"size": list(entry.outlines.size), "counts": runs} for runs in entry.outlines.counts]
+    return Found(
+        images,
+        table[:, 0].astype(np.int64),
+        table[:, 1:5],
+        table[:, 5],
+        masks=objects(masks) if masks and len(masks) == len(images) else None,
+    )

@@ -10,7 +10,8 @@ from fine_edge.errors import DataError
 from fine_edge.evaluate.coco_data import read_json
 from fine_edge.evaluate.evaluation import FORMAT
 
-_FIGURES = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
+_BOXES = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
+_FIGURES = {"detection": _BOXES, "instance": _BOXES, "semantic": ("miou",), "panoptic": ("pq", "sq", "rq")}
 _MEND = "evaluate again: python -m fine_edge.evaluate"
 
 
@@ -26,7 +27,7 @@ class Known:
 
 
 def read_evaluation(path: Path) -> Known:
-    """Read what :func:`fine_edge.evaluate.evaluation.write_evaluation` wrote.
+    """Read what ``python -m fine_edge.evaluate`` wrote.
 
     Raises:
         DataError: when it is missing, broken or of another format.
@@ -35,7 +36,9 @@ def read_evaluation(path: Path) -> Known:
     try:
         if data["format"] != FORMAT:
             raise DataError(f"evaluation format {data['format']}, this version reads {FORMAT}", where=path, mend=_MEND)
-        figures = {name: float(data[name]) for name in _FIGURES}
+        figures = {name: float(data[name]) for name in _FIGURES[data["task"]]}
+        if data["task"] == "instance":
+            figures["mask_ap"] = float(data["mask"]["ap"])
         if not all(value == -1 or 0 <= value <= 1 for value in figures.values()):
             raise ValueError("a figure is not between 0 and 1")
         return Known(

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fine_edge.contract import Contract
-from fine_edge.detections import Detections
 from fine_edge.errors import ArtifactError, ImageError
-from fine_edge.findings import from_network
+from fine_edge.findings import Findings, from_network
 from fine_edge.images import read_image
 from fine_edge.preprocess import Placement, preprocess
 from fine_edge.runners.base import Array, Runner
+from fine_edge.segments import MergeConfig
 
 # One thread keeps up with any network that takes longer than decoding a picture, some 10 ms; the second is for those
 # that do not.
@@ -44,11 +44,12 @@ class Read:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the network found in one image, or why the image could not be read."""
+    """What the network found in one image of ``size`` (height, width), or why the image could not be read."""
 
     image_id: int
-    detections: Detections | None = None
+    found: Findings | None = None
     error: ImageError | None = None
+    size: tuple[int, int] | None = None
 
 
 def ahead(
@@ -113,10 +114,10 @@ def _decode(work: tuple[list[Read], dict[str, Array], Contract]) -> list[Seen]:
         if one.placement is None:
             seen.append(Seen(one.image_id, error=one.error))
             continue
-        found = from_network(outputs, contract, one.placement, 0.0, index)
-        if not isinstance(found, Detections):
-            raise ArtifactError(f"finds no boxes but {contract.task} segments", where=contract.model)
-        seen.append(Seen(one.image_id, found))
+        # All detections count, however little they score; of segments those that belong to the picture.
+        threshold = MergeConfig().score if contract.task == "panoptic" else 0.0
+        found = from_network(outputs, contract, one.placement, threshold, index)
+        seen.append(Seen(one.image_id, found, size=(one.placement.height, one.placement.width)))
     return seen
 
 
@@ -130,7 +131,7 @@ def detect(images: Iterable[tuple[int, str]], folder: Path, contract: Contract, 
         runner: called from this thread only.
 
     Raises:
-        ArtifactError: when the artifact gives no boxes, or none that are numbers.
+        ArtifactError: when the artifact does not give what its task asks for, or what are no numbers.
     """
     with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "decode") as decoder:
         read = ahead(_reader(folder, contract), images, readers, max(_AHEAD, 2 * contract.batch))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from fine_edge.evaluate.error_counts import ErrorCounts
 from fine_edge.evaluate.evaluation import Evaluation
 from fine_edge.evaluate.matching import CONFIDENCE, IOU
+from fine_edge.evaluate.segments import SegmentEvaluation
+from fine_edge.evaluate.semantic import SemanticFigures
 from fine_edge.table import Column, Table
 
 
@@ -13,14 +15,14 @@ def percent(value: float | None) -> str | None:
     return None if value is None or value < 0 else f"{100 * value:.1f}"
 
 
-def _title(evaluation: Evaluation) -> str:
+def _title(evaluation: Evaluation | SegmentEvaluation) -> str:
     origin = evaluation.origin
     known = [origin.precision, origin.backend, origin.artifact_sha256 and f"sha256 {origin.artifact_sha256[:12]}"]
     return ", ".join([f"{origin.model} on {evaluation.data} ({evaluation.images} images)", *(k for k in known if k)])
 
 
-def _notes(evaluation: Evaluation) -> list[str]:
-    notes = ["Per cent. AP, AR: COCO's, IoU 0.50 to 0.95. S, M, L: objects below 32^2, up to 96^2, above 96^2 pixels."]
+def _notes(evaluation: Evaluation | SegmentEvaluation, meaning: str) -> list[str]:
+    notes = [f"Per cent. {meaning}"]
     if evaluation.skipped:
         notes.append(f"{len(evaluation.skipped)} images could not be read and are in no figure.")
     if evaluation.origin.random_weights:
@@ -28,25 +30,30 @@ def _notes(evaluation: Evaluation) -> list[str]:
     return notes
 
 
+_AP_MEANING = "AP, AR: COCO's, IoU 0.50 to 0.95. S, M, L: objects below 32^2, up to 96^2, above 96^2 pixels."
+_FIGURES = {
+    "AP": "ap",
+    "AP50": "ap50",
+    "AP75": "ap75",
+    "AP S": "ap_s",
+    "AP M": "ap_m",
+    "AP L": "ap_l",
+    "AR 1": "ar_1",
+    "AR 10": "ar_10",
+    "AR 100": "ar_100",
+    "AR S": "ar_s",
+    "AR M": "ar_m",
+    "AR L": "ar_l",
+}
+
+
 def precision_table(evaluation: Evaluation) -> Table:
-    """COCO's figures, one line."""
-    ap = evaluation.precision
-    figures = {
-        "AP": ap.ap,
-        "AP50": ap.ap50,
-        "AP75": ap.ap75,
-        "AP S": ap.ap_s,
-        "AP M": ap.ap_m,
-        "AP L": ap.ap_l,
-        "AR 1": ap.ar_1,
-        "AR 10": ap.ar_10,
-        "AR 100": ap.ar_100,
-        "AR S": ap.ar_s,
-        "AR M": ap.ar_m,
-        "AR L": ap.ar_l,
-    }
-    table = Table(_title(evaluation), [Column(name) for name in figures], notes=_notes(evaluation))
-    table.add(*map(percent, figures.values()))
+    """COCO's figures, a line for boxes and one for masks where there are any."""
+    columns = [Column("of", numeric=False), *(Column(name) for name in _FIGURES)]
+    table = Table(_title(evaluation), columns, notes=_notes(evaluation, _AP_MEANING))
+    for name, precision in (("boxes", evaluation.precision), ("masks", evaluation.mask_precision)):
+        if precision:
+            table.add(name, *(percent(getattr(precision, figure)) for figure in _FIGURES.values()))
     return table
 
 
@@ -73,4 +80,24 @@ def error_table(evaluation: Evaluation) -> Table:
     for name, counts in sorted(by_category, key=lambda item: -(item[1].tp + item[1].fn)):
         if counts.tp + counts.fp + counts.fn:
             add(name, precision.by_category[name], counts)
+    return table
+
+
+def segment_table(evaluation: SegmentEvaluation) -> Table:
+    """Figures of a segmenter: in all, and by category."""
+    figures = evaluation.figures
+    first = Column("", numeric=False)
+    if isinstance(figures, SemanticFigures):
+        notes = _notes(evaluation, "IoU: TP / (TP + FP + FN) of pixels over all images; mIoU: its mean.")
+        table = Table(_title(evaluation), [first, Column("IoU"), Column("pixel accuracy")], notes=notes)
+        table.add("all", percent(figures.miou), percent(figures.pixel_accuracy))
+        for name, value in figures.iou_by_category.items():
+            table.add(name, percent(value), None)
+        return table
+    notes = _notes(evaluation, "PQ = SQ x RQ by category, then the mean.")
+    table = Table(_title(evaluation), [first, Column("PQ"), Column("SQ"), Column("RQ")], notes=notes)
+    table.add("all", percent(figures.pq), percent(figures.sq), percent(figures.rq))
+    for name, value in figures.pq_by_category.items():
+        if value >= 0:
+            table.add(name, percent(value), None, None)
     return table

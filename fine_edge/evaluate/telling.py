@@ -102,17 +102,17 @@ def _data_url(picture: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def drawings(comparison: Comparison, telling: Telling) -> tuple[str, str] | None:
-    """Both sides as data URLs of small JPEGs; ``None`` where the picture is not there any more."""
+def drawings(comparison: Comparison, image_id: int, a: Judged, b: Judged) -> tuple[str, str] | None:
+    """Both sides of an image as data URLs of small JPEGs; ``None`` where the picture is not there any more."""
     if comparison.images is None:
         return None
     data = comparison.data
     try:
-        pixels = read_image(comparison.images / data.images[telling.image_id]).pixels
+        pixels = read_image(comparison.images / data.images[image_id]).pixels
     except ImageError:
         return None
     scale = min(1.0, _WIDTH_PX / pixels.shape[1])
     size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
     small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
-    a, b = (_data_url(_draw(small, scale, judged, data.categories)) for judged in (telling.a, telling.b))
-    return a, b
+    first, second = (_data_url(_draw(small, scale, judged, data.categories)) for judged in (a, b))
+    return first, second

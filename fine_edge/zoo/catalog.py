@@ -69,10 +69,10 @@ class Detector:
 _STRETCHED = Preprocessing()
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # torchvision pads behind the normalisation, with zeros.
-_TORCHVISION = Preprocessing("letterbox", 1 / 255, *_IMAGENET, pad_value=None)
+_TORCHVISION = Preprocessing("letterbox", 1 / 255, *_IMAGENET, pad_value=None, antialias=False)
 # Cityscapes' pictures have the shape of the input.
 _CITYSCAPES = Preprocessing("stretch", 1 / 255, *_IMAGENET)
-_ULTRALYTICS = Preprocessing("letterbox", align="center")
+_ULTRALYTICS = Preprocessing("letterbox", align="center", antialias=False)
 _ALL: tuple[MethodName, ...] = get_args(MethodName)
 _SQUARE, _LARGE = (640, 640), (800, 800)
 

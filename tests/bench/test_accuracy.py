@@ -64,7 +64,16 @@ def test_the_record_keeps_what_it_is_of(two, tmp_path):
 
 def written(folder, **changes):
     data = {"format": 1, "artifact_sha256": "sha 1", "data": "val.json", "data_sha256": "x", "images": 9}
-    data |= {"ap": 0.397, "ap50": 0.5, "ap75": 0.4, "ap_s": -1, "ap_m": 0.25, "ap_l": 0.5} | changes
+    data["task"] = "instance"
+    data |= {
+        "ap": 0.397,
+        "ap50": 0.5,
+        "ap75": 0.4,
+        "ap_s": -1,
+        "ap_m": 0.25,
+        "ap_l": 0.5,
+        "mask": {"ap": 0.3},
+    } | changes
     folder.mkdir(exist_ok=True)
     (folder / "a.json").write_text(json.dumps(data))
     return folder
@@ -75,7 +84,7 @@ def test_show_fills_the_columns_from_a_folder(two, tmp_path, capsys):
     assert main(["show", str(tmp_path / "record.json"), "--evaluations", str(written(tmp_path / "e"))]) == 0
     assert "39.7" in capsys.readouterr().out
     assert read_evaluations(tmp_path / "e")[0].figures == pytest.approx(
-        {"ap": 39.7, "ap50": 50.0, "ap75": 40.0, "ap_m": 25.0, "ap_l": 50.0}
+        {"ap": 39.7, "ap50": 50.0, "ap75": 40.0, "ap_m": 25.0, "ap_l": 50.0, "mask_ap": 30.0}
     )
     assert read_evaluations(tmp_path / "none") == []
 
@@ -87,6 +96,8 @@ def test_show_fills_the_columns_from_a_folder(two, tmp_path, capsys):
         ({"ap": 39.7}, "is no evaluation .*not between 0 and 1"),
         ({"ap": "good"}, "is no evaluation"),
         ({"images": None}, "is no evaluation"),
+        ({"task": "other"}, "is no evaluation"),
+        ({"task": "panoptic"}, "is no evaluation .*pq"),
     ],
 )
 def test_what_is_no_evaluation_is_refused(tmp_path, changes, says):

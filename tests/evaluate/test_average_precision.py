@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from data_sets import data_set, detections, drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fine_edge.errors import DataError
 from fine_edge.evaluate import average_precision as module
 from fine_edge.evaluate.average_precision import average_precision
+from fine_edge.evaluate.coco_data import objects as as_objects
 
 pytestmark = pytest.mark.host  # pycocotools is the tests' own
 
@@ -103,3 +106,100 @@ def test_more_than_a_hundred_detections_of_an_image_and_category_do_not_count():
     junk = [(1, 1, (200 + n, 200, 5, 5), 0.9) for n in range(100)]
     assert average_precision(data, detections([*junk, (1, 1, (0, 0, 20, 20), 0.1)])).ap == 0
     assert average_precision(data, detections([*junk[1:], (1, 1, (0, 0, 20, 20), 0.1)])).ap > 0
+
+
+def outlined(rng, boxes, height, width):
+    """Masks of boxes: a polygon with five corners for each, or the runs of an ellipse, as COCO compresses them."""
+    from pycocotools import mask
+
+    outlines = []
+    y, x = np.mgrid[:height, :width]
+    for left, top, wide, high in boxes:
+        if rng.random() < 0.5:
+            corners = [(0, 0.3), (0.5, 0), (1, 0.4), (0.8, 1), (0.1, 0.9)]
+            outlines.append([[v for a, b in corners for v in (left + a * wide, top + b * high)]])
+        else:
+            inside = ((x - left - wide / 2) / (wide / 2)) ** 2 + ((y - top - high / 2) / (high / 2)) ** 2 <= 1
+            runs = mask.encode(np.asfortranarray(inside.astype(np.uint8)))
+            outlines.append({"size": [height, width], "counts": runs["counts"].decode()})
+    return outlines
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**20), st.integers(1, 4), st.integers(1, 20), st.integers(0, 60))
+def test_masks_score_as_pycocotools_scores_them(seed, images, objects, found):
+    from pycocotools import mask as runs
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    data, detected = drawn(seed, images, 2, objects, found)
+    rng, size = np.random.default_rng(seed), (240, 320)
+    truth_masks = outlined(rng, data.truth.boxes_xywh, *size)
+    found_masks = [
+        {"size": list(size), "counts": runs.merge(runs.frPyObjects(o, *size))["counts"].decode()}
+        if isinstance(o, list)
+        else o
+        for o in outlined(rng, detected.boxes_xywh, *size)
+    ]
+    data = replace(
+        data, truth=replace(data.truth, masks=as_objects(truth_masks)), sizes=dict.fromkeys(data.images, size)
+    )
+    detected = replace(detected, masks=as_objects(found_masks))
+    figures = average_precision(data, detected, "segm")
+
+    truth, results = COCO(), COCO()
+    about = {
+        "images": [{"id": i, "height": size[0], "width": size[1]} for i in data.images],
+        "categories": [{"id": c} for c in data.categories],
+    }
+    truth.dataset = about | {
+        "annotations": [
+            {"id": n, "image_id": i, "category_id": c, "area": a, "iscrowd": int(crowd), "segmentation": o, "bbox": b}
+            for n, (i, c, a, crowd, o, b) in enumerate(
+                zip(
+                    data.truth.image_ids.tolist(),
+                    data.truth.category_ids.tolist(),
+                    data.truth.areas.tolist(),
+                    data.truth.crowd.tolist(),
+                    truth_masks,
+                    data.truth.boxes_xywh.tolist(),
+                    strict=True,
+                ),
+                start=1,
+            )
+        ]
+    }
+    results.dataset = about | {
+        "annotations": [
+            {"id": n, "image_id": i, "category_id": c, "score": s, "iscrowd": 0, "segmentation": o}
+            | {"area": float(runs.area(o))}
+            for n, (i, c, s, o) in enumerate(
+                zip(
+                    detected.image_ids.tolist(),
+                    detected.category_ids.tolist(),
+                    detected.scores.tolist(),
+                    found_masks,
+                    strict=True,
+                ),
+                start=1,
+            )
+        ]
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        results.createIndex()
+        evaluation = COCOeval(truth, results, "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    np.testing.assert_allclose(twelve(figures), evaluation.stats, rtol=0, atol=1e-9)
+
+
+def test_masks_are_needed_on_both_sides():
+    data, detected = drawn(0)
+    with pytest.raises(DataError, match="not every object has a mask"):
+        average_precision(data, detected, "segm")
+    with_masks = replace(data, truth=replace(data.truth, masks=as_objects([[[0.0, 0, 1, 0, 1, 1]]] * len(data.truth))))
+    masked = replace(detected, masks=as_objects([{"size": [1, 1], "counts": "1"}] * len(detected)))
+    with pytest.raises(DataError, match=r"has no height and width of 10\.png"):
+        average_precision(with_masks, masked, "segm")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fine_edge.errors import DataError
 from fine_edge.evaluate.coco_data import read_coco
-from fine_edge.evaluate.coco_results import read_results, write_results
+from fine_edge.evaluate.coco_results import read_results
 
 GOOD = {
     "images": [{"id": 5, "file_name": "a/b.jpg", "width": 9}, {"id": 6, "file_name": "c.jpg"}],
@@ -105,12 +105,47 @@ def test_anything_in_any_place_is_read_or_refused(tmp_path, key, field, value):
         assert np.isfinite(read_coco(written(tmp_path, data)).truth.boxes_xywh).all()
 
 
-def test_results_there_and_back(tmp_path):
+def test_what_is_read_of_results(tmp_path):
     data = read_coco(written(tmp_path, GOOD))
     found = read_results(written(tmp_path, RESULTS, "results.json"), data)
     assert found.scores.tolist() == [0.125, 1.0]
-    write_results(tmp_path / "again.json", found)
-    assert json.loads((tmp_path / "again.json").read_text()) == RESULTS
+    assert found.boxes_xywh.tolist() == [[1.25, 2, 30, 40], [0, 0, 1, 1]]
+    assert (found.image_ids.tolist(), found.category_ids.tolist(), found.masks) == ([5, 6], [3, 4], None)
+
+
+TRIANGLE = [[0.0, 0.0, 10.0, 0.0, 5.0, 8.0]]
+RUNS = {"size": [2, 3], "counts": [1, 2, 3]}
+
+
+def test_masks_are_read_where_every_object_has_one(tmp_path):
+    data = json.loads(json.dumps(GOOD))
+    assert read_coco(written(tmp_path, data)).truth.masks is None
+    data["annotations"][0]["segmentation"] = TRIANGLE
+    assert read_coco(written(tmp_path, data)).truth.masks is None
+    data["annotations"][1]["segmentation"] = RUNS
+    data["images"][0].update(height=2, width=3)
+    read = read_coco(written(tmp_path, data))
+    assert (read.truth.masks.tolist(), read.sizes) == ([TRIANGLE, RUNS], {5: (2, 3)})
+    assert read.truth.taken(np.array([1])).masks.tolist() == [RUNS]
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, 6, 7]],
+        [[1, 2, 3, 4, 5, float("inf")]],
+        {"size": [2, 3], "counts": [1, 2, 4]},
+        {"size": [2, 3], "counts": [-1, 7]},
+        {"size": [2], "counts": [2]},
+        {"size": [2, 3]},
+        "polygon",
+        7,
+    ],
+)
+def test_broken_masks_are_named(tmp_path, outline):
+    with pytest.raises(DataError, match=r"annotations\[0\]"):
+        read_coco(written(tmp_path, changed("annotations", 0, segmentation=outline)))
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def near(color, hexadecimal):
 
 def test_boxes_are_drawn_in_the_colour_of_what_they_are(both):
     comparison = compare(*both, resamples=2)
-    a, b = drawings(comparison, most_telling(comparison, 1)[0][0])
+    told = most_telling(comparison, 1)[0][0]
+    a, b = drawings(comparison, told.image_id, told.a, told.b)
     assert near(pixel(a, (11, 50)), MISSED)
     assert near(pixel(a, (101, 20)), WRONG)
     assert near(pixel(b, (11, 50)), RIGHT)
@@ -133,12 +134,10 @@ def test_other_data_is_refused(scene, both, capsys):
         compare(both[0], other)
 
 
-@pytest.mark.parametrize(
-    ("file", "says"), [("first.json", "is not the file that .* is of any more"), ("data.json", "is not the file")]
-)
-def test_files_that_changed_are_refused(scene, both, file, says):
+@pytest.mark.parametrize("file", ["first.json", "data.json"])
+def test_files_that_changed_are_refused(scene, both, file):
     (scene / file).write_text((scene / file).read_text() + " ")
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=f"{file}: is not what was evaluated any more"):
         compare(*both)
 
 

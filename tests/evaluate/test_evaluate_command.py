@@ -111,7 +111,7 @@ def test_a_run_goes_on_where_it_was_killed(scene, capsys):
     process = subprocess.Popen(
         [sys.executable, "-m", "fine_edge.evaluate", *arguments(scene, onnx)], stdout=subprocess.DEVNULL
     )
-    journal = scene / "out" / f"tiny.fp32.data.{sha256_of(onnx)[:12]}.detections.jsonl"
+    journal = scene / "out" / f"tiny.fp32.data.{sha256_of(onnx)[:12]}.jsonl"
     while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 20):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
@@ -130,6 +130,12 @@ def test_an_artifact_that_changed_is_evaluated_anew(scene, capsys):
     second = evaluated(scene, write_detector(scene / "engines", "letterbox", batch=2), capsys)
     assert first["artifact_sha256"] != second["artifact_sha256"]
     assert len(list((scene / "out").glob("*.jsonl"))) == 2
+
+
+def test_another_preprocessing_of_the_same_file_is_not_mixed_in(scene):
+    assert main(arguments(scene, write_detector(scene / "engines"))) == 0
+    with pytest.raises(DataError, match="is of another artifact, data set or backend"):
+        main(arguments(scene, write_detector(scene / "engines", "letterbox")))
 
 
 def test_results_need_no_pictures_and_no_model(scene, capsys):

@@ -77,11 +77,11 @@ def test_every_image_comes_once_with_its_own_answer(pictures, batch):
     assert set(runner.batches) == {batch}
     for number, one in seen.items():
         if number in (2, 5):
-            assert one.detections is None
+            assert one.found is None
             assert one.error.where == str(folder / f"{number}.png")
             continue
-        assert one.detections.scores == pytest.approx([(10 * number + 10) / 255], abs=1e-6)
-        np.testing.assert_allclose(one.detections.boxes_xyxy_px, [[0, 0, (10 + number) / 2, 20]], rtol=1e-6)
+        assert one.found.scores == pytest.approx([(10 * number + 10) / 255], abs=1e-6)
+        np.testing.assert_allclose(one.found.boxes_xyxy_px, [[0, 0, (10 + number) / 2, 20]], rtol=1e-6)
 
 
 def test_images_alone_come_in_order(pictures):

@@ -1,0 +1,81 @@
+"""Boxes and masks of a detector on a data set in COCO's terms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fine_edge.detections import Detections, Floats
+from fine_edge.evaluate.coco_data import CocoData
+from fine_edge.evaluate.coco_results import read_results
+from fine_edge.evaluate.evaluation import Evaluation, Origin, score
+from fine_edge.evaluate.journal import Entry, Outlines, Row, read_found
+from fine_edge.evaluate.pipeline import Seen
+from fine_edge.evaluate.run import categories_of, look, origin_of
+from fine_edge.segments import pasted_masks
+from fine_edge.subject import Subject
+
+
+def _entry(seen: Seen, category_of: dict[int, int]) -> Entry:
+    """Detections of the data set's categories; a thousandth of a pixel is less than any network means."""
+    found = seen.found
+    if not isinstance(found, Detections):
+        return Entry(seen.image_id, error=str(seen.error))
+    kept = np.flatnonzero(np.isin(found.labels, list(category_of)))
+    boxes = found.boxes_xyxy_px[kept].astype(float).round(3)
+    corners, sides = boxes[:, :2].tolist(), (boxes[:, 2:] - boxes[:, :2]).round(3).tolist()
+    rows: list[Row] = [
+        (category_of[label], x, y, width, height, score)
+        for label, (x, y), (width, height), score in zip(
+            found.labels[kept].tolist(), corners, sides, found.scores[kept].tolist(), strict=True
+        )
+    ]
+    outlines = None
+    if found.masks is not None and seen.size is not None:
+        outlines = _outlines(found.masks[kept], found.boxes_xyxy_px[kept], seen.size)
+    return Entry(seen.image_id, tuple(rows), outlines=outlines)
+
+
+def _outlines(masks: Floats, boxes_xyxy_px: Floats, size: tuple[int, int]) -> Outlines:
+    """Masks (N, 28, 28) over boxes as COCO's compressed runs."""
+    from faster_coco_eval.core import mask
+
+    canvas = np.zeros(size, dtype=np.uint8, order="F")
+    counts = []
+    for pasted in pasted_masks(masks, boxes_xyxy_px, *size):
+        canvas[pasted.window] = pasted.mask
+        runs = mask.encode(canvas)["counts"]
+        counts.append(runs.decode() if isinstance(runs, bytes) else str(runs))
+        canvas[pasted.window] = 0
+    return Outlines(size, tuple(counts))
+
+
+def evaluate_boxes(
+    subject: Subject, data: CocoData, images: Path, folder: Path, same: dict[str, str] | None = None
+) -> Evaluation:
+    """Look at all images that ``folder`` holds no detections of yet, and score them.
+
+    Args:
+        subject: a detector.
+        data: what is to be found.
+        images: folder of the pictures.
+        folder: of the detections, which are kept image by image.
+        same: the model's name of a category, by the data set's, where they differ.
+
+    Raises:
+        FineEdgeError: when model and data set do not belong together, or a file cannot be read or written.
+    """
+    category_of = categories_of(subject.contract, data, same)
+    looked = look(subject, data, images, folder, category_of, lambda seen: _entry(seen, category_of))
+    found = read_found(looked.journal)
+    return score(data, found, origin_of(subject), detections=looked.journal, skipped=looked.skipped, images=images)
+
+
+def evaluate_results(path: Path, data: CocoData, images: Path | None = None) -> Evaluation:
+    """Score a results file, whatever made it; pictures are needed for comparisons to show them alone.
+
+    Raises:
+        DataError: when it does not belong to the data set.
+    """
+    return score(data, read_results(path, data), Origin(path.stem), detections=path, images=images)

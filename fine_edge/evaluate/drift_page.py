@@ -1,0 +1,84 @@
+"""Drift as tables and as one HTML page: figures, and the images that changed most."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+from fine_edge import __version__
+from fine_edge.evaluate import page
+from fine_edge.evaluate.comparison_tables import precision_table
+from fine_edge.evaluate.drift import CONFIDENCE, Drift, ImageDrift
+from fine_edge.evaluate.telling import Judged
+from fine_edge.table import Column, Table
+
+PICTURES = 8
+
+
+def drift_table(drift: Drift, most_ap_drop: float | None) -> Table:
+    """AP's drop with its limit, and how detections moved."""
+    notes = [
+        f"Detections with a score of {CONFIDENCE:g} or more on either side, paired by class, place and score; flipped:"
+        " one side has it alone."
+    ]
+    view = Table("Drift", [Column("", numeric=False), Column("median"), Column("99 %"), Column("largest")], notes=notes)
+    for title, measure, digits in (("box (px)", "distances_px", 2), ("score", "score_gaps", 4)):
+        values = drift.quantiles(measure)
+        view.add(title, *(f"{value:.{digits}f}" for value in values) if values else (None,) * 3)
+    view.notes.append(f"{drift.matched} matched, {drift.flipped} flipped ({drift.flipped_share:.2%} of all).")
+    drop = "cannot be told: there is nothing to find" if drift.ap_drop is None else f"{drift.ap_drop:+.3f} points"
+    limit = "" if most_ap_drop is None else f", at most {most_ap_drop:g} allowed"
+    view.notes.append(f"AP drop: {drop}{limit}.")
+    return view
+
+
+def most_changed(drift: Drift, number: int) -> list[ImageDrift]:
+    """At most so many images with the most flipped detections, then with the farthest moved boxes."""
+    changed = [image for image in drift.images if image.flipped or image.worst_box_px >= 1]
+    return sorted(changed, key=lambda image: (-image.flipped, -image.worst_box_px))[:number]
+
+
+def _sides(drift: Drift, image: ImageDrift) -> tuple[Judged, Judged]:
+    truth = drift.comparison.data.truth.taken(np.array([], dtype=np.int64))
+    first, second = drift.comparison.a.found, drift.comparison.b.found
+    return (
+        Judged(first.taken(image.kept), first.taken(image.lost), truth),
+        Judged(second.taken(image.kept_other), second.taken(image.new), truth),
+    )
+
+
+def _pictures(drift: Drift) -> str:
+    changed = most_changed(drift, PICTURES)
+    pairs = "".join(
+        page.pair(
+            drift.comparison,
+            image.image_id,
+            _sides(drift, image),
+            (
+                f"{drift.comparison.names[0]}: {len(image.lost)} alone",
+                f"{drift.comparison.names[1]}: {len(image.new)} alone; boxes moved up to {image.worst_box_px:.1f} px",
+            ),
+        )
+        for image in changed
+    )
+    if not pairs:
+        return page.NO_PICTURES if changed else '<p class="soft">No picture changed by a pixel.</p>'
+    key = page.key(right="found by both", wrong="found by this one alone")
+    return f"<section><h2>What changed most</h2>{key}{pairs}</section>"
+
+
+def to_html(drift: Drift, most_ap_drop: float | None) -> str:
+    """The page."""
+    comparison = drift.comparison
+    return page.frame(
+        f"Drift of {comparison.names[1]} from {comparison.names[0]}",
+        [
+            f'<p class="soft">{len(comparison.data.images)} images of {escape(comparison.data.path.name)}, by fine_edge'
+            f" {__version__}.</p>",
+            page.table(drift_table(drift, most_ap_drop), "drift"),
+            page.table(precision_table(comparison), "ap"),
+            _pictures(drift),
+            page.origins(comparison),
+        ],
+    )

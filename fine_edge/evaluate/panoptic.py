@@ -1,0 +1,102 @@
+"""Panoptic quality, Kirillov et al., "Panoptic Segmentation", 2019: PQ = SQ x RQ by category, then the mean.
+
+A segment is found by one of its category with an IoU above 0.5, of which there can be but one. Pixels that nobody
+labelled count for nobody; a wrong segment of which more than half lies in them, or in a crowd of its category, is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fine_edge.evaluate.segment_data import TrueSegment
+
+Ints = NDArray[np.int64]
+Table = NDArray[np.float64]
+
+_NOBODY = 0
+
+
+@dataclass(frozen=True)
+class PanopticFigures:
+    """Fractions; -1 where there is nothing to find."""
+
+    pq: float
+    sq: float
+    rq: float
+    pq_by_category: dict[str, float]
+
+
+def rows(
+    truth: Ints, segments: tuple[TrueSegment, ...], found: Ints, categories: dict[int, int]
+) -> list[tuple[int, float, int, int, int]]:
+    """Category, sum of IoUs, TP, FP and FN for each category that occurs in one image.
+
+    Args:
+        truth: (H, W) numbers of the true segments, 0 where there is none.
+        segments: the true ones.
+        found: (H, W) numbers of the found ones, 0 where there is none.
+        categories: of the found ones, by number.
+    """
+    pairs, shared = np.unique(np.stack([truth.ravel(), found.ravel()]), axis=1, return_counts=True)
+    overlap = {(int(a), int(b)): int(n) for (a, b), n in zip(pairs.T, shared, strict=True)}
+    true_area, found_area = _areas(truth), _areas(found)
+    tally: dict[int, list[float]] = {}
+    matched: set[int] = set()
+    for segment in segments:
+        if segment.crowd:
+            continue
+        counts = tally.setdefault(segment.category, [0.0, 0, 0, 0])
+        iou, number = _best(segment, overlap, true_area, found_area, categories)
+        if iou > 0.5:
+            matched.add(number)
+            counts[0] += iou
+            counts[1] += 1
+        else:
+            counts[3] += 1
+    for number, category in categories.items():
+        area = found_area.get(number, 0)
+        crowds = [s.number for s in segments if s.crowd and s.category == category]
+        void = sum(overlap.get((true, number), 0) for true in (_NOBODY, *crowds))
+        if area and number not in matched and void <= 0.5 * area:
+            tally.setdefault(category, [0.0, 0, 0, 0])[2] += 1
+    return [(category, iou, int(tp), int(fp), int(fn)) for category, (iou, tp, fp, fn) in sorted(tally.items())]
+
+
+def _areas(numbers: Ints) -> dict[int, int]:
+    values, counts = np.unique(numbers, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _best(
+    segment: TrueSegment,
+    overlap: dict[tuple[int, int], int],
+    true_area: dict[int, int],
+    found_area: dict[int, int],
+    categories: dict[int, int],
+) -> tuple[float, int]:
+    """The largest IoU of a true segment with a found one of its category, and that one's number."""
+    best = 0.0, _NOBODY
+    for (true, number), inside in overlap.items():
+        if true == segment.number and number != _NOBODY and categories.get(number) == segment.category:
+            union = true_area[true] + found_area[number] - inside - overlap.get((_NOBODY, number), 0)
+            best = max(best, (inside / union, number))
+    return best
+
+
+def figures(table: Table, categories: dict[int, str]) -> PanopticFigures:
+    """Figures of all images' rows, (N, 5)."""
+    quality: list[tuple[float, float, float]] = []
+    by_category = {}
+    for number, name in categories.items():
+        iou, tp, fp, fn = table[table[:, 0] == number, 1:].sum(axis=0)
+        whole = tp + (fp + fn) / 2
+        by_category[name] = float(iou / whole) if whole else -1.0
+        if whole:
+            quality.append((iou / whole, iou / tp if tp else 0.0, tp / whole))
+    if not quality:
+        return PanopticFigures(-1.0, -1.0, -1.0, by_category)
+    pq, sq, rq = np.mean(quality, axis=0)
+    return PanopticFigures(float(pq), float(sq), float(rq), by_category)

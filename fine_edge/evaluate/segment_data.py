@@ -1,0 +1,149 @@
+"""Labelled data sets in which every pixel has a class: Cityscapes' folders and COCO's panoptic files.
+
+Cityscapes: ``CITY/NAME_gtFine_labelIds.png`` of label ids; pictures ``CITY/NAME_leftImg8bit.png``. Source: Cordts et
+al., "The Cityscapes Dataset", 2016, and cityscapesScripts, helpers/labels.py.
+COCO panoptic: a PNG for each image, segment id = R + 256 G + 256^2 B, and ``segments_info`` with the category of each.
+Source: cocodataset.org, "Data format", 4. Panoptic Segmentation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fine_edge.contract import sha256_of
+from fine_edge.errors import DataError
+from fine_edge.evaluate.coco_data import integer, leaves
+from fine_edge.zoo.cityscapes import CITYSCAPES_LABELS
+
+IGNORED = -1
+"""Category of pixels that are in no figure."""
+
+# Label ids of the 19 classes that are evaluated, in the order of their training indices.
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_LABEL_IDS, _PICTURE = "_gtFine_labelIds.png", "_leftImg8bit.png"
+
+
+@dataclass(frozen=True)
+class TrueSegment:
+    """One segment of a picture: its number in the PNG, its category, and whether it is a crowd."""
+
+    number: int
+    category: int
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class SegmentData:
+    """A data set.
+
+    Attributes:
+        path: of the folder or file, and ``sha256`` of all annotations.
+        images: file name of the picture by image id.
+        truths: the PNG by image id.
+        categories: name by category id.
+        segments: of each image, in panoptic data; ``None`` where the PNG holds categories.
+    """
+
+    path: Path
+    sha256: str
+    images: dict[int, str]
+    truths: dict[int, Path]
+    categories: dict[int, str]
+    segments: dict[int, tuple[TrueSegment, ...]] | None = None
+
+    def without(self, image_ids: set[int]) -> SegmentData:
+        """The data set without some of its images."""
+        return replace(self, images={n: name for n, name in self.images.items() if n not in image_ids})
+
+    def numbers(self, image_id: int) -> NDArray[np.int64]:
+        """The PNG of an image (H, W): category ids, or numbers of segments.
+
+        Raises:
+            DataError: when it cannot be read.
+        """
+        path = self.truths[image_id]
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image if self.segments is None else image.convert("RGB"), dtype=np.int64)
+        except Exception as error:  # Pillow's decoders raise whatever they meet
+            what = f"cannot be read as annotation ({type(error).__name__}: {error})"
+            raise DataError(what, where=path, mend="is the data set whole?") from error
+        if self.segments is not None:
+            numbers: NDArray[np.int64] = pixels @ np.array([1, 256, 256**2])
+            return numbers
+        if pixels.ndim != 2:
+            raise DataError("has colours instead of label ids", where=path, mend=f"give *{_LABEL_IDS}")
+        known = np.isin(pixels, list(self.categories))
+        return np.where(known, pixels, IGNORED)
+
+
+def is_cityscapes(folder: Path) -> bool:
+    """Whether a folder holds Cityscapes' label ids."""
+    return next(folder.rglob(f"*{_LABEL_IDS}"), None) is not None
+
+
+def read_cityscapes(folder: Path) -> SegmentData:
+    """Read one split, such as ``gtFine/val``; pictures are looked for below ``leftImg8bit/val``, by city."""
+    files = sorted(folder.rglob(f"*{_LABEL_IDS}"))
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
+    names = [path.relative_to(folder).as_posix().removesuffix(_LABEL_IDS) + _PICTURE for path in files]
+    return SegmentData(
+        folder,
+        digest.hexdigest(),
+        dict(enumerate(names, start=1)),
+        dict(enumerate(files, start=1)),
+        dict(zip(_CITYSCAPES_IDS, CITYSCAPES_LABELS, strict=True)),
+    )
+
+
+def is_panoptic(data: Any) -> bool:
+    """Whether JSON is COCO's panoptic format."""
+    annotations = data.get("annotations") if isinstance(data, dict) else None
+    first = annotations[0] if isinstance(annotations, list) and annotations else None
+    return isinstance(first, dict) and "segments_info" in first
+
+
+def read_panoptic(path: Path, data: dict[str, Any]) -> SegmentData:
+    """A panoptic file, already read; its PNGs lie in a folder called like it, as COCO has them.
+
+    Raises:
+        DataError: when it contradicts itself, saying where.
+    """
+    folder = path.with_suffix("")
+    try:
+        names = {integer(image["id"]): str(image["file_name"]) for image in data["images"]}
+        categories = {integer(entry["id"]): str(entry["name"]) for entry in data["categories"]}
+        truths, segments = {}, {}
+        for entry in data["annotations"]:
+            number = integer(entry["image_id"])
+            if leaves(str(entry["file_name"])) or leaves(names[number]):
+                raise ValueError(f"{entry['file_name']!r} lies outside of any folder")
+            truths[number] = folder / str(entry["file_name"])
+            segments[number] = tuple(_segment(info, categories) for info in entry["segments_info"])
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        what = f"is no panoptic annotation file ({type(error).__name__}: {error})"
+        raise DataError(what, where=path, mend="give COCO's panoptic_*.json") from error
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
+    for number, truth in sorted(truths.items()):
+        if not truth.is_file():
+            raise DataError("no such annotation", where=truth, mend=f"unpack the PNGs into {folder}")
+        digest.update(f"{number} {sha256_of(truth)}\n".encode())
+    images = {number: name for number, name in names.items() if number in truths}
+    return SegmentData(path, digest.hexdigest(), images, truths, categories, segments)
+
+
+def _segment(info: dict[str, Any], categories: dict[int, str]) -> TrueSegment:
+    category = integer(info["category_id"])
+    if category not in categories:
+        raise ValueError(f"category {category} is not listed")
+    return TrueSegment(integer(info["id"]), category, bool(integer(info.get("iscrowd", 0))))

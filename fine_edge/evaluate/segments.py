@@ -1,0 +1,140 @@
+"""Segmenters on a data set: mean IoU of a class for each pixel, panoptic quality of segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fine_edge.contract import sha256_of
+from fine_edge.errors import DataError
+from fine_edge.evaluate import panoptic, semantic
+from fine_edge.evaluate.evaluation import FORMAT, Origin, now
+from fine_edge.evaluate.journal import Entry, Row, read_rows
+from fine_edge.evaluate.panoptic import PanopticFigures
+from fine_edge.evaluate.pipeline import Seen
+from fine_edge.evaluate.run import categories_of, look, origin_of
+from fine_edge.evaluate.segment_data import IGNORED, SegmentData
+from fine_edge.evaluate.semantic import SemanticFigures
+from fine_edge.segments import Panoptic
+from fine_edge.subject import Subject
+
+_SEMANTIC_COLUMNS, _PANOPTIC_COLUMNS = 3, 5
+
+
+@dataclass(frozen=True)
+class SegmentEvaluation:
+    """All figures of one segmenter on one data set.
+
+    Attributes:
+        data: name of the annotations, and ``data_sha256`` of them.
+        images: how many were looked at.
+        skipped: file name and reason of those that could not be read; they are in no figure.
+        counts_file: what was counted in each image, and ``counts_sha256`` of it.
+    """
+
+    origin: Origin
+    data: str
+    data_sha256: str
+    images: int
+    skipped: dict[str, str]
+    counts_file: Path
+    counts_sha256: str
+    figures: SemanticFigures | PanopticFigures
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is printed and kept."""
+        return {
+            "format": FORMAT,
+            "task": "semantic" if isinstance(self.figures, SemanticFigures) else "panoptic",
+            **asdict(self.origin),
+            "data": self.data,
+            "data_sha256": self.data_sha256,
+            "images": self.images,
+            "skipped": self.skipped,
+            "counts_file": str(self.counts_file),
+            "counts_sha256": self.counts_sha256,
+            **asdict(self.figures),
+            "made_at": now(),
+        }
+
+
+def _class_map(found: Panoptic, category_of: dict[int, int]) -> NDArray[np.int64]:
+    """Category of each pixel (H, W); classes that the data set does not label are none of its categories."""
+    of_number = np.full(len(found.segments) + 1, IGNORED, dtype=np.int64)
+    for segment in found.segments:
+        of_number[segment.number] = category_of.get(segment.label, IGNORED)
+    classes: NDArray[np.int64] = of_number[found.numbers]
+    return classes
+
+
+def _same_size(truth: NDArray[np.int64], found: NDArray[np.generic], where: Path) -> None:
+    if truth.shape != found.shape:
+        sizes = " and ".join("x".join(map(str, shape[::-1])) for shape in (found.shape, truth.shape))
+        raise DataError(f"picture and annotation are of {sizes} pixels", where=where, mend="give the pictures of it")
+
+
+def _semantic_rows(found: Panoptic, data: SegmentData, image_id: int, category_of: dict[int, int]) -> list[Row]:
+    truth, classes = data.numbers(image_id), _class_map(found, category_of)
+    _same_size(truth, classes, data.truths[image_id])
+    return [*semantic.rows(truth, classes)]
+
+
+def _panoptic_rows(found: Panoptic, data: SegmentData, image_id: int, category_of: dict[int, int]) -> list[Row]:
+    truth = data.numbers(image_id)
+    _same_size(truth, found.numbers, data.truths[image_id])
+    categories = {s.number: category_of[s.label] for s in found.segments if s.label in category_of}
+    segments = (data.segments or {})[image_id]
+    return [*panoptic.rows(truth, segments, found.numbers.astype(np.int64), categories)]
+
+
+def evaluate_segments(
+    subject: Subject, data: SegmentData, images: Path, folder: Path, same: dict[str, str] | None = None
+) -> SegmentEvaluation:
+    """Look at all images that ``folder`` holds no counts of yet, and score them.
+
+    Args:
+        subject: a segmenter; panoptic where the data has segments, semantic where it has classes of pixels.
+        data: what is to be found.
+        images: folder of the pictures.
+        folder: of the counts, which are kept image by image.
+        same: the model's name of a category, by the data set's, where they differ.
+
+    Raises:
+        FineEdgeError: when model and data set do not belong together, or a file cannot be read or written.
+    """
+    category_of = categories_of(subject.contract, data, same)
+    rows_of = _semantic_rows if data.segments is None else _panoptic_rows
+    looked = look(subject, data, images, folder, category_of, _entries(rows_of, data, category_of))
+    columns = _SEMANTIC_COLUMNS if data.segments is None else _PANOPTIC_COLUMNS
+    _, table = read_rows(looked.journal, columns)
+    if len(looked.skipped) == len(data.images):
+        raise DataError("none of the images can be read", where=data.path, mend="check --images")
+    figures = semantic.figures if data.segments is None else panoptic.figures
+    return SegmentEvaluation(
+        origin=origin_of(subject),
+        data=data.path.name,
+        data_sha256=data.sha256,
+        images=len(data.images) - len(looked.skipped),
+        skipped={data.images[number]: reason for number, reason in looked.skipped.items()},
+        counts_file=looked.journal.absolute(),
+        counts_sha256=sha256_of(looked.journal),
+        figures=figures(table, data.categories),
+    )
+
+
+def _entries(
+    rows_of: Callable[[Panoptic, SegmentData, int, dict[int, int]], list[Row]],
+    data: SegmentData,
+    category_of: dict[int, int],
+) -> Callable[[Seen], Entry]:
+    def entry(seen: Seen) -> Entry:
+        if not isinstance(seen.found, Panoptic):
+            return Entry(seen.image_id, error=str(seen.error))
+        return Entry(seen.image_id, tuple(rows_of(seen.found, data, seen.image_id, category_of)))
+
+    return entry

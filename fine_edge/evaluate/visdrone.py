@@ -1,0 +1,78 @@
+"""VisDrone's detection data: a text file of boxes beside each picture.
+
+A line is ``left,top,width,height,score,category,truncation,occlusion``. A score of 0, category 0 ("ignored regions")
+and category 11 ("others") mark what is not evaluated: here regions in which no detection of any category counts, as
+COCO treats its crowds. Source: VisDrone2018-DET-toolkit, README, and Zhu et al., "Detection and Tracking Meet Drones",
+2021.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from fine_edge.errors import DataError
+from fine_edge.evaluate.coco_data import CocoData, Truth, box
+
+CATEGORIES = (
+    *("pedestrian", "people", "bicycle", "car", "van"),
+    *("truck", "tricycle", "awning-tricycle", "bus", "motor"),
+)
+"""Numbered from 1."""
+
+_OTHERS = len(CATEGORIES) + 1
+_MEND = "give the folder 'annotations' of VisDrone-DET"
+
+
+def read_visdrone(folder: Path) -> CocoData:
+    """Read a folder of annotation files; pictures are called like them, with ``.jpg``.
+
+    Raises:
+        DataError: when there are none, or one is broken, saying at which line.
+    """
+    files = sorted(folder.glob("*.txt"))
+    if not files:
+        raise DataError("holds no annotation files (*.txt)", where=folder, mend=_MEND)
+    digest = hashlib.sha256()
+    rows: list[tuple[int, int, tuple[float, float, float, float], bool]] = []
+    for image_id, path in enumerate(files, start=1):
+        text = _text(path)
+        digest.update(f"{path.name}\n{text}\n".encode())
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                rows += [(image_id, *found) for found in _objects(path, number, line)]
+    boxes = np.array([row[2] for row in rows], dtype=np.float64).reshape(-1, 4)
+    truth = Truth(
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.int64),
+        boxes,
+        boxes[:, 2] * boxes[:, 3],
+        np.array([row[3] for row in rows], dtype=np.bool_),
+    )
+    images = {image_id: f"{path.stem}.jpg" for image_id, path in enumerate(files, start=1)}
+    return CocoData(folder, digest.hexdigest(), images, dict(enumerate(CATEGORIES, start=1)), truth)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=path, mend=_MEND) from error
+    except ValueError as error:
+        raise DataError(f"is no text ({error})", where=path, mend=_MEND) from error
+
+
+def _objects(path: Path, number: int, line: str) -> list[tuple[int, tuple[float, float, float, float], bool]]:
+    """Category, box and whether it is a region to ignore, which it is for every category."""
+    try:
+        fields = [float(field) for field in line.strip().rstrip(",").split(",")]
+        place, (score, category) = box(fields[:4]), fields[4:6]
+    except ValueError as error:
+        raise DataError(f"line {number} is no object ({error})", where=path, mend=_MEND) from error
+    if category not in range(_OTHERS + 1):
+        raise DataError(f"line {number} has the category {category:g}", where=path, mend=_MEND)
+    if score == 0 or category in (0, _OTHERS):
+        return [(one, place, True) for one in range(1, _OTHERS)]
+    return [(int(category), place, False)]
