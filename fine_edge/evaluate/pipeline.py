@@ -5,6 +5,7 @@ However many images there are, only a few are in memory: each stage waits where 
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,12 +45,16 @@ class Read:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the network found in one image of ``size`` (height, width), or why the image could not be read."""
+    """What the network found in one image of ``size`` (height, width), or why the image could not be read.
+
+    ``inference_s`` is the image's share of the time that the network alone took.
+    """
 
     image_id: int
     found: Findings | None = None
     error: ImageError | None = None
     size: tuple[int, int] | None = None
+    inference_s: float = 0.0
 
 
 def ahead(
@@ -98,26 +103,40 @@ def _batches(read: Iterable[Read], size: int) -> Iterator[list[Read]]:
         yield batch
 
 
-def _infer(batch: list[Read], contract: Contract, runner: Runner) -> dict[str, Array]:
+@dataclass(frozen=True)
+class _Inferred:
+    """A batch and what the network made of it, nothing where the picture cannot be read."""
+
+    batch: list[Read]
+    outputs: dict[str, Array]
+    seconds: float = 0.0
+
+
+def _infer(batch: list[Read], contract: Contract, runner: Runner) -> _Inferred:
+    if batch[0].error:
+        return _Inferred(batch, {})
     tensors = [one.tensor for one in batch if one.tensor is not None]
     tensors += [tensors[-1]] * (contract.batch - len(tensors))  # a static batch is filled with the last picture
-    return runner.run({contract.inputs[0].name: np.concatenate(tensors)})
+    feed: dict[str, Array] = {contract.inputs[0].name: np.concatenate(tensors)}
+    start_s = time.perf_counter()
+    outputs = runner.run(feed)
+    return _Inferred(batch, outputs, time.perf_counter() - start_s)
 
 
-def _decode(work: tuple[list[Read], dict[str, Array], Contract]) -> list[Seen]:
-    batch, outputs, contract = work
-    for name, values in outputs.items():
+def _decode(inferred: _Inferred, contract: Contract) -> list[Seen]:
+    for name, values in inferred.outputs.items():
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise ArtifactError(f"gives {name} that are no numbers", where=contract.model, mend="check its parity")
     seen = []
-    for index, one in enumerate(batch):
+    for index, one in enumerate(inferred.batch):
         if one.placement is None:
             seen.append(Seen(one.image_id, error=one.error))
             continue
         # All detections count, however little they score; of segments those that belong to the picture.
         threshold = MergeConfig().score if contract.task == "panoptic" else 0.0
-        found = from_network(outputs, contract, one.placement, threshold, index)
-        seen.append(Seen(one.image_id, found, size=(one.placement.height, one.placement.width)))
+        found = from_network(inferred.outputs, contract, one.placement, threshold, index)
+        size, share_s = (one.placement.height, one.placement.width), inferred.seconds / len(inferred.batch)
+        seen.append(Seen(one.image_id, found, size=size, inference_s=share_s))
     return seen
 
 
@@ -135,9 +154,6 @@ def detect(images: Iterable[tuple[int, str]], folder: Path, contract: Contract, 
     """
     with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "decode") as decoder:
         read = ahead(_reader(folder, contract), images, readers, max(_AHEAD, 2 * contract.batch))
-        outputs = (
-            (batch, {} if batch[0].error else _infer(batch, contract, runner), contract)
-            for batch in _batches(read, contract.batch)
-        )
-        for seen in ahead(_decode, outputs, decoder, 2):
+        inferred = (_infer(batch, contract, runner) for batch in _batches(read, contract.batch))
+        for seen in ahead(lambda work: _decode(work, contract), inferred, decoder, 2):
             yield from seen

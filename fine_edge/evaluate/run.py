@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,7 +95,14 @@ def look(
             console.remark(f"{len(journal.done)} of {len(data.images)} images were looked at before: {path}")
         with console.progress() as bar:
             task = bar.add_task("images", total=len(data.images), completed=len(data.images) - len(left))
+            start_s, inference_s = time.perf_counter(), 0.0
             for seen in detect(left, images, subject.contract, subject.runner):
                 journal.add(entry(seen))
+                inference_s += seen.inference_s
                 bar.advance(task)
+            wall_s = time.perf_counter() - start_s
+        if inference_s:
+            console.remark(
+                f"{len(left)} images in {wall_s:.1f} s, {wall_s / inference_s:.2f} times what the network alone took"
+            )
         return Looked(path, dict(journal.errors))
