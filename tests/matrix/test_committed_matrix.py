@@ -1,6 +1,7 @@
 """The matrix that the repository shows: every model of the zoo has a row, and every cell a figure."""
 
 import json
+import re
 from pathlib import Path
 
 from fine_edge.matrix.row import Row
@@ -21,6 +22,19 @@ def test_no_model_is_missing_and_none_fails():
         assert row["activation_mib"] > 10
         assert row["export"] == "ok"
         assert all(row[key].startswith("ok") for key in ("rules", "parity_fp32", "parity_fp16"))
+
+
+def test_readmes_table_of_kernels_is_of_the_matrix():
+    """Its FP16 columns; those of FP32 and of weights are of ``make engine``."""
+    rows = {row["model"]: row for row in json.loads((BENCH / "matrix.json").read_text(encoding="utf-8"))["rows"]}
+    shown = re.findall(
+        r"^\| `(\w+)` \| (\d+) \| (\d+) \| ([\d.]+) \| ", (BENCH.parent / "README.md").read_text("utf-8"), re.M
+    )
+    assert len(shown) == 8
+    for model, kernels, fused, activation_mib in shown:
+        row = rows[model]
+        assert (int(kernels), int(fused)) == (row["rtx_kernels"], row["fused_attention"])
+        assert float(activation_mib) == row["activation_mib"]
 
 
 def test_the_document_says_the_same():
