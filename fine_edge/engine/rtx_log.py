@@ -16,8 +16,9 @@ MIB = 2**20
 
 _SYNCHRONISATION = ("signal", "wait")
 _KERNEL = re.compile(r"^\s*Name: (?P<name>.+?), LayerType: (?P<kind>[^,]+), ")
-# Entries follow each other with nothing, or a unit or record separator between them; a name may hold brackets.
-_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1e\x1f\[]|\s*$)")
+# Entries follow each other with nothing, or a unit or record separator between them; a name may hold brackets, and
+# the compiler puts what it made of a node behind its entry (``]__gemm_from_conv1x1``).
+_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=(?:__\w+)?(?:[\x1e\x1f\[]|\s*$))")
 _TENSOR = re.compile(r"{ Name: (?P<name>.*?), Dimensions: \[(?P<dims>[\d,]*)\](?:[^}]*?Datatype: (?P<type>\w+))?[^}]*}")
 # Words of a data type or format in the compiler's log and in the engine inspector's JSON; the first that fits counts,
 # so that "BFloat16" is not read as "Float".

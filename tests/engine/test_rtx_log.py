@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fine_edge.engine.rtx_log import Kernel, first_error, parse_log
+from fine_edge.engine.rtx_log import Kernel, first_error, onnx_nodes, parse_log
 from fine_edge.errors import BackendError
 
 TENSOR = "Inputs: [ { Name: q, Dimensions: [1,2] }], Outputs: []"
@@ -55,6 +55,13 @@ def test_kernels_without_synchronisation_and_memory_of_the_last_build():
     assert compiled.kernels[0] == Kernel("/a/Conv_myl0_0", "correlation", ("/a/Conv", "/a[0]/Relu"))
     assert compiled.kernels[3].onnx_nodes == ()
     assert (compiled.activation_mib, compiled.weights_mib) == (3.0, 1.5)
+
+
+@pytest.mark.parametrize("separator", ["", "\x1e", "\x1f"])
+def test_what_became_of_a_node_stands_behind_its_name(separator):
+    first = "[ONNX Layer: /a/Conv]__gemm_from_conv1x1"
+    assert onnx_nodes(f"{first}{separator}[ONNX Layer: /a[0]/Add]") == ("/a/Conv", "/a[0]/Add")
+    assert onnx_nodes(f"[ONNX Layer: /a[0]/Add]{separator}{first} ") == ("/a[0]/Add", "/a/Conv")
 
 
 def test_a_fused_attention_has_the_kernel_and_a_softmax():
