@@ -75,6 +75,7 @@ def _options(given: argparse.Namespace, recipe: BuildOptions) -> BuildOptions:
         "precision": given.precision,
         "target": given.target,
         "optimization_level": given.optimization_level,
+        "max_aux_streams": given.max_aux_streams,
         "workspace_mib": given.workspace_mib,
         "keep_fp32": read_keep_list(given.keep_fp32) if given.keep_fp32 else None,
         "profiling_verbosity": given.profiling_verbosity,
@@ -177,6 +178,9 @@ def _seconds(text: str) -> float:
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, help="default: the recipe's, or what the graph is")
     parser.add_argument("--optimization-level", type=int, metavar="0..5", help="of the builder (default: 3)")
+    parser.add_argument(
+        "--max-aux-streams", type=int, metavar="N", help="0: one stream, which needs least memory (default: its choice)"
+    )
     parser.add_argument("--workspace-mib", type=int, metavar="MIB", help="scratch memory (default: from free memory)")
     parser.add_argument("--profiling-verbosity", choices=VERBOSITIES, help="default: detailed")
     parser.add_argument("--plugin-library", type=Path, action="append", default=[], metavar="FILE.so")

@@ -104,6 +104,8 @@ def settings(job: Job, progress: tensorrt.IProgressMonitor) -> dict[str, Any]:
         "profiling_verbosity": verbosities[options.profiling_verbosity],
         "progress_monitor": progress,
     }
+    if options.max_aux_streams is not None:
+        found["max_aux_streams"] = options.max_aux_streams
     if job.workspace_mib is not None:
         found["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: job.workspace_mib * MIB}
     if options.target != "tensorrt":

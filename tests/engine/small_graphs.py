@@ -56,6 +56,25 @@ def heavy(path: Path) -> Path:
     return save(path, [step], *ends, [("w", weights)])
 
 
+def branched(path: Path) -> Path:
+    """Two rows of three convolutions that do not depend on each other, which the compiler runs at one time."""
+    random = np.random.default_rng(0)
+    nodes, weights = [], []
+    for row in "ab":
+        for place in range(3):
+            kernel = random.standard_normal((32, 32, 3, 3)).astype(np.float16) / 16
+            weights.append((f"w{row}{place}", kernel))
+            source = f"{row}{place - 1}" if place else "x"
+            nodes.append(
+                helper.make_node(
+                    "Conv", [source, f"w{row}{place}"], [f"{row}{place}"], name=f"/{row}/Conv_{place}", pads=[1] * 4
+                )
+            )
+    shape = (1, 32, 40, 40)
+    ends = [value("x", T.FLOAT16, shape)], [value(f"{row}2", T.FLOAT16, shape) for row in "ab"]
+    return save(path, nodes, *ends, weights)
+
+
 def plugin_node(path: Path) -> Path:
     """A plugin's node that is a local function as well, as the export with a plugin writes it."""
     step = helper.make_node("FineModulate", ["x"], ["y"], name="/fine/modulate", domain="trt.plugins")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from onnx import TensorProto
-from small_graphs import attention, mismatched, plugin_node, sampled_wrongly
+from small_graphs import attention, branched, mismatched, plugin_node, sampled_wrongly
 from tiny_detector import write_detector
 
 from fine_edge.contract import contract_path, sha256_of
@@ -44,6 +45,15 @@ def test_an_engine_comes_with_the_manifest_that_says_what_it_is(tmp_path):
     assert manifest.activation_mib > 0
     assert str(manifest.platform.rtx).startswith("1.")
     assert manifest.build_s > 0
+
+
+def test_one_stream_needs_less_memory_for_the_same_kernels(tmp_path):
+    onnx_path = branched(tmp_path / "m.fp16.onnx")
+    usual = obtain_engine(onnx_path, RTX, tmp_path / "usual").manifest
+    single = obtain_engine(onnx_path, replace(RTX, max_aux_streams=0), tmp_path / "single").manifest
+    assert single.kernels == usual.kernels
+    assert single.activation_mib < 0.6 * usual.activation_mib
+    assert single.options.max_aux_streams == 0
 
 
 def test_a_second_build_does_nothing_and_a_changed_onnx_builds_again(tmp_path):
