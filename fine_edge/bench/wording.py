@@ -30,7 +30,7 @@ def power_modes(record: Record) -> list[str]:
 
 
 def conditions(record: Record) -> str:
-    """Machine, backend, precision and input size in one line."""
+    """Machine, threads, backend, precision and input size in one line."""
     sizes = size_text(record.input_hw) if record.input_hw else "input sizes as listed"
     precision = f"{record.precision.upper()}, {sizes}"
     backend = BACKEND_TITLES.get(record.backend, record.backend)
@@ -43,7 +43,10 @@ def conditions(record: Record) -> str:
         return ", ".join([str(device), *modes, *versions, precision])
     library = record.machine.get("libraries", {}).get("onnxruntime")
     backend += f" {library}" if library else ""
-    return f"{record.machine.get('cpu')}, {record.machine.get('cores')} cores, {backend}, {precision}"
+    cores = f"{record.machine.get('cores')} cores"
+    if record.threads:  # where it was said how many; the backend takes all cores otherwise
+        cores += f" of which {record.threads} used"
+    return f"{record.machine.get('cpu')}, {cores}, {backend}, {precision}"
 
 
 def title(record: Record) -> str:
