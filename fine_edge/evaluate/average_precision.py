@@ -72,9 +72,11 @@ def _rows(objects: Objects, kind: Kind) -> list[dict[str, Any]]:
 
 def _area(row: dict[str, Any], kind: Kind) -> float:
     """Of what was found, by which COCO tells sizes apart."""
+    if kind == "bbox":
+        return float(row["bbox"][2] * row["bbox"][3])
     from faster_coco_eval.core import mask
 
-    return float(mask.area(row["segmentation"])) if kind == "segm" else row["bbox"][2] * row["bbox"][3]
+    return float(mask.area(row["segmentation"]))
 
 
 def _chunks(categories: list[int], found: Found) -> list[list[int]]:
