@@ -139,17 +139,12 @@ def box(value: Any) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
-def read_coco(path: Path) -> CocoData:
-    """Read an annotation file.
+def coco_from(path: Path, data: Any) -> CocoData:
+    """The data set that the JSON of an annotation file holds.
 
     Raises:
-        DataError: when it is missing, no such file, or contradicts itself, saying at which entry.
+        DataError: when it holds none, or contradicts itself, saying at which entry.
     """
-    return coco_from(path, read_json(path, "give a COCO annotation file"))
-
-
-def coco_from(path: Path, data: Any) -> CocoData:
-    """An annotation file that was read already, as :func:`read_coco`."""
     if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
         raise DataError(
             "has no images, annotations and categories", where=path, mend="give a COCO annotation file of detection"

@@ -59,7 +59,7 @@ class Comparison:
 
     def figures(self, metric: str) -> tuple[float, float]:
         """A COCO figure of both, fractions; -1 where there is nothing that it could be of."""
-        a, b = (getattr(side.evaluation.precision, metric) for side in (self.a, self.b))
+        a, b = (getattr(side.evaluation.boxes, metric) for side in (self.a, self.b))
         return float(a), float(b)
 
     def gain(self, metric: str) -> float | None:

@@ -66,7 +66,7 @@ def error_table(comparison: Comparison) -> Table:
 
 def category_table(comparison: Comparison) -> Table:
     """AP by category, those that differ most first."""
-    a, b = (side.evaluation.precision.by_category for side in (comparison.a, comparison.b))
+    a, b = (side.evaluation.boxes.by_category for side in (comparison.a, comparison.b))
     known = [name for name in a if min(a[name], b[name]) >= 0]
     known.sort(key=lambda name: -abs(b[name] - a[name]))
     left = len(known) - _MOST_CATEGORIES

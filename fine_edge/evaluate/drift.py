@@ -22,8 +22,6 @@ CONFIDENCE = 0.3
 MARGIN = 0.1
 """How far below the confidence a detection may stand on the other side and still be the same."""
 
-Doubles = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class ImageDrift:

@@ -55,8 +55,7 @@ class Evaluation:
         skipped: file name and reason of those that could not be read; they are in no figure.
         detections_file: what was found, and ``detections_sha256`` of it.
         data_file: the annotations, and ``images_folder`` the pictures, where there were any.
-        precision: COCO's figures by overlap of boxes, and ``mask_precision`` by overlap of masks, where both sides
-            have any.
+        boxes: COCO's figures by overlap of boxes, and ``masks`` by overlap of masks, where both sides have any.
         errors: at IoU 0.5 and confidence 0.5, in all, by category and by size.
     """
 
@@ -69,8 +68,8 @@ class Evaluation:
     detections_sha256: str
     data_file: Path
     images_folder: Path | None
-    precision: AveragePrecision
-    mask_precision: AveragePrecision | None
+    boxes: AveragePrecision
+    masks: AveragePrecision | None
     errors: ErrorCounts
     errors_by_category: dict[str, ErrorCounts]
     errors_by_size: dict[str, ErrorCounts]
@@ -81,7 +80,7 @@ class Evaluation:
         groups = {key: {name: one.to_json() for name, one in found.items()} for key, found in by_group.items()}
         return {
             "format": FORMAT,
-            "task": "instance" if self.mask_precision else "detection",
+            "task": "instance" if self.masks else "detection",
             **asdict(self.origin),
             "data": self.data,
             "data_sha256": self.data_sha256,
@@ -91,8 +90,8 @@ class Evaluation:
             "detections_sha256": self.detections_sha256,
             "data_file": str(self.data_file),
             "images_folder": str(self.images_folder) if self.images_folder else None,
-            **asdict(self.precision),
-            "mask": asdict(self.mask_precision) if self.mask_precision else None,
+            **asdict(self.boxes),
+            "mask": asdict(self.masks) if self.masks else None,
             "errors": {**self.errors.to_json(), "iou": IOU, "confidence": CONFIDENCE, **groups},
             "made_at": now(),
         }
@@ -133,8 +132,8 @@ def score(
         detections_sha256=sha256_of(detections),
         data_file=data.path.absolute(),
         images_folder=images.absolute() if images else None,
-        precision=average_precision(seen, found),
-        mask_precision=average_precision(seen, found, "segm") if has_masks else None,
+        boxes=average_precision(seen, found),
+        masks=average_precision(seen, found, "segm") if has_masks else None,
         errors=count(verdicts),
         errors_by_category=count_by_category(verdicts, seen),
         errors_by_size=count_by_size(verdicts, seen),

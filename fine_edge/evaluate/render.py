@@ -51,9 +51,9 @@ def precision_table(evaluation: Evaluation) -> Table:
     """COCO's figures, a line for boxes and one for masks where there are any."""
     columns = [Column("of", numeric=False), *(Column(name) for name in _FIGURES)]
     table = Table(_title(evaluation), columns, notes=_notes(evaluation, _AP_MEANING))
-    for name, precision in (("boxes", evaluation.precision), ("masks", evaluation.mask_precision)):
-        if precision:
-            table.add(name, *(percent(getattr(precision, figure)) for figure in _FIGURES.values()))
+    for name, found in (("boxes", evaluation.boxes), ("masks", evaluation.masks)):
+        if found:
+            table.add(name, *(percent(getattr(found, figure)) for figure in _FIGURES.values()))
     return table
 
 
@@ -71,15 +71,15 @@ def error_table(evaluation: Evaluation) -> Table:
         ratios = (percent(ratio) for ratio in (counts.precision, counts.recall, counts.f1))
         table.add(name, percent(ap), counts.tp, counts.fp, counts.fn, *ratios, *counts.wrong.values())
 
-    precision = evaluation.precision
-    add("all", precision.ap, evaluation.errors)
-    by_size = {"small": precision.ap_s, "medium": precision.ap_m, "large": precision.ap_l}
+    boxes = evaluation.boxes
+    add("all", boxes.ap, evaluation.errors)
+    by_size = {"small": boxes.ap_s, "medium": boxes.ap_m, "large": boxes.ap_l}
     for size, counts in evaluation.errors_by_size.items():
         add(size, by_size[size], counts)
     by_category = evaluation.errors_by_category.items()
     for name, counts in sorted(by_category, key=lambda item: -(item[1].tp + item[1].fn)):
         if counts.tp + counts.fp + counts.fn:
-            add(name, precision.by_category[name], counts)
+            add(name, boxes.by_category[name], counts)
     return table
 
 

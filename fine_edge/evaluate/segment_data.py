@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,6 @@ class SegmentData:
     truths: dict[int, Path]
     categories: dict[int, str]
     segments: dict[int, tuple[TrueSegment, ...]] | None = None
-
-    def without(self, image_ids: set[int]) -> SegmentData:
-        """The data set without some of its images."""
-        return replace(self, images={n: name for n, name in self.images.items() if n not in image_ids})
 
     def numbers(self, image_id: int) -> NDArray[np.int64]:
         """The PNG of an image (H, W): category ids, or numbers of segments.

@@ -18,44 +18,51 @@ from fine_edge.evaluate.coco_data import objects as as_objects
 pytestmark = pytest.mark.host  # pycocotools is the tests' own
 
 
-def by_pycocotools(data, found):
+def rows_of(objects, **more):
+    """Objects as pycocotools takes them, numbered from 1; ``more`` are lists of further fields."""
+    fields = {
+        "image_id": objects.image_ids.tolist(),
+        "category_id": objects.category_ids.tolist(),
+        "bbox": objects.boxes_xywh.tolist(),
+        **more,
+    }
+    if objects.masks is not None:
+        fields["segmentation"] = objects.masks.tolist()
+    values = enumerate(zip(*fields.values(), strict=True), start=1)
+    return [{"id": number, **dict(zip(fields, row, strict=True))} for number, row in values]
+
+
+def by_pycocotools(data, found, kind="bbox"):
     """Its twelve figures and AP by category."""
+    from pycocotools import mask
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, results = COCO(), COCO()
-    about = {"images": [{"id": i} for i in data.images], "categories": [{"id": c} for c in data.categories]}
-    rows = zip(
-        data.truth.image_ids.tolist(),
-        data.truth.category_ids.tolist(),
-        data.truth.boxes_xywh.tolist(),
-        data.truth.areas.tolist(),
-        data.truth.crowd.tolist(),
-        strict=True,
+    areas = (
+        found.boxes_xywh[:, 2:].prod(axis=1).tolist()
+        if kind == "bbox"
+        else [float(mask.area(runs)) for runs in found.masks.tolist()]
     )
-    truth.dataset = about | {
-        "annotations": [
-            {"id": n, "image_id": i, "category_id": c, "bbox": b, "area": a, "iscrowd": int(crowd)}
-            for n, (i, c, b, a, crowd) in enumerate(rows, start=1)
-        ]
-    }
-    rows = zip(
-        found.image_ids.tolist(),
-        found.category_ids.tolist(),
-        found.boxes_xywh.tolist(),
-        found.scores.tolist(),
-        strict=True,
+    annotations = (
+        rows_of(data.truth, area=data.truth.areas.tolist(), iscrowd=data.truth.crowd.astype(int).tolist()),
+        rows_of(found, area=areas, score=found.scores.tolist(), iscrowd=[0] * len(found)),
     )
-    results.dataset = about | {
-        "annotations": [
-            {"id": n, "image_id": i, "category_id": c, "bbox": b, "area": b[2] * b[3], "score": s, "iscrowd": 0}
-            for n, (i, c, b, s) in enumerate(rows, start=1)
-        ]
-    }
+    sides = []
     with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-        results.createIndex()
-        evaluation = COCOeval(truth, results, "bbox")
+        for rows in annotations:
+            side = COCO()
+            side.dataset = {
+                "images": [
+                    {"id": i, "height": height, "width": width}
+                    for i in data.images
+                    for height, width in [data.sizes.get(i, (0, 0))]
+                ],
+                "categories": [{"id": c} for c in data.categories],
+                "annotations": rows,
+            }
+            side.createIndex()
+            sides.append(side)
+        evaluation = COCOeval(*sides, kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -129,8 +136,6 @@ def outlined(rng, boxes, height, width):
 @given(st.integers(0, 2**20), st.integers(1, 4), st.integers(1, 20), st.integers(0, 60))
 def test_masks_score_as_pycocotools_scores_them(seed, images, objects, found):
     from pycocotools import mask as runs
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
 
     data, detected = drawn(seed, images, 2, objects, found)
     rng, size = np.random.default_rng(seed), (240, 320)
@@ -146,53 +151,9 @@ def test_masks_score_as_pycocotools_scores_them(seed, images, objects, found):
     )
     detected = replace(detected, masks=as_objects(found_masks))
     figures = average_precision(data, detected, "segm")
-
-    truth, results = COCO(), COCO()
-    about = {
-        "images": [{"id": i, "height": size[0], "width": size[1]} for i in data.images],
-        "categories": [{"id": c} for c in data.categories],
-    }
-    truth.dataset = about | {
-        "annotations": [
-            {"id": n, "image_id": i, "category_id": c, "area": a, "iscrowd": int(crowd), "segmentation": o, "bbox": b}
-            for n, (i, c, a, crowd, o, b) in enumerate(
-                zip(
-                    data.truth.image_ids.tolist(),
-                    data.truth.category_ids.tolist(),
-                    data.truth.areas.tolist(),
-                    data.truth.crowd.tolist(),
-                    truth_masks,
-                    data.truth.boxes_xywh.tolist(),
-                    strict=True,
-                ),
-                start=1,
-            )
-        ]
-    }
-    results.dataset = about | {
-        "annotations": [
-            {"id": n, "image_id": i, "category_id": c, "score": s, "iscrowd": 0, "segmentation": o}
-            | {"area": float(runs.area(o))}
-            for n, (i, c, s, o) in enumerate(
-                zip(
-                    detected.image_ids.tolist(),
-                    detected.category_ids.tolist(),
-                    detected.scores.tolist(),
-                    found_masks,
-                    strict=True,
-                ),
-                start=1,
-            )
-        ]
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-        results.createIndex()
-        evaluation = COCOeval(truth, results, "segm")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    np.testing.assert_allclose(twelve(figures), evaluation.stats, rtol=0, atol=1e-9)
+    stats, by_category = by_pycocotools(data, detected, "segm")
+    np.testing.assert_allclose(twelve(figures), stats, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(list(figures.by_category.values()), by_category, rtol=0, atol=1e-9)
 
 
 def test_masks_are_needed_on_both_sides():

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_data import read_coco
 from fine_edge.evaluate.coco_results import read_results
+from fine_edge.evaluate.data import read_boxes
 
 GOOD = {
     "images": [{"id": 5, "file_name": "a/b.jpg", "width": 9}, {"id": 6, "file_name": "c.jpg"}],
@@ -39,7 +39,7 @@ def changed(key, index, **fields):
 
 
 def test_what_is_read(tmp_path):
-    data = read_coco(written(tmp_path, GOOD))
+    data = read_boxes(written(tmp_path, GOOD))
     assert (data.images, data.categories) == ({5: "a/b.jpg", 6: "c.jpg"}, {3: "dog", 4: "cat"})
     truth = data.truth
     np.testing.assert_array_equal(truth.boxes_xywh, [[1, 2, 30, 40], [0.5, 2, 3, 4]])
@@ -48,7 +48,7 @@ def test_what_is_read(tmp_path):
 
 
 def test_without_some_images(tmp_path):
-    data = read_coco(written(tmp_path, GOOD))
+    data = read_boxes(written(tmp_path, GOOD))
     assert (data.without({5}).images, len(data.without({5}).truth)) == ({6: "c.jpg"}, 0)
     assert len(data.without({6}).truth) == 2
 
@@ -77,12 +77,12 @@ def test_without_some_images(tmp_path):
 )
 def test_what_is_broken_is_named(tmp_path, data, says):
     with pytest.raises(DataError, match=says):
-        read_coco(written(tmp_path, data))
+        read_boxes(written(tmp_path, data))
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(DataError, match=r"cannot be read \(No such file"):
-        read_coco(tmp_path / "none.json")
+        read_boxes(tmp_path / "none.json")
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
@@ -102,11 +102,11 @@ def test_anything_in_any_place_is_read_or_refused(tmp_path, key, field, value):
     else:
         data[key][0][field] = value
     with contextlib.suppress(DataError):
-        assert np.isfinite(read_coco(written(tmp_path, data)).truth.boxes_xywh).all()
+        assert np.isfinite(read_boxes(written(tmp_path, data)).truth.boxes_xywh).all()
 
 
 def test_what_is_read_of_results(tmp_path):
-    data = read_coco(written(tmp_path, GOOD))
+    data = read_boxes(written(tmp_path, GOOD))
     found = read_results(written(tmp_path, RESULTS, "results.json"), data)
     assert found.scores.tolist() == [0.125, 1.0]
     assert found.boxes_xywh.tolist() == [[1.25, 2, 30, 40], [0, 0, 1, 1]]
@@ -119,12 +119,12 @@ RUNS = {"size": [2, 3], "counts": [1, 2, 3]}
 
 def test_masks_are_read_where_every_object_has_one(tmp_path):
     data = json.loads(json.dumps(GOOD))
-    assert read_coco(written(tmp_path, data)).truth.masks is None
+    assert read_boxes(written(tmp_path, data)).truth.masks is None
     data["annotations"][0]["segmentation"] = TRIANGLE
-    assert read_coco(written(tmp_path, data)).truth.masks is None
+    assert read_boxes(written(tmp_path, data)).truth.masks is None
     data["annotations"][1]["segmentation"] = RUNS
     data["images"][0].update(height=2, width=3)
-    read = read_coco(written(tmp_path, data))
+    read = read_boxes(written(tmp_path, data))
     assert (read.truth.masks.tolist(), read.sizes) == ([TRIANGLE, RUNS], {5: (2, 3)})
     assert read.truth.taken(np.array([1])).masks.tolist() == [RUNS]
 
@@ -145,7 +145,7 @@ def test_masks_are_read_where_every_object_has_one(tmp_path):
 )
 def test_broken_masks_are_named(tmp_path, outline):
     with pytest.raises(DataError, match=r"annotations\[0\]"):
-        read_coco(written(tmp_path, changed("annotations", 0, segmentation=outline)))
+        read_boxes(written(tmp_path, changed("annotations", 0, segmentation=outline)))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,6 @@ def test_broken_masks_are_named(tmp_path, outline):
     ],
 )
 def test_broken_results_are_named(tmp_path, results, says):
-    data = read_coco(written(tmp_path, GOOD))
+    data = read_boxes(written(tmp_path, GOOD))
     with pytest.raises(DataError, match=says):
         read_results(written(tmp_path, results, "results.json"), data)

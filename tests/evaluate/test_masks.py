@@ -9,7 +9,7 @@ from test_pipeline import Brightness, contract
 
 from fine_edge.detections import Detections
 from fine_edge.evaluate.boxes import _entry, evaluate_boxes
-from fine_edge.evaluate.coco_data import read_coco
+from fine_edge.evaluate.data import read_boxes
 from fine_edge.evaluate.journal import Entry, Journal, Outlines, read_found
 from fine_edge.evaluate.pipeline import Seen
 from fine_edge.subject import Subject
@@ -29,7 +29,7 @@ def data(tmp_path):
         "categories": [{"id": 5, "name": "a"}],
     }
     (tmp_path / "data.json").write_text(json.dumps(text))
-    return read_coco(tmp_path / "data.json")
+    return read_boxes(tmp_path / "data.json")
 
 
 def seen(mask):
@@ -80,6 +80,6 @@ def test_mask_ap_is_of_the_masks_and_ap_of_the_boxes(data, tmp_path, is_triangle
     made = replace(contract(task="instance"), labels=("a",))
     subject = Subject(Masked(mask), made, "fp32", "sha", "sha")
     evaluation = evaluate_boxes(subject, data, tmp_path, tmp_path / "out")
-    assert evaluation.precision.ap50 == pytest.approx(1)
-    assert evaluation.mask_precision.ap50 == pytest.approx(ap50)
+    assert evaluation.boxes.ap50 == pytest.approx(1)
+    assert evaluation.masks.ap50 == pytest.approx(ap50)
     assert evaluation.to_json()["mask"]["ap50"] == pytest.approx(ap50)
