@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from fine_edge import atomic, command, console
-from fine_edge.bench import device
+from fine_edge.bench import device, predict
 from fine_edge.bench.accuracy import with_accuracy
 from fine_edge.bench.backends import BACKENDS, QUICK_ROUNDS, ROUNDS
 from fine_edge.bench.compare import compare
@@ -42,7 +42,9 @@ def _measure_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fine_edge.bench",
         description="Measure a suite of models against each other on real images, group by group.",
-        epilog="Also: show RECORD (render it again), compare RECORD RECORD; each with --help.",
+        epilog="Also: show RECORD (render it again), compare RECORD RECORD; each with --help. --backend predict and"
+        " --suite validate-predictor ESTIMATE instead of measuring and have options of their own:"
+        " --backend predict --help.",
     )
     parser.add_argument("--suite", default="table3", help=f"{', '.join(SUITES)} (default: table3)")
     parser.add_argument(
@@ -159,11 +161,13 @@ def _refuse_unwritable(paths: list[Path | None]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """``show`` and ``compare`` by name, measuring otherwise."""
+    """``show`` and ``compare`` by name, estimates where they are asked for, measuring otherwise."""
     if argv[:1] == ["show"]:
         return _show(argv[1:])
     if argv[:1] == ["compare"]:
         return _compare(argv[1:])
+    if predict.is_asked_for(argv):
+        return predict.main(argv)
     return _measure(argv)
 
 

@@ -170,6 +170,9 @@ def read_record(path: Path) -> Record:
     mend = "measure again: python -m fine_edge.bench --json FILE"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        if data.get("estimate") and "backend" not in data:
+            what = "holds estimates, which are never shown or compared as measurements"
+            raise RecordError(what, where=path, mend="python -m fine_edge.bench --backend predict")
         if data["format"] not in READABLE:
             known = ", ".join(map(str, READABLE))
             raise RecordError(f"record format {data['format']}, this version reads {known}", where=path, mend=mend)

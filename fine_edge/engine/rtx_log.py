@@ -44,17 +44,27 @@ class Kernel:
         name: of the kernel.
         kind: the compiler's layer type, such as ``kgen`` or ``gemm``.
         onnx_nodes: names.
-        read_bytes: of all activations it reads.
-        written_bytes: of all activations it writes.
+        reads: name and bytes of each activation it reads.
+        writes: name and bytes of each activation it writes.
         constants: name and bytes of each constant it reads; kernels can share one.
     """
 
     name: str
     kind: str
     onnx_nodes: tuple[str, ...]
-    read_bytes: int = 0
-    written_bytes: int = 0
+    reads: tuple[tuple[str, int], ...] = ()
+    writes: tuple[tuple[str, int], ...] = ()
     constants: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def read_bytes(self) -> int:
+        """Of all activations it reads."""
+        return sum(size for _, size in self.reads)
+
+    @property
+    def written_bytes(self) -> int:
+        """Of all activations it writes."""
+        return sum(size for _, size in self.writes)
 
     @property
     def is_synchronisation(self) -> bool:
@@ -130,8 +140,8 @@ def _kernel(name: str, kind: str, line: str) -> Kernel:
         name,
         kind,
         onnx_nodes(metadata),
-        read_bytes=sum(size for _, size in _tensors(inputs)),
-        written_bytes=sum(size for _, size in _tensors(outputs)),
+        reads=tuple(_tensors(inputs)),
+        writes=tuple(_tensors(outputs)),
         constants=tuple(_tensors(constants)),
     )
 

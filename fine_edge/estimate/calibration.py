@@ -1,0 +1,119 @@
+"""The constants that latencies on a real board gave, and where they came from: data, one JSON file for each board."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fine_edge import atomic
+from fine_edge.errors import ArtifactError, ConfigError
+
+FORMAT = 1
+_FOLDER = Path(__file__).parent / "calibrations"
+_MEND = "python -m fine_edge.estimate calibrate RECORD... --out FILE"
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What cannot be known without the board. Shares are of its peaks and at most 1.
+
+    Attributes:
+        tensor_share: of the tensor cores' rate.
+        memory_share: of the memory's bandwidth.
+        gather_share: of L2's bandwidth, for scattered reads.
+        launch_us: of every kernel, microseconds.
+        copy_gb_s: of the input to the device and the outputs back, 10^9 bytes a second.
+    """
+
+    tensor_share: float
+    memory_share: float
+    gather_share: float
+    launch_us: float
+    copy_gb_s: float
+
+    def __post_init__(self) -> None:
+        for name in ("tensor_share", "memory_share", "gather_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, not in (0, 1]")
+        if self.launch_us < 0 or self.copy_gb_s <= 0:
+            raise ValueError(f"launch_us is {self.launch_us}, copy_gb_s is {self.copy_gb_s}")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Constants and their origin.
+
+    Attributes:
+        device: name of the board.
+        mode: power mode that they were fitted in; other modes are scaled by clocks.
+        constants: themselves.
+        origin: of the latencies, for people.
+        rows: predicted over measured latency minus 1, by row, after the fit.
+        left_out: the same by row when it was not among those fitted.
+        compiler: that the kernels were compiled by.
+    """
+
+    device: str
+    mode: str
+    constants: Constants
+    origin: str
+    rows: Mapping[str, float]
+    left_out: Mapping[str, float]
+    compiler: str
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Factors from a predicted latency to its lower and upper end: what rows left out were off by at most."""
+        errors = (0.0, *self.left_out.values())
+        return 1 / (1 + max(errors)), 1 / (1 + min(errors))
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a file."""
+        return {
+            "format": FORMAT,
+            **vars(self),
+            "constants": vars(self.constants),
+            "rows": dict(self.rows),
+            "left_out": dict(self.left_out),
+        }
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Write the file, whole or not at all."""
+    atomic.write_text(path, json.dumps(calibration.to_json(), indent=1) + "\n")
+
+
+def find_calibration(device: str, path: Path | None = None) -> Calibration:
+    """The user's own, or the one that comes with the package for a board.
+
+    Raises:
+        ConfigError: when there is none for the board.
+        ArtifactError: when the file cannot be read or is no calibration.
+    """
+    path = path or _FOLDER / f"{device}.json"
+    if path.parent == _FOLDER and not path.is_file():
+        raise ConfigError(f"nothing is calibrated for {device}", where="--calibration", mend=_MEND)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ArtifactError(f"calibration of format {data['format']}, known: {FORMAT}", where=path, mend=_MEND)
+        return _calibration(data)
+    except OSError as error:
+        raise ArtifactError(f"cannot be read ({error.strerror})", where=path, mend=_MEND) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"is no calibration ({type(error).__name__}: {error})", where=path, mend=_MEND) from error
+
+
+def _calibration(data: dict[str, Any]) -> Calibration:
+    return Calibration(
+        device=str(data["device"]),
+        mode=str(data["mode"]),
+        constants=Constants(**{name: float(value) for name, value in data["constants"].items()}),
+        origin=str(data["origin"]),
+        rows={str(name): float(error) for name, error in data["rows"].items()},
+        left_out={str(name): float(error) for name, error in data["left_out"].items()},
+        compiler=str(data["compiler"]),
+    )

@@ -1,0 +1,86 @@
+"""From an ONNX file to the work of every kernel of its engine: one compilation on this machine's CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+from fine_edge import console
+from fine_edge.engine.inspect import Inspection, inspect
+from fine_edge.estimate.device import Device
+from fine_edge.estimate.flops import graph_flops, node_works
+from fine_edge.estimate.work import KernelWork, kernel_works
+from fine_edge.graph.model_file import read_model
+from fine_edge.graph.view import GraphView, is_static
+
+MIB = 2**20
+# Inputs and outputs of the network are FP32 or wider integers; labels are few.
+_IO_BYTES = 4
+
+Compile = Callable[[Path], Inspection]
+
+
+@dataclass(frozen=True)
+class EngineWork:
+    """An engine as NVIDIA's compiler makes it, before any board comes in.
+
+    Attributes:
+        name: of the model or file.
+        works: by kernel, in the order of execution.
+        graph_flops: of all matrix products in the graph.
+        activation_mib: memory that the compiler plans for activations.
+        weights_mib: memory for weights.
+        io_bytes: inputs and outputs, which are copied to and from the device.
+        onnx_sha256: of the file.
+        compiler: its name and version.
+    """
+
+    name: str
+    works: tuple[KernelWork, ...]
+    graph_flops: int
+    activation_mib: float
+    weights_mib: float
+    io_bytes: int
+    onnx_sha256: str
+    compiler: str
+
+    @property
+    def claimed_flops(self) -> float:
+        """Share of the graph's FLOPs that some kernel does: 1 where every node was found."""
+        return sum(work.flops for work in self.works) / self.graph_flops if self.graph_flops else 1.0
+
+    def without(self, module: str) -> EngineWork:
+        """The engine without one module's kernels."""
+        return replace(self, works=tuple(work for work in self.works if work.module != module))
+
+
+def engine_work(onnx_path: Path, device: Device, name: str = "", run: Compile = inspect) -> EngineWork:
+    """Compile a file and count.
+
+    Raises:
+        FineEdgeError: as :func:`fine_edge.engine.inspect.inspect`.
+    """
+    view = GraphView(read_model(onnx_path, weights=False))
+    nodes = node_works(view)
+    with console.status(f"compiling {onnx_path.name}"):
+        found = run(onnx_path)
+    return EngineWork(
+        name=name or onnx_path.name,
+        works=kernel_works(found.compiled.kernels, nodes, device.l2_bytes),
+        graph_flops=graph_flops(nodes),
+        activation_mib=found.compiled.activation_mib,
+        weights_mib=found.compiled.weights_mib,
+        io_bytes=_io_bytes(view),
+        onnx_sha256=found.onnx_sha256,
+        compiler=found.compiler,
+    )
+
+
+def _io_bytes(view: GraphView) -> int:
+    graph = view.model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    names = [value.name for value in (*graph.input, *graph.output) if value.name not in constants]
+    shapes = [view.shape(name) for name in names]
+    return sum(_IO_BYTES * prod(dim or 0 for dim in shape) for shape in shapes if shape and is_static(shape))

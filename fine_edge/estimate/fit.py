@@ -1,0 +1,125 @@
+"""Fitting the constants to latencies of a board, and what they are worth on rows that were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fine_edge.errors import ConfigError
+from fine_edge.estimate.calibration import Constants
+from fine_edge.estimate.device import Device, Mode
+from fine_edge.estimate.roofline import Demand, demands
+from fine_edge.estimate.work import KernelWork
+
+# What four constants can be asked of.
+FEWEST_ROWS = 4
+
+_NAMES = ("tensor_share", "memory_share", "gather_share", "launch_us")
+# Physics, and nothing else: no rate above its peak, no launch that gives time back.
+_LOW = (0.05, 0.05, 0.01, 0.0)
+_HIGH = (1.0, 1.0, 1.0, np.inf)
+# Several, because the slowest of several times has corners in which a search can be caught.
+_STARTS = ((0.7, 0.65, 0.25, 5.0), (0.5, 0.5, 0.5, 2.0), (0.9, 0.8, 0.1, 10.0), (0.95, 0.65, 0.2, 18.0))
+
+# Of a constant, for slopes.
+_STEP = [1e-4] * len(_NAMES)
+
+
+@dataclass(frozen=True)
+class FitRow:
+    """One measured engine.
+
+    Attributes:
+        name: of the row.
+        works: its kernels.
+        compute_ms: measured time of the kernels.
+    """
+
+    name: str
+    works: tuple[KernelWork, ...]
+    compute_ms: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Constants, and by row what was predicted over what was measured minus 1."""
+
+    constants: Constants
+    rows: dict[str, float]
+    left_out: dict[str, float]
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the errors of the rows that were fitted."""
+        return float(np.sqrt(np.mean(np.square(list(self.rows.values())))))
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """A row's demands as arrays, so that a search over constants is quick."""
+
+    tensor: NDArray[np.float64]
+    lanes: NDArray[np.float64]
+    memory: NDArray[np.float64]
+    gather: NDArray[np.float64]
+    attention: NDArray[np.bool_]
+
+    def total_ms(self, constants: NDArray[np.float64]) -> float:
+        """As :meth:`Demand.timed` and :attr:`KernelTime.ms`, summed."""
+        tensor_share, memory_share, gather_share, launch_us = constants
+        tensor = self.tensor / tensor_share
+        compute = np.where(self.attention, tensor + self.lanes, np.maximum(tensor, self.lanes))
+        memory = np.maximum(self.memory / memory_share, self.gather / gather_share)
+        return float(np.maximum(compute, memory).sum() + len(tensor) * launch_us / 1e3)
+
+
+def fit(rows: Sequence[FitRow], device: Device, mode: Mode, copy_gb_s: float) -> Fit:
+    """Least squares of relative errors within physical bounds; then once more without each row in turn.
+
+    Raises:
+        ConfigError: when there are fewer rows than constants.
+    """
+    if len(rows) < FEWEST_ROWS:
+        raise ConfigError(f"{len(rows)} measured rows cannot give {len(_NAMES)} constants", mend="measure more models")
+    arrays = {row.name: _arrays(demands(row.works, device, mode)) for row in rows}
+    measured = {row.name: row.compute_ms for row in rows}
+    best = _search(arrays, measured)
+    left_out = {}
+    for name in arrays if len(rows) > FEWEST_ROWS else ():
+        others = {other: found for other, found in arrays.items() if other != name}
+        left_out[name] = _error(arrays[name], _search(others, measured), measured[name])
+    found = dict(zip(_NAMES, (float(value) for value in best), strict=True))
+    constants = Constants(**found, copy_gb_s=copy_gb_s)
+    errors = {name: _error(array, best, measured[name]) for name, array in arrays.items()}
+    return Fit(constants, errors, left_out)
+
+
+def _error(array: _Arrays, constants: NDArray[np.float64], measured_ms: float) -> float:
+    """Predicted over measured minus 1, to hundredths of a per cent."""
+    return round(array.total_ms(constants) / measured_ms - 1, 4)
+
+
+def _arrays(found: Sequence[Demand]) -> _Arrays:
+    return _Arrays(
+        np.array([demand.tensor_ms for demand in found]),
+        np.array([demand.lanes_ms for demand in found]),
+        np.array([demand.memory_ms for demand in found]),
+        np.array([demand.gather_ms for demand in found]),
+        np.array([demand.is_attention for demand in found]),
+    )
+
+
+def _search(arrays: dict[str, _Arrays], measured: dict[str, float]) -> NDArray[np.float64]:
+    from scipy.optimize import least_squares
+
+    def errors(constants: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array([np.log(array.total_ms(constants) / measured[name]) for name, array in arrays.items()])
+
+    scale = np.array(_STARTS[0])
+    runs = [least_squares(errors, start, bounds=(_LOW, _HIGH), x_scale=scale, diff_step=_STEP) for start in _STARTS]
+    best = min(runs, key=lambda run: float(run.cost))
+    # Four digits say more than six rows can, and are the same on every machine.
+    return np.array([float(f"{value:.4g}") for value in best.x])

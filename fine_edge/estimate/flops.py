@@ -1,0 +1,135 @@
+"""The work of every ONNX node, from its shapes alone.
+
+Three kinds of work are told apart, because the board has different units for them: matrix products (tensor cores),
+plain arithmetic and exponentials (CUDA cores and special-function units), and gathers (scattered reads).
+A multiply-accumulate is two FLOPs, as in the paper's figures of RT-DETR and YOLO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from onnx import NodeProto
+
+from fine_edge.graph.view import GraphView, attribute_int, input_name, is_static, label, output_name
+
+SECTOR_BYTES = 32
+"""What a GPU fetches at least for one scattered element (CUDA C++ Best Practices Guide, coalesced access)."""
+
+# Results of special-function units that one element takes, and plain instructions beside them.
+_SPECIAL = {"Sigmoid": 2, "Tanh": 2, "Erf": 2, "Softplus": 2, "Exp": 1, "Log": 1, "Sqrt": 1, "Softmax": 1, "Mish": 3}
+# A softmax finds the largest, subtracts, scales, sums, divides and rounds.
+_PLAIN = {"Softmax": 6}
+# Operators that move elements or name them anew: their bytes are in the kernels' tensors.
+_MOVES = frozenset(
+    (
+        *("Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
+        *("GridSample", "Identity", "Pad", "Range", "Reshape", "Resize", "ScatterElements", "ScatterND", "Shape"),
+        *("Slice", "Split", "Squeeze", "Tile", "TopK", "Transpose", "Unsqueeze", "Where"),
+    )
+)
+# Operators that read more elements than they write.
+_REDUCTIONS = ("Reduce", "MaxPool", "AveragePool", "GlobalAveragePool", "ArgMax", "LayerNormalization", "Softmax")
+# Bilinear interpolation reads four neighbours.
+_CORNERS = 4
+
+
+@dataclass(frozen=True)
+class Product:
+    """``batch`` matrix products of (rows, depth) by (depth, columns)."""
+
+    batch: int
+    rows: int
+    columns: int
+    depth: int
+
+    @property
+    def flops(self) -> int:
+        """Two for every multiply-accumulate."""
+        return 2 * self.batch * self.rows * self.columns * self.depth
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each channel has a filter of its own, which no tensor core helps with."""
+        return self.batch > 1 and self.columns == 1
+
+
+@dataclass(frozen=True)
+class NodeWork:
+    """What one node computes.
+
+    Attributes:
+        product: its matrix product, if it is one.
+        plain: instructions of CUDA cores.
+        special: results of special-function units.
+        gathered_bytes: sectors that its scattered reads fetch.
+    """
+
+    product: Product | None = None
+    plain: int = 0
+    special: int = 0
+    gathered_bytes: int = 0
+
+    @property
+    def flops(self) -> int:
+        """Of its matrix product."""
+        return self.product.flops if self.product else 0
+
+
+def node_works(view: GraphView) -> dict[str, NodeWork]:
+    """Work by the node's name; nodes that fold into constants, or whose shapes are not known, have none."""
+    found = {}
+    for node in view.nodes:
+        shape = view.shape(output_name(node))
+        if shape is None or not is_static(shape) or view.is_constant(output_name(node)):
+            continue
+        found[label(node)] = _node_work(view, node, _numbers(shape))
+    return found
+
+
+def graph_flops(works: Mapping[str, NodeWork]) -> int:
+    """FLOPs of all matrix products of a graph."""
+    return sum(work.flops for work in works.values())
+
+
+def _node_work(view: GraphView, node: NodeProto, out: tuple[int, ...]) -> NodeWork:
+    product = _product(view, node, out)
+    if product is not None:
+        # Two FLOPs are one fused instruction.
+        return NodeWork(product, plain=product.flops // 2 if product.is_depthwise else 0)
+    if node.op_type == "GridSample":
+        return NodeWork(gathered_bytes=_CORNERS * SECTOR_BYTES * prod(out))
+    if node.op_type in _MOVES:
+        return NodeWork()
+    elements = prod(out)
+    if node.op_type.startswith(_REDUCTIONS):
+        elements = max(elements, prod(_numbers(view.shape(input_name(node, 0)))))
+    plain, special = _PLAIN.get(node.op_type, 1), _SPECIAL.get(node.op_type, 0)
+    return NodeWork(plain=plain * elements, special=special * elements)
+
+
+def _product(view: GraphView, node: NodeProto, out: tuple[int, ...]) -> Product | None:
+    first, second = (_numbers(view.shape(input_name(node, index))) for index in (0, 1))
+    if not first or not second:
+        return None
+    if node.op_type == "Conv":
+        groups = attribute_int(node, "group", 1)
+        return Product(groups, out[0] * prod(out[2:]), second[0] // groups, prod(second[1:]))
+    if node.op_type == "ConvTranspose":
+        groups = attribute_int(node, "group", 1)
+        return Product(groups, first[0] * prod(first[2:]), prod(second[1:]), second[0] // groups)
+    if node.op_type == "Gemm":
+        depth = first[0] if attribute_int(node, "transA", 0) else first[1]
+        return Product(1, out[0], out[1], depth)
+    if node.op_type == "MatMul" and len(out) >= 2:
+        if len(second) == 2:  # all rows of a batch by one matrix
+            return Product(1, prod(out[:-1]), out[-1], first[-1])
+        return Product(prod(out[:-2]), out[-2], out[-1], first[-1])
+    return None
+
+
+def _numbers(shape: tuple[int | None, ...] | None) -> tuple[int, ...]:
+    """A static shape, () for any other."""
+    return tuple(dim or 0 for dim in shape) if shape and is_static(shape) else ()

@@ -1,0 +1,69 @@
+"""The models of a bench suite as engines, exported where missing and compiled one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fine_edge import atomic, console
+from fine_edge.bench.prepare import export_row
+from fine_edge.bench.suites import SuiteRow, find
+from fine_edge.estimate.calibration import Calibration
+from fine_edge.estimate.device import Device, Mode
+from fine_edge.estimate.engine import EngineWork, engine_work
+from fine_edge.estimate.latency import Estimate, estimate
+
+FORMAT = "estimates-1"
+"""Of a file of estimates, which no bench record has."""
+
+
+@dataclass(frozen=True)
+class EstimateRecord:
+    """Estimates of a suite. It holds no samples, and so is no bench record."""
+
+    suite: str
+    title: str
+    rows: tuple[Estimate, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``--json`` gives it."""
+        rows = [row.to_json() for row in self.rows]
+        return {"format": FORMAT, "estimate": True, "suite": self.suite, "title": self.title, "rows": rows}
+
+
+def write_estimates(record: EstimateRecord, path: Path) -> None:
+    """Write the record, whole or not at all."""
+    atomic.write_text(path, json.dumps(record.to_json(), indent=1) + "\n")
+
+
+def compile_rows(
+    rows: Sequence[SuiteRow], device: Device, folder: Path, input_hw: tuple[int, int] = (0, 0)
+) -> list[EngineWork]:
+    """FP16 engines of a suite's rows; an ``input_hw`` of zeros stands for each detector's own."""
+    found = []
+    with console.progress() as bar:
+        task = bar.add_task("compiling", total=len(rows))
+        for row in rows:
+            bar.update(task, description=row.model)
+            found.append(engine_work(export_row(row, folder, input_hw, "fp16"), device, row.label))
+            bar.advance(task)
+    return found
+
+
+def estimate_suite(
+    suite: str,
+    device: Device,
+    mode: Mode,
+    calibration: Calibration,
+    folder: Path,
+    only: Sequence[str] = (),
+    input_hw: tuple[int, int] = (0, 0),
+) -> EstimateRecord:
+    """Estimate every row of a suite."""
+    chosen = find(suite).only(only)
+    rows = [row for row in chosen.rows if row.exporter != "plain"]
+    engines = compile_rows(rows, device, folder, input_hw)
+    return EstimateRecord(suite, chosen.title, tuple(estimate(engine, device, mode, calibration) for engine in engines))

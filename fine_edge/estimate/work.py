@@ -1,0 +1,136 @@
+"""The work of every kernel: its nodes' arithmetic, and the bytes that its tensors move."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fine_edge.engine.rtx_log import Kernel
+from fine_edge.estimate.flops import NodeWork, Product
+from fine_edge.layers.attribution import attribute
+
+# Kinds of kernels that matrix products are computed by; others that name such a node only prepare for it.
+_MATRIX_KINDS = ("correlation", "gemm", "runtime_fusion", "runtime_function")
+_GATHERS = ("gather", "gridsample", "gath", "grid_sample")
+
+
+@dataclass(frozen=True)
+class KernelWork:
+    """One kernel's work, all that its time is computed from.
+
+    Attributes:
+        name: as the compiler calls it.
+        module: of the detector, and for FINE its part.
+        products: matrix products.
+        plain: instructions of CUDA cores.
+        special: results of special-function units.
+        memory_bytes: of tensors that it reads from memory and writes to it; what it finds in L2 is left out.
+        tensor_bytes: of all its tensors, wherever they are.
+        gathered_bytes: sectors that scattered reads fetch.
+        is_attention: whether it is a fused attention.
+    """
+
+    name: str
+    module: str
+    products: tuple[Product, ...]
+    plain: int
+    special: int
+    memory_bytes: int
+    tensor_bytes: int
+    gathered_bytes: int
+    is_attention: bool
+
+    @property
+    def flops(self) -> int:
+        """Of its matrix products."""
+        return sum(product.flops for product in self.products)
+
+    def to_json(self) -> dict[str, Any]:
+        """For files of recorded kernels."""
+        return {**vars(self), "products": [list(vars(product).values()) for product in self.products]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> KernelWork:
+        """Inverse of :meth:`to_json`."""
+        return cls(**{**data, "products": tuple(Product(*sizes) for sizes in data["products"])})
+
+
+def kernel_works(kernels: Sequence[Kernel], nodes: Mapping[str, NodeWork], l2_bytes: int) -> tuple[KernelWork, ...]:
+    """Give each node's work to exactly one kernel; nodes that no kernel names stay without.
+
+    A product belongs to the first kernel made for products that names its node. Arithmetic belongs to the last
+    kernel that names it, since those before only pass its input on.
+    """
+    owners: dict[str, tuple[int, int]] = {}
+    for index, kernel in enumerate(kernels):
+        for name in kernel.onnx_nodes:
+            work = nodes.get(name)
+            if work is None:
+                continue
+            rank = (0 if _is_matrix_kernel(kernel) else 1, index) if work.product else (0, -index)
+            owners[name] = min(owners.get(name, rank), rank)
+    owned: dict[int, list[NodeWork]] = defaultdict(list)
+    for name, (_, index) in owners.items():
+        owned[abs(index)].append(nodes[name])
+    moved = _memory_bytes(kernels, l2_bytes)
+    return tuple(_kernel_work(kernel, owned[index], moved[index]) for index, kernel in enumerate(kernels))
+
+
+def _is_matrix_kernel(kernel: Kernel) -> bool:
+    return kernel.kind in _MATRIX_KINDS or "gemm" in kernel.name.lower()
+
+
+def _kernel_work(kernel: Kernel, nodes: Sequence[NodeWork], memory_bytes: int) -> KernelWork:
+    part, _ = attribute(kernel.name, kernel.kind, kernel.onnx_nodes)
+    constants = sum(size for _, size in kernel.constants)
+    return KernelWork(
+        name=kernel.name,
+        module=f"{part.module}: {part.detail}" if part.detail else part.module,
+        products=tuple(node.product for node in nodes if node.product),
+        plain=sum(node.plain for node in nodes),
+        special=sum(node.special for node in nodes),
+        memory_bytes=memory_bytes,
+        tensor_bytes=kernel.read_bytes + constants + kernel.written_bytes,
+        gathered_bytes=sum(node.gathered_bytes for node in nodes),
+        is_attention=kernel.is_fused_attention,
+    )
+
+
+def _memory_bytes(kernels: Sequence[Kernel], l2_bytes: int) -> list[int]:
+    """Bytes that each kernel moves from and to memory, L2 keeping what was touched last."""
+    cache = _Cache(l2_bytes)
+    found = []
+    for kernel in kernels:
+        missed = sum(_read(kernel, size) for name, size in kernel.reads if not cache.holds(name))
+        for name, size in (*kernel.reads, *kernel.writes):
+            cache.touch(name, size)
+        found.append(missed + sum(size for _, size in kernel.constants) + kernel.written_bytes)
+    return found
+
+
+def _read(kernel: Kernel, size: int) -> int:
+    """Bytes of a tensor that a kernel reads: one that picks elements reads no more than it can use."""
+    picks = any(word in node.lower() for node in kernel.onnx_nodes for word in _GATHERS)
+    # A sector of 32 bytes for an element of 2.
+    return min(size, 16 * kernel.written_bytes) if picks and size > 4 * kernel.written_bytes else size
+
+
+class _Cache:
+    """The tensors touched last, as many as fit; one larger than the whole cache pushes everything out."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+
+    def holds(self, name: str) -> bool:
+        """Whether a read of it misses nothing."""
+        return name in self._sizes
+
+    def touch(self, name: str, size: int) -> None:
+        """Read or write it."""
+        self._sizes.pop(name, None)
+        self._sizes[name] = size
+        while self._sizes and sum(self._sizes.values()) > self._capacity:
+            self._sizes.popitem(last=False)

@@ -1,0 +1,39 @@
+"""Kernels as recorded from NVIDIA's compiler, and small ones made up."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+from fine_edge.estimate.engine import EngineWork
+from fine_edge.estimate.flops import Product
+from fine_edge.estimate.work import KernelWork
+
+RECORDED = Path(__file__).parent / "table_works.json.gz"
+
+
+def recorded() -> dict[str, EngineWork]:
+    """Engines of the models of Tables 1 and 3, as the paper timed them."""
+    data = json.loads(gzip.decompress(RECORDED.read_bytes()))
+    return {
+        name: EngineWork(**{**engine, "works": tuple(KernelWork.from_json(work) for work in engine["works"])})
+        for name, engine in data.items()
+    }
+
+
+def kernel(name="k", module="backbone", **changed) -> KernelWork:
+    """A kernel that does nothing but what is given."""
+    plain = {"products": (), "plain": 0, "special": 0, "memory_bytes": 0, "tensor_bytes": 0, "gathered_bytes": 0}
+    return KernelWork(name, module, **{**plain, "is_attention": False, **changed})
+
+
+def engine(name="net", *works: KernelWork) -> EngineWork:
+    """An engine of a few kernels."""
+    some = works or (
+        kernel("conv", products=(Product(1, 6400, 128, 1152),), memory_bytes=10**6),
+        kernel("pool", module="fine: pooling", memory_bytes=4 * 10**6),
+        kernel("tiny", module="decoder"),
+    )
+    flops = sum(work.flops for work in some)
+    return EngineWork(name, some, flops, 32.0, 40.0, 4_915_200, "0" * 64, "TensorRT-RTX 1.7")
