@@ -1,0 +1,109 @@
+"""The commands, on what can be had without torch and without NVIDIA's compiler."""
+
+import json
+
+import pytest
+import works
+
+from fine_edge.bench import predict
+from fine_edge.bench.__main__ import main as bench
+from fine_edge.bench.record import read_record
+from fine_edge.errors import ArtifactError, ConfigError, RecordError, UnknownModelError
+from fine_edge.estimate import __main__ as command
+from fine_edge.estimate import commands, suite
+from fine_edge.estimate import sweep as sweep_module
+from fine_edge.estimate.variants import variants
+
+
+@pytest.fixture
+def compiled(monkeypatch, tmp_path):
+    """Recorded engines in the place of exports and compilations."""
+    engines = works.recorded()
+    one = engines["rtdetr_r18_fine"]
+    monkeypatch.setattr(command, "engine_work", lambda *_: one)
+    monkeypatch.setattr(command, "export_row", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(sweep_module, "engine_work", lambda *_: one)
+    monkeypatch.setattr(suite, "compile_rows", lambda rows, *_: [engines[row.model] for row in rows])
+    monkeypatch.setattr(commands, "compile_table", lambda *_: list(engines.values()))
+
+
+@pytest.mark.usefixtures("compiled")
+def test_an_estimate_as_table_json_and_picture(tmp_path, capsys):
+    assert command.main(["rtdetr_r18_fine", "--out", str(tmp_path), "--picture", str(tmp_path / "p.png")]) == 0
+    shown = capsys.readouterr().out
+    assert "ESTIMATE" in shown
+    assert "FINE: attention" in shown
+    assert command.main(["rtdetr_r18_fine", "--out", str(tmp_path), "--mode", "15W", "--json", "-"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["estimate"], data["mode"]) == (True, "15W")
+
+
+def test_what_is_wrong_is_said_before_anything_is_compiled(tmp_path):
+    with pytest.raises(UnknownModelError):
+        command.main(["rtdetr_r81"])
+    with pytest.raises(ConfigError, match="no device is called"):
+        command.main(["rtdetr_r18", "--device", "nano"])
+    with pytest.raises(ArtifactError, match="no such file"):
+        command.main([str(tmp_path / "missing.onnx")])
+    with pytest.raises(ConfigError, match="say which mode"):
+        command.main(["calibrate", str(tmp_path / "r.json")])
+
+
+@pytest.mark.usefixtures("compiled")
+def test_validation_by_either_command(capsys):
+    assert command.main(["validate", "--json", "-"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert bench(["--suite", "validate-predictor", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == first
+    assert len(first["rows"]) == 10
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_suite_by_the_bench_and_that_it_is_no_record(tmp_path, capsys):
+    path = tmp_path / "estimates.json"
+    assert bench(["--backend", "predict", "--suite", "table3", "--json", str(path)]) == 0
+    assert "ESTIMATE" in capsys.readouterr().out
+    data = json.loads(path.read_text())
+    assert data["estimate"] is True
+    assert len(data["rows"]) == 6
+    with pytest.raises(RecordError, match="never shown or compared as measurements"):
+        read_record(path)
+    with pytest.raises(RecordError, match="never shown or compared as measurements"):
+        bench(["compare", str(path), str(path)])
+
+
+@pytest.mark.usefixtures("compiled")
+def test_calibration_again_on_the_paper(tmp_path, capsys):
+    assert command.main(["calibrate", "--out", str(tmp_path / "c.json")]) == 0
+    assert "launch_us" in capsys.readouterr().out
+    assert json.loads((tmp_path / "c.json").read_text())["origin"].startswith("the paper's Table 3")
+
+
+def test_a_record_without_gpu_times_cannot_calibrate():
+    record = "bench/results/table3_onnxruntime_x86.json"
+    with pytest.raises(RecordError, match="holds no GPU times"):
+        command.main(["calibrate", record, "--mode", "15W"])
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_sweep(tmp_path, capsys):
+    assert sweep_module.sweep(["--over", "r", "--out", str(tmp_path)], lambda _, folder: folder) == 0
+    assert "r 4" in capsys.readouterr().out
+    assert (tmp_path / "sweep_r.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"), [("depth", None), ("r", "x"), ("attention", "full"), ("input-size", "600"), ("k", "1,,2")]
+)
+def test_sweeps_that_cannot_be(axis, values):
+    with pytest.raises(ConfigError):
+        variants(axis, values)
+
+
+def test_the_bench_knows_when_it_is_asked_for_estimates():
+    assert predict.is_asked_for(["--backend", "predict"])
+    assert predict.is_asked_for(["--backend=predict"])
+    assert predict.is_asked_for(["--suite", "validate-predictor"])
+    assert not predict.is_asked_for(["--backend", "ort", "--suite", "table3"])
+    with pytest.raises(ConfigError, match="no picture"):
+        bench(["--backend", "predict", "--picture", "x.png"])

@@ -1,0 +1,51 @@
+"""The time of a kernel."""
+
+import pytest
+import works
+
+from fine_edge.estimate.calibration import Constants
+from fine_edge.estimate.device import find_device
+from fine_edge.estimate.flops import Product
+from fine_edge.estimate.roofline import kernel_times
+
+DEVICE = find_device("orin-nano-8gb")
+CONSTANTS = Constants(0.5, 0.5, 0.25, 2.0, 15.0)
+
+
+def timed(mode="MAXN_SUPER", **work):
+    return kernel_times([works.kernel(**work)], DEVICE, DEVICE.mode(mode), CONSTANTS)[0]
+
+
+def test_a_large_product_is_bound_by_tensor_cores():
+    found = timed(products=(Product(1, 8192, 1024, 1024),))
+    assert found.bound == "compute"
+    assert found.ms == pytest.approx(2 * 8192 * 2**20 / (0.5 * 8 * 2048 * 1.02e6) + 0.002)
+
+
+def test_a_copy_is_bound_by_memory():
+    found = timed(memory_bytes=51 * 10**6)
+    assert (found.bound, found.ms) == ("memory", pytest.approx(1.002))
+
+
+def test_scattered_reads_go_at_the_rate_of_l2():
+    found = timed(memory_bytes=10, gathered_bytes=10**6)
+    assert found.memory_ms == pytest.approx(1e6 / (0.25 * 8 * 64 * 1.02e6))
+
+
+def test_nothing_to_do_is_bound_by_the_launch():
+    assert timed().bound == "launch"
+    assert timed().ms == pytest.approx(0.002)
+
+
+def test_an_attention_does_not_hide_its_exponentials():
+    work = {"products": (Product(1, 8192, 1024, 1024),), "special": 10**7}
+    alone = timed(**work)
+    attention = timed(**work, is_attention=True)
+    assert attention.ms - alone.ms == pytest.approx(8e7 / (8 * 128 * 1.02e6))
+
+
+def test_modes_scale_by_their_own_clocks():
+    product, copied = {"products": (Product(1, 8192, 1024, 1024),)}, {"memory_bytes": 10**7}
+    assert timed("15W", **product).compute_ms / timed(**product).compute_ms == pytest.approx(1020 / 612)
+    assert timed("15W", **copied).memory_ms / timed(**copied).memory_ms == pytest.approx(102 / 68)
+    assert timed("25W", **copied).memory_ms == timed(**copied).memory_ms
