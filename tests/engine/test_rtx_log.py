@@ -52,7 +52,7 @@ def test_kernels_without_synchronisation_and_memory_of_the_last_build():
         "_gemm_mha_v2_myl0_2",
         "__myl_Move_myl0_3",
     ]
-    assert compiled.kernels[0] == Kernel("/a/Conv_myl0_0", "correlation", ("/a/Conv", "/a[0]/Relu"))
+    assert compiled.kernels[0] == Kernel("/a/Conv_myl0_0", "correlation", ("/a/Conv", "/a[0]/Relu"), reads=(("q", 0),))
     assert compiled.kernels[3].onnx_nodes == ()
     assert (compiled.activation_mib, compiled.weights_mib) == (3.0, 1.5)
 
