@@ -54,7 +54,7 @@ def _measure_parser() -> argparse.ArgumentParser:
         metavar="PATTERN",
         help="groups of the suite by their detector's name, such as 'yolo*'; can be given several times (default: all)",
     )
-    parser.add_argument("--backend", default="ort", help=f"{', '.join(BACKENDS)} (default: ort)")
+    parser.add_argument("--backend", default="ort", help=f"{', '.join(BACKENDS)}, {predict.BACKEND} (default: ort)")
     takes = "; ".join(f"{name}: {', '.join(known)}" for name, known in PRECISIONS.items())
     parser.add_argument("--precision", help=f"of the artifacts ({takes}; default: the first)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="photographs (default: those of scikit-image)")

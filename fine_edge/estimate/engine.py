@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from fine_edge import console
 from fine_edge.engine.inspect import Inspection, inspect
 from fine_edge.estimate.device import Device
 from fine_edge.estimate.flops import graph_flops, node_works
@@ -57,15 +56,14 @@ class EngineWork:
 
 
 def engine_work(onnx_path: Path, device: Device, name: str = "", run: Compile = inspect) -> EngineWork:
-    """Compile a file and count.
+    """Compile a file, which shows its own progress, and count.
 
     Raises:
         FineEdgeError: as :func:`fine_edge.engine.inspect.inspect`.
     """
     view = GraphView(read_model(onnx_path, weights=False))
     nodes = node_works(view)
-    with console.status(f"compiling {onnx_path.name}"):
-        found = run(onnx_path)
+    found = run(onnx_path)
     return EngineWork(
         name=name or onnx_path.name,
         works=kernel_works(found.compiled.kernels, nodes, device.l2_bytes),

@@ -44,12 +44,10 @@ def compile_rows(
 ) -> list[EngineWork]:
     """FP16 engines of a suite's rows; an ``input_hw`` of zeros stands for each detector's own."""
     found = []
-    with console.progress() as bar:
-        task = bar.add_task("compiling", total=len(rows))
-        for row in rows:
-            bar.update(task, description=row.model)
-            found.append(engine_work(export_row(row, folder, input_hw, "fp16"), device, row.label))
-            bar.advance(task)
+    for number, row in enumerate(rows, 1):
+        # A line, not a bar: exporting and compiling have bars of their own.
+        console.remark(f"[{number}/{len(rows)}] {row.label}")
+        found.append(engine_work(export_row(row, folder, input_hw, "fp16"), device, row.label))
     return found
 
 

@@ -41,13 +41,10 @@ def sweep(argv: list[str], export: Export = export_variant) -> int:
     chosen = variants(given.over, given.values)
     device, mode, calibration = read_board(given)
     found: list[tuple[str, Estimate]] = []
-    with console.progress() as bar:
-        task = bar.add_task("sweep", total=len(chosen))
-        for variant in chosen:
-            bar.update(task, description=variant.label)
-            engine = engine_work(export(variant, given.out), device, f"{MODEL}, {variant.label}")
-            found.append((variant.label, estimate(engine, device, mode, calibration)))
-            bar.advance(task)
+    for number, variant in enumerate(chosen, 1):
+        console.remark(f"[{number}/{len(chosen)}] {variant.label}")
+        engine = engine_work(export(variant, given.out), device, f"{MODEL}, {variant.label}")
+        found.append((variant.label, estimate(engine, device, mode, calibration)))
     title = f"{MODEL} over {given.over}"
     if given.json == Path("-"):
         console.print_json({"estimate": True, "title": title, "rows": [row.to_json() for _, row in found]})
