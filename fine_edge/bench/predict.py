@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fine_edge import console
-from fine_edge.bench.suites import SUITES
+from fine_edge.bench.suites import SUITES, find
 from fine_edge.errors import ConfigError
 from fine_edge.export.request import parse_size
 
@@ -78,13 +78,16 @@ def _validate(given: argparse.Namespace) -> int:
 def _estimate(given: argparse.Namespace) -> int:
     from fine_edge import atomic
     from fine_edge.estimate.arguments import read_board
+    from fine_edge.estimate.published import timed_rows
     from fine_edge.estimate.render import suite_table
     from fine_edge.estimate.suite import estimate_suite, write_estimates
 
     device, mode, calibration = read_board(given)
     size = parse_size(given.input_size)
     record = estimate_suite(given.suite, device, mode, calibration, given.out, given.only, size)
-    table = suite_table(record.title, record.rows)
+    # The paper's figures are of one size.
+    published = {} if any(size) else {row.model: row for row in timed_rows(find(given.suite).paper_table)}
+    table = suite_table(record.title, record.rows, published)
     if given.json == _STDOUT:
         console.print_json(record.to_json())
     else:

@@ -17,8 +17,8 @@ from fine_edge.zoo.paper import ROWS, PaperFigures
 ORIGIN = "the paper's Table 3 (six rows, Jetson Orin Nano, TensorRT 10.7, FP16; its power mode is not told)"
 
 
-def timed_rows(table: str) -> tuple[PaperFigures, ...]:
-    """Rows of a table that the paper timed."""
+def timed_rows(table: str | None) -> tuple[PaperFigures, ...]:
+    """Rows of a table that the paper timed; none of no table."""
     return tuple(row for row in ROWS if row.table == table and row.fps)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fine_edge.estimate.latency import RESERVED_GIB, Estimate
 from fine_edge.table import Column, Table
+from fine_edge.zoo.paper import PaperFigures
 
 MARK = "ESTIMATE"
+SOURCE = "paper (Orin Nano)"
+_BESIDE_THE_PAPER = (
+    "The paper measured; Table 3 is what the estimate was calibrated on. Its YOLOv8 and v12 were timed without the"
+    " suppression of overlaps, which is in these graphs."
+)
 # Longer names would push the figures out of sight.
 _NAME_CHARACTERS = 60
 
@@ -60,16 +66,25 @@ def kernels_table(found: Estimate, count: int = 10) -> Table:
     return table
 
 
-def suite_table(title: str, found: Sequence[Estimate]) -> Table:
-    """One row a model."""
+def suite_table(title: str, found: Sequence[Estimate], published: Mapping[str, PaperFigures]) -> Table:
+    """One row a model; the paper's figures, by model, in columns of their own where there are any."""
     titles = ["Latency (ms)", "from", "to", "FPS", "GFLOP", "Activation (MiB)", "Weights (MiB)"]
     columns = [Column("Model", numeric=False), *map(Column, titles)]
+    if published:
+        columns += [Column("Latency (ms)", source=SOURCE), Column("FPS", source=SOURCE)]
     table = Table(f"{MARK}: {title}, on {place(found[0])}", columns, notes=notes(found[0])[:2])
+    if published:
+        table.notes.append(_BESIDE_THE_PAPER)
     for row in found:
         times = (row.latency_ms, row.latency_ms_low, row.latency_ms_high)
         memory = (f"{row.engine.activation_mib:.1f}", f"{row.engine.weights_mib:.1f}")
         gflop = f"{row.engine.graph_flops / 1e9:.1f}"
-        table.add(row.engine.name, *(f"{ms:.2f}" for ms in times), f"{row.fps:.1f}", gflop, *memory)
+        cells = [*(f"{ms:.2f}" for ms in times), f"{row.fps:.1f}", gflop, *memory]
+        if published:
+            theirs = published.get(row.engine.name)
+            measured = (theirs.latency_ms, theirs.fps) if theirs else (None, None)
+            cells += ["-" if value is None else f"{value:g}" for value in measured]
+        table.add(row.engine.name, *cells)
     return table
 
 

@@ -62,7 +62,10 @@ def test_validation_by_either_command(capsys):
 def test_a_suite_by_the_bench_and_that_it_is_no_record(tmp_path, capsys):
     path = tmp_path / "estimates.json"
     assert bench(["--backend", "predict", "--suite", "table3", "--json", str(path)]) == 0
-    assert "ESTIMATE" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "ESTIMATE" in shown
+    assert "paper (Orin Nano)" in shown
+    assert "17.74" in shown, "vanilla attention in the paper"
     data = json.loads(path.read_text())
     assert data["estimate"] is True
     assert len(data["rows"]) == 6

@@ -44,7 +44,7 @@ def test_json_keeps_its_promise():
 
 def test_every_table_says_what_it_is():
     found = made("15W")
-    for table in (estimate_table(found), kernels_table(found), suite_table("a suite", [found])):
+    for table in (estimate_table(found), kernels_table(found), suite_table("a suite", [found], {})):
         assert table.title.startswith(MARK)
     notes = " ".join(estimate_table(found).notes)
     assert "nothing was measured" in notes
