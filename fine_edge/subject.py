@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fine_edge.contract import Contract, bound_contract
+from fine_edge.errors import ConfigError
 from fine_edge.runners.base import Runner
 
 
@@ -39,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> 
     parser.add_argument("--weights", type=Path, help="checkpoint for --model (default: random weights)")
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="for --model")
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="for --model")
+    parser.add_argument(
+        "--rounded",
+        action="store_true",
+        help="of an FP16 ONNX file: round after every operator, as a device does; ONNX Runtime alone computes it in"
+        " FP32 on x86 (slow)",
+    )
     parser.add_argument("--artifacts", type=Path, default=Path("engines"), help="where --model is exported to")
 
 
@@ -60,6 +67,8 @@ def open_subject(args: argparse.Namespace) -> Subject:
         FineEdgeError: when it is missing, broken, stale or foreign.
     """
     if args.engine:
+        if args.rounded:
+            raise ConfigError("an engine rounds as it was built to", where="--rounded", mend="leave it out")
         from fine_edge.engine.plan_file import contract_of
         from fine_edge.runners.trt import TrtRunner
 
@@ -67,8 +76,19 @@ def open_subject(args: argparse.Namespace) -> Subject:
         engine = TrtRunner(args.engine)
         manifest = engine.manifest
         return Subject(engine, contract, manifest.precision, manifest.onnx_sha256, manifest.engine_sha256)
-    from fine_edge.runners.ort import OrtRunner
-
     onnx_path = _onnx_path(args)
     contract, artifact = bound_contract(onnx_path)
-    return Subject(OrtRunner(onnx_path), contract, artifact.precision, artifact.sha256, artifact.sha256)
+    runner = _onnx_runner(onnx_path, artifact.precision, rounded=args.rounded)
+    return Subject(runner, contract, artifact.precision, artifact.sha256, artifact.sha256)
+
+
+def _onnx_runner(path: Path, precision: str, *, rounded: bool) -> Runner:
+    if not rounded:
+        from fine_edge.runners.ort import OrtRunner
+
+        return OrtRunner(path)
+    if precision == "fp32":
+        raise ConfigError("an FP32 file has nothing to round", where="--rounded", mend="use --precision fp16")
+    from fine_edge.runners.rounding import RoundingRunner
+
+    return RoundingRunner(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from fine_edge.errors import DataError
 from fine_edge.evaluate.coco_data import read_json
 from fine_edge.evaluate.evaluation import FORMAT
+from fine_edge.runners.base import ROUNDED
 
 _BOXES = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
 _FIGURES = {"detection": _BOXES, "instance": _BOXES, "semantic": ("miou",), "panoptic": ("pq", "sq", "rq")}
@@ -20,6 +21,7 @@ class Known:
     """One evaluation: of what, on what, and its figures by name in per cent, without those that are of nothing."""
 
     artifact_sha256: str
+    backend: str | None
     data: str
     data_sha256: str
     images: int
@@ -43,6 +45,7 @@ def read_evaluation(path: Path) -> Known:
             raise ValueError("a figure is not between 0 and 1")
         return Known(
             artifact_sha256=str(data["artifact_sha256"]),
+            backend=data.get("backend"),
             data=str(data["data"]),
             data_sha256=str(data["data_sha256"]),
             images=int(data["images"]),
@@ -53,8 +56,9 @@ def read_evaluation(path: Path) -> Known:
 
 
 def read_evaluations(folder: Path) -> list[Known]:
-    """All in a folder, in order of name; none where there is no folder."""
-    return [read_evaluation(path) for path in sorted(folder.glob("*.json"))]
+    """All in a folder, in order of name, that were computed as the bench times it; none where there is no folder."""
+    found = [read_evaluation(path) for path in sorted(folder.glob("*.json"))]
+    return [known for known in found if known.backend != ROUNDED]
 
 
 def of_one_data_set(evaluations: Iterable[Known], artifacts: set[str]) -> dict[str, Known]:

@@ -15,6 +15,7 @@ from fine_edge.evaluate.evaluation import Origin
 from fine_edge.evaluate.journal import Entry, Journal
 from fine_edge.evaluate.label_map import map_labels
 from fine_edge.evaluate.pipeline import Seen, detect
+from fine_edge.runners.base import ROUNDED
 from fine_edge.subject import Subject
 
 
@@ -41,7 +42,8 @@ def origin_of(subject: Subject) -> Origin:
 
 def stem(subject: Subject, data: Data) -> str:
     """Name of an evaluation's files, without what they hold: model, precision, data set and artifact."""
-    return f"{subject.contract.model}.{subject.precision}.{data.path.stem}.{subject.artifact_sha256[:12]}"
+    rounded = "-rounded" if subject.runner.name == ROUNDED else ""
+    return f"{subject.contract.model}.{subject.precision}{rounded}.{data.path.stem}.{subject.artifact_sha256[:12]}"
 
 
 def categories_of(contract: Contract, data: Data, same: dict[str, str] | None) -> dict[int, int]:

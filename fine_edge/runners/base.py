@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 
+ROUNDED = "onnxruntime-cpu, FP16 rounded after every operator"
+"""Name of the backend that says what a device would find, but not how fast."""
+
 
 class Runner(Protocol):
     """Runs one network. ``run`` takes and gives named arrays with the shapes and types of the contract."""

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from fine_edge.graph.emulate import emulated
 from fine_edge.graph.model_file import read_model
+from fine_edge.runners.base import ROUNDED
 from fine_edge.runners.ort import OrtRunner
 
 
 class RoundingRunner(OrtRunner):
     """Runs an FP16 ONNX file and rounds to FP16 after every operator, sums being FP32. For parity, not for timing."""
 
-    name = "onnxruntime-cpu, FP16 rounded after every operator"
+    name = ROUNDED
 
     def __init__(self, onnx_path: Path, threads: int | None = None) -> None:
         super().__init__(onnx_path, threads, model=emulated(read_model(onnx_path)))

@@ -15,7 +15,7 @@ from fine_edge.evaluate.known import Known, read_evaluations
 
 
 def known(sha256, ap, data="val.json", images=5000):
-    return Known(sha256, data, data + "sha", images, {"ap": ap, "ap50": ap + 10})
+    return Known(sha256, "onnxruntime-cpu", data, data + "sha", images, {"ap": ap, "ap50": ap + 10})
 
 
 @pytest.fixture

@@ -6,16 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tiny_detector import write_detector
 
-from fine_edge.contract import sha256_of
+from fine_edge.contract import Artifact, contract_path, read_contract, sha256_of
 from fine_edge.errors import ArtifactError, ConfigError, DataError
 from fine_edge.evaluate.__main__ import main
+from fine_edge.evaluate.known import read_evaluations
 
 
 @pytest.fixture
@@ -182,3 +186,50 @@ def test_no_such_folder(scene):
     onnx = write_detector(scene / "engines")
     with pytest.raises(DataError, match="no such folder of images"):
         main(arguments(scene, onnx, "--images", "nowhere"))
+
+
+def overflowing(onnx_path):
+    """The detector in FP16, which finds something where its input's mean times 60,000 twice is finite."""
+    model = onnx.load(onnx_path)
+    initializers = {"large": np.float16(60_000), "limit": np.float32(1e30)}
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in initializers.items())
+    model.graph.node[2].CopyFrom(helper.make_node("Mul", ["known_scores", "finite"], ["scores"]))
+    steps = [
+        helper.make_node("Cast", ["mean"], ["half"], to=TensorProto.FLOAT16),
+        helper.make_node("Mul", ["half", "large"], ["once"]),
+        helper.make_node("Mul", ["once", "large"], ["twice"]),
+        helper.make_node("Cast", ["twice"], ["whole"], to=TensorProto.FLOAT),
+        helper.make_node("Less", ["whole", "limit"], ["below"]),
+        helper.make_node("Cast", ["below"], ["finite"], to=TensorProto.FLOAT),
+    ]
+    for place, node in enumerate(steps, 1):
+        model.graph.node.insert(place, node)
+    path = onnx_path.with_name("tiny.fp16.onnx")
+    onnx.save(model, path)
+    contract = read_contract(contract_path(onnx_path))
+    both = replace(contract, artifacts=(*contract.artifacts, Artifact(path.name, "fp16", sha256_of(path))))
+    contract_path(onnx_path).write_text(both.to_text(), encoding="utf-8")
+    return path
+
+
+def test_what_would_overflow_on_a_device_shows_when_rounded(scene, capsys):
+    whole = write_detector(scene / "engines")
+    half = overflowing(whole)
+    reference, plain = evaluated(scene, whole, capsys), evaluated(scene, half, capsys)
+    assert plain["errors"]["tp"] == reference["errors"]["tp"] == 3, "ONNX Runtime computes FP16 in FP32 on x86"
+    rounded = evaluated(scene, half, capsys, "--rounded")
+    assert rounded["backend"] == "onnxruntime-cpu, FP16 rounded after every operator"
+    assert rounded["errors"]["tp"] == 2, "all but the black picture overflow"
+    files = sorted(path.name for path in (scene / "out").glob("*.json"))
+    assert [name.split(".")[1] for name in files] == ["fp16-rounded", "fp16", "fp32"]
+    paths = [str(scene / "out" / name) for name in files]
+    gate = ("--max-ap-drop", "0.1", "--resamples", "10")
+    assert main(["drift", paths[2], paths[1], *gate]) == 0
+    assert main(["drift", paths[2], paths[0], *gate]) == 1
+    # What was not computed as the bench times it is not set beside a latency.
+    assert {known.backend for known in read_evaluations(scene / "out")} == {"onnxruntime-cpu"}
+
+
+def test_nothing_to_round(scene):
+    with pytest.raises(ConfigError, match="an FP32 file has nothing to round"):
+        main(arguments(scene, write_detector(scene / "engines"), "--rounded"))
