@@ -1,4 +1,4 @@
-"""FINE in a Faster R-CNN of torchvision, trained by its own losses, then exported by fine_edge.
+"""FINE in a Faster R-CNN of torchvision, trained by its losses and transformers' Trainer, exported by fine_edge.
 
 python examples/finetune_fasterrcnn.py train.json images/ --weights fasterrcnn_resnet50_fpn_coco.pth --out runs/frcnn
 python -m fine_edge.export fasterrcnn_r50_fine --weights runs/frcnn/fine_edge.safetensors
@@ -7,19 +7,36 @@ python -m fine_edge.export fasterrcnn_r50_fine --weights runs/frcnn/fine_edge.sa
 from __future__ import annotations
 
 import argparse
-import itertools
 from pathlib import Path
 
 import torch
 from coco_folder import CocoFolder
-from torch.utils.data import DataLoader
+from torch import nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from transformers import Trainer, TrainingArguments
 
 from fine_edge.zoo.checkpoints import save
 from fine_edge.zoo.inject import inject_fine
 
 COCO_CLASSES = 91
+
+
+class SummedLosses(nn.Module):
+    """What Trainer takes: a forward pass that gives the loss."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: list, targets: list) -> dict:
+        return {"loss": sum(self.detector(images, targets).values())}
+
+
+def collate(samples: list) -> dict:
+    """As torchvision takes them; label 0 is the background."""
+    targets = [{"boxes": boxes, "labels": classes + 1} for _, boxes, classes in samples]
+    return {"images": [image for image, _, _ in samples], "targets": targets}
 
 
 def main() -> None:
@@ -43,20 +60,20 @@ def main() -> None:
     model.roi_heads.box_predictor = FastRCNNPredictor(model.roi_heads.box_predictor.cls_score.in_features, len(labels))
     inject_fine(model)  # starts as the identity: the pretrained detector is what it was
 
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    loader = DataLoader(data, args.batch, shuffle=True, collate_fn=list)
-    model.train()
-    epochs = itertools.chain.from_iterable(itertools.repeat(loader))
-    for step, samples in enumerate(itertools.islice(epochs, args.steps)):
-        targets = [{"boxes": boxes, "labels": classes + 1} for _, boxes, classes in samples]  # 0 is the background
-        losses = model([image for image, _, _ in samples], targets)
-        loss = sum(losses.values())
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
-        optimiser.step()
-        print(f"step {step + 1}/{args.steps}: loss {loss.item():.4f}", flush=True)
-    args.out.mkdir(parents=True, exist_ok=True)
+    settings = TrainingArguments(
+        output_dir=str(args.out),
+        per_device_train_batch_size=args.batch,
+        max_steps=args.steps,
+        learning_rate=1e-4,
+        max_grad_norm=10,
+        logging_steps=max(1, args.steps // 20),
+        save_strategy="no",
+        report_to="none",
+        remove_unused_columns=False,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    Trainer(model=SummedLosses(model), args=settings, train_dataset=data, data_collator=collate).train()
     save(model, args.out / "fine_edge.safetensors", name="fasterrcnn_r50_fine", labels=labels)
 
 
