@@ -38,7 +38,8 @@ def data(tmp_path_factory):
         (folder / "labels" / f"{index}.txt").write_text(" ".join(map(str, (index % 2, *centre))) + "\n")
     categories = [{"id": index, "name": name} for index, name in enumerate(NAMES, 1)]
     document = {"images": pictures, "annotations": boxes, "categories": categories}
-    (folder / "train.json").write_text(json.dumps(document))
+    for name in ("train.json", "test.json"):
+        (folder / name).write_text(json.dumps(document))
     (folder / "data.yaml").write_text(
         json.dumps({"path": str(folder), "train": "images", "val": "images", "names": dict(enumerate(NAMES))})
     )
@@ -86,3 +87,14 @@ def test_fasterrcnn(data, tmp_path):
 def test_yolo(data, tmp_path):
     run("finetune_yolo.py", data / "data.yaml", "--side", 64, "--batch", 2, "--epochs", 1, folder=tmp_path)
     check("yolov8s_fine", tmp_path / "train" / "weights" / "last.pt", NAMES)
+
+
+def test_blood_cells(data, tmp_path):
+    run("blood_cells/study.py", data, "--seeds", 0, "--epochs", 2, "--jobs", 2, folder=tmp_path)
+    runs = json.loads((tmp_path / "study.json").read_text())
+    assert [(run["model"], run["seed"]) for run in runs] == [("fcos_mobilenetv3", 0), ("fcos_mobilenetv3_fine", 0)]
+    assert all(0 <= run["ap"] <= 1 and run["images"] == 4 for run in runs)
+    assert "difference, mean" in (tmp_path / "study.md").read_text()
+    assert (tmp_path / "study.png").stat().st_size > 10_000
+    weights = tmp_path / "fcos_mobilenetv3_fine-seed0" / "fcos_mobilenetv3_fine.safetensors"
+    check("fcos_mobilenetv3_fine", weights, ("__background__", *NAMES))

@@ -74,7 +74,7 @@ _TORCHVISION = Preprocessing("letterbox", 1 / 255, *_IMAGENET, pad_value=None, a
 _CITYSCAPES = Preprocessing("stretch", 1 / 255, *_IMAGENET)
 _ULTRALYTICS = Preprocessing("letterbox", align="center", antialias=False)
 _ALL: tuple[MethodName, ...] = get_args(MethodName)
-_SQUARE, _LARGE = (640, 640), (800, 800)
+_SMALL, _SQUARE, _LARGE = (320, 320), (640, 640), (800, 800)
 
 DETECTORS: tuple[Detector, ...] = (
     Detector("rtdetr_r18", "rtdetr", "r18", "H-Enc", "detection", _SQUARE, _STRETCHED, _ALL),
@@ -87,6 +87,9 @@ DETECTORS: tuple[Detector, ...] = (
     Detector("fasterrcnn_r50", "torchvision", "fasterrcnn", "FPN", "detection", _LARGE, _TORCHVISION, _ALL, True),
     Detector("retinanet_r50", "torchvision", "retinanet", "FPN", "detection", _LARGE, _TORCHVISION, suppresses=True),
     Detector("fcos_r50", "torchvision", "fcos", "FPN", "detection", _LARGE, _TORCHVISION, suppresses=True),
+    Detector(
+        "fcos_mobilenetv3", "torchvision", "fcos_mobilenetv3", "FPN", "detection", _SMALL, _TORCHVISION, suppresses=True
+    ),
     Detector("maskrcnn_r50", "torchvision", "maskrcnn", "FPN", "instance", _LARGE, _TORCHVISION, suppresses=True),
     Detector("semantic_fpn_r50", "segmentation", "semantic", "FPN", "semantic", (512, 1024), _CITYSCAPES),
     Detector("panoptic_fpn_r50", "segmentation", "panoptic", "FPN", "panoptic", _SQUARE, _TORCHVISION, suppresses=True),

@@ -152,13 +152,21 @@ def learned_state(model: nn.Module) -> State:
     return learned(model.state_dict())
 
 
-def save(model: nn.Module, path: Path, *, name: str, labels: tuple[str, ...]) -> None:
-    """Write a detector's weights as safetensors in our own layout, whole or not at all."""
+def save(model: nn.Module, path: Path, *, name: str, labels: tuple[str, ...], half: bool = False) -> None:
+    """Write a detector's weights as safetensors in our own layout, whole or not at all.
+
+    Args:
+        model: whose weights.
+        path: of the file.
+        name: of the model in the zoo.
+        labels: class names by index.
+        half: store weights as FP16. Biases and norms stay FP32: they are small, and variances may leave FP16's range.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     state = {**learned_state(model), **weights_for_default_eps(model)}
-    state = {key: tensor.contiguous().clone() for key, tensor in state.items()}
+    state = {key: (t.half() if half and t.ndim > 1 else t).contiguous().clone() for key, t in state.items()}
     metadata = {"fine_edge.model": name, "fine_edge.labels": json.dumps(labels)}
     with written_together(path.parent, path.name) as partial, output_errors(path):
         try:

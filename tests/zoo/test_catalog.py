@@ -9,6 +9,7 @@ from fine_edge.zoo.catalog import CATALOG, DETECTORS, find
 from fine_edge.zoo.coco import COCO_LABELS
 
 # Detector, the paper's name of its fusion, side or sides of its input; * for those with the rivals of Table 2.
+# All are the paper's but fcos_mobilenetv3, which is there to be trained on a CPU.
 NECKS = """
 rtdetr_r18*      H-Enc 640x640
 rtdetr_r50       H-Enc 640x640
@@ -20,6 +21,7 @@ yolov12s         PAFPN 640x640
 fasterrcnn_r50*  FPN   800x800
 retinanet_r50    FPN   800x800
 fcos_r50         FPN   800x800
+fcos_mobilenetv3 FPN   320x320
 maskrcnn_r50     FPN   800x800
 semantic_fpn_r50 FPN   512x1024
 panoptic_fpn_r50 FPN   640x640

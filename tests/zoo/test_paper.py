@@ -124,8 +124,8 @@ def test_table_6_is_about_an_operator():
     assert found == [("dwconv", 6.14e-3, 2.46e-3, 38.1), ("max", 0, 0, 38.2), ("avg", 0, 0, 38.2)]
 
 
-def test_every_row_is_of_a_model_of_the_zoo_and_every_model_has_a_row():
-    assert {row.model for row in ROWS} == set(CATALOG)
+def test_every_row_is_of_a_model_of_the_zoo_and_every_model_but_the_small_one_has_a_row():
+    assert {row.model for row in ROWS} == set(CATALOG) - {"fcos_mobilenetv3", "fcos_mobilenetv3_fine"}
     assert len({(row.table, row.model) for row in ROWS}) == len(ROWS)
 
 

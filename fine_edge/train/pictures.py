@@ -1,0 +1,87 @@
+"""Labelled pictures as inputs of a network: preprocessed as the exported graph will get them, mirrored at random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fine_edge.errors import DataError
+from fine_edge.evaluate.coco_data import CocoData
+from fine_edge.images import read_image
+from fine_edge.preprocess import Preprocessing, preprocess
+
+
+class Sample(NamedTuple):
+    """One picture: ``image`` (3, H, W), ``boxes_xyxy`` (N, 4) in its pixels, ``classes`` (N,) int64 from 0."""
+
+    image: Tensor
+    boxes_xyxy: Tensor
+    classes: Tensor
+
+
+def mirrored(sample: Sample, axis: int) -> Sample:
+    """The picture turned round along an axis of (3, H, W): 1 upside down, 2 left to right."""
+    image, boxes, classes = sample
+    low, high = (1, 3) if axis == 1 else (0, 2)
+    turned = boxes.clone()
+    turned[:, low], turned[:, high] = image.shape[axis] - boxes[:, high], image.shape[axis] - boxes[:, low]
+    return Sample(image.flip(axis), turned, classes)
+
+
+class LabelledPictures(Dataset[Sample]):
+    """Pictures of a data set with what is in them; crowds and boxes without area are left out.
+
+    Args:
+        data: boxes in COCO's format; classes count from 0 in the order of its categories.
+        folder: of the pictures.
+        height, width: of the input, pixels.
+        how: from a picture to an input.
+        flips: axes that are turned round, each half of the times.
+
+    Raises:
+        DataError: when a picture is missing, before hours of training and not after.
+    """
+
+    def __init__(
+        self, data: CocoData, folder: Path, height: int, width: int, how: Preprocessing, flips: tuple[int, ...]
+    ) -> None:
+        self.files = [folder / name for name in data.images.values()]
+        missing = [file for file in self.files if not file.is_file()]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(self.files)} pictures are missing, such as {missing[0].name}", where=folder
+            )
+        self.height, self.width, self.how, self.flips = height, width, how, flips
+        index = {category: number for number, category in enumerate(data.categories)}
+        truth = data.truth
+        usable = np.flatnonzero(~truth.crowd & (truth.boxes_xywh[:, 2:] > 0).all(axis=1))
+        usable = usable[np.argsort(truth.image_ids[usable], kind="stable")]
+        numbers, owners = np.array(list(data.images)), truth.image_ids[usable]
+        ends = zip(np.searchsorted(owners, numbers, "left"), np.searchsorted(owners, numbers, "right"), strict=True)
+        self.objects = [
+            (truth.boxes_xywh[rows], [index[int(category)] for category in truth.category_ids[rows]])
+            for rows in (usable[first:last] for first, last in ends)
+        ]
+
+    def __len__(self) -> int:
+        """How many pictures there are."""
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One picture, mirrored by torch's random numbers, which Trainer keeps with its checkpoints."""
+        pixels = read_image(self.files[index]).pixels
+        array, place = preprocess(pixels, self.height, self.width, self.how)
+        xywh, classes = self.objects[index]
+        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        scale, offset = [place.scale_x, place.scale_y] * 2, [place.left, place.top] * 2
+        boxes = torch.from_numpy((corners * scale + offset).astype(np.float32)).reshape(-1, 4)
+        sample = Sample(torch.from_numpy(array[0]), boxes, torch.tensor(classes, dtype=torch.int64))
+        for axis in self.flips:
+            if torch.rand(()) < 0.5:
+                sample = mirrored(sample, axis)
+        return sample

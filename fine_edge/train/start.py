@@ -1,0 +1,52 @@
+"""A detector before its training: for the classes of a data set, from a checkpoint of other classes or from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fine_edge.errors import WeightsError
+from fine_edge.fusion.methods import is_of_method
+from fine_edge.zoo.catalog import ModelEntry
+from fine_edge.zoo.checkpoints import learned_state
+from fine_edge.zoo.families import family_of
+
+BACKGROUND = "__background__"
+
+
+def labels_of(entry: ModelEntry, categories: tuple[str, ...]) -> tuple[str, ...]:
+    """Names by the index that the detector gives: torchvision's have the background in front."""
+    return (BACKGROUND, *categories) if entry.family == "torchvision" else categories
+
+
+def start(entry: ModelEntry, labels: tuple[str, ...], weights: Path | None, seed: int) -> tuple[nn.Module, int]:
+    """The detector with seeded initial weights, FINE at identity, and what a checkpoint has for it.
+
+    Returns:
+        The model, and how many of its tensors the checkpoint has filled. Class heads of another number of classes
+        keep their initial weights, and so does FINE from a baseline's checkpoint.
+
+    Raises:
+        WeightsError: when the checkpoint is another detector's.
+    """
+    family = family_of(entry.family)
+    torch.manual_seed(seed)
+    model = family.build(entry, len(labels))
+    if weights is None:
+        return model, 0
+    given, wanted = family.read(weights).state, learned_state(model)
+    fitting = {key: given[key] for key in wanted if key in given and given[key].shape == wanted[key].shape}
+    foreign = [key for key in wanted if key not in given and not is_of_method(key)]
+    # What has another shape is a class head; anything else would be a handful of tensors that fit by accident.
+    other_shape = [key for key in wanted if key in given and key not in fitting]
+    if foreign or len(other_shape) > len(wanted) // 10:
+        example = (foreign or other_shape)[0]
+        raise WeightsError(
+            f"weights of another model: {len(foreign) + len(other_shape)} tensors do not fit, such as {example}",
+            where=weights,
+            mend="choose the model that these weights were made for: python -m fine_edge.zoo",
+        )
+    model.load_state_dict(fitting, strict=False)
+    return model, len(fitting)

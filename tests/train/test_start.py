@@ -1,0 +1,53 @@
+"""A detector before its training."""
+
+import pytest
+import torch
+
+from fine_edge.errors import WeightsError
+from fine_edge.train.start import labels_of, start
+from fine_edge.zoo.catalog import find
+from fine_edge.zoo.checkpoints import save
+
+ENTRY, FINE = find("fcos_mobilenetv3"), find("fcos_mobilenetv3_fine")
+LABELS = labels_of(ENTRY, ("a", "b"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Of three classes, trained by nobody."""
+    path = tmp_path_factory.mktemp("weights") / "three.safetensors"
+    model, _ = start(ENTRY, labels_of(ENTRY, ("x", "y", "z")), None, 7)
+    save(model, path, name=ENTRY.name, labels=labels_of(ENTRY, ("x", "y", "z")))
+    return path
+
+
+def test_labels_are_as_the_library_counts_them():
+    assert LABELS == ("__background__", "a", "b")
+    assert labels_of(find("rtdetr_r18"), ("a", "b")) == ("a", "b")
+
+
+def test_a_seed_decides_and_both_detectors_start_as_the_same_function():
+    image = torch.rand(1, 3, 96, 128)
+    first, again, other = (start(ENTRY, LABELS, None, seed)[0].eval() for seed in (0, 0, 1))
+    maps = [list(model.backbone(image).values()) for model in (first, again, other)]
+    assert all(torch.equal(a, b) for a, b in zip(maps[0], maps[1], strict=True))
+    assert not torch.equal(maps[0][0], maps[2][0])
+    refined = start(FINE, LABELS, None, 0)[0].eval()
+    assert all(torch.equal(a, b) for a, b in zip(maps[0], refined.backbone(image).values(), strict=True))
+
+
+def test_weights_of_other_classes_keep_all_but_the_class_head(checkpoint):
+    model, taken = start(FINE, LABELS, checkpoint, 0)
+    donor = start(ENTRY, labels_of(ENTRY, ("x", "y", "z")), None, 7)[0].state_dict()
+    changed = [key for key, value in model.state_dict().items() if key in donor and not torch.equal(value, donor[key])]
+    assert (
+        changed
+        == ["head.classification_head.cls_logits.weight", "head.classification_head.cls_logits.bias"][: len(changed)]
+    )
+    assert changed[:1] == ["head.classification_head.cls_logits.weight"]
+    assert taken > 200
+
+
+def test_weights_of_another_detector_are_refused(checkpoint):
+    with pytest.raises(WeightsError, match="weights of another model"):
+        start(find("retinanet_r50"), LABELS, checkpoint, 0)

@@ -1,0 +1,140 @@
+"""The command, from pictures to a checkpoint that every other command takes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fine_edge.errors import ConfigError, DataError, UnknownModelError
+from fine_edge.train import pictures
+from fine_edge.train.__main__ import main
+from fine_edge.zoo.catalog import find
+from fine_edge.zoo.load import load
+
+NAME = "fcos_mobilenetv3_fine"
+
+
+def arguments(cells, out, *more):
+    size = ("--input-size", "128x160", "--epochs", "2", "--batch", "2", "--flips", "both")
+    return [
+        NAME,
+        "--data",
+        f"{cells / 'train.json'}",
+        "--images",
+        f"{cells / 'images'}",
+        *size,
+        "--out",
+        f"{out}",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(cells, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained")
+    assert main(arguments(cells, out)) == 0
+    return out
+
+
+def test_the_checkpoint_is_taken_everywhere(trained):
+    detector = load(find(NAME), trained / f"{NAME}.safetensors")
+    assert detector.labels == ("__background__", "cell", "platelet")
+    assert detector.report.fine == "loaded"
+    blocks = [module for module in detector.model.modules() if type(module).__name__ == "Fine"]
+    assert all(block.ffn.down.weight.abs().max() > 0 for block in blocks), "training has moved FINE off the identity"
+
+
+def test_the_record_says_how_it_came_about(trained):
+    record = json.loads((trained / "training.json").read_text())
+    assert record["recipe"]["epochs"] == 2
+    assert record["recipe"]["height"] == 128
+    assert record["data"]["images"] == 4
+    assert [entry["epoch"] for entry in record["losses"]] == [1.0, 2.0]
+    assert "torch" in record["machine"]["libraries"]
+
+
+def test_half_as_large(cells, trained, tmp_path):
+    assert main(arguments(cells, tmp_path, "--half")) == 0
+    full, half = (load_file(folder / f"{NAME}.safetensors") for folder in (trained, tmp_path))
+    for key, tensor in full.items():
+        assert half[key].dtype == (torch.float16 if tensor.ndim > 1 else torch.float32)
+        assert torch.allclose(half[key].float(), tensor, rtol=1e-3, atol=1e-4), key
+    assert (tmp_path / f"{NAME}.safetensors").stat().st_size < 0.6 * (trained / f"{NAME}.safetensors").stat().st_size
+
+
+def test_an_interrupted_training_goes_on_and_ends_the_same(cells, trained, tmp_path, monkeypatch):
+    seen = 0
+    read = pictures.read_image
+
+    def interrupted(path):
+        nonlocal seen
+        seen += 1
+        if seen > 6:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(pictures, "read_image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments(cells, tmp_path))
+    monkeypatch.setattr(pictures, "read_image", read)
+    assert not (tmp_path / f"{NAME}.safetensors").exists()
+    (tmp_path / "checkpoint-9").mkdir()  # as one looks that was being written when the power went
+    assert main(arguments(cells, tmp_path)) == 0
+    whole, resumed = (load_file(folder / f"{NAME}.safetensors") for folder in (trained, tmp_path))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_finished_one_is_not_trained_again(cells, trained, monkeypatch, capsys):
+    monkeypatch.setattr(pictures, "read_image", None)
+    before = load_file(trained / f"{NAME}.safetensors")
+    assert main(arguments(cells, trained)) == 0
+    after = load_file(trained / f"{NAME}.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert "loss" in capsys.readouterr().out
+
+
+def test_another_training_in_the_same_folder_is_refused(cells, trained):
+    with pytest.raises(ConfigError, match="holds a training with another recipe"):
+        main(arguments(cells, trained, "--seed", "1"))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "reason"),
+    [
+        ({NAME: "fcos_mobilenet"}, UnknownModelError, "fcos_mobilenetv3"),
+        ({"128x160": "128*160"}, ConfigError, "not understood"),
+        ({"128x160": "32x32"}, ConfigError, "at least 128x128"),
+        ({"both": "diagonal"}, ConfigError, "known: none, horizontal, both"),
+        ({"2": "0"}, ConfigError, "must be above 0"),
+        ({NAME: "rtdetr_r18", "128x160": "240x320"}, ConfigError, "not a positive multiple of 32 -> use 256"),
+        ({NAME: "yolov8s"}, ConfigError, "trained by its own library"),
+    ],
+)
+def test_bad_input_is_told_before_training(cells, tmp_path, change, error, reason):
+    with pytest.raises(error) as raised:
+        main([change.get(word, word) for word in arguments(cells, tmp_path / "out")])
+    assert reason in str(raised.value)
+    assert not (tmp_path / "out").exists(), "nothing is left behind"
+
+
+def test_missing_annotations(cells, tmp_path):
+    given = [word.replace("train.json", "none.json") for word in arguments(cells, tmp_path / "out")]
+    with pytest.raises(DataError, match="cannot be read"):
+        main(given)
+
+
+def test_a_broken_record_is_told(cells, tmp_path):
+    (tmp_path / "training.json").write_text("{")
+    with pytest.raises(DataError, match="is no JSON"):
+        main(arguments(cells, tmp_path))
+
+
+def test_one_line_and_exit_code_2(tmp_path):
+    words = [sys.executable, "-m", "fine_edge.train", NAME, "--data", "none.json", "--images", "."]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: none.json: cannot be read")
