@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,10 +62,7 @@ class Estimate:
     @property
     def bound_ms(self) -> dict[Bound, float]:
         """Time of the kernels bound by each."""
-        found: Counter[Bound] = Counter()
-        for kernel in self.kernels:
-            found[kernel.bound] += kernel.ms  # type: ignore[assignment]  # a Counter adds up floats as well
-        return {bound: float(found[bound]) for bound in BOUNDS}
+        return {bound: sum(kernel.ms for kernel in self.kernels if kernel.bound == bound) for bound in BOUNDS}
 
     def module_ms(self) -> dict[str, float]:
         """Time by module of the detector and part of FINE, in the order of execution."""
