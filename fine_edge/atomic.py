@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fine_edge.errors import OutputError
@@ -34,6 +34,20 @@ def output_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror or error})", where=path, mend=_mend(error)) from error
+
+
+def refuse_unwritable(paths: Iterable[Path | None]) -> None:
+    """Find out before minutes of work, not after, that a result could not be written.
+
+    Raises:
+        OutputError: for a path that is a folder, or is below one that cannot be written to.
+    """
+    for path in filter(None, paths):
+        if path.is_dir():
+            raise OutputError("is a folder, a file name is needed", where=path)
+        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise OutputError("cannot be written", where=path, mend="choose a folder you can write to")
 
 
 def _is_alive(pid: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from fine_edge import atomic, command, console
@@ -17,7 +16,6 @@ from fine_edge.bench.record import Record, read_record, write_record
 from fine_edge.bench.render import to_table
 from fine_edge.bench.session import run_bench
 from fine_edge.bench.suites import SUITES
-from fine_edge.errors import OutputError
 from fine_edge.evaluate.known import read_evaluations
 from fine_edge.export.request import parse_size
 from fine_edge.table import Table
@@ -101,7 +99,7 @@ def _measure(argv: list[str]) -> int:
     given.picture = given.picture or given.out / f"bench_{given.suite}.png"
     profile = given.profile / "x.profile.json" if given.profile else None
     files = [given.csv, given.markdown, given.picture, None if given.json == _STDOUT else given.json, profile]
-    _refuse_unwritable(files)
+    atomic.refuse_unwritable(files)
     evaluations = read_evaluations(given.evaluations)
     record = with_accuracy(run_bench(options), evaluations)
     if given.json and given.json != _STDOUT:
@@ -148,16 +146,6 @@ def _write_tables(table: Table, given: argparse.Namespace) -> None:
         atomic.write_text(given.csv, table.to_csv())
     if given.markdown:
         atomic.write_text(given.markdown, table.to_markdown())
-
-
-def _refuse_unwritable(paths: list[Path | None]) -> None:
-    """Find out before minutes of measuring, not after."""
-    for path in filter(None, paths):
-        if path.is_dir():
-            raise OutputError("is a folder, a file name is needed", where=path)
-        parent = next(folder for folder in path.absolute().parents if folder.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise OutputError("cannot be written", where=path, mend="choose a folder you can write to")
 
 
 def main(argv: list[str]) -> int:

@@ -10,13 +10,11 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from fine_edge import console
 from fine_edge.bench.suites import SUITES, find
 from fine_edge.errors import ConfigError
 from fine_edge.export.request import parse_size
 
 BACKEND, VALIDATION = "predict", "validate-predictor"
-_STDOUT = Path("-")
 
 
 def is_asked_for(argv: Sequence[str]) -> bool:
@@ -28,7 +26,7 @@ def is_asked_for(argv: Sequence[str]) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     from fine_edge.estimate.arguments import add_board
-    from fine_edge.estimate.commands import add_outputs
+    from fine_edge.estimate.outputs import add_outputs
 
     parser = argparse.ArgumentParser(
         prog="python -m fine_edge.bench --backend predict",
@@ -40,8 +38,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="groups, such as 'yolo*'")
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="of all inputs, pixels (default: each detector's own)")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table as CSV")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
     add_board(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("engines"), metavar="DIR", help="ONNX files (default: engines)"
@@ -54,33 +50,32 @@ def main(argv: list[str]) -> int:
     """Estimate a suite, or validate the estimates.
 
     Raises:
-        FineEdgeError: when a model cannot be exported or compiled, or a picture is asked for that there is none of.
+        FineEdgeError: when a model cannot be exported or compiled.
     """
+    from fine_edge.estimate.outputs import check_outputs
+
     given = _parser().parse_args(argv)
+    check_outputs(given)
     if given.suite == VALIDATION:
         return _validate(given)
-    if given.picture:
-        raise ConfigError(
-            "estimates of a suite have no picture", where="--picture", mend="python -m fine_edge.estimate MODEL"
-        )
     return _estimate(given)
 
 
 def _validate(given: argparse.Namespace) -> int:
-    from fine_edge.estimate.commands import deliver, run_validation
+    from fine_edge.estimate.commands import validate_table1
 
     if given.only or given.input_size:
         raise ConfigError("the whole of Table 1 at 640x640 is compared", where="--only, --input-size")
-    deliver(run_validation(given, given.out), given)
-    return 0
+    return validate_table1(given)
 
 
 def _estimate(given: argparse.Namespace) -> int:
-    from fine_edge import atomic
     from fine_edge.estimate.arguments import read_board
+    from fine_edge.estimate.outputs import deliver
+    from fine_edge.estimate.picture import write_suite
     from fine_edge.estimate.published import timed_rows
     from fine_edge.estimate.render import suite_table
-    from fine_edge.estimate.suite import estimate_suite, write_estimates
+    from fine_edge.estimate.suite import estimate_suite
 
     device, mode, calibration = read_board(given)
     size = parse_size(given.input_size)
@@ -88,14 +83,5 @@ def _estimate(given: argparse.Namespace) -> int:
     # The paper's figures are of one size.
     published = {} if any(size) else {row.model: row for row in timed_rows(find(given.suite).paper_table)}
     table = suite_table(record.title, record.rows, published)
-    if given.json == _STDOUT:
-        console.print_json(record.to_json())
-    else:
-        table.print(console.out)
-    if given.json and given.json != _STDOUT:
-        write_estimates(record, given.json)
-    if given.csv:
-        atomic.write_text(given.csv, table.to_csv())
-    if given.markdown:
-        atomic.write_text(given.markdown, table.to_markdown())
+    deliver(given, record.to_json(), [table], lambda path: write_suite(record.title, record.rows, published, path))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from fine_edge import atomic, console
@@ -12,13 +11,12 @@ from fine_edge.estimate.arguments import add_board, add_device, read_board
 from fine_edge.estimate.calibration import Calibration, write_calibration
 from fine_edge.estimate.device import find_device
 from fine_edge.estimate.latency import estimate
+from fine_edge.estimate.outputs import add_outputs, check_outputs, deliver
 from fine_edge.estimate.own_records import calibrate_on_records
 from fine_edge.estimate.picture import write_validation
 from fine_edge.estimate.published import calibrate_on_table3, compile_table
-from fine_edge.estimate.validate import Validation, validate
+from fine_edge.estimate.validate import validate
 from fine_edge.table import Column, Table
-
-_STDOUT = Path("-")
 
 
 def calibrate(argv: list[str]) -> int:
@@ -35,6 +33,7 @@ def calibrate(argv: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the calibration")
     given = parser.parse_args(argv)
+    atomic.refuse_unwritable([given.out])
     device = find_device(given.device)
     mode = device.mode(given.mode)
     if given.records and not given.mode:
@@ -69,31 +68,14 @@ def validate_command(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("engines"), metavar="DIR", help="ONNX files")
     add_outputs(parser)
     given = parser.parse_args(argv)
-    deliver(run_validation(given, given.out), given)
-    return 0
+    check_outputs(given)
+    return validate_table1(given)
 
 
-def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json`` and ``--picture``."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="as JSON; - for standard output")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="also write a picture (PNG)")
-
-
-def run_validation(given: argparse.Namespace, folder: Path) -> Validation:
-    """Export, compile and estimate Table 1."""
+def validate_table1(given: argparse.Namespace) -> int:
+    """Export, compile and estimate Table 1, and set it beside what was published."""
     device, mode, calibration = read_board(given)
-    engines = compile_table("1", device, folder)
-    return validate([estimate(engine, device, mode, calibration) for engine in engines])
-
-
-def deliver(found: Validation, given: argparse.Namespace) -> None:
-    """Table or JSON, and the picture."""
-    if given.json == _STDOUT:
-        console.print_json(found.to_json())
-    else:
-        found.table().print(console.out)
-    if given.json and given.json != _STDOUT:
-        atomic.write_text(given.json, json.dumps(found.to_json(), indent=1) + "\n")
-    if given.picture:
-        write_validation(found, given.picture)
-        console.remark(f"picture: {given.picture}")
+    engines = compile_table("1", device, given.out)
+    found = validate([estimate(engine, device, mode, calibration) for engine in engines])
+    deliver(given, found.to_json(), [found.table()], lambda path: write_validation(found, path))
+    return 0

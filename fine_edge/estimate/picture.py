@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fine_edge import atomic
 from fine_edge.estimate.latency import BOUNDS, Estimate
-from fine_edge.estimate.render import MARK, place
+from fine_edge.estimate.render import MARK, SOURCE, place
+from fine_edge.estimate.roofline import Bound
 from fine_edge.estimate.validate import Validation
+from fine_edge.estimate.variants import Variant
+from fine_edge.zoo.paper import PaperFigures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,20 +24,31 @@ _COLORS = {"compute": "#0b6e8f", "memory": "#b5651d", "launch": "#8a8a8a"}
 
 def write_estimate(found: Estimate, path: Path) -> None:
     """Time by part of the detector, by what its kernels are bound by."""
-    modules = list(found.module_ms())
+    modules = dict.fromkeys(found.module_ms(), 0.0)
     figure, axes = _figure(1.4 + 0.36 * len(modules))
-    left = [0.0] * len(modules)
-    for bound in BOUNDS:
-        widths = [
-            sum(kernel.ms for kernel in found.kernels if (kernel.work.module, kernel.bound) == (module, bound))
-            for module in modules
-        ]
-        axes.barh(modules, widths, 0.62, left=left, color=_COLORS[bound], label=f"bound by {bound}")
-        left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.invert_yaxis()
+    times = {bound: modules.copy() for bound in BOUNDS}
+    for kernel in found.kernels:
+        times[kernel.bound][kernel.work.module] += kernel.ms
+    _bars(axes, list(modules), {bound: list(of.values()) for bound, of in times.items()})
     axes.set_xlabel(f"ms, {found.latency_ms:.2f} ms in all with copies")
     axes.legend(frameon=False)
     _write(figure, axes, f"{MARK}: {found.engine.name} on {place(found)}", path)
+
+
+def write_suite(title: str, found: Sequence[Estimate], published: Mapping[str, PaperFigures], path: Path) -> None:
+    """Time by model, by what its kernels are bound by; the paper's latencies as points of their own."""
+    figure, axes = _figure(1.7 + 0.36 * len(found))
+    _bars(axes, [row.engine.name for row in found], {bound: [row.bound_ms[bound] for row in found] for bound in BOUNDS})
+    for at, row in enumerate(found):
+        interval = [[row.latency_ms - row.latency_ms_low], [row.latency_ms_high - row.latency_ms]]
+        axes.errorbar([row.latency_ms], [at], xerr=interval, fmt="|", color="0.15", label="with copies" * (at == 0))
+    theirs = {at: published[row.engine.name].latency_ms for at, row in enumerate(found) if row.engine.name in published}
+    known = {at: ms for at, ms in theirs.items() if ms}
+    if known:
+        axes.plot(list(known.values()), list(known), "D", color="white", markeredgecolor="black", label=SOURCE)
+    axes.set_xlabel("ms")
+    axes.legend(frameon=False, fontsize=8)
+    _write(figure, axes, f"{MARK}: {title}, on {place(found[0])}", path)
 
 
 def write_validation(found: Validation, path: Path) -> None:
@@ -58,18 +72,32 @@ def write_validation(found: Validation, path: Path) -> None:
     _write(figure, axes, f"{MARK} against the paper's Table 1, calibrated on {found.calibrated_on}", path)
 
 
-def write_sweep(title: str, found: Sequence[tuple[str, Estimate]], path: Path) -> None:
-    """Predicted latency against FLOPs."""
+def write_sweep(title: str, found: Mapping[Variant, Estimate], path: Path) -> None:
+    """Predicted latency against FLOPs; what the detector takes without FINE in grey."""
     figure, axes = _figure(4.6)
-    for label, row in found:
-        gflop = row.engine.graph_flops / 1e9
-        interval = [[row.latency_ms - row.latency_ms_low], [row.latency_ms_high - row.latency_ms]]
-        axes.errorbar([gflop], [row.latency_ms], yerr=interval, fmt="o", color=_COLORS["compute"], ecolor="0.7")
-        axes.annotate(label, (gflop, row.latency_ms), (6, 4), textcoords="offset points", fontsize=8)
-    axes.margins(x=0.15)
+    first = next(iter(found.values()))
+    ordered = sorted(found.items(), key=lambda item: item[1].engine.graph_flops)
+    for number, (point, row) in enumerate(ordered):
+        at = (row.engine.graph_flops / 1e9, row.latency_ms)
+        axes.plot(*at, "o", color=_COLORS["compute"] if point.has_fine else _COLORS["launch"])
+        # Neighbours' names stand above and below in turn, since they can be closer than a line is high.
+        offset = (6, 5) if number % 2 else (6, -12)
+        axes.annotate(point.label, at, offset, textcoords="offset points", fontsize=8)
+    axes.margins(x=0.15, y=0.1)
     axes.set_xlabel("GFLOP of the graph's matrix products")
-    axes.set_ylabel("predicted latency, ms")
-    _write(figure, axes, f"{MARK}: {title}, on {place(found[0][1])}", path)
+    low, high = (100 * (share - 1) for share in first.calibration.spread)
+    axes.set_ylabel(f"predicted latency, ms; interval {low:+.0f} to {high:+.0f} %")
+    _write(figure, axes, f"{MARK}: {title}, on {place(first)}", path)
+
+
+def _bars(axes: Axes, names: Sequence[str], times_ms: Mapping[Bound, Sequence[float]]) -> None:
+    """One bar a name from the top down, of parts by what kernels are bound by."""
+    left = [0.0] * len(names)
+    for bound, widths in times_ms.items():
+        axes.barh(range(len(names)), widths, 0.62, left=left, color=_COLORS[bound], label=f"bound by {bound}")
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
 
 
 def _figure(height_in: float) -> tuple[Figure, Axes]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fine_edge import atomic, console
+from fine_edge import console
 from fine_edge.bench.prepare import export_row
 from fine_edge.bench.suites import SuiteRow, find
 from fine_edge.estimate.calibration import Calibration
@@ -32,11 +31,6 @@ class EstimateRecord:
         """As ``--json`` gives it."""
         rows = [row.to_json() for row in self.rows]
         return {"format": FORMAT, "estimate": True, "suite": self.suite, "title": self.title, "rows": rows}
-
-
-def write_estimates(record: EstimateRecord, path: Path) -> None:
-    """Write the record, whole or not at all."""
-    atomic.write_text(path, json.dumps(record.to_json(), indent=1) + "\n")
 
 
 def compile_rows(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fine_edge import console
 from fine_edge.estimate.arguments import add_board, read_board
 from fine_edge.estimate.engine import engine_work
 from fine_edge.estimate.latency import Estimate, estimate
+from fine_edge.estimate.outputs import add_outputs, check_outputs, deliver
 from fine_edge.estimate.picture import write_sweep
 from fine_edge.estimate.render import MARK, notes, place
-from fine_edge.estimate.variants import AXES, DEFAULTS, MODEL, Variant, export_variant, variants
+from fine_edge.estimate.variants import AXES, BASELINE, DEFAULTS, MODEL, Variant, export_variant, variants
 from fine_edge.table import Column, Table
 
 Export = Callable[[Variant, Path], Path]
@@ -30,8 +31,7 @@ def parser() -> argparse.ArgumentParser:
     add_board(made)
     folder = Path("engines/sweep")
     made.add_argument("--out", type=Path, default=folder, metavar="DIR", help=f"ONNX files (default: {folder})")
-    made.add_argument("--picture", type=Path, metavar="FILE", help="PNG (default: in --out)")
-    made.add_argument("--json", type=Path, metavar="FILE", help="estimates as JSON; - for standard output")
+    add_outputs(made, picture="PNG (default: in --out)")
     return made
 
 
@@ -39,39 +39,39 @@ def sweep(argv: list[str], export: Export = export_variant) -> int:
     """Run it; ``export`` makes the graph of one variant."""
     given = parser().parse_args(argv)
     chosen = variants(given.over, given.values)
+    given.picture = given.picture or given.out / f"sweep_{given.over}.png"
+    check_outputs(given)
     device, mode, calibration = read_board(given)
-    found: list[tuple[str, Estimate]] = []
-    for number, variant in enumerate(chosen, 1):
-        console.remark(f"[{number}/{len(chosen)}] {variant.label}")
-        engine = engine_work(export(variant, given.out), device, f"{MODEL}, {variant.label}")
-        found.append((variant.label, estimate(engine, device, mode, calibration)))
+    # Each detector without FINE once, right before what is compared with it.
+    points = list(dict.fromkeys(point for variant in chosen for point in (variant.without_fine, variant)))
+    found: dict[Variant, Estimate] = {}
+    for number, point in enumerate(points, 1):
+        console.remark(f"[{number}/{len(points)}] {point.label}")
+        name = f"{MODEL if point.has_fine else BASELINE}, {point.label}"
+        found[point] = estimate(engine_work(export(point, given.out), device, name), device, mode, calibration)
     title = f"{MODEL} over {given.over}"
-    if given.json == Path("-"):
-        console.print_json({"estimate": True, "title": title, "rows": [row.to_json() for _, row in found]})
-    else:
-        _table(title, found).print(console.out)
-    picture = given.picture or given.out / f"sweep_{given.over}.png"
-    write_sweep(title, found, picture)
-    console.remark(f"picture: {picture}")
+    data = {"estimate": True, "title": title, "rows": [row.to_json() for row in found.values()]}
+    deliver(given, data, [_table(title, found)], lambda path: write_sweep(title, found, path))
     return 0
 
 
-def _table(title: str, found: Sequence[tuple[str, Estimate]]) -> Table:
-    columns = ["GFLOP", "Kernels", "Latency (ms)", "from", "to", "FPS", "Of it FINE (ms)"]
+def _table(title: str, found: Mapping[Variant, Estimate]) -> Table:
+    first = next(iter(found.values()))
+    columns = ["GFLOP", "Kernels", "Latency (ms)", "from", "to", "FPS", "FINE adds (ms)"]
     table = Table(
-        f"{MARK}: {title}, on {place(found[0][1])}",
+        f"{MARK}: {title}, on {place(first)}",
         [Column("Choice", numeric=False), *map(Column, columns)],
-        notes=notes(found[0][1])[:2],
+        notes=[*notes(first)[:2], "What FINE adds is against the detector without it at the same input size."],
     )
-    for label, row in found:
-        fine_ms = sum(ms for module, ms in row.module_ms().items() if module.startswith("fine"))
+    for point, row in found.items():
         times = (row.latency_ms, row.latency_ms_low, row.latency_ms_high)
+        added_ms = row.latency_ms - found[point.without_fine].latency_ms
         table.add(
-            label,
+            point.label,
             f"{row.engine.graph_flops / 1e9:.2f}",
             len(row.kernels),
             *(f"{ms:.2f}" for ms in times),
             f"{row.fps:.1f}",
-            f"{fine_ms:.2f}",
+            f"{added_ms:+.2f}" if point.has_fine else None,
         )
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -11,37 +12,51 @@ from fine_edge.errors import ConfigError, MissingExtraError
 if TYPE_CHECKING:
     from torch import nn
 
-MODEL = "rtdetr_r18_fine"
+MODEL, BASELINE = "rtdetr_r18_fine", "rtdetr_r18"
 Axis = Literal["attention", "r", "k", "input-size", "width"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 DEFAULTS: dict[Axis, tuple[str, ...]] = {
     "attention": ("aats", "linear", "area", "window", "vanilla"),
     "r": ("1", "2", "4"),
-    "k": ("1", "2"),
+    "k": ("1:1", "1:2", "2:2", "2:4"),
     "input-size": ("480", "640", "800"),
     "width": ("0", "1", "2", "4"),
 }
-"""What is swept over unless values are given; ``width`` is FINE's feed-forward in units of C."""
+"""What is swept over unless values are given.
+
+``k`` is that of the fusion at l = 3, then that at l = 2; ``width`` is FINE's feed-forward in units of C.
+"""
+PAPERS: dict[Axis, str] = {"attention": "aats", "r": "2", "k": "1:2", "input-size": "640", "width": "2"}
+"""What the paper chose."""
 _SIDE_PX = 640
 _FIELDS: dict[Axis, str] = {"attention": "attention", "r": "r", "k": "k", "width": "ffn_ratio"}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One point of a sweep: FINE as the paper has it but for one choice."""
+    """One point of a sweep: FINE as the paper has it but for one choice, or the detector without it."""
 
     axis: Axis
     value: str
+    has_fine: bool = True
 
     @property
     def label(self) -> str:
         """As tables and pictures call it."""
-        return self.value if self.axis == "attention" else f"{self.axis} {self.value}"
+        if not self.has_fine:
+            return f"without FINE, {self.value}" if self.axis == "input-size" else "without FINE"
+        chosen = self.value if self.axis == "attention" else f"{self.axis} {self.value}"
+        return f"{chosen} (paper)" if self.value == PAPERS[self.axis] else chosen
 
     @property
     def side_px(self) -> int:
         """Of the square input."""
         return int(self.value) if self.axis == "input-size" else _SIDE_PX
+
+    @property
+    def without_fine(self) -> Variant:
+        """The detector that it is to be compared with."""
+        return Variant(self.axis, self.value if self.axis == "input-size" else "", has_fine=False)
 
 
 def variants(axis: str, values: str | None) -> list[Variant]:
@@ -55,11 +70,19 @@ def variants(axis: str, values: str | None) -> list[Variant]:
         raise ConfigError(f"nothing is swept over {axis!r}", where="--over", mend=f"known: {', '.join(AXES)}")
     given = tuple(values.split(",")) if values else DEFAULTS[known]
     for value in given:
-        right = value in DEFAULTS["attention"] if known == "attention" else value.isdigit()
-        if not right or (known == "input-size" and (int(value) % 32 or not int(value))):
+        if not _is_value(known, value):
             example = ",".join(DEFAULTS[known])
             raise ConfigError(f"{value!r} is no value of {known}", where="--values", mend=f"such as {example}")
     return [Variant(known, value) for value in given]
+
+
+def _is_value(axis: Axis, value: str) -> bool:
+    if axis == "attention":
+        return value in DEFAULTS[axis]
+    if axis == "k":
+        return all(part.isdigit() and int(part) for part in value.split(":")) and value.count(":") <= 1
+    # RT-DETR's deepest level has a stride of 32, and a feed-forward can be left out.
+    return value.isdigit() and (axis == "width" or int(value) > 0) and (axis != "input-size" or int(value) % 32 == 0)
 
 
 def export_variant(variant: Variant, folder: Path) -> Path:
@@ -85,31 +108,44 @@ def export_variant(variant: Variant, folder: Path) -> Path:
     from fine_edge.zoo.family import GraphForm
     from fine_edge.zoo.load import load
 
-    detector = load(find(MODEL))
-    _change(detector.model, variant)
+    detector = load(find(MODEL if variant.has_fine else BASELINE))
+    apply_variant(detector.model, variant)
     side = variant.side_px
     form = GraphForm(1, side, side, False, "graph")
     names = [spec.name for spec in family_of(detector.entry.family).outputs(detector.model, form)]
     lowered = lower(detector.model, detector.entry.family, form)
     graph = trace(lowered, torch.zeros(1, 3, side, side), ["images"], names)
-    path = folder / f"{MODEL}.{variant.axis}-{variant.value}.fp16.onnx"
+    choice = f"{variant.axis}-{variant.value.replace(':', '-')}" if variant.value else "640"
+    path = folder / f"{detector.entry.name}.{choice}.fp16.onnx"
     with written_together(folder, path.name) as partial:
         onnx.save(to_fp16(graph, keep_fp32=set(kept_by_exporter(graph))), partial / path.name)
     return path
 
 
-def _change(model: nn.Module, variant: Variant) -> None:
+def apply_variant(model: nn.Module, variant: Variant) -> None:
     """Put FINE blocks of another configuration in the place of the paper's."""
     from dataclasses import replace
 
     from fine_edge.fusion import Fine
 
     field = _FIELDS.get(variant.axis)
-    if field is None:
+    if field is None or not variant.has_fine:
         return
-    value = variant.value if variant.axis == "attention" else int(variant.value)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Fine):
-                block = Fine(replace(child.config, **{field: value}))  # type: ignore[arg-type]  # by the axis
-                setattr(parent, name, block.train(child.training))
+    blocks = [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, Fine)
+    ]
+    for (parent, name), value in zip(blocks, _values(variant, len(blocks)), strict=True):
+        old = getattr(parent, name)
+        new = Fine(replace(old.config, **{field: value}))
+        setattr(parent, name, new.train(old.training))
+
+
+def _values(variant: Variant, blocks: int) -> Sequence[str | int]:
+    """Block by block, deepest first."""
+    if variant.axis == "attention":
+        return [variant.value] * blocks
+    given = [int(part) for part in variant.value.split(":")]
+    return given if len(given) == blocks else given[:1] * blocks

@@ -8,7 +8,7 @@ import works
 from fine_edge.bench import predict
 from fine_edge.bench.__main__ import main as bench
 from fine_edge.bench.record import read_record
-from fine_edge.errors import ArtifactError, ConfigError, RecordError, UnknownModelError
+from fine_edge.errors import ArtifactError, ConfigError, OutputError, RecordError, UnknownModelError
 from fine_edge.estimate import __main__ as command
 from fine_edge.estimate import commands, suite
 from fine_edge.estimate import sweep as sweep_module
@@ -61,7 +61,9 @@ def test_validation_by_either_command(capsys):
 @pytest.mark.usefixtures("compiled")
 def test_a_suite_by_the_bench_and_that_it_is_no_record(tmp_path, capsys):
     path = tmp_path / "estimates.json"
-    assert bench(["--backend", "predict", "--suite", "table3", "--json", str(path)]) == 0
+    files = {kind: tmp_path / f"estimates.{kind}" for kind in ("csv", "markdown", "picture")}
+    options = [word for kind, file in files.items() for word in (f"--{kind}", str(file))]
+    assert bench(["--backend", "predict", "--suite", "table3", "--json", str(path), *options]) == 0
     shown = capsys.readouterr().out
     assert "ESTIMATE" in shown
     assert "paper (Orin Nano)" in shown
@@ -69,6 +71,9 @@ def test_a_suite_by_the_bench_and_that_it_is_no_record(tmp_path, capsys):
     data = json.loads(path.read_text())
     assert data["estimate"] is True
     assert len(data["rows"]) == 6
+    assert files["csv"].read_text().count("rtdetr_r18") == 6
+    assert "| rtdetr_r18_fine_vanilla |" in files["markdown"].read_text()
+    assert files["picture"].read_bytes().startswith(b"\x89PNG")
     with pytest.raises(RecordError, match="never shown or compared as measurements"):
         read_record(path)
     with pytest.raises(RecordError, match="never shown or compared as measurements"):
@@ -91,16 +96,46 @@ def test_a_record_without_gpu_times_cannot_calibrate():
 @pytest.mark.usefixtures("compiled")
 def test_a_sweep(tmp_path, capsys):
     assert sweep_module.sweep(["--over", "r", "--out", str(tmp_path)], lambda _, folder: folder) == 0
-    assert "r 4" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "without FINE" in shown
+    assert "r 2 (paper)" in shown
     assert (tmp_path / "sweep_r.png").is_file()
+    path = tmp_path / "sweep.json"
+    assert sweep_module.sweep(["--over", "k", "--out", str(tmp_path), "--json", str(path)], lambda _, f: f) == 0
+    assert [row["model"] for row in json.loads(path.read_text())["rows"]] == ["rtdetr_r18_fine"] * 5
+
+
+def test_a_result_that_could_not_be_written_is_refused_first(tmp_path):
+    for argv in (["rtdetr_r18"], ["sweep", "--over", "r"], ["validate"]):
+        with pytest.raises(OutputError, match="a file name is needed"):
+            command.main([*argv, "--json", str(tmp_path)])
+    with pytest.raises(OutputError, match="a file name is needed"):
+        command.main(["calibrate", "--out", str(tmp_path)])
+    with pytest.raises(OutputError, match="a file name is needed"):
+        bench(["--backend", "predict", "--picture", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
-    ("axis", "values"), [("depth", None), ("r", "x"), ("attention", "full"), ("input-size", "600"), ("k", "1,,2")]
+    ("axis", "values"),
+    [
+        ("depth", None),
+        ("r", "x"),
+        ("attention", "full"),
+        ("input-size", "600"),
+        ("k", "1,,2"),
+        ("k", "1:2:4"),
+        ("r", "0"),
+    ],
 )
 def test_sweeps_that_cannot_be(axis, values):
     with pytest.raises(ConfigError):
         variants(axis, values)
+
+
+def test_each_input_size_has_a_detector_without_fine_to_compare_with():
+    sizes = variants("input-size", "480,640")
+    assert [point.without_fine.label for point in sizes] == ["without FINE, 480", "without FINE, 640"]
+    assert len({point.without_fine for point in variants("k", None)}) == 1
 
 
 def test_the_bench_knows_when_it_is_asked_for_estimates():
@@ -108,5 +143,5 @@ def test_the_bench_knows_when_it_is_asked_for_estimates():
     assert predict.is_asked_for(["--backend=predict"])
     assert predict.is_asked_for(["--suite", "validate-predictor"])
     assert not predict.is_asked_for(["--backend", "ort", "--suite", "table3"])
-    with pytest.raises(ConfigError, match="no picture"):
-        bench(["--backend", "predict", "--picture", "x.png"])
+    with pytest.raises(ConfigError, match="known: ort, trt, predict"):
+        bench(["--backend", "onnx"])

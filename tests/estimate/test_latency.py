@@ -9,6 +9,7 @@ from fine_edge.estimate.latency import estimate
 from fine_edge.estimate.picture import write_estimate, write_sweep, write_validation
 from fine_edge.estimate.render import MARK, estimate_table, kernels_table, suite_table
 from fine_edge.estimate.validate import Validation, ValidationRow
+from fine_edge.estimate.variants import variants
 
 DEVICE = find_device("orin-nano-8gb")
 CALIBRATION = Calibration(
@@ -66,7 +67,8 @@ def test_an_engine_too_large_is_said_not_to_fit():
 def test_pictures_are_written(tmp_path):
     found = made()
     write_estimate(found, tmp_path / "a.png")
-    write_sweep("over r", [("r 1", found), ("r 2", found)], tmp_path / "b.png")
+    points = variants("r", None)
+    write_sweep("over r", dict.fromkeys((points[0].without_fine, *points), found), tmp_path / "b.png")
     rows = (ValidationRow("rtdetr_r18", 80, 82), ValidationRow("yolov8s", 189, 170))
     validation = Validation(rows, "Table 3", "orin-nano-8gb", "MAXN_SUPER", "RTX")
     write_validation(validation, tmp_path / "c.png")
