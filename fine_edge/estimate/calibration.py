@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fine_edge import atomic
 from fine_edge.errors import ArtifactError, ConfigError
 
-FORMAT = 1
+FORMAT = 2
 _FOLDER = Path(__file__).parent / "calibrations"
 _MEND = "python -m fine_edge.estimate calibrate RECORD... --out FILE"
 
@@ -54,6 +54,7 @@ class Calibration:
         rows: predicted over measured latency minus 1, by row, after the fit.
         left_out: the same by row when it was not among those fitted.
         compiler: that the kernels were compiled by.
+        validated: the same of other detectors, none of which was ever fitted.
     """
 
     device: str
@@ -63,11 +64,12 @@ class Calibration:
     rows: Mapping[str, float]
     left_out: Mapping[str, float]
     compiler: str
+    validated: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Factors from a predicted latency to its lower and upper end: what rows left out were off by at most."""
-        errors = (0.0, *self.left_out.values())
+        """Factors from a predicted latency to its lower and upper end: what rows not fitted were off by at most."""
+        errors = (0.0, *self.left_out.values(), *self.validated.values())
         return 1 / (1 + max(errors)), 1 / (1 + min(errors))
 
     def to_json(self) -> dict[str, Any]:
@@ -78,6 +80,7 @@ class Calibration:
             "constants": vars(self.constants),
             "rows": dict(self.rows),
             "left_out": dict(self.left_out),
+            "validated": dict(self.validated),
         }
 
 
@@ -116,4 +119,5 @@ def _calibration(data: dict[str, Any]) -> Calibration:
         rows={str(name): float(error) for name, error in data["rows"].items()},
         left_out={str(name): float(error) for name, error in data["left_out"].items()},
         compiler=str(data["compiler"]),
+        validated={str(name): float(error) for name, error in data["validated"].items()},
     )

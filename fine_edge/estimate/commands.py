@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from fine_edge import atomic, console
@@ -15,7 +16,7 @@ from fine_edge.estimate.outputs import add_outputs, check_outputs, deliver
 from fine_edge.estimate.own_records import calibrate_on_records
 from fine_edge.estimate.picture import write_validation
 from fine_edge.estimate.published import calibrate_on_table3, compile_table
-from fine_edge.estimate.validate import validate
+from fine_edge.estimate.validate import Validation, validate
 from fine_edge.table import Column, Table
 
 
@@ -66,16 +67,24 @@ def validate_command(argv: list[str]) -> int:
     )
     add_board(parser)
     parser.add_argument("--out", type=Path, default=Path("engines"), metavar="DIR", help="ONNX files")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="the calibration, its intervals widened by what was found"
+    )
     add_outputs(parser)
     given = parser.parse_args(argv)
     check_outputs(given)
-    return validate_table1(given)
+    atomic.refuse_unwritable([given.write])
+    found = validate_table1(given)
+    if given.write:
+        _, _, calibration = read_board(given)
+        write_calibration(replace(calibration, validated=found.latency_errors), given.write)
+    return 0
 
 
-def validate_table1(given: argparse.Namespace) -> int:
-    """Export, compile and estimate Table 1, and set it beside what was published."""
+def validate_table1(given: argparse.Namespace) -> Validation:
+    """Export, compile and estimate Table 1, and show it beside what was published."""
     device, mode, calibration = read_board(given)
     engines = compile_table("1", device, given.out)
     found = validate([estimate(engine, device, mode, calibration) for engine in engines])
     deliver(given, found.to_json(), [found.table()], lambda path: write_validation(found, path))
-    return 0
+    return found

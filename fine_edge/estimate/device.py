@@ -78,6 +78,7 @@ class Device:
             slots_per_ms=clocks * self.lanes,
             memory_bytes_per_ms=1e6 * mode.memory_gb_s,
             l2_bytes_per_ms=clocks * self.l2_bytes_per_clock,
+            clocks_per_ms=1e3 * mode.gpu_mhz,
         )
 
     @property
@@ -95,6 +96,7 @@ class Peaks:
     slots_per_ms: float
     memory_bytes_per_ms: float
     l2_bytes_per_ms: float
+    clocks_per_ms: float
 
 
 def known_devices() -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,11 @@ _NAMES = ("tensor_share", "memory_share", "gather_share", "launch_us")
 # Physics, and nothing else: no rate above its peak, no launch that gives time back.
 _LOW = (0.05, 0.05, 0.01, 0.0)
 _HIGH = (1.0, 1.0, 1.0, np.inf)
-# Several, because the slowest of several times has corners in which a search can be caught.
+# Several, because the larger of two times has corners in which a search can be caught.
 _STARTS = ((0.7, 0.65, 0.25, 5.0), (0.5, 0.5, 0.5, 2.0), (0.9, 0.8, 0.1, 10.0), (0.95, 0.65, 0.2, 18.0))
+
+# Of what a row adds to another.
+_LEAST_MS = 1e-3
 
 # Of a constant, for slopes.
 _STEP = [1e-4] * len(_NAMES)
@@ -36,11 +39,14 @@ class FitRow:
         name: of the row.
         works: its kernels.
         compute_ms: measured time of the kernels.
+        over: the row that this one adds something to. What it adds is fitted then, and not its total: what the model
+            of the board does wrong in the part that both have would hide it.
     """
 
     name: str
     works: tuple[KernelWork, ...]
     compute_ms: float
+    over: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class _Arrays:
     lanes: NDArray[np.float64]
     memory: NDArray[np.float64]
     gather: NDArray[np.float64]
+    select_ms: float
     attention: NDArray[np.bool_]
 
     def total_ms(self, constants: NDArray[np.float64]) -> float:
@@ -73,7 +80,7 @@ class _Arrays:
         tensor = self.tensor / tensor_share
         compute = np.where(self.attention, tensor + self.lanes, np.maximum(tensor, self.lanes))
         memory = np.maximum(self.memory / memory_share, self.gather / gather_share)
-        return float(np.maximum(compute, memory).sum() + len(tensor) * launch_us / 1e3)
+        return float(compute.sum() + memory.sum() + self.select_ms + len(tensor) * launch_us / 1e3)
 
 
 def fit(rows: Sequence[FitRow], device: Device, mode: Mode, copy_gb_s: float) -> Fit:
@@ -85,21 +92,19 @@ def fit(rows: Sequence[FitRow], device: Device, mode: Mode, copy_gb_s: float) ->
     if len(rows) < FEWEST_ROWS:
         raise ConfigError(f"{len(rows)} measured rows cannot give {len(_NAMES)} constants", mend="measure more models")
     arrays = {row.name: _arrays(demands(row.works, device, mode)) for row in rows}
-    measured = {row.name: row.compute_ms for row in rows}
-    best = _search(arrays, measured)
+    best = _search(arrays, rows)
     left_out = {}
-    for name in arrays if len(rows) > FEWEST_ROWS else ():
-        others = {other: found for other, found in arrays.items() if other != name}
-        left_out[name] = _error(arrays[name], _search(others, measured), measured[name])
+    for row in rows if len(rows) > FEWEST_ROWS else ():
+        others = [replace(other, over=None) if other.over == row.name else other for other in rows if other is not row]
+        left_out[row.name] = _error(arrays[row.name], _search(arrays, others), row)
     found = dict(zip(_NAMES, (float(value) for value in best), strict=True))
     constants = Constants(**found, copy_gb_s=copy_gb_s)
-    errors = {name: _error(array, best, measured[name]) for name, array in arrays.items()}
-    return Fit(constants, errors, left_out)
+    return Fit(constants, {row.name: _error(arrays[row.name], best, row) for row in rows}, left_out)
 
 
-def _error(array: _Arrays, constants: NDArray[np.float64], measured_ms: float) -> float:
+def _error(array: _Arrays, constants: NDArray[np.float64], row: FitRow) -> float:
     """Predicted over measured minus 1, to hundredths of a per cent."""
-    return round(array.total_ms(constants) / measured_ms - 1, 4)
+    return round(array.total_ms(constants) / row.compute_ms - 1, 4)
 
 
 def _arrays(found: Sequence[Demand]) -> _Arrays:
@@ -108,15 +113,26 @@ def _arrays(found: Sequence[Demand]) -> _Arrays:
         np.array([demand.lanes_ms for demand in found]),
         np.array([demand.memory_ms for demand in found]),
         np.array([demand.gather_ms for demand in found]),
+        sum(demand.select_ms for demand in found),
         np.array([demand.is_attention for demand in found]),
     )
 
 
-def _search(arrays: dict[str, _Arrays], measured: dict[str, float]) -> NDArray[np.float64]:
+def _search(arrays: Mapping[str, _Arrays], rows: Sequence[FitRow]) -> NDArray[np.float64]:
     from scipy.optimize import least_squares
 
+    measured = {row.name: row.compute_ms for row in rows}
+
+    def error(row: FitRow, totals: Mapping[str, float]) -> float:
+        if row.over is None:
+            return float(np.log(totals[row.name] / row.compute_ms))
+        # Constants far off can make an addition negative, which has no logarithm.
+        added = max(totals[row.name] - totals[row.over], _LEAST_MS)
+        return float(np.log(added / (row.compute_ms - measured[row.over])))
+
     def errors(constants: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array([np.log(array.total_ms(constants) / measured[name]) for name, array in arrays.items()])
+        totals = {row.name: arrays[row.name].total_ms(constants) for row in rows}
+        return np.array([error(row, totals) for row in rows])
 
     scale = np.array(_STARTS[0])
     runs = [least_squares(errors, start, bounds=(_LOW, _HIGH), x_scale=scale, diff_step=_STEP) for start in _STARTS]

@@ -1,7 +1,8 @@
 """The work of every ONNX node, from its shapes alone.
 
-Three kinds of work are told apart, because the board has different units for them: matrix products (tensor cores),
-plain arithmetic and exponentials (CUDA cores and special-function units), and gathers (scattered reads).
+Four kinds of work are told apart, because the board does them differently: matrix products (tensor cores), plain
+arithmetic and exponentials (CUDA cores and special-function units), gathers (scattered reads), and selections of the
+largest (one multiprocessor for each row).
 A multiply-accumulate is two FLOPs, as in the paper's figures of RT-DETR and YOLO.
 """
 
@@ -27,7 +28,7 @@ _MOVES = frozenset(
     (
         *("Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
         *("GridSample", "Identity", "Pad", "Range", "Reshape", "Resize", "ScatterElements", "ScatterND", "Shape"),
-        *("Slice", "Split", "Squeeze", "Tile", "TopK", "Transpose", "Unsqueeze", "Where"),
+        *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
     )
 )
 # Operators that read more elements than they write.
@@ -57,6 +58,14 @@ class Product:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """The k largest of each of ``rows`` rows of ``length`` elements."""
+
+    rows: int
+    length: int
+
+
+@dataclass(frozen=True)
 class NodeWork:
     """What one node computes.
 
@@ -65,12 +74,14 @@ class NodeWork:
         plain: instructions of CUDA cores.
         special: results of special-function units.
         gathered_bytes: sectors that its scattered reads fetch.
+        selection: of the largest, if it is one.
     """
 
     product: Product | None = None
     plain: int = 0
     special: int = 0
     gathered_bytes: int = 0
+    selection: Selection | None = None
 
     @property
     def flops(self) -> int:
@@ -101,6 +112,10 @@ def _node_work(view: GraphView, node: NodeProto, out: tuple[int, ...]) -> NodeWo
         return NodeWork(product, plain=product.flops // 2 if product.is_depthwise else 0)
     if node.op_type == "GridSample":
         return NodeWork(gathered_bytes=_CORNERS * SECTOR_BYTES * prod(out))
+    if node.op_type == "TopK":
+        rows = _numbers(view.shape(input_name(node, 0)))
+        length = rows[attribute_int(node, "axis", -1)] if rows else 0
+        return NodeWork(selection=Selection(prod(rows) // length, length) if length else None)
     if node.op_type in _MOVES:
         return NodeWork()
     elements = prod(out)

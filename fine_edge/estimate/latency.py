@@ -46,12 +46,12 @@ class Estimate:
 
     @property
     def latency_ms_low(self) -> float:
-        """Lower end: rows that a calibration had not seen were overestimated by no more."""
+        """Lower end: no row that the calibration had not seen was overestimated by more."""
         return self.latency_ms * self.calibration.spread[0]
 
     @property
     def latency_ms_high(self) -> float:
-        """Upper end: rows that a calibration had not seen were underestimated by no more."""
+        """Upper end: no row that the calibration had not seen was underestimated by more."""
         return self.latency_ms * self.calibration.spread[1]
 
     @property

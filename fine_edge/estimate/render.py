@@ -41,7 +41,7 @@ def notes(found: Estimate) -> list[str]:
     fits = "fits" if found.fits else "does NOT fit"
     said = [
         f"{MARK}, nothing was measured: kernels of {engine.compiler} for SM86, timed by a model of the board.",
-        f"Calibrated on {calibration.origin}. The interval is what rows left out of the fit were off by at most.",
+        f"Calibrated on {calibration.origin}. The interval is what rows that were not fitted were off by at most.",
         f"Kernels bound by: {shares}.",
         f"Activations {engine.activation_mib:.1f} MiB, weights {engine.weights_mib:.1f} MiB: {fits} in"
         f" {found.device.memory_gib:g} GiB with {RESERVED_GIB:g} GiB kept for the system.",

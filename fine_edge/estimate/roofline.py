@@ -1,15 +1,20 @@
-"""The time of one kernel: the slowest of what it must do, plus what every kernel costs.
+"""The time of one kernel: compute, then memory, then what every kernel costs.
 
 tensor    matrix products, padded to whole tiles and waves, on tensor cores
 lanes     arithmetic and exponentials on CUDA cores; a fused attention cannot hide them behind its products
+select    the largest of a row, which one multiprocessor finds element by element
 memory    bytes to and from memory, or sectors of scattered reads from L2, whichever takes longer
 launch    the same for every kernel
+
+Compute and memory are added: kernels of a single image are one or two waves of tiles, which have nothing to compute
+while the first operands come and nothing to read while the last results go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from fine_edge.estimate.calibration import Constants
@@ -18,6 +23,10 @@ from fine_edge.estimate.tiles import padded_flops
 from fine_edge.estimate.work import KernelWork
 
 Bound = Literal["compute", "memory", "launch"]
+
+CLOCKS_PER_ELEMENT = 3.4
+"""Of TensorRT's top-k along one row: 51 us for 24,000 elements whatever k is (ultralytics, pull request 25666), if that
+was a T4 at its 1590 MHz, the GPU of its author's other figures."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class KernelTime:
     @property
     def ms(self) -> float:
         """Of the whole kernel."""
-        return max(self.compute_ms, self.memory_ms) + self.launch_ms
+        return self.compute_ms + self.memory_ms + self.launch_ms
 
     @property
     def bound(self) -> Bound:
@@ -50,6 +59,7 @@ class Demand:
     lanes_ms: float
     memory_ms: float
     gather_ms: float
+    select_ms: float
     is_attention: bool
 
     def timed(self, work: KernelWork, constants: Constants) -> KernelTime:
@@ -57,7 +67,7 @@ class Demand:
         tensor_ms = self.tensor_ms / constants.tensor_share
         compute_ms = tensor_ms + self.lanes_ms if self.is_attention else max(tensor_ms, self.lanes_ms)
         memory_ms = max(self.memory_ms / constants.memory_share, self.gather_ms / constants.gather_share)
-        return KernelTime(work, compute_ms, memory_ms, constants.launch_us / 1e3)
+        return KernelTime(work, compute_ms + self.select_ms, memory_ms, constants.launch_us / 1e3)
 
 
 def demands(works: Sequence[KernelWork], device: Device, mode: Mode) -> list[Demand]:
@@ -70,10 +80,16 @@ def demands(works: Sequence[KernelWork], device: Device, mode: Mode) -> list[Dem
             lanes_ms=(work.plain + special_slots * work.special) / peaks.slots_per_ms,
             memory_ms=work.memory_bytes / peaks.memory_bytes_per_ms,
             gather_ms=work.gathered_bytes / peaks.l2_bytes_per_ms,
+            select_ms=_select_clocks(work, peaks.multiprocessors) / peaks.clocks_per_ms,
             is_attention=work.is_attention,
         )
         for work in works
     ]
+
+
+def _select_clocks(work: KernelWork, multiprocessors: int) -> float:
+    """Rows side by side on all multiprocessors, each element after element."""
+    return sum(CLOCKS_PER_ELEMENT * ceil(part.rows / multiprocessors) * part.length for part in work.selections)
 
 
 def kernel_times(works: Sequence[KernelWork], device: Device, mode: Mode, constants: Constants) -> list[KernelTime]:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fine_edge import console
+from fine_edge import atomic, console
 from fine_edge.bench.prepare import export_row
 from fine_edge.bench.suites import SuiteRow, find
 from fine_edge.estimate.calibration import Calibration
 from fine_edge.estimate.device import Device, Mode
 from fine_edge.estimate.engine import EngineWork, engine_work
 from fine_edge.estimate.latency import Estimate, estimate
+from fine_edge.graph.fp16 import to_fp16
 
 FORMAT = "estimates-1"
 """Of a file of estimates, which no bench record has."""
@@ -41,8 +42,26 @@ def compile_rows(
     for number, row in enumerate(rows, 1):
         # A line, not a bar: exporting and compiling have bars of their own.
         console.remark(f"[{number}/{len(rows)}] {row.label}")
-        found.append(engine_work(export_row(row, folder, input_hw, "fp16"), device, row.label))
+        plain = row.exporter == "plain"
+        path = in_fp16(export_row(row, folder, input_hw)) if plain else export_row(row, folder, input_hw, "fp16")
+        found.append(engine_work(path, device, row.label))
     return found
+
+
+def in_fp16(path: Path) -> Path:
+    """A library's own FP32 export in FP16, beside it; its shapes, which libraries compute at run time, folded."""
+    import onnx
+    import onnxruntime as ort
+
+    half = path.with_suffix(".fp16.onnx")
+    with atomic.written_together(path.parent, half.name) as partial:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(partial / half.name)
+        ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        onnx.save(to_fp16(onnx.load(partial / half.name)), partial / half.name)
+    return half
 
 
 def estimate_suite(

@@ -50,6 +50,11 @@ class Validation:
         """Over the rows."""
         return max(abs(row.error) for row in self.rows)
 
+    @property
+    def latency_errors(self) -> dict[str, float]:
+        """Predicted over published time of a query minus 1, by row, to hundredths of a per cent."""
+        return {row.model: round(row.fps_paper / row.fps_predicted - 1, 4) for row in self.rows}
+
     def to_json(self) -> dict[str, Any]:
         """As ``--json`` gives it."""
         return {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fine_edge.engine.rtx_log import Kernel
-from fine_edge.estimate.flops import NodeWork, Product
+from fine_edge.estimate.flops import NodeWork, Product, Selection
 from fine_edge.layers.attribution import attribute
 
 # Kinds of kernels that matrix products are computed by; others that name such a node only prepare for it.
@@ -30,6 +30,7 @@ class KernelWork:
         tensor_bytes: of all its tensors, wherever they are.
         gathered_bytes: sectors that scattered reads fetch.
         is_attention: whether it is a fused attention.
+        selections: of the largest elements.
     """
 
     name: str
@@ -41,6 +42,7 @@ class KernelWork:
     tensor_bytes: int
     gathered_bytes: int
     is_attention: bool
+    selections: tuple[Selection, ...] = ()
 
     @property
     def flops(self) -> int:
@@ -49,12 +51,17 @@ class KernelWork:
 
     def to_json(self) -> dict[str, Any]:
         """For files of recorded kernels."""
-        return {**vars(self), "products": [list(vars(product).values()) for product in self.products]}
+        sizes = {
+            name: [list(vars(part).values()) for part in getattr(self, name)] for name in ("products", "selections")
+        }
+        return {**vars(self), **sizes}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> KernelWork:
         """Inverse of :meth:`to_json`."""
-        return cls(**{**data, "products": tuple(Product(*sizes) for sizes in data["products"])})
+        products = tuple(Product(*sizes) for sizes in data["products"])
+        selections = tuple(Selection(*sizes) for sizes in data["selections"])
+        return cls(**{**data, "products": products, "selections": selections})
 
 
 def kernel_works(kernels: Sequence[Kernel], nodes: Mapping[str, NodeWork], l2_bytes: int) -> tuple[KernelWork, ...]:
@@ -95,6 +102,7 @@ def _kernel_work(kernel: Kernel, nodes: Sequence[NodeWork], memory_bytes: int) -
         tensor_bytes=kernel.read_bytes + constants + kernel.written_bytes,
         gathered_bytes=sum(node.gathered_bytes for node in nodes),
         is_attention=kernel.is_fused_attention,
+        selections=tuple(node.selection for node in nodes if node.selection),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fine_edge.postprocess.largest import largest
+
 
 class TopPairs(nn.Module):
     """Logits (B, Q, K) and boxes (B, Q, 4) cx, cy, w, h in [0, 1] to ``labels``, ``boxes_xyxy`` (pixels), ``scores``.
@@ -22,7 +24,7 @@ class TopPairs(nn.Module):
     def forward(self, logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Labels (B, Q) int64, boxes (B, Q, 4), scores (B, Q), best first."""
         batch, queries, classes = logits.shape
-        best, index = logits.reshape(batch, queries * classes).topk(queries, dim=1)
+        best, index = largest(logits.reshape(batch, queries * classes), queries)
         query = index // classes  # (B, Q)
         if batch == 1:
             # A gather with one-dimensional indices, which stays one kernel.

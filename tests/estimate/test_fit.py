@@ -1,6 +1,7 @@
 """Fitting: constants that made latencies are found again, and the committed calibration is what its data give."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,20 @@ def test_constants_are_found_again(recorded):
     assert found.constants.launch_us == pytest.approx(6.0, abs=0.5)
 
 
+def test_what_a_row_adds_is_fitted_however_wrong_the_rest_is(recorded):
+    true = Constants(0.6, 0.7, 0.2, 6.0, 15.0)
+    baseline = "rtdetr_r18"
+    # A millisecond in every row that no kernel accounts for.
+    rows = []
+    for row in timed_rows("3"):
+        times = kernel_times(recorded[row.model].works, DEVICE, MODE, true)
+        over = None if row.model == baseline else baseline
+        rows.append(FitRow(row.model, recorded[row.model].works, 1 + sum(kernel.ms for kernel in times), over))
+    by_addition = fit(rows, DEVICE, MODE, 15.0)
+    by_total = fit([replace(row, over=None) for row in rows], DEVICE, MODE, 15.0)
+    assert abs(by_addition.constants.launch_us - 6) < abs(by_total.constants.launch_us - 6)
+
+
 def test_too_few_rows_are_refused(recorded):
     rows = [FitRow(name, engine.works, 10.0) for name, engine in recorded.items()][:3]
     with pytest.raises(ConfigError, match="3 measured rows cannot give 4 constants"):
@@ -53,11 +68,20 @@ def test_the_committed_calibration_is_the_fit_to_table_3(recorded):
     assert again.origin == committed.origin
 
 
+def test_the_committed_interval_holds_every_row_of_both_tables(recorded):
+    calibration = find_calibration("orin-nano-8gb")
+    for row in (*timed_rows("3"), *timed_rows("1")):
+        found = estimate(recorded[row.model], DEVICE, MODE, calibration)
+        low, high = (found.compute_ms * factor for factor in calibration.spread)
+        assert low - 0.01 < 1000 / row.fps < high + 0.01, row.model
+
+
 def test_the_committed_validation_is_that_of_the_committed_calibration(recorded):
     calibration = find_calibration("orin-nano-8gb")
     found = validate([estimate(recorded[row.model], DEVICE, MODE, calibration) for row in timed_rows("1")])
     committed = json.loads(RESULT.read_text(encoding="utf-8"))
     assert committed["estimate"] is True
+    assert found.latency_errors == pytest.approx(calibration.validated, abs=5e-4)
     ours = found.to_json()
     for mine, theirs in zip(ours.pop("rows"), committed.pop("rows"), strict=True):
         assert mine == pytest.approx(theirs)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
-from fine_edge.estimate.flops import Product, graph_flops, node_works
+from fine_edge.estimate.flops import Product, Selection, graph_flops, node_works
 from fine_edge.estimate.tiles import padded_flops
 from fine_edge.graph.view import GraphView
 
@@ -92,3 +92,12 @@ def test_moving_is_no_arithmetic(kind):
     }[kind]
     ends = [value("x", T.FLOAT, (4, 6))], [value("y", T.FLOAT, None)]
     assert works([node], *ends, [("s", np.array([24]))])["n"].plain == 0
+
+
+@pytest.mark.parametrize(("axis", "expected"), [(-1, Selection(6, 50)), (1, Selection(100, 3)), (2, Selection(6, 50))])
+def test_a_selection_is_of_rows_along_its_axis(axis, expected):
+    node = helper.make_node("TopK", ["x", "k"], ["values", "indices"], name="topk", axis=axis)
+    outs = [value("values", T.FLOAT, None), value("indices", T.INT64, None)]
+    found = works([node], [value("x", T.FLOAT, (2, 3, 50))], outs, [("k", np.array([3], np.int64))])["topk"]
+    assert found.selection == expected
+    assert found.plain == 0

@@ -13,7 +13,7 @@ from fine_edge.estimate.variants import variants
 
 DEVICE = find_device("orin-nano-8gb")
 CALIBRATION = Calibration(
-    "orin-nano-8gb", "MAXN_SUPER", Constants(0.5, 0.5, 0.5, 5.0, 15.0), "a test", {}, {"a": 0.05, "b": -0.1}, "RTX"
+    "orin-nano-8gb", "MAXN_SUPER", Constants(0.5, 0.5, 0.5, 5.0, 15.0), "a test", {}, {"a": 0.05}, "RTX", {"b": -0.1}
 )
 
 

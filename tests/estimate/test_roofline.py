@@ -5,7 +5,7 @@ import works
 
 from fine_edge.estimate.calibration import Constants
 from fine_edge.estimate.device import find_device
-from fine_edge.estimate.flops import Product
+from fine_edge.estimate.flops import Product, Selection
 from fine_edge.estimate.roofline import kernel_times
 
 DEVICE = find_device("orin-nano-8gb")
@@ -30,6 +30,20 @@ def test_a_copy_is_bound_by_memory():
 def test_scattered_reads_go_at_the_rate_of_l2():
     found = timed(memory_bytes=10, gathered_bytes=10**6)
     assert found.memory_ms == pytest.approx(1e6 / (0.25 * 8 * 64 * 1.02e6))
+
+
+def test_computing_and_moving_take_turns():
+    work = {"products": (Product(1, 8192, 1024, 1024),), "memory_bytes": 51 * 10**6}
+    both = timed(**work)
+    assert both.ms == pytest.approx(both.compute_ms + both.memory_ms + 0.002)
+    assert both.bound == "compute"
+
+
+def test_the_largest_are_found_by_one_multiprocessor_for_each_row():
+    row = timed(selections=(Selection(1, 24_000),))
+    assert row.compute_ms == pytest.approx(3.4 * 24_000 / 1.02e6)
+    assert timed(selections=(Selection(8, 3000),)).compute_ms == pytest.approx(row.compute_ms / 8)
+    assert timed(selections=(Selection(9, 3000),)).compute_ms == pytest.approx(row.compute_ms / 4)
 
 
 def test_nothing_to_do_is_bound_by_the_launch():

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fine_edge.export.lowering.encoder import Size
 from fine_edge.export.lowering.layers import attend, attention, fold, linear, mlp3
+from fine_edge.postprocess.largest import largest
 
 # A finite value whose sigmoid is exactly 1, as that of transformers' finfo.max; FP16 can hold this one.
 INVALID_ANCHOR = 1e4
@@ -70,7 +71,7 @@ class QuerySelection(nn.Module):
             memory.append(own + bias[0])
             values.append([value + bias[j] for j, value in enumerate(per_layer, start=1)])
         tokens = self.norm(torch.cat(memory, 1) * self.valid + self.head_bias)  # (B, N, C)
-        index = self.score(tokens).amax(-1).topk(self.queries, dim=1).indices  # (B, Q)
+        _, index = largest(self.score(tokens).amax(-1), self.queries)  # (B, Q)
         if batch == 1:
             index = index.reshape(-1)
             x, anchors = tokens.index_select(1, index), self.anchors.index_select(1, index)

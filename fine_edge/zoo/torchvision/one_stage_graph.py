@@ -15,6 +15,7 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.image_list import ImageList
 
 from fine_edge.postprocess.box_coder import BoxDecoder
+from fine_edge.postprocess.largest import largest
 from fine_edge.postprocess.nms import Nms
 from fine_edge.postprocess.rows import take_rows
 from fine_edge.zoo.family import GraphForm
@@ -87,10 +88,10 @@ class Selection(nn.Module):
         """
         batch, anchors, classes = logits.shape
         best = _quality(logits.amax(2, keepdim=True), centreness).squeeze(2)  # (B, A)
-        index = best.topk(min(CANDIDATES, anchors), 1).indices
+        _, index = largest(best, min(CANDIDATES, anchors))
         rows = take_rows(logits, index), None if centreness is None else take_rows(centreness, index)
         pairs = _quality(*rows).reshape(batch, -1)
-        quality, pair = pairs.topk(min(CANDIDATES, pairs.shape[1]), 1)
+        quality, pair = largest(pairs, min(CANDIDATES, pairs.shape[1]))
         row = pair // classes
         anchor = take_rows(index, row)
         return quality, anchor, take_rows(deltas, anchor), pair - row * classes

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from fine_edge.postprocess.box_coder import BoxDecoder, without_small
+from fine_edge.postprocess.largest import largest
 from fine_edge.postprocess.nms import Nms
 from fine_edge.postprocess.roi_align import SamplingGrid
 from fine_edge.postprocess.rows import take_rows
@@ -68,7 +69,7 @@ class Proposals(nn.Module):
         levels_apart = batch * count, rows
         groups = torch.zeros(levels_apart, dtype=torch.int64)  # one: rows of a batch never meet
         boxes, scores, _ = self.nms(boxes.reshape(*levels_apart, 4), scores.reshape(levels_apart), groups)
-        scores, index = scores.reshape(batch, count * rows).topk(self.count, 1)
+        scores, index = largest(scores.reshape(batch, count * rows), self.count)
         boxes = take_rows(boxes.reshape(batch, count * rows, 4), index)
         return boxes, scores, self.grid(boxes)
 
@@ -77,7 +78,7 @@ class Proposals(nn.Module):
         batch = level.shape[0]
         level = level.permute(0, 2, 3, 1)  # (B, H, W, 5 * A)
         per_cell = level.shape[-1] // 5
-        logits, index = level[..., :per_cell].reshape(batch, -1).topk(self.taken[i], 1)
+        logits, index = largest(level[..., :per_cell].reshape(batch, -1), self.taken[i])
         deltas = take_rows(level[..., per_cell:].reshape(batch, -1, 4), index)
         anchors = self.get_buffer(f"anchors{i}").index_select(0, index.reshape(-1)).reshape(batch, -1, 4)
         return F.pad(torch.cat([logits.unsqueeze(2), deltas, anchors], 2), (0, 0, 0, self.rows - self.taken[i]))

@@ -21,6 +21,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError
 from fine_edge.postprocess.box_coder import BoxDecoder, without_small
+from fine_edge.postprocess.largest import largest
 from fine_edge.postprocess.nms import Nms
 from fine_edge.postprocess.roi_align import Atlas, AtlasPacking, Pooling, SamplingGrid, pool
 from fine_edge.postprocess.rows import take_rows
@@ -203,7 +204,7 @@ class Boxes(nn.Module):
         batch, count, labels = logits.shape
         objects = labels - 1  # label 0 is the background
         scores = logits.softmax(-1)[..., 1:] * (found > 0).unsqueeze(-1)
-        scores, index = scores.reshape(batch, count * objects).topk(min(CANDIDATES, count * objects), 1)
+        scores, index = largest(scores.reshape(batch, count * objects), min(CANDIDATES, count * objects))
         proposal = index // objects
         label = index - proposal * objects + 1
         deltas = take_rows(deltas.reshape(batch, count * labels, 4), proposal * labels + label)

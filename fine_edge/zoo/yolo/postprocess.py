@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fine_edge.postprocess.largest import largest
 from fine_edge.postprocess.nms import Nms
 from fine_edge.postprocess.rows import take_rows
 from fine_edge.zoo.family import GraphForm
@@ -40,9 +41,9 @@ class BestPairs(nn.Module):
     def forward(self, boxes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, 4, A), logits (B, K, A) to boxes (B, N, 4), logits (B, N), labels (B, N) int64."""
         anchors = min(self.count, logits.shape[2])
-        index = logits.amax(1).topk(anchors, dim=1).indices  # (B, n)
+        _, index = largest(logits.amax(1), anchors)  # (B, n)
         logits = _columns(logits, index)  # (B, K, n)
-        best, pair = logits.flatten(1).topk(min(self.count, logits[0].numel()), dim=1)
+        best, pair = largest(logits.flatten(1), min(self.count, logits[0].numel()))
         label = pair // anchors
         column = pair - label * anchors
         return _columns(_columns(boxes, index), column).transpose(1, 2), best, label
