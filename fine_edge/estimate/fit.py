@@ -72,15 +72,13 @@ class _Arrays:
     memory: NDArray[np.float64]
     gather: NDArray[np.float64]
     select_ms: float
-    attention: NDArray[np.bool_]
 
     def total_ms(self, constants: NDArray[np.float64]) -> float:
         """As :meth:`Demand.timed` and :attr:`KernelTime.ms`, summed."""
         tensor_share, memory_share, gather_share, launch_us = constants
-        tensor = self.tensor / tensor_share
-        compute = np.where(self.attention, tensor + self.lanes, np.maximum(tensor, self.lanes))
+        compute = np.maximum(self.tensor / tensor_share, self.lanes)
         memory = np.maximum(self.memory / memory_share, self.gather / gather_share)
-        return float(compute.sum() + memory.sum() + self.select_ms + len(tensor) * launch_us / 1e3)
+        return float(compute.sum() + memory.sum() + self.select_ms + len(compute) * launch_us / 1e3)
 
 
 def fit(rows: Sequence[FitRow], device: Device, mode: Mode, copy_gb_s: float) -> Fit:
@@ -114,7 +112,6 @@ def _arrays(found: Sequence[Demand]) -> _Arrays:
         np.array([demand.memory_ms for demand in found]),
         np.array([demand.gather_ms for demand in found]),
         sum(demand.select_ms for demand in found),
-        np.array([demand.is_attention for demand in found]),
     )
 
 

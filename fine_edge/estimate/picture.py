@@ -61,10 +61,13 @@ def write_validation(found: Validation, path: Path) -> None:
     axes.fill_between([0, most], [0, 0.9 * most], [0, 1.1 * most], color="0.5", alpha=0.15, linewidth=0)
     published = [row.fps_paper for row in found.rows]
     axes.plot(published, [row.fps_predicted for row in found.rows], "o", color=_COLORS["compute"])
-    for row in found.rows:
+    ordered = sorted(found.rows, key=lambda row: (row.model.endswith("_fine"), row.fps_paper))
+    for number, row in enumerate(ordered):
         label = f"{row.model} {100 * row.error:+.1f} %"
-        # A detector and the one with FINE lie close to each other: their names stand on either side.
-        place, side = ((6, -8), "left") if row.model.endswith("_fine") else ((-6, 4), "right")
+        # A detector and the one with FINE lie close to each other: their names stand on either side, on the right one
+        # and two lines down in turn.
+        below = -8 - 12 * (number % 2)
+        place, side = ((6, below), "left") if row.model.endswith("_fine") else ((-6, 4), "right")
         point = (row.fps_paper, row.fps_predicted)
         axes.annotate(label, point, place, textcoords="offset points", fontsize=7, ha=side)
     axes.set_xlim(0, 1.15 * most)

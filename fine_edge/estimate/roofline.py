@@ -1,7 +1,7 @@
 """The time of one kernel: compute, then memory, then what every kernel costs.
 
 tensor    matrix products, padded to whole tiles and waves, on tensor cores
-lanes     arithmetic and exponentials on CUDA cores; a fused attention cannot hide them behind its products
+lanes     arithmetic and exponentials on CUDA cores, hidden behind the products of the same kernel or these behind them
 select    the largest of a row, which one multiprocessor finds element by element
 memory    bytes to and from memory, or sectors of scattered reads from L2, whichever takes longer
 launch    the same for every kernel
@@ -60,14 +60,12 @@ class Demand:
     memory_ms: float
     gather_ms: float
     select_ms: float
-    is_attention: bool
 
     def timed(self, work: KernelWork, constants: Constants) -> KernelTime:
         """With the shares of its peaks that the board reaches."""
-        tensor_ms = self.tensor_ms / constants.tensor_share
-        compute_ms = tensor_ms + self.lanes_ms if self.is_attention else max(tensor_ms, self.lanes_ms)
+        compute_ms = max(self.tensor_ms / constants.tensor_share, self.lanes_ms) + self.select_ms
         memory_ms = max(self.memory_ms / constants.memory_share, self.gather_ms / constants.gather_share)
-        return KernelTime(work, compute_ms + self.select_ms, memory_ms, constants.launch_us / 1e3)
+        return KernelTime(work, compute_ms, memory_ms, constants.launch_us / 1e3)
 
 
 def demands(works: Sequence[KernelWork], device: Device, mode: Mode) -> list[Demand]:
@@ -81,7 +79,6 @@ def demands(works: Sequence[KernelWork], device: Device, mode: Mode) -> list[Dem
             memory_ms=work.memory_bytes / peaks.memory_bytes_per_ms,
             gather_ms=work.gathered_bytes / peaks.l2_bytes_per_ms,
             select_ms=_select_clocks(work, peaks.multiprocessors) / peaks.clocks_per_ms,
-            is_attention=work.is_attention,
         )
         for work in works
     ]

@@ -29,7 +29,6 @@ class KernelWork:
         memory_bytes: of tensors that it reads from memory and writes to it; what it finds in L2 is left out.
         tensor_bytes: of all its tensors, wherever they are.
         gathered_bytes: sectors that scattered reads fetch.
-        is_attention: whether it is a fused attention.
         selections: of the largest elements.
     """
 
@@ -41,7 +40,6 @@ class KernelWork:
     memory_bytes: int
     tensor_bytes: int
     gathered_bytes: int
-    is_attention: bool
     selections: tuple[Selection, ...] = ()
 
     @property
@@ -101,7 +99,6 @@ def _kernel_work(kernel: Kernel, nodes: Sequence[NodeWork], memory_bytes: int) -
         memory_bytes=memory_bytes,
         tensor_bytes=kernel.read_bytes + constants + kernel.written_bytes,
         gathered_bytes=sum(node.gathered_bytes for node in nodes),
-        is_attention=kernel.is_fused_attention,
         selections=tuple(node.selection for node in nodes if node.selection),
     )
 

@@ -12,6 +12,7 @@ from fine_edge.errors import ArtifactError, ConfigError, OutputError, RecordErro
 from fine_edge.estimate import __main__ as command
 from fine_edge.estimate import commands, suite
 from fine_edge.estimate import sweep as sweep_module
+from fine_edge.estimate.calibration import find_calibration
 from fine_edge.estimate.variants import variants
 
 
@@ -56,6 +57,15 @@ def test_validation_by_either_command(capsys):
     assert bench(["--suite", "validate-predictor", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == first
     assert len(first["rows"]) == 10
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_validation_widens_the_intervals_of_a_calibration(tmp_path):
+    path = tmp_path / "validated.json"
+    assert command.main(["validate", "--write", str(path), "--json", str(tmp_path / "v.json")]) == 0
+    errors = {row["model"]: row["error"] for row in json.loads((tmp_path / "v.json").read_text())["rows"]}
+    validated = find_calibration("orin-nano-8gb", path).validated
+    assert validated == pytest.approx({model: 1 / (1 + error) - 1 for model, error in errors.items()}, abs=1e-4)
 
 
 @pytest.mark.usefixtures("compiled")
@@ -111,6 +121,8 @@ def test_a_result_that_could_not_be_written_is_refused_first(tmp_path):
             command.main([*argv, "--json", str(tmp_path)])
     with pytest.raises(OutputError, match="a file name is needed"):
         command.main(["calibrate", "--out", str(tmp_path)])
+    with pytest.raises(OutputError, match="a file name is needed"):
+        command.main(["validate", "--write", str(tmp_path)])
     with pytest.raises(OutputError, match="a file name is needed"):
         bench(["--backend", "predict", "--picture", str(tmp_path)])
 

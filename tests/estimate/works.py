@@ -25,7 +25,7 @@ def recorded() -> dict[str, EngineWork]:
 def kernel(name="k", module="backbone", **changed) -> KernelWork:
     """A kernel that does nothing but what is given."""
     plain = {"products": (), "plain": 0, "special": 0, "memory_bytes": 0, "tensor_bytes": 0, "gathered_bytes": 0}
-    return KernelWork(name, module, **{**plain, "is_attention": False, **changed})
+    return KernelWork(name, module, **{**plain, **changed})
 
 
 def engine(name="net", *works: KernelWork) -> EngineWork:
