@@ -54,26 +54,21 @@ def write_suite(title: str, found: Sequence[Estimate], published: Mapping[str, P
 
 
 def write_validation(found: Validation, path: Path) -> None:
-    """Predicted against published FPS."""
-    figure, axes = _figure(5.2)
-    most = 1.1 * max(max(row.fps_paper, row.fps_predicted) for row in found.rows)
-    axes.plot([0, most], [0, most], color="0.4", linewidth=1)
-    axes.fill_between([0, most], [0, 0.9 * most], [0, 1.1 * most], color="0.5", alpha=0.15, linewidth=0)
-    published = [row.fps_paper for row in found.rows]
-    axes.plot(published, [row.fps_predicted for row in found.rows], "o", color=_COLORS["compute"])
-    ordered = sorted(found.rows, key=lambda row: (row.model.endswith("_fine"), row.fps_paper))
-    for number, row in enumerate(ordered):
-        label = f"{row.model} {100 * row.error:+.1f} %"
-        # A detector and the one with FINE lie close to each other: their names stand on either side, on the right one
-        # and two lines down in turn.
-        below = -8 - 12 * (number % 2)
-        place, side = ((6, below), "left") if row.model.endswith("_fine") else ((-6, 4), "right")
-        point = (row.fps_paper, row.fps_predicted)
-        axes.annotate(label, point, place, textcoords="offset points", fontsize=7, ha=side)
-    axes.set_xlim(0, 1.15 * most)
-    axes.set_ylim(0, most)
-    axes.set_xlabel("published FPS; the band is 10 % wide on either side")
-    axes.set_ylabel("predicted FPS")
+    """Predicted and published FPS of each model, with the error."""
+    figure, axes = _figure(1.7 + 0.36 * len(found.rows))
+    places = range(len(found.rows))
+    published, predicted = ([getattr(row, name) for row in found.rows] for name in ("fps_paper", "fps_predicted"))
+    axes.hlines(places, published, predicted, color="0.6", linewidth=2, zorder=1)
+    axes.plot(published, places, "D", color="white", markeredgecolor="black", label=SOURCE)
+    axes.plot(predicted, places, "o", color=_COLORS["compute"], label="estimate")
+    for at, row in enumerate(found.rows):
+        end = (max(row.fps_paper, row.fps_predicted), at)
+        axes.annotate(f"{100 * row.error:+.1f} %", end, (9, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(places, [row.model for row in found.rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.15 * max(*published, *predicted))
+    axes.set_xlabel("FPS")
+    axes.legend(frameon=False, loc="lower left")
     _write(figure, axes, f"{MARK} against the paper's Table 1, calibrated on {found.calibrated_on}", path)
 
 
