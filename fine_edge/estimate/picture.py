@@ -49,7 +49,8 @@ def write_suite(title: str, found: Sequence[Estimate], published: Mapping[str, P
         label = f"{SOURCE}, 1000 / FPS"
         axes.plot(list(known.values()), list(known), "D", color="white", markeredgecolor="black", label=label)
     axes.set_xlabel("ms")
-    axes.legend(frameon=False, fontsize=8)
+    # Below, since bars of alike models fill the axes.
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     _write(figure, axes, f"{MARK}: {title}, on {place(found[0])}", path)
 
 
