@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fine_edge.bench import suites
+from fine_edge.bench.predict import BACKEND as ESTIMATES
 from fine_edge.bench.suites import Suite
 from fine_edge.contract import Precision
 from fine_edge.engine.options import EnginePrecision
@@ -53,7 +54,7 @@ class BenchOptions:
         _ = self.chosen_suite
         if self.backend not in PRECISIONS:
             # Estimates are asked for by the same option, and answered elsewhere.
-            mend = f"known: {', '.join((*PRECISIONS, 'predict'))}"
+            mend = f"known: {', '.join((*PRECISIONS, ESTIMATES))}"
             raise ConfigError(f"no backend is called {self.backend!r}", where="--backend", mend=mend)
         known = PRECISIONS[self.backend]
         if self.chosen_precision not in known:
