@@ -20,26 +20,31 @@ def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
     raise _Terminated
 
 
-def run(main: Callable[[list[str]], int]) -> NoReturn:
-    """Run ``main(argv)`` and leave the process with its exit code.
+def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Run ``main(argv)`` and return its exit code.
 
     A :class:`FineEdgeError` becomes one line on standard error and exit code 2;
     any other exception is a bug and keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = main(sys.argv[1:])
+        code = main(argv)
         sys.stdout.flush()
     except FineEdgeError as error:
         sys.stderr.write(f"error: {error}\n")
-        code = 2
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: nothing half-written was left behind\n")
-        code = 130
+        return 130
     except _Terminated:
-        code = 143
+        return 143
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    raise SystemExit(code)
+        return 141
+    return code
+
+
+def run(main: Callable[[list[str]], int]) -> NoReturn:
+    """Run ``main`` on the process's arguments and leave the process with its exit code; see :func:`exit_code`."""
+    signal.signal(signal.SIGTERM, _terminate)
+    raise SystemExit(exit_code(main, sys.argv[1:]))

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fine_edge.errors import ArtifactError
+from fine_edge.files import sha256_of
 from fine_edge.preprocess import Preprocessing
 
 FORMAT = 1
@@ -19,15 +19,6 @@ TENSORRT = "10.7"
 """The release of TensorRT that graphs are lowered and checked for, and that the paper measured with."""
 
 Precision = Literal["fp32", "fp16"]
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

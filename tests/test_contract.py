@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from fine_edge.contract import Artifact, Contract, TensorSpec, bound_contract, contract_path, read_contract, sha256_of
+from fine_edge.contract import Artifact, Contract, TensorSpec, bound_contract, contract_path, read_contract
 from fine_edge.errors import ArtifactError
+from fine_edge.files import sha256_of
 from fine_edge.preprocess import Preprocessing
 
 

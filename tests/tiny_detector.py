@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path, sha256_of
+from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path
+from fine_edge.files import sha256_of
 from fine_edge.preprocess import Preprocessing
 
 SIZE = 64

@@ -11,10 +11,11 @@ import numpy as np
 
 from fine_edge.bench.exports import exported, exported_plainly
 from fine_edge.bench.suites import SuiteRow
-from fine_edge.contract import Contract, Precision, TensorSpec, bound_contract, sha256_of
+from fine_edge.contract import Contract, Precision, TensorSpec, bound_contract
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.artifacts import can_export
 from fine_edge.export.request import ExportRequest
+from fine_edge.files import sha256_of
 from fine_edge.images import NamedImage, find_images, read_image, sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.runners.base import Array

@@ -7,7 +7,6 @@ from typing import Any
 
 from fine_edge import __version__
 from fine_edge.atomic import output_errors, written_together
-from fine_edge.contract import sha256_of
 from fine_edge.engine import supervise
 from fine_edge.engine.build import Engine, figures_of, now
 from fine_edge.engine.layer_info import kernels_in
@@ -18,6 +17,7 @@ from fine_edge.engine.plan_file import plugin_hashes, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.source import Source, engine_name, read_source
 from fine_edge.errors import ArtifactError
+from fine_edge.files import sha256_of
 from fine_edge.graph.model_file import read_model
 
 

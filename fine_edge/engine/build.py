@@ -10,7 +10,6 @@ from typing import Any
 
 from fine_edge import __version__, console
 from fine_edge.atomic import written_together
-from fine_edge.contract import sha256_of
 from fine_edge.engine import preflight, supervise
 from fine_edge.engine.layer_info import kernels_in
 from fine_edge.engine.manifest import Manifest, build_key, layers_path, manifest_path, read_manifest
@@ -22,6 +21,7 @@ from fine_edge.engine.preflight import Preflight
 from fine_edge.engine.rtx_log import Kernel, parse_log
 from fine_edge.engine.source import Source, engine_name, read_source, require_precision
 from fine_edge.errors import ArtifactError, FineEdgeError
+from fine_edge.files import sha256_of
 
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 

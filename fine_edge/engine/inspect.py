@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fine_edge.contract import sha256_of
 from fine_edge.engine import supervise
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import Job
 from fine_edge.engine.platform import here
 from fine_edge.engine.rtx_log import Compiled, parse_log
+from fine_edge.files import sha256_of
 from fine_edge.graph.model_file import read_model
 
 TIMEOUT_S = 600.0

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from fine_edge.contract import Contract, contract_path, read_contract, sha256_of
+from fine_edge.contract import Contract, contract_path, read_contract
 from fine_edge.engine.manifest import Manifest, read_manifest, rebuild
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.errors import ArtifactError, BackendError
+from fine_edge.files import sha256_of
 
 
 def check_bytes(engine: Path, manifest: Manifest, plan: bytes) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from onnx import TensorProto
 
-from fine_edge.contract import TENSORRT, Contract, artifact_stem, bound_contract, contract_path, sha256_of
+from fine_edge.contract import TENSORRT, Contract, artifact_stem, bound_contract, contract_path
 from fine_edge.engine.options import BuildOptions, EnginePrecision
 from fine_edge.errors import ArtifactError
+from fine_edge.files import sha256_of
 from fine_edge.graph.checks import check_view
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.rules_operators import PLUGIN_DOMAINS

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from fine_edge.bench.record import Record, Row, read_record
 from fine_edge.bench.statistics import median
-from fine_edge.contract import sha256_of
 from fine_edge.errors import ArtifactError, RecordError
 from fine_edge.estimate.calibration import Calibration
 from fine_edge.estimate.device import Device, Mode
 from fine_edge.estimate.engine import EngineWork, engine_work
 from fine_edge.estimate.fit import FitRow, fit
+from fine_edge.files import sha256_of
 
 
 def calibrate_on_records(paths: Sequence[Path], device: Device, mode: Mode, folder: Path) -> Calibration:

@@ -7,7 +7,6 @@ the box and ``iscrowd`` to 0, as labelling tools leave them out.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fine_edge.contract import sha256_of
 from fine_edge.errors import DataError
+from fine_edge.files import sha256_of
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -107,20 +106,6 @@ class CocoData:
         truth, keep = self.truth, ~np.isin(self.truth.image_ids, list(image_ids))
         images = {number: name for number, name in self.images.items() if number not in image_ids}
         return replace(self, images=images, truth=truth.taken(np.flatnonzero(keep)))
-
-
-def read_json(path: Path, mend: str) -> Any:
-    """JSON of an untrusted file.
-
-    Raises:
-        DataError: when it is missing or no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=path, mend=mend) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"is no JSON ({error})", where=path, mend=mend) from error
 
 
 def integer(value: Any) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_data import CocoData, Found, Mask, box, integer, mask, objects, read_json
+from fine_edge.evaluate.coco_data import CocoData, Found, Mask, box, integer, mask, objects
+from fine_edge.files import MOST_JSON_BYTES, read_json
 
 
 def read_results(path: Path, data: CocoData) -> Found:
@@ -21,7 +22,7 @@ def read_results(path: Path, data: CocoData) -> Found:
     Raises:
         DataError: when it is missing, no such file, or of images or categories that the data set does not have.
     """
-    entries = read_json(path, "give a COCO results file")
+    entries = read_json(path, DataError, mend="give a COCO results file", limit=MOST_JSON_BYTES, non_finite=True)
     if not isinstance(entries, list):
         raise DataError("is no list of detections", where=path, mend="give a COCO results file")
     numbers, table = [], []

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from fine_edge.contract import sha256_of
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_data import CocoData, Found, read_json
+from fine_edge.evaluate.coco_data import CocoData, Found
 from fine_edge.evaluate.coco_results import read_results
 from fine_edge.evaluate.data import read_boxes
 from fine_edge.evaluate.evaluation import Evaluation, Origin, score
 from fine_edge.evaluate.journal import read_found
 from fine_edge.evaluate.known import read_evaluation
 from fine_edge.evaluate.resampling import RESAMPLES, Difference, difference
+from fine_edge.files import read_json, sha256_of
 
 _MEND = "evaluate again: python -m fine_edge.evaluate --json"
 _METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "ar_100")
@@ -111,7 +111,7 @@ class _Kept:
 
 def _read(path: Path) -> _Kept:
     read_evaluation(path)  # which says what is wrong with it
-    said = read_json(path, _MEND)
+    said = read_json(path, DataError, mend=_MEND)
     try:
         data = read_boxes(_place(path, said, "data_file"))
         detections = _place(path, said, "detections_file")

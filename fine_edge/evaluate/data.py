@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_data import CocoData, coco_from, read_json
+from fine_edge.evaluate.coco_data import CocoData, coco_from
 from fine_edge.evaluate.segment_data import SegmentData, is_cityscapes, is_panoptic, read_cityscapes, read_panoptic
 from fine_edge.evaluate.visdrone import read_visdrone
+from fine_edge.files import MOST_JSON_BYTES, read_json
 
 Data = CocoData | SegmentData
 
@@ -20,7 +21,8 @@ def read_data(path: Path) -> Data:
     """
     if path.is_dir():
         return read_cityscapes(path) if is_cityscapes(path) else read_visdrone(path)
-    data = read_json(path, "give a COCO annotation file, or a folder of VisDrone's or Cityscapes' annotations")
+    mend = "give a COCO annotation file, or a folder of VisDrone's or Cityscapes' annotations"
+    data = read_json(path, DataError, mend=mend, limit=MOST_JSON_BYTES, non_finite=True)
     return read_panoptic(path, data) if is_panoptic(data) else coco_from(path, data)
 
 

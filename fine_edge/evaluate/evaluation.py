@@ -7,12 +7,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from fine_edge.contract import sha256_of
 from fine_edge.errors import DataError
 from fine_edge.evaluate.average_precision import AveragePrecision, average_precision
 from fine_edge.evaluate.coco_data import CocoData, Found
 from fine_edge.evaluate.error_counts import ErrorCounts, count, count_by_category, count_by_size
 from fine_edge.evaluate.matching import CONFIDENCE, IOU, judge
+from fine_edge.files import sha256_of
 
 FORMAT = 1
 

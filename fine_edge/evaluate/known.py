@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_data import read_json
 from fine_edge.evaluate.evaluation import FORMAT
+from fine_edge.files import read_json
 from fine_edge.runners.base import ROUNDED
 
 _BOXES = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
@@ -34,7 +34,7 @@ def read_evaluation(path: Path) -> Known:
     Raises:
         DataError: when it is missing, broken or of another format.
     """
-    data = read_json(path, _MEND)
+    data = read_json(path, DataError, mend=_MEND)
     try:
         if data["format"] != FORMAT:
             raise DataError(f"evaluation format {data['format']}, this version reads {FORMAT}", where=path, mend=_MEND)

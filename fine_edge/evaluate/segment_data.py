@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fine_edge.contract import sha256_of
 from fine_edge.errors import DataError
 from fine_edge.evaluate.coco_data import integer, leaves
+from fine_edge.files import sha256_of
 from fine_edge.zoo.cityscapes import CITYSCAPES_LABELS
 
 IGNORED = -1

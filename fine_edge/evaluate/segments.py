@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fine_edge.contract import sha256_of
 from fine_edge.errors import DataError
 from fine_edge.evaluate import panoptic, semantic
 from fine_edge.evaluate.evaluation import FORMAT, Origin, now
@@ -20,6 +19,7 @@ from fine_edge.evaluate.pipeline import Seen
 from fine_edge.evaluate.run import categories_of, look, origin_of
 from fine_edge.evaluate.segment_data import IGNORED, SegmentData
 from fine_edge.evaluate.semantic import SemanticFigures
+from fine_edge.files import sha256_of
 from fine_edge.segments import Panoptic
 from fine_edge.subject import Subject
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import fine_edge
 from fine_edge import console
-from fine_edge.contract import Contract, bound_contract, contract_path, read_contract, sha256_of
+from fine_edge.contract import Contract, bound_contract, contract_path, read_contract
 from fine_edge.errors import ArtifactError
 from fine_edge.export.request import ExportRequest
+from fine_edge.files import sha256_of
 from fine_edge.zoo.weights_file import weights_file
 
 # Folders whose source decides what an exported graph looks like.

@@ -17,22 +17,14 @@ import torch
 
 from fine_edge import __version__, console, machine
 from fine_edge.atomic import output_errors, written_together
-from fine_edge.contract import (
-    TENSORRT,
-    Artifact,
-    Contract,
-    Precision,
-    TensorSpec,
-    contract_path,
-    read_contract,
-    sha256_of,
-)
+from fine_edge.contract import TENSORRT, Artifact, Contract, Precision, TensorSpec, contract_path, read_contract
 from fine_edge.errors import ArtifactError
 from fine_edge.export.artifacts import source_sha256
 from fine_edge.export.lowering import lower
 from fine_edge.export.lowering.plugin import define_plugin, use_plugin
 from fine_edge.export.request import ExportRequest
 from fine_edge.export.trace import trace
+from fine_edge.files import sha256_of
 from fine_edge.graph.checks import check
 from fine_edge.graph.fp16 import to_fp16
 from fine_edge.graph.keep_list import kept_by_exporter

@@ -8,8 +8,9 @@ from pathlib import Path
 import onnx
 
 from fine_edge.atomic import output_errors, written_together
-from fine_edge.contract import Artifact, Contract, contract_path, sha256_of
+from fine_edge.contract import Artifact, Contract, contract_path
 from fine_edge.errors import ConfigError
+from fine_edge.files import sha256_of
 from fine_edge.graph.fp16 import to_fp16
 from fine_edge.graph.fp16_study import Study
 

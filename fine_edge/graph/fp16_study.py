@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge import console, machine
-from fine_edge.contract import sha256_of
 from fine_edge.errors import ConfigError, ImageError
+from fine_edge.files import sha256_of
 from fine_edge.graph.budget import BudgetRow, budget, choices
 from fine_edge.graph.hazards import Evidence, Hazard, found_in, open_hazards
 from fine_edge.graph.hazards_operators import RULES

@@ -12,8 +12,9 @@ import onnx
 from onnx import TensorProto
 
 from fine_edge.atomic import write_text
-from fine_edge.contract import Contract, sha256_of
+from fine_edge.contract import Contract
 from fine_edge.errors import ConfigError
+from fine_edge.files import sha256_of
 from fine_edge.graph.hazards import Hazard
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from fine_edge import console
-from fine_edge.contract import Artifact, Contract, Precision, bound_contract, sha256_of
+from fine_edge.contract import Artifact, Contract, Precision, bound_contract
 from fine_edge.errors import ArtifactError, MissingExtraError
+from fine_edge.files import sha256_of
 from fine_edge.images import NamedImage
 from fine_edge.parity.compare import Case, ParityReport, compare
 from fine_edge.preprocess import preprocess

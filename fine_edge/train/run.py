@@ -15,10 +15,10 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from fine_edge import atomic, console
-from fine_edge.contract import sha256_of
-from fine_edge.errors import ConfigError, OutputError
-from fine_edge.evaluate.coco_data import CocoData, read_json
+from fine_edge.errors import ConfigError, DataError, OutputError
+from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.export.request import ExportRequest
+from fine_edge.files import read_json, sha256_of
 from fine_edge.machine import describe
 from fine_edge.train.losses import trainable
 from fine_edge.train.pictures import LabelledPictures
@@ -151,7 +151,7 @@ def _begun(recipe: Recipe, data: CocoData, weights: Path | None, folder: Path) -
     }
     path = folder / RECORD
     if path.is_file():
-        former = read_json(path, "choose another --out, or remove it")
+        former = read_json(path, DataError, mend="choose another --out, or remove it")
         for key in ("recipe", "data", "weights"):
             if former.get(key) != record[key]:
                 raise ConfigError(

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fine_edge.contract import sha256_of
 from fine_edge.errors import WeightsError
+from fine_edge.files import sha256_of
 from fine_edge.fusion.methods import is_of_method
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state

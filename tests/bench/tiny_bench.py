@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fine_edge.bench.measure import Slice
 from fine_edge.bench.record import EngineFigures, MeasuredGroup, Record, Row, RowState
-from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path, sha256_of
+from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path
+from fine_edge.files import sha256_of
 from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.jetson.verdict import Verdict
 from fine_edge.preprocess import Preprocessing

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fine_edge.contract import sha256_of
 from fine_edge.engine.manifest import Manifest, manifest_path
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
+from fine_edge.files import sha256_of
 
 ORIN = Platform(tensorrt="10.7.0", cuda="12.6", l4t="36.4.0", gpu="Orin", sm=87)
 

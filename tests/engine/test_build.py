@@ -12,7 +12,7 @@ from onnx import TensorProto
 from small_graphs import attention, branched, mismatched, plugin_node, sampled_wrongly
 from tiny_detector import write_detector
 
-from fine_edge.contract import contract_path, sha256_of
+from fine_edge.contract import contract_path
 from fine_edge.engine import preflight
 from fine_edge.engine.adopt import adopt
 from fine_edge.engine.build import ensure_engine, obtain_engine
@@ -22,6 +22,7 @@ from fine_edge.engine.plan import Job
 from fine_edge.engine.platform import here
 from fine_edge.engine.supervise import build
 from fine_edge.errors import ArtifactError, BackendError
+from fine_edge.files import sha256_of
 
 pytestmark = pytest.mark.host
 RTX = BuildOptions(target="rtx-sm86")

@@ -12,12 +12,12 @@ import psutil
 import pytest
 from small_graphs import attention, heavy
 
-from fine_edge.contract import sha256_of
 from fine_edge.engine import supervise
 from fine_edge.engine.build import obtain_engine
 from fine_edge.engine.manifest import read_manifest
 from fine_edge.engine.options import BuildOptions
 from fine_edge.errors import BackendError
+from fine_edge.files import sha256_of
 
 pytestmark = pytest.mark.host
 RTX = BuildOptions(target="rtx-sm86")

@@ -6,12 +6,12 @@ import pytest
 import works
 
 from fine_edge.bench.row import Row
-from fine_edge.contract import sha256_of
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.estimate import own_records
 from fine_edge.estimate.calibration import Constants
 from fine_edge.estimate.device import find_device
 from fine_edge.estimate.roofline import kernel_times
+from fine_edge.files import sha256_of
 
 DEVICE = find_device("orin-nano-8gb")
 MODE = DEVICE.mode("25W")

@@ -16,10 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tiny_detector import write_detector
 
-from fine_edge.contract import Artifact, contract_path, read_contract, sha256_of
+from fine_edge.contract import Artifact, contract_path, read_contract
 from fine_edge.errors import ArtifactError, ConfigError, DataError
 from fine_edge.evaluate.__main__ import main
 from fine_edge.evaluate.known import read_evaluations
+from fine_edge.files import sha256_of
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_other_classes_are_an_error(scene):
         (("--onnx", "a", "--detections", "b"), ConfigError, "give one of"),
         (("--onnx", "missing.onnx", "--images", "."), ArtifactError, "missing.onnx"),
         (("--onnx", "missing.onnx"), ConfigError, "the pictures are missing"),
-        (("--detections", "missing.json"), DataError, "missing.json: cannot be read"),
+        (("--detections", "missing.json"), DataError, "missing.json: no such file"),
     ],
 )
 def test_what_cannot_be_is_one_line(scene, given, error, says):

@@ -17,12 +17,13 @@ import transformers
 from onnx import numpy_helper
 
 import fine_edge
-from fine_edge.contract import bound_contract, contract_path, read_contract, sha256_of
+from fine_edge.contract import bound_contract, contract_path, read_contract
 from fine_edge.errors import ArtifactError
 from fine_edge.export import artifacts, exporter
 from fine_edge.export.__main__ import main
 from fine_edge.export.artifacts import ensure_exported, existing
 from fine_edge.export.request import ExportRequest
+from fine_edge.files import sha256_of
 from fine_edge.graph.checks import check
 from fine_edge.graph.rules_attention import module_path
 from fine_edge.parity.references import against_golden

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from fine_edge.contract import bound_contract, read_contract, sha256_of
+from fine_edge.contract import bound_contract, read_contract
 from fine_edge.export.artifacts import existing
 from fine_edge.export.request import ExportRequest
+from fine_edge.files import sha256_of
 
 MODEL, SIZE = "rtdetr_r18_fine", 160
 REQUEST = ExportRequest(MODEL, height=SIZE, width=SIZE)

@@ -10,7 +10,8 @@ from graph_builders import model, node, value
 from onnx import TensorProto as T
 from PIL import Image
 
-from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path, sha256_of
+from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path
+from fine_edge.files import sha256_of
 from fine_edge.graph.hazards import Evidence
 from fine_edge.graph.network import Network
 from fine_edge.graph.observe import observe

@@ -26,9 +26,10 @@ from pathlib import Path
 
 from fine_edge import command
 from fine_edge.atomic import written_together
-from fine_edge.contract import Artifact, Contract, TensorSpec, sha256_of
+from fine_edge.contract import Artifact, Contract, TensorSpec
 from fine_edge.errors import ArtifactError, MissingExtraError
 from fine_edge.export.artifacts import source_sha256
+from fine_edge.files import sha256_of
 from fine_edge.matrix import worker
 from fine_edge.matrix.__main__ import main
 from fine_edge.matrix.row import ABSENT, OK, STAGES

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from tiny_detector import KNOWN, SIZE, write_detector
 
-from fine_edge.contract import contract_path, read_contract, sha256_of
+from fine_edge.contract import contract_path, read_contract
 from fine_edge.errors import ArtifactError
+from fine_edge.files import sha256_of
 from fine_edge.parity.__main__ import main
 from fine_edge.runners.ort import OrtRunner
 

@@ -10,9 +10,9 @@ import pytest
 from runners.engines import JETSON, LAYERS, SIZE, plan_bytes, ports, write_contract, write_engine
 from runners.fake_cuda import COMPUTE_MS, COPY_MS, GRAPH_MS, MIB, FakeCuda
 
-from fine_edge.contract import sha256_of
 from fine_edge.engine.options import BuildOptions
 from fine_edge.errors import ArtifactError, BackendError, FineEdgeError
+from fine_edge.files import sha256_of
 from fine_edge.runners.trt import TrtRunner
 from fine_edge.runners.trt_engine import engine_log
 
