@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from fine_edge import contract_fields as fields
 from fine_edge.errors import ArtifactError
-from fine_edge.files import sha256_of
+from fine_edge.files import file_size, read_json
+from fine_edge.graph.identity import identity_of
 from fine_edge.preprocess import Preprocessing
 
 FORMAT = 1
@@ -19,6 +21,9 @@ TENSORRT = "10.7"
 """The release of TensorRT that graphs are lowered and checked for, and that the paper measured with."""
 
 Precision = Literal["fp32", "fp16"]
+Task = Literal["detection", "instance", "semantic", "panoptic"]
+
+_AGAIN = "export the model again: python -m fine_edge.export MODEL"
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One ONNX file that the contract vouches for."""
+    """One ONNX file that the contract vouches for; its hash is :func:`fine_edge.graph.identity.identity_of`."""
 
     file: str
     precision: Precision
@@ -129,76 +134,118 @@ def contract_path(onnx_path: Path) -> Path:
     return onnx_path.with_name(f"{artifact_stem(onnx_path)}.contract.json")
 
 
-def _specs(items: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(str(i["name"]), str(i["dtype"]), tuple(int(d) for d in i["shape"]), str(i["meaning"])) for i in items
-    )
-
-
 def read_contract(path: Path) -> Contract:
-    """Read a contract file.
+    """Read a contract file, every field of which is checked: see :mod:`fine_edge.contract_fields`.
 
     Raises:
         ArtifactError: when it is missing, not JSON, incomplete or of another format.
     """
-    again = "export the model again: python -m fine_edge.export MODEL"
+    if not path.exists():
+        mend = f"copy it from where the ONNX was made, or {_AGAIN}"
+        raise ArtifactError("the contract is missing", where=path, mend=mend)
+    data = read_json(path, ArtifactError, mend=_AGAIN)
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ArtifactError(
-            "the contract is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})",
-            where=path,
-            mend=f"copy it from where the ONNX was made, or {again}",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ArtifactError("the contract is not text", where=path, mend=again) from error
-    try:
-        data = json.loads(text)
-        if data["format"] != FORMAT:
-            raise ArtifactError(
-                f"contract format {data['format']}, this version reads {FORMAT}", where=path, mend=again
-            )
-        contract = Contract(
-            model=str(data["model"]),
-            artifacts=tuple(
-                Artifact(str(a["file"]), "fp16" if a["precision"] == "fp16" else "fp32", str(a["sha256"]))
-                for a in data["artifacts"]
-            ),
-            inputs=_specs(data["inputs"]),
-            outputs=_specs(data["outputs"]),
-            preprocessing=Preprocessing.from_json(data["preprocessing"]),
-            postprocessed=bool(data["postprocessed"]),
-            labels=tuple(str(label) for label in data["labels"]),
-            opset=int(data["opset"]),
-            cost=dict(data["cost"]),
-            golden=dict(data["golden"]),
-            made_by=dict(data["made_by"]),
-            task=str(data.get("task", "detection")),  # contracts from before there were other tasks lack it
-        )
-        _ = contract.random_weights, contract.artifacts[0]
-        shape = contract.inputs[0].shape
-        if len(shape) != 4 or shape[1] != 3 or min(shape) < 1:
-            raise ArtifactError(f"the contract's image input has shape {shape}, not (B, 3, H, W)", where=path)
+        if (found := fields.whole(data["format"], "the format")) != FORMAT:
+            raise ArtifactError(f"contract format {found}, this version reads {FORMAT}")
+        return _from_json(data)
     except ArtifactError as error:
-        raise ArtifactError(error.what, where=path, mend=error.mend or again) from error
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ArtifactError(
-            f"the contract is broken ({type(error).__name__}: {error})", where=path, mend=again
-        ) from error
+        raise ArtifactError(error.what, where=path, mend=error.mend or _AGAIN) from error
+    except KeyError as error:
+        raise ArtifactError(f"the contract is broken (it has no {error})", where=path, mend=_AGAIN) from error
+    except TypeError as error:  # a list or a number where fields are looked up
+        raise ArtifactError(f"the contract is broken ({error})", where=path, mend=_AGAIN) from error
+
+
+def _from_json(data: dict[str, Any]) -> Contract:
+    made_by = _made_by(data["made_by"])
+    contract = Contract(
+        model=fields.file_name(data["model"], "model"),
+        artifacts=tuple(_artifact(item) for item in fields.listed(data["artifacts"], "artifacts")),
+        inputs=_specs(data["inputs"], "inputs"),
+        outputs=_specs(data["outputs"], "outputs"),
+        preprocessing=Preprocessing.from_json(fields.mapping(data["preprocessing"], "preprocessing")),
+        postprocessed=fields.flag(data["postprocessed"], "postprocessed"),
+        labels=tuple(fields.text(label, "a label") for label in fields.listed(data["labels"], "labels")),
+        opset=fields.whole(data["opset"], "opset", 1, 1000),
+        cost=_cost(data["cost"]),
+        golden=_golden(data["golden"]),
+        made_by=made_by,
+        # Contracts from before there were other tasks lack it.
+        task=fields.one_of(data.get("task", "detection"), get_args(Task), "task"),
+    )
+    if not contract.artifacts:
+        raise ArtifactError("the contract vouches for no file")
+    dims = contract.inputs[0].shape if contract.inputs else ()
+    if len(dims) != 4 or dims[1] != 3:
+        raise ArtifactError(f"the contract's image input has shape {dims}, not (B, 3, H, W)")
     return contract
 
 
+def _artifact(item: object) -> Artifact:
+    data = fields.mapping(item, "an artifact")
+    precision: Precision = (
+        "fp16" if fields.one_of(data["precision"], get_args(Precision), "precision") == "fp16" else "fp32"
+    )
+    return Artifact(
+        fields.file_name(data["file"], "an artifact's file"),
+        precision,
+        fields.sha256(data["sha256"], "an artifact's hash"),
+    )
+
+
+def _specs(items: object, what: str) -> tuple[TensorSpec, ...]:
+    specs = []
+    for item in fields.listed(items, what):
+        data = fields.mapping(item, f"one of the {what}")
+        name = fields.name(data["name"], f"the name of one of the {what}")
+        dtype = fields.one_of(data["dtype"], fields.ELEMENT_TYPES, f"the type of {name}")
+        meaning = fields.text(data["meaning"], f"the meaning of {name}")
+        specs.append(TensorSpec(name, dtype, fields.shape(data["shape"], name), meaning))
+    if len({spec.name for spec in specs}) < len(specs):
+        raise ArtifactError(f"two of the {what} have one name")
+    return tuple(specs)
+
+
+def _golden(item: object) -> dict[str, str]:
+    """Nothing, or the name and hash of the golden file."""
+    data = fields.mapping(item, "golden")
+    if not data:
+        return {}
+    return {
+        "file": fields.file_name(data["file"], "the golden file's name"),
+        "sha256": fields.sha256(data["sha256"], "the golden file's hash"),
+    }
+
+
+def _cost(item: object) -> dict[str, Any]:
+    """Nothing, or parameters, FLOPs and how they were counted."""
+    data = fields.mapping(item, "cost")
+    for key in ("params", "flops") if data else ():
+        fields.whole(data[key], f"cost's {key}")
+    return data
+
+
+def _made_by(item: object) -> dict[str, Any]:
+    """What is read of it again; the rest is compared, never used."""
+    data = fields.mapping(item, "made_by")
+    fields.text(fields.mapping(data["weights"], "made_by's weights")["source"], "the weights' source")
+    fields.mapping(data.get("options", {}), "made_by's options")
+    fields.text(data.get("tensorrt", TENSORRT), "made_by's tensorrt")
+    return data
+
+
 def bound_contract(onnx_path: Path) -> tuple[Contract, Artifact]:
-    """The contract of an ONNX file, after checking that it speaks of exactly these bytes.
+    """The contract of an ONNX file, after checking that it speaks of exactly these bytes and those of its weights.
 
     Raises:
         ArtifactError: when the file or contract is missing, or their hashes differ.
     """
-    if not onnx_path.is_file():
+    if not onnx_path.exists():
         raise ArtifactError("no such ONNX file", where=onnx_path, mend="python -m fine_edge.export MODEL")
+    file_size(onnx_path, ArtifactError)
     path = contract_path(onnx_path)
     contract = read_contract(path)
-    actual = sha256_of(onnx_path)
+    actual = identity_of(onnx_path)
     for artifact in contract.artifacts:
         if artifact.sha256 == actual:
             return contract, artifact
@@ -206,5 +253,5 @@ def bound_contract(onnx_path: Path) -> tuple[Contract, Artifact]:
     raise ArtifactError(
         f"sha256 {actual[:12]} is not what {path.name} lists ({listed})",
         where=onnx_path,
-        mend="the file was changed or cut: export it again, or copy both files from the same place",
+        mend="the file, or one with its weights, was changed or cut: export it again, or copy all from one place",
     )

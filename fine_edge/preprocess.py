@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fine_edge import contract_fields as fields
 from fine_edge.errors import ArtifactError
 
 
@@ -53,19 +54,35 @@ class Preprocessing:
         try:
             fixed = {"color": "RGB", "layout": "NCHW", "interpolation": "bilinear"}
             for key, value in fixed.items():
-                if data[key] != value:
-                    raise ArtifactError(f"preprocessing {key} {data[key]!r} is unknown, known: {value}")
-            if data["resize"] not in ("stretch", "letterbox"):
-                raise ArtifactError(f"preprocessing resize {data['resize']!r} is unknown")
-            # Contracts from before there was a choice lack these two.
-            align, antialias = data.get("align", "corner"), bool(data.get("antialias", True))
-            if align not in ("corner", "center"):
-                raise ArtifactError(f"preprocessing align {align!r} is unknown")
-            mean, std = ((float(r), float(g), float(b)) for r, g, b in (data["mean"], data["std"]))
-            pad_value = None if data["pad_value"] is None else int(data["pad_value"])
-            return cls(data["resize"], float(data["scale"]), mean, std, pad_value, align, antialias)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ArtifactError(f"the contract's preprocessing is incomplete ({error!r})") from error
+                fields.one_of(data[key], (value,), f"preprocessing's {key}")
+            mean, std = (_triple(data[key], f"preprocessing's {key}") for key in ("mean", "std"))
+            scale = fields.number(data["scale"], "preprocessing's scale")
+            if 0 in std or scale == 0:
+                raise ArtifactError("preprocessing scales by nothing: a std or the scale is 0")
+            return cls(
+                # Words of a closed list, which the checker cannot see.
+                fields.one_of(data["resize"], ("stretch", "letterbox"), "preprocessing's resize"),  # type: ignore[arg-type]
+                scale,
+                mean,
+                std,
+                None
+                if data["pad_value"] is None
+                else fields.whole(data["pad_value"], "preprocessing's pad_value", 0, 255),
+                # Contracts from before there was a choice lack these two.
+                fields.one_of(data.get("align", "corner"), ("corner", "center"), "preprocessing's align"),  # type: ignore[arg-type]
+                fields.flag(data.get("antialias", True), "preprocessing's antialias"),
+            )
+        except KeyError as error:
+            raise ArtifactError(f"the contract's preprocessing has no {error}") from error
+
+
+def _triple(value: object, what: str) -> tuple[float, float, float]:
+    """A number for each of red, green and blue."""
+    values = fields.listed(value, what)
+    if len(values) != 3:
+        raise ArtifactError(f"{what} has {len(values)} numbers, not 3")
+    red, green, blue = (fields.number(item, what) for item in values)
+    return red, green, blue
 
 
 @dataclass(frozen=True)

@@ -134,14 +134,15 @@ def test_the_description_comes_back_from_json():
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("color", "BGR", "preprocessing color 'BGR' is unknown, known: RGB"),
-        ("layout", "NHWC", "layout 'NHWC'"),
-        ("interpolation", "bicubic", "interpolation 'bicubic'"),
-        ("resize", "crop", "resize 'crop'"),
-        ("mean", [1, 2], "incomplete"),
-        ("std", None, "incomplete"),
-        ("scale", "much", "incomplete"),
-        ("pad_value", float("inf"), "incomplete"),
+        ("color", "BGR", "preprocessing's color is 'BGR', not one of RGB"),
+        ("layout", "NHWC", "layout is 'NHWC'"),
+        ("interpolation", "bicubic", "interpolation is 'bicubic'"),
+        ("resize", "crop", "resize is 'crop'"),
+        ("mean", [1, 2], "2 numbers, not 3"),
+        ("std", None, "not a list"),
+        ("std", [1, 0, 1], "scales by nothing"),
+        ("scale", "much", "finite number"),
+        ("pad_value", float("inf"), "not a whole number"),
     ],
 )
 def test_a_description_of_another_version_is_refused(key, value, reason):
@@ -149,7 +150,7 @@ def test_a_description_of_another_version_is_refused(key, value, reason):
         Preprocessing.from_json({**Preprocessing().to_json(), key: value})
     incomplete = Preprocessing().to_json()
     del incomplete[key]
-    with pytest.raises(ArtifactError, match="incomplete"):
+    with pytest.raises(ArtifactError, match=f"preprocessing has no '{key}'"):
         Preprocessing.from_json(incomplete)
 
 
@@ -191,5 +192,5 @@ def test_alignment_and_padding_come_back_from_a_contract():
     old = Preprocessing().to_json()
     del old["align"]
     assert Preprocessing.from_json(old) == Preprocessing()
-    with pytest.raises(ArtifactError, match="align 'left' is unknown"):
+    with pytest.raises(ArtifactError, match="align is 'left'"):
         Preprocessing.from_json({**old, "align": "left"})

@@ -15,7 +15,7 @@ from fine_edge.contract import Contract, Precision, TensorSpec, bound_contract
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.artifacts import can_export
 from fine_edge.export.request import ExportRequest
-from fine_edge.files import sha256_of
+from fine_edge.graph.identity import identity_of
 from fine_edge.images import NamedImage, find_images, read_image, sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.runners.base import Array
@@ -98,7 +98,7 @@ def prepare(row: SuiteRow, folder: Path, input_hw: tuple[int, int] = (0, 0), pre
     """
     path = export_row(row, folder, input_hw, precision)
     if row.exporter == "plain":
-        return Prepared(row, path, sha256_of(path), None, image_spec(path), weights_mib(path))
+        return Prepared(row, path, identity_of(path), None, image_spec(path), weights_mib(path))
     contract, artifact = bound_contract(path)
     return Prepared(row, path, artifact.sha256, contract, image_spec(path), weights_mib(path))
 

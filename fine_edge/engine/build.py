@@ -22,6 +22,7 @@ from fine_edge.engine.rtx_log import Kernel, parse_log
 from fine_edge.engine.source import Source, engine_name, read_source, require_precision
 from fine_edge.errors import ArtifactError, FineEdgeError
 from fine_edge.files import sha256_of
+from fine_edge.graph.identity import identity_of
 
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 
@@ -142,7 +143,7 @@ def _build(
         outcome = supervise.build(job, timeout_s)
         for lock in partial.glob("*.lock"):  # Polygraphy's, for a cache that nobody else can see here
             lock.unlink()
-        if sha256_of(source.path) != source.sha256:
+        if identity_of(source.path) != source.sha256:
             raise ArtifactError("was changed while its engine was built", where=source.path, mend="build again")
         manifest = Manifest(
             model=source.model,

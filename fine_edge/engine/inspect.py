@@ -14,7 +14,7 @@ from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import Job
 from fine_edge.engine.platform import here
 from fine_edge.engine.rtx_log import Compiled, parse_log
-from fine_edge.files import sha256_of
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.model_file import read_model
 
 TIMEOUT_S = 600.0
@@ -57,7 +57,7 @@ def inspect(onnx_path: Path, timeout_s: float = TIMEOUT_S) -> Inspection:
     options = BuildOptions(target="rtx-sm86")
     supervise.require_builder(options.target)
     read_model(onnx_path, weights=False)
-    sha256 = sha256_of(onnx_path)
+    sha256 = identity_of(onnx_path)
     outcome = supervise.build(Job(onnx_path.absolute(), options), timeout_s)
     compiler = f"TensorRT-RTX {here().rtx}"
     return Inspection(parse_log(outcome.log), float(outcome.report["build_s"]), compiler, sha256)

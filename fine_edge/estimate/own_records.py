@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fine_edge.estimate.calibration import Calibration
 from fine_edge.estimate.device import Device, Mode
 from fine_edge.estimate.engine import EngineWork, engine_work
 from fine_edge.estimate.fit import FitRow, fit
-from fine_edge.files import sha256_of
+from fine_edge.graph.identity import identity_of
 
 
 def calibrate_on_records(paths: Sequence[Path], device: Device, mode: Mode, folder: Path) -> Calibration:
@@ -32,7 +33,7 @@ def calibrate_on_records(paths: Sequence[Path], device: Device, mode: Mode, fold
     rows = [row for path in paths for row in _timed_rows(read_record(path), path)]
     # A model that was measured twice counts once, the last time.
     rows = list({row.artifact_sha256: row for row in rows}.values())
-    files = {sha256_of(path): path for path in sorted(folder.rglob("*.onnx"))}
+    files = _by_identity(folder)
     engines = [_engine(row, files, device, folder) for row in rows]
     fitted = [
         FitRow(row.model, engine.works, median(row.compute_ms or ())) for row, engine in zip(rows, engines, strict=True)
@@ -41,6 +42,15 @@ def calibrate_on_records(paths: Sequence[Path], device: Device, mode: Mode, fold
     found = fit(fitted, device, mode, float(f"{median(copies):.4g}"))
     origin = f"own records {', '.join(path.name for path in paths)} ({len(rows)} models)"
     return Calibration(device.name, mode.name, found.constants, origin, found.rows, found.left_out, engines[0].compiler)
+
+
+def _by_identity(folder: Path) -> dict[str, Path]:
+    """The ONNX files below a folder; those that cannot be read are no row's."""
+    found = {}
+    for path in sorted(folder.rglob("*.onnx")):
+        with contextlib.suppress(ArtifactError):
+            found[identity_of(path)] = path
+    return found
 
 
 def _timed_rows(record: Record, path: Path) -> list[Row]:

@@ -27,6 +27,7 @@ from fine_edge.export.trace import trace
 from fine_edge.files import sha256_of
 from fine_edge.graph.checks import check
 from fine_edge.graph.fp16 import to_fp16
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.keep_list import kept_by_exporter
 from fine_edge.images import sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
@@ -94,7 +95,7 @@ def _kept(folder: Path, stem: str, made_by: dict[str, Any], written: set[str]) -
         return [
             artifact
             for artifact in before.artifacts
-            if same and artifact.file not in written and sha256_of(folder / artifact.file) == artifact.sha256
+            if same and artifact.file not in written and identity_of(folder / artifact.file) == artifact.sha256
         ]
     except (ArtifactError, OSError):
         return []
@@ -135,7 +136,7 @@ def export(request: ExportRequest, folder: Path) -> Path:
         for precision, graph in graphs.items():
             file = partial / replace(request, precision=precision).onnx_name()
             onnx.save(graph, file)
-            artifacts.append(Artifact(file.name, precision, sha256_of(file)))
+            artifacts.append(Artifact(file.name, precision, identity_of(file)))
         golden = partial / f"{stem}.golden.npz"
         golden.write_bytes(_golden(detector, request, preprocessing))
         contract = Contract(

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from fine_edge.graph.model_file import graphs_in, tensors_in
 from fine_edge.graph.view import GraphView
+from fine_edge.graph.walk import graphs_in, tensors_in
 
 # Operators that move, pick or compare values: what goes in rounded comes out rounded.
 # fmt: off

@@ -15,9 +15,9 @@ from onnx import NodeProto, TensorProto, helper
 
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.half_range import beyond_half
-from fine_edge.graph.model_file import graphs_in, tensors_in
 from fine_edge.graph.rules_model import valid_onnx
 from fine_edge.graph.view import GraphView, attribute_int, input_name
+from fine_edge.graph.walk import graphs_in, tensors_in
 
 # Operators that TensorRT computes in FP32 alone, or whose FP16 form says less than its input: sums over a long
 # axis, coordinates, suppression.

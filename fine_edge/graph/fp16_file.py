@@ -10,9 +10,9 @@ import onnx
 from fine_edge.atomic import output_errors, written_together
 from fine_edge.contract import Artifact, Contract, contract_path
 from fine_edge.errors import ConfigError
-from fine_edge.files import sha256_of
 from fine_edge.graph.fp16 import to_fp16
 from fine_edge.graph.fp16_study import Study
+from fine_edge.graph.identity import identity_of
 
 
 def check_target(source: Path, target: Path) -> None:
@@ -35,7 +35,7 @@ def write_fp16(study: Study, target: Path) -> None:
         onnx.save(half, partial / target.name)
         if contract is None:
             return
-        artifact = Artifact(target.name, "fp16", sha256_of(partial / target.name))
+        artifact = Artifact(target.name, "fp16", identity_of(partial / target.name))
         same_place = beside.resolve() == contract_path(source).resolve()
         others = tuple(a for a in contract.artifacts if a.file != target.name) if same_place else ()
         golden = source.parent / Path(contract.golden.get("file", ".")).name

@@ -9,10 +9,10 @@ from typing import Any
 
 from fine_edge import console, machine
 from fine_edge.errors import ConfigError, ImageError
-from fine_edge.files import sha256_of
 from fine_edge.graph.budget import BudgetRow, budget, choices
 from fine_edge.graph.hazards import Evidence, Hazard, found_in, open_hazards
 from fine_edge.graph.hazards_operators import RULES
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.keep_list import kept_by_exporter, kept_in_sibling, proposed
 from fine_edge.graph.layer_precisions import layer_precisions, unspeakable
 from fine_edge.graph.network import Network
@@ -75,7 +75,7 @@ class Study:
         contract = self.network.contract
         return {
             "onnx": str(self.network.path),
-            "sha256": sha256_of(self.network.path),
+            "sha256": identity_of(self.network.path),
             "model": contract.model if contract else None,
             "random_weights": contract.random_weights if contract else None,
             "images": [path.name for path in self.images],
@@ -96,7 +96,7 @@ class Study:
         described = machine.describe()
         notes = [
             f"{len(self.images)} pictures ({self.images[0].name} to {self.images[-1].name}) on {self.network.path.name}"
-            f" sha256 {sha256_of(self.network.path)[:12]}{random}; ONNX Runtime {machine.version('onnxruntime')},"
+            f" sha256 {identity_of(self.network.path)[:12]}{random}; ONNX Runtime {machine.version('onnxruntime')},"
             f" {described['cpu']}.",
             f"{len(self.seen.stats)} float tensors seen in {self.seen.chunks} runs a batch, at most {CHUNK_MIB} MiB of"
             " them at one time.",

@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from fine_edge.graph.model_file import graphs_in
 from fine_edge.graph.view import label, tensor_values
+from fine_edge.graph.walk import graphs_in
 
 HALF_MAX = 65504.0
 """Largest finite FP16 number (IEEE 754 binary16)."""

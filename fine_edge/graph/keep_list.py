@@ -14,8 +14,8 @@ from onnx import TensorProto
 from fine_edge.atomic import write_text
 from fine_edge.contract import Contract
 from fine_edge.errors import ConfigError
-from fine_edge.files import sha256_of
 from fine_edge.graph.hazards import Hazard
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView
 
@@ -45,7 +45,7 @@ def kept_in_sibling(path: Path, model: onnx.ModelProto, contract: Contract | Non
     """
     artifact = next((a for a in contract.artifacts if a.precision == "fp16"), None) if contract else None
     sibling = path.with_name(artifact.file) if artifact else None
-    if sibling is None or artifact is None or not sibling.is_file() or sha256_of(sibling) != artifact.sha256:
+    if sibling is None or artifact is None or not sibling.is_file() or identity_of(sibling) != artifact.sha256:
         return None
     floats = _float_nodes(model)
     wide = _float_nodes(read_model(sibling))

@@ -16,9 +16,10 @@ from fine_edge import console
 from fine_edge.contract import Contract, bound_contract, contract_path
 from fine_edge.detections import Detections, from_outputs, from_raw
 from fine_edge.errors import ArtifactError
-from fine_edge.graph.model_file import graphs_in, read_model
+from fine_edge.graph.model_file import read_model
 from fine_edge.graph.rules_model import valid_onnx
 from fine_edge.graph.view import GraphView, value_dims
+from fine_edge.graph.walk import graphs_in
 from fine_edge.images import read_image
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.runners.base import Array

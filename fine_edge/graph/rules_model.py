@@ -7,8 +7,9 @@ from onnx import TensorProto
 
 from fine_edge.graph.finding import Finding, Severity
 from fine_edge.graph.half_range import beyond_half
-from fine_edge.graph.model_file import outside_folder, tensors_in
 from fine_edge.graph.view import GraphView, input_name, is_static, label, value_dims
+from fine_edge.graph.walk import tensors_in
+from fine_edge.graph.weight_files import outside_folder
 
 OLDEST_OPSET = 17
 """The first with LayerNormalization as one operator."""

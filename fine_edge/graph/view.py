@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from fine_edge.graph.model_file import graphs_in, tensors_in
+from fine_edge.graph.walk import graphs_in, tensors_in
 
 Dims = tuple[int | None, ...]
 

@@ -1,0 +1,46 @@
+"""What an ONNX model is, as one hash: of its file, and of every file that it keeps weights in.
+
+Contracts, manifests, records, evaluations and every "already there" of the package name a model by this hash alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from fine_edge.errors import ArtifactError
+from fine_edge.files import file_size, sha256_of_files
+
+_MARK = b"location"
+"""The key under which a tensor names its file; a model without these bytes keeps all its weights inside."""
+
+
+def identity_of(path: Path) -> str:
+    """Return the hash that stands for an ONNX model: sha256 of the file where all weights are inside.
+
+    Where some are in other files, it is the hash of all of them. Only a file that may name others is parsed.
+
+    Raises:
+        ArtifactError: when the file is missing or no regular file, or a file that it names cannot be read.
+    """
+    file_size(path, ArtifactError, mend="python -m fine_edge.export MODEL")
+    digest, may_name_others = _scanned(path)
+    if not may_name_others:
+        return digest
+    # Only here: devices hash models far oftener than they parse one.
+    from fine_edge.graph.model_file import read_model
+    from fine_edge.graph.weight_files import weight_files
+
+    others = weight_files(read_model(path, weights=False), path)
+    return sha256_of_files({"": path, **others}) if others else digest
+
+
+def _scanned(path: Path) -> tuple[str, bool]:
+    """The sha256 of a file, and whether the mark is in it."""
+    digest, tail, found = hashlib.sha256(), b"", False
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+            found = found or _MARK in tail + block[: len(_MARK)] or _MARK in block
+            tail = block[-len(_MARK) :]
+    return digest.hexdigest(), found
