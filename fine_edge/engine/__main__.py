@@ -16,8 +16,9 @@ from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOpti
 from fine_edge.engine.plan_file import check_bytes, check_platform, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.recipe import read_recipe
-from fine_edge.engine.source import onnx_name, read_source
+from fine_edge.engine.source import model_of, onnx_name, read_source
 from fine_edge.errors import ConfigError
+from fine_edge.graph.input_size import InputSize, add_input_size
 from fine_edge.graph.keep_list import read_keep_list
 from fine_edge.table import Column, Table
 from fine_edge.zoo.catalog import find
@@ -35,6 +36,7 @@ def _figures(title: str) -> Table:
 def _inspection_table(path: Path, inspection: Inspection) -> Table:
     table = _figures(f"{path.name}: compiled for SM86")
     compiled = inspection.compiled
+    table.add("inputs", inspection.inputs)
     table.add("kernels", len(compiled.kernels))
     table.add("fused attentions", compiled.fused_attention)
     table.add("activation, MiB", f"{compiled.activation_mib:.2f}")
@@ -53,6 +55,8 @@ def _engine_table(engine: Engine) -> Table:
     table = _figures(f"{engine.path}" + (": already there, nothing to do" if engine.reused else ": built"))
     table.add("model", manifest.model)
     table.add("precision", manifest.precision)
+    if manifest.options.input_size:
+        table.add("input size", str(manifest.options.input_size))
     table.add("for", "SM86, ahead of time" if is_rtx else f"{platform.gpu}, SM{platform.sm}, L4T {platform.l4t or '-'}")
     table.add("builder", f"TensorRT-RTX {platform.rtx}" if is_rtx else f"TensorRT {platform.tensorrt}")
     if manifest.power_mode:
@@ -80,6 +84,7 @@ def _options(given: argparse.Namespace, recipe: BuildOptions) -> BuildOptions:
         "keep_fp32": read_keep_list(given.keep_fp32) if given.keep_fp32 else None,
         "profiling_verbosity": given.profiling_verbosity,
         "plugins": tuple(str(path.absolute()) for path in given.plugin_library) or None,
+        "input_size": InputSize.parse(given.input_size, given.batch),
     }
     return replace(recipe, **{name: value for name, value in said.items() if value is not None})
 
@@ -99,10 +104,10 @@ def _resolve(given: argparse.Namespace) -> tuple[Path, BuildOptions]:
     """The ONNX file and the options to build it with."""
     if given.what.endswith(".onnx"):
         path = Path(given.what)
-        source = read_source(path)
-        recipe = read_recipe(source.model, given.recipes)
+        size = InputSize.parse(given.input_size, given.batch)
+        recipe = read_recipe(model_of(path), given.recipes)
         if given.precision is None:
-            given.precision = source.precision
+            given.precision = read_source(path, size or recipe.input_size).precision
         return path, _options(given, recipe)
     model = find(given.what).name
     options = _options(given, read_recipe(model, given.recipes))
@@ -126,7 +131,7 @@ def _build(given: argparse.Namespace) -> int:
 
 
 def _adopt(given: argparse.Namespace) -> int:
-    source = read_source(given.onnx)
+    source = read_source(given.onnx, InputSize.parse(given.input_size, given.batch))
     if given.precision is None and not source.holds_fp16:
         raise ConfigError(
             "an FP32 graph does not say how trtexec built its engine",
@@ -160,7 +165,8 @@ def _verify(given: argparse.Namespace) -> int:
 
 
 def _inspect(given: argparse.Namespace) -> int:
-    inspection = inspect(given.onnx, given.timeout_s or TIMEOUT_S)
+    size = InputSize.parse(given.input_size, given.batch)
+    inspection = inspect(given.onnx, given.timeout_s or TIMEOUT_S, size)
     if given.json:
         console.print_json(inspection.to_json())
     else:
@@ -185,6 +191,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profiling-verbosity", choices=VERBOSITIES, help="default: detailed")
     parser.add_argument("--plugin-library", type=Path, action="append", default=[], metavar="FILE.so")
     parser.add_argument("--keep-fp32", type=Path, metavar="FILE", help="nodes kept in FP32, with fp16-weak")
+    add_input_size(parser)
     parser.add_argument("--out", type=Path, default=Path("engines"), help="folder (default: engines)")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
 
@@ -214,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     inspector = commands.add_parser("inspect", help="compile for SM86 without a GPU and show kernels and memory")
     inspector.add_argument("onnx", type=Path, help="the ONNX file, FP16 to see fused attention")
     inspector.add_argument("--json", action="store_true", help="the figures as JSON")
+    add_input_size(inspector)
     inspector.add_argument("--timeout-s", type=_seconds, help="stop the compiler after this long")
     inspector.set_defaults(run=_inspect)
     return parser

@@ -18,7 +18,9 @@ from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.source import Source, engine_name, read_source
 from fine_edge.errors import ArtifactError
 from fine_edge.files import sha256_of
+from fine_edge.graph.input_size import InputSize, fixed, network_inputs
 from fine_edge.graph.model_file import read_model
+from fine_edge.graph.view import GraphView
 
 
 def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engine:
@@ -38,12 +40,12 @@ def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engi
         BackendError: without TensorRT, or when it does not take the plan.
     """
     data = read_plan(plan)
-    source = read_source(onnx_path)
+    source = read_source(onnx_path, options.input_size)
     platform = here()
     require_tensorrt(platform, source.model)
     plugins = plugin_hashes(options)
     found = supervise.describe(plan)
-    _check_tensors(plan, found["tensors"], source)
+    _check_tensors(plan, found["tensors"], source, options.input_size)
     path = out / engine_name(source, options)
     manifest_name = manifest_path(path).name
     with written_together(out, path.name, last=manifest_name) as partial:
@@ -74,15 +76,14 @@ def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engi
     return Engine(path, manifest)
 
 
-def _check_tensors(plan: Path, tensors: list[dict[str, Any]], source: Source) -> None:
+def _check_tensors(plan: Path, tensors: list[dict[str, Any]], source: Source, size: InputSize | None) -> None:
     """Compare names and shapes with the ONNX's inputs and outputs."""
-    graph = read_model(source.path, weights=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
+    model = read_model(source.path, weights=False)
+    view = GraphView(fixed(model, size, source.path) if size else model)
     wanted = {
-        (mode, value.name, tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim))
-        for mode, values in (("input", graph.input), ("output", graph.output))
+        (mode, value.name, view.shape(value.name) or ())
+        for mode, values in (("input", network_inputs(model)), ("output", model.graph.output))
         for value in values
-        if value.name not in constants
     }
     found = {(str(t["mode"]), str(t["name"]), tuple(int(d) for d in t["shape"])) for t in tensors}
     if found != wanted:

@@ -19,11 +19,14 @@ from fine_edge.engine.plan_file import check_bytes, plugin_hashes, read_plan
 from fine_edge.engine.platform import Platform, here, require_tensorrt
 from fine_edge.engine.preflight import Preflight
 from fine_edge.engine.rtx_log import Kernel, parse_log
+from fine_edge.engine.sized_file import sized_file
 from fine_edge.engine.source import Source, engine_name, read_source, require_precision
 from fine_edge.errors import ArtifactError, FineEdgeError
 from fine_edge.files import sha256_of
 from fine_edge.graph.identity import identity_of
+from fine_edge.graph.model_file import read_model
 
+_LARGEST_CACHE = 2**30
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 
 
@@ -94,7 +97,7 @@ def obtain_engine(
     Raises:
         FineEdgeError: whatever keeps the engine from being built, with its mend; nothing half-written is left.
     """
-    source = read_source(onnx_path)
+    source = read_source(onnx_path, options.input_size)
     require_precision(source, options)
     platform = here()
     if options.target == "tensorrt":
@@ -139,8 +142,10 @@ def _build(
         if options.target == "tensorrt":
             cache = partial / timing_cache_name(platform)
             _copy_cache(path.parent / cache.name, cache)
-        job = Job(source.path.absolute(), options, ready.workspace_mib, plan.absolute(), layers.absolute(), cache)
-        outcome = supervise.build(job, timeout_s)
+        model = read_model(source.path, weights=False)
+        with sized_file(source.path, model, options.input_size) as onnx:
+            job = Job(onnx.absolute(), options, ready.workspace_mib, plan.absolute(), layers.absolute(), cache)
+            outcome = supervise.build(job, timeout_s)
         for lock in partial.glob("*.lock"):  # Polygraphy's, for a cache that nobody else can see here
             lock.unlink()
         if identity_of(source.path) != source.sha256:
@@ -168,10 +173,8 @@ def _build(
 
 def _copy_cache(source: Path, target: Path) -> None:
     """Start from the timings of earlier builds; a cache that cannot be read is only a slower build."""
-    try:
+    if source.is_file() and source.stat().st_size <= _LARGEST_CACHE:
         target.write_bytes(source.read_bytes())
-    except FileNotFoundError:
-        return
 
 
 def now() -> str:

@@ -14,8 +14,14 @@ from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import Job
 from fine_edge.engine.platform import here
 from fine_edge.engine.rtx_log import Compiled, parse_log
+from fine_edge.engine.sized_file import sized_file
+from fine_edge.errors import BackendError
+from fine_edge.graph.checks import check_view
 from fine_edge.graph.identity import identity_of
+from fine_edge.graph.input_size import InputSize, shapes_text
 from fine_edge.graph.model_file import read_model
+from fine_edge.graph.vetted import read_vetted
+from fine_edge.graph.view import GraphView
 
 TIMEOUT_S = 600.0
 """Ten minutes; RT-DETR R18 takes seconds."""
@@ -23,12 +29,13 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Inspection:
-    """A compiled model: what the log said, how long it took, by which compiler, of which file."""
+    """A compiled model: what the log said, how long it took, by which compiler, of which file, for which inputs."""
 
     compiled: Compiled
     compile_s: float
     compiler: str
     onnx_sha256: str
+    inputs: str = ""
 
     def to_json(self) -> dict[str, object]:
         """As ``--json`` prints it."""
@@ -41,23 +48,43 @@ class Inspection:
             "compile_s": round(self.compile_s, 3),
             "compiler": self.compiler,
             "onnx_sha256": self.onnx_sha256,
+            "inputs": self.inputs,
         }
 
 
-def inspect(onnx_path: Path, timeout_s: float = TIMEOUT_S) -> Inspection:
+def inspect(onnx_path: Path, timeout_s: float = TIMEOUT_S, size: InputSize | None = None) -> Inspection:
     """Compile ``onnx_path`` for SM86 in a process of its own and read its log; the plan is dropped.
 
     Whatever the graph's precision is, it is kept: compilation is strongly typed.
 
+    Args:
+        onnx_path: the model.
+        timeout_s: stop the compiler after this long.
+        size: of its pictures, for a graph that leaves it open.
+
     Raises:
         MissingExtraError: without TensorRT-RTX or a Polygraphy that drives it.
-        ArtifactError: when the file is no ONNX model.
+        ArtifactError: when the file is no ONNX model, or its inputs have no size.
         BackendError: when the compiler refuses the graph, crashes, or takes longer than ``timeout_s``.
     """
     options = BuildOptions(target="rtx-sm86")
     supervise.require_builder(options.target)
-    read_model(onnx_path, weights=False)
+    view = read_vetted(onnx_path)
     sha256 = identity_of(onnx_path)
-    outcome = supervise.build(Job(onnx_path.absolute(), options), timeout_s)
+    with sized_file(onnx_path, view.model, size) as path:
+        try:
+            outcome = supervise.build(Job(path.absolute(), options), timeout_s)
+        except BackendError as error:
+            raise BackendError(error.what, where=onnx_path, mend=_advice(view, onnx_path) or error.mend) from error
+        inputs = shapes_text(read_model(path, weights=False) if size else view.model)
     compiler = f"TensorRT-RTX {here().rtx}"
-    return Inspection(parse_log(outcome.log), float(outcome.report["build_s"]), compiler, sha256)
+    return Inspection(parse_log(outcome.log), float(outcome.report["build_s"]), compiler, sha256, inputs)
+
+
+def _advice(view: GraphView, path: Path) -> str:
+    """What the rules say of a graph that did not compile; nothing when they find no error."""
+    errors = [finding for finding in check_view(view) if finding.severity == "error"]
+    if not errors:
+        return ""
+    first = errors[0]
+    return f"{first.rule} at {first.node}: {first.message}; all: python -m fine_edge.graph check {path.name}"

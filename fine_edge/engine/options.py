@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from fine_edge.errors import ConfigError
+from fine_edge.graph.input_size import InputSize
 
 Target = Literal["tensorrt", "rtx-sm86"]
 EnginePrecision = Literal["fp16", "fp16-weak", "fp32"]
@@ -34,6 +35,7 @@ class BuildOptions:
         plugins: plugin libraries to load before parsing, paths.
         max_aux_streams: CUDA streams that kernels may run on beside the main one; ``None``: the builder's choice. What
             runs at one time cannot share memory: with 0, TensorRT-RTX plans 18 MiB for YOLOv10-S instead of 40.
+        input_size: of the pictures, for a graph that leaves it open.
     """
 
     precision: EnginePrecision = "fp16"
@@ -44,8 +46,12 @@ class BuildOptions:
     profiling_verbosity: Verbosity = "detailed"
     plugins: tuple[str, ...] = ()
     max_aux_streams: int | None = None
+    input_size: InputSize | None = None
 
     def __post_init__(self) -> None:
+        for what, value in (("workspace", self.workspace_mib), ("number of streams", self.max_aux_streams)):
+            if value is not None and value > 2**31:
+                raise ConfigError(f"a {what} of {value} cannot be")
         for what, value, known in (
             ("precision", self.precision, PRECISIONS),
             ("target", self.target, TARGETS),
@@ -86,6 +92,8 @@ class BuildOptions:
             "profiling_verbosity": self.profiling_verbosity,
             "plugins": list(self.plugins),
             "max_aux_streams": self.max_aux_streams,
+            # Only where given: engines built before there was a choice keep their key.
+            **({} if self.input_size is None else {"input_size": vars(self.input_size)}),
         }
 
     @classmethod
@@ -108,6 +116,8 @@ class BuildOptions:
             value = values.get(key)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
                 raise ConfigError(f"build option {key} must be a whole number, not {value!r}")
+        if values.get("input_size") is not None:
+            values["input_size"] = InputSize.from_json(values["input_size"])
         if values.get("optimization_level", DEFAULT_LEVEL) is None:
             raise ConfigError("build option optimization_level must be a whole number, not null")
         return cls(**values)

@@ -51,19 +51,19 @@ def check(
         BackendError: without a TensorRT that can build this, or without the memory for it.
         OutputError: without the disk space.
     """
-    _check_disk(source.path, out)
+    _check_disk(source.size_bytes, out)
     if options.target != "tensorrt":
         return Preflight(options.workspace_mib, None, ())
     require_tensorrt(platform, source.model)
     board = board or Board()
     snapshot = board.snapshot()
-    workspace_mib = _workspace(source.path, options, snapshot)
+    workspace_mib = _workspace(source, options, snapshot)
     version_warning = _check_tensorrt(source, options, str(platform.tensorrt))
     return Preflight(workspace_mib, snapshot.mode, (*version_warning, *_clock_warnings(board, snapshot)))
 
 
-def _check_disk(onnx_path: Path, out: Path) -> None:
-    needed = DISK_COPIES * onnx_path.stat().st_size
+def _check_disk(size_bytes: int, out: Path) -> None:
+    needed = DISK_COPIES * size_bytes
     with output_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(out).free
@@ -96,11 +96,11 @@ def _check_tensorrt(source: Source, options: BuildOptions, version: str) -> tupl
     return ()
 
 
-def _workspace(onnx_path: Path, options: BuildOptions, snapshot: Snapshot) -> int | None:
+def _workspace(source: Source, options: BuildOptions, snapshot: Snapshot) -> int | None:
     """The workspace asked for, or half of what free memory leaves, within bounds."""
     if snapshot.ram_available_mib is None:
         return options.workspace_mib
-    weights_mib = COPIES_OF_WEIGHTS * onnx_path.stat().st_size / MIB
+    weights_mib = COPIES_OF_WEIGHTS * source.size_bytes / MIB
     swap_mib = snapshot.swap_free_mib or 0.0
     # What the GPU uses cannot be swapped out; what the process holds on the CPU can.
     spare_mib = snapshot.ram_available_mib + min(swap_mib, BUILDER_MIB / 2) - BUILDER_MIB - weights_mib
@@ -110,7 +110,7 @@ def _workspace(onnx_path: Path, options: BuildOptions, snapshot: Snapshot) -> in
         raise BackendError(
             f"{snapshot.ram_available_mib:.0f} MiB of memory and {swap_mib:.0f} MiB of swap are free, the build needs"
             f" about {BUILDER_MIB + weights_mib + wanted_mib:.0f} MiB (estimate)",
-            where=onnx_path.name,
+            where=source.path.name,
             mend="close the desktop (sudo systemctl isolate multi-user.target), add swap (sudo fallocate -l 8G /swap;"
             f" sudo mkswap /swap; sudo swapon /swap){smaller}; or try anyway with --skip-preflight",
         )

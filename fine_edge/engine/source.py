@@ -7,14 +7,17 @@ from pathlib import Path
 
 from onnx import TensorProto
 
-from fine_edge.contract import TENSORRT, Contract, artifact_stem, bound_contract, contract_path
+from fine_edge.contract import TENSORRT, Contract, artifact_stem, bound_contract, contract_path, read_contract
 from fine_edge.engine.options import BuildOptions, EnginePrecision
 from fine_edge.errors import ArtifactError
-from fine_edge.files import sha256_of
 from fine_edge.graph.checks import check_view
+from fine_edge.graph.identity import identity_of
+from fine_edge.graph.input_size import InputSize, fixed
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.rules_operators import PLUGIN_DOMAINS
+from fine_edge.graph.vetted import vet
 from fine_edge.graph.view import GraphView
+from fine_edge.graph.weight_files import weight_files
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,12 @@ class Source:
 
     Attributes:
         path: of the file.
-        sha256: of the file.
+        sha256: its :func:`fine_edge.graph.identity.identity_of`.
         model: name in the zoo, or the stem of a file that came without a contract.
         holds_fp16: whether the graph has FP16 tensors.
         contract: what is beside it; ``None`` for a foreign file.
         plugin_nodes: operators that a plugin library may bring; they have a native body as well.
+        size_bytes: of the file and of those with its weights.
     """
 
     path: Path
@@ -36,6 +40,7 @@ class Source:
     holds_fp16: bool
     contract: Contract | None
     plugin_nodes: tuple[str, ...] = ()
+    size_bytes: int = 0
 
     @property
     def precision(self) -> EnginePrecision:
@@ -48,22 +53,34 @@ def onnx_name(model: str, precision: EnginePrecision) -> str:
     return f"{model}.fp16.onnx" if precision == "fp16" else f"{model}.onnx"
 
 
+def model_of(path: Path) -> str:
+    """Name in the zoo of what an ONNX file holds, or the stem of a file that came without a contract."""
+    beside = contract_path(path)
+    return read_contract(beside).model if beside.exists() else artifact_stem(path)
+
+
 def engine_name(source: Source, options: BuildOptions) -> str:
     """``MODEL.fp16.engine``, ``MODEL.fp16.rtx-sm86.engine``."""
     target = "" if options.target == "tensorrt" else f".{options.target}"
     return f"{artifact_stem(source.path)}.{options.precision}{target}.engine"
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, size: InputSize | None = None) -> Source:
     """Read and judge an ONNX file.
+
+    Args:
+        path: the file.
+        size: of its pictures, for a graph that leaves it open.
 
     Raises:
         ArtifactError: when it is missing, broken, not what its contract vouches for, or breaks a rule of
             the graph that TensorRT would refuse or, worse, compute wrongly.
     """
     model = read_model(path, weights=False)
-    view = GraphView(model)
-    contract = bound_contract(path)[0] if contract_path(path).is_file() else None
+    size_bytes = path.stat().st_size + sum(file.stat().st_size for file in weight_files(model, path).values())
+    view = GraphView(fixed(model, size, path) if size else model, path)
+    vet(view, path)
+    contract = bound_contract(path)[0] if contract_path(path).exists() else None
     errors = [finding for finding in check_view(view) if finding.severity == "error"]
     if errors:
         first, more = errors[0], f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -74,8 +91,7 @@ def read_source(path: Path) -> Source:
         )
     holds_fp16 = TensorProto.FLOAT16 in view.dtypes().values()
     plugins = sorted({node.op_type for node in view.nodes if node.domain in PLUGIN_DOMAINS})
-    name = contract.model if contract else artifact_stem(path)
-    return Source(path, sha256_of(path), name, holds_fp16, contract, tuple(plugins))
+    return Source(path, identity_of(path), model_of(path), holds_fp16, contract, tuple(plugins), size_bytes)
 
 
 def require_precision(source: Source, options: BuildOptions) -> None:

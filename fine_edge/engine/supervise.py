@@ -30,7 +30,11 @@ from fine_edge.engine.rtx_log import first_error
 from fine_edge.errors import BackendError, MissingExtraError, OutputError
 
 _TITLES: dict[Target, str] = {"tensorrt": "TensorRT", "rtx-sm86": "TensorRT-RTX"}
-_CHECK = "python -m fine_edge.graph check FILE.onnx"
+_OTHERWISE = (
+    "write that node otherwise (as ordinary operators of opset 17 to 19), or keep it on the host; a newer or older"
+    " exporter often does"
+)
+_CRASHED = "build with less at once: cut the graph in two to find the node; the compiler's own fault if all nodes build"
 _NO_MEMORY = re.compile(
     r"out ?of ?memory|bad_alloc|cudaErrorMemoryAllocation|insufficient memory|could not allocate|failed to allocate"
     r"|resource temporarily unavailable",  # a thread that could not be started
@@ -196,8 +200,8 @@ def _failure(log: str, code: int, target: Target, where: Path) -> Exception:
             f"the builder ran out of memory ({reason or 'see its log'})", where=where, mend=_MORE_MEMORY
         )
     if code == REFUSED and reason:
-        return BackendError(f"{_TITLES[target]} refuses the graph: {reason}", where=where, mend=_CHECK)
-    return BackendError(f"the compiler crashed ({_how(code, log)})", where=where, mend=_CHECK)
+        return BackendError(f"{_TITLES[target]} refuses the graph: {reason}", where=where, mend=_OTHERWISE)
+    return BackendError(f"the compiler crashed ({_how(code, log)})", where=where, mend=_CRASHED)
 
 
 def _how(code: int, log: str) -> str:

@@ -11,6 +11,7 @@ from fine_edge.engine.inspect import Inspection, inspect
 from fine_edge.estimate.device import Device
 from fine_edge.estimate.flops import graph_flops, node_works
 from fine_edge.estimate.work import KernelWork, kernel_works
+from fine_edge.graph.input_size import InputSize, fixed, require_static
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView, is_static
 
@@ -18,7 +19,7 @@ MIB = 2**20
 # Inputs and outputs of the network are FP32 or wider integers; labels are few.
 _IO_BYTES = 4
 
-Compile = Callable[[Path], Inspection]
+Compile = Callable[..., Inspection]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class EngineWork:
         io_bytes: inputs and outputs, which are copied to and from the device.
         onnx_sha256: of the file.
         compiler: its name and version.
+        inputs: that it was compiled for, with their shapes.
     """
 
     name: str
@@ -44,6 +46,7 @@ class EngineWork:
     io_bytes: int
     onnx_sha256: str
     compiler: str
+    inputs: str = ""
 
     @property
     def claimed_flops(self) -> float:
@@ -55,15 +58,21 @@ class EngineWork:
         return replace(self, works=tuple(work for work in self.works if work.module != module))
 
 
-def engine_work(onnx_path: Path, device: Device, name: str = "", run: Compile = inspect) -> EngineWork:
+def engine_work(
+    onnx_path: Path, device: Device, name: str = "", run: Compile = inspect, size: InputSize | None = None
+) -> EngineWork:
     """Compile a file, which shows its own progress, and count.
 
     Raises:
         FineEdgeError: as :func:`fine_edge.engine.inspect.inspect`.
     """
-    view = GraphView(read_model(onnx_path, weights=False))
+    model = read_model(onnx_path, weights=False)
+    if size:
+        model = fixed(model, size, onnx_path)
+    require_static(model, onnx_path)
+    view = GraphView(model, onnx_path)
     nodes = node_works(view)
-    found = run(onnx_path)
+    found = run(onnx_path, size=size)
     return EngineWork(
         name=name or onnx_path.name,
         works=kernel_works(found.compiled.kernels, nodes, device.l2_bytes),
@@ -73,6 +82,7 @@ def engine_work(onnx_path: Path, device: Device, name: str = "", run: Compile = 
         io_bytes=_io_bytes(view),
         onnx_sha256=found.onnx_sha256,
         compiler=found.compiler,
+        inputs=found.inputs,
     )
 
 

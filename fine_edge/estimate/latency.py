@@ -99,6 +99,7 @@ class Estimate:
             "compute_ms": self.compute_ms,
             "bound_ms": self.bound_ms,
             "modules_ms": self.module_ms(),
+            "inputs": self.engine.inputs,
             "flops": self.engine.graph_flops,
             "activation_mib": self.engine.activation_mib,
             "weights_mib": self.engine.weights_mib,

@@ -46,6 +46,8 @@ def notes(found: Estimate) -> list[str]:
         f"Activations {engine.activation_mib:.1f} MiB, weights {engine.weights_mib:.1f} MiB: {fits} in"
         f" {found.device.memory_gib:g} GiB with {RESERVED_GIB:g} GiB kept for the system.",
     ]
+    if engine.inputs:
+        said.append(f"Compiled for {engine.inputs}.")
     if found.mode.name != calibration.mode:
         said.append(f"Fitted in {calibration.mode}, scaled to {found.mode.name} by GPU and memory clocks.")
     if abs(engine.claimed_flops - 1) > 0.01:

@@ -34,7 +34,7 @@ def _summary(findings: list[Finding]) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    findings = check(read_model(arguments.onnx, weights=False))
+    findings = check(read_model(arguments.onnx, weights=False), arguments.onnx)
     if arguments.json:
         console.print_json([finding.to_json() for finding in findings])
     else:

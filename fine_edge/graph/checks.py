@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import onnx
 
-from fine_edge.graph import rules_attention, rules_model, rules_operators
+from fine_edge.graph import rules_attention, rules_model, rules_operators, rules_weights
 from fine_edge.graph.finding import Finding
 from fine_edge.graph.view import GraphView
 
 Rule = Callable[[GraphView], list[Finding]]
 
-# FE01 to FE17, in order.
+# FE01 to FE18, in order.
 RULES: tuple[Rule, ...] = (
     rules_model.valid_onnx,
     rules_model.opset_range,
@@ -31,14 +32,20 @@ RULES: tuple[Rule, ...] = (
     rules_operators.foreign_domains,
     rules_attention.attention_fuses,
     rules_attention.fine_operators,
+    rules_weights.finite_weights,
 )
 
 _ORDER = ("error", "warning", "info")
 
 
-def check(model: onnx.ModelProto) -> list[Finding]:
-    """Findings of all rules, errors first, then in the order of the rules."""
-    return check_view(GraphView(model))
+def check(model: onnx.ModelProto, path: Path | None = None) -> list[Finding]:
+    """Findings of all rules, errors first, then in the order of the rules.
+
+    Args:
+        model: with its weights, or without those that other files hold.
+        path: of its file, to find those.
+    """
+    return check_view(GraphView(model, path))
 
 
 def check_view(graph: GraphView) -> list[Finding]:

@@ -18,6 +18,7 @@ from fine_edge.detections import Detections, from_outputs, from_raw
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.rules_model import valid_onnx
+from fine_edge.graph.vetted import vet
 from fine_edge.graph.view import GraphView, value_dims
 from fine_edge.graph.walk import graphs_in
 from fine_edge.images import read_image
@@ -93,7 +94,8 @@ def read_network(path: Path) -> Network:
     else:
         console.remark(f"{path.name} has no contract: pictures are stretched to its input and scaled to [0, 1]")
     model = read_model(path)
-    view = GraphView(model)
+    view = GraphView(model, path)
+    vet(view, path)
     for finding in valid_onnx(view):
         raise ArtifactError(finding.message, where=path, mend=finding.mend)
     if TensorProto.FLOAT16 in view.dtypes().values():

@@ -7,7 +7,8 @@ from onnx import TensorProto
 
 from fine_edge.graph.finding import Finding, Severity
 from fine_edge.graph.half_range import beyond_half
-from fine_edge.graph.view import GraphView, input_name, is_static, label, value_dims
+from fine_edge.graph.input_size import described, is_open, network_inputs
+from fine_edge.graph.view import GraphView, input_name, is_static, label
 from fine_edge.graph.walk import tensors_in
 from fine_edge.graph.weight_files import outside_folder
 
@@ -88,16 +89,14 @@ def static_shapes(graph: GraphView) -> list[Finding]:
 
     Source: the contract of this package: one engine, one shape; TensorRT needs an optimisation profile
     for every other input, and a contract cannot vouch for an output without a shape.
-    Mend: export without ``dynamic_axes`` or ``dynamic_shapes``.
+    Mend: export without ``dynamic_axes`` or ``dynamic_shapes``, or name a size with ``--input-size``.
     """
-    mend = "export with static shapes"
+    mend = "export with static shapes, or compile for one: engine build FILE.onnx --input-size 640x640"
     found = []
-    initializers = {tensor.name for tensor in graph.model.graph.initializer}
-    for value in graph.model.graph.input:
-        if value.name in initializers:
-            continue
-        if not value.type.tensor_type.HasField("shape") or not is_static(value_dims(value)):
-            found.append(Finding("FE04", "error", "graph", f"input {value.name!r} has a dynamic shape", mend))
+    for value in network_inputs(graph.model):
+        if is_open(value):
+            message = f"input {described(value)} has a dynamic shape"
+            found.append(Finding("FE04", "error", "graph", message, mend))
     for value in graph.model.graph.output:
         if not is_static(graph.shape(value.name)):
             found.append(Finding("FE04", "error", "graph", f"output {value.name!r} has no static shape", mend))
@@ -131,8 +130,8 @@ def supported_types(graph: GraphView) -> list[Finding]:
 def weights_inside(graph: GraphView) -> list[Finding]:
     """FE06: the weights are in the ONNX file.
 
-    Source: ONNX external data specification; a contract's sha256 covers the .onnx file alone, and a
-    location outside the folder lets a file read what it should not.
+    Source: ONNX external data specification; files are copied without those that they need, and a location outside
+    the folder lets a file read what it should not.
     Mend: save the model with its weights inside.
     """
     locations = [
@@ -146,7 +145,7 @@ def weights_inside(graph: GraphView) -> list[Finding]:
     if outside:
         return [Finding("FE06", "error", "graph", f"weights outside the folder: {_some(outside)}", _OUTSIDE)]
     if locations:
-        message = f"weights are in {_some(sorted(set(locations)))}, which no contract's sha256 covers"
+        message = f"weights are in {_some(sorted(set(locations)))}, which must be copied with the model"
         return [Finding("FE06", "warning", "graph", message, _OUTSIDE)]
     return []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnx import NodeProto
 
 from fine_edge.graph.finding import Finding, Severity
+from fine_edge.graph.runaway import MOST_TRIPS, unbounded_loop
 from fine_edge.graph.view import GraphView, attribute_int, attribute_text, input_name, label
 
 TOPK_LIMIT = 3840
@@ -156,10 +157,13 @@ def special_operators(graph: GraphView) -> list[Finding]:
     Mend: per operator.
     """
     found = []
+    unbounded = unbounded_loop(graph, graph.model.graph.node)
     for node in graph.nodes:
         is_sequence = "Sequence" in node.op_type or node.op_type.startswith("Optional")
         if node.domain in ("", "ai.onnx") and is_sequence and node.op_type != "ReverseSequence":
             found.append(_special(node, "error", "TensorRT has no sequences", "use tensors"))
+        elif node.op_type == "Loop" and node is unbounded:
+            found.append(_special(node, "error", f"nothing bounds its iterations to {MOST_TRIPS}", _SPECIAL["Loop"][2]))
         elif node.domain in ("", "ai.onnx") and node.op_type in _SPECIAL:
             found.append(_special(node, *_SPECIAL[node.op_type]))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -31,10 +32,12 @@ class GraphView:
         model: the model as given.
         nodes: of the main graph, then of graphs inside If, Loop and Scan.
         opset: version of the default ONNX domain, 0 when none is imported.
+        path: of its file, beside which weights may lie; ``None`` for a model in memory.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, path: Path | None = None) -> None:
         self.model = model
+        self.path = path
         self.opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
         graphs = list(graphs_in(model))
         self.nodes: tuple[NodeProto, ...] = tuple(node for graph in graphs for node in graph.node)

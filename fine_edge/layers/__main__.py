@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fine_edge import command, console
 from fine_edge.errors import ConfigError
+from fine_edge.graph.input_size import InputSize, add_input_size
 from fine_edge.layers.cost import Cost
 from fine_edge.layers.document import to_json
 from fine_edge.layers.layer import LayerProfile
@@ -29,18 +30,19 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline", type=Path, metavar="LAYERS|ONNX", help="the model without FINE: shows what FINE costs"
     )
     parser.add_argument("--baseline-profile", type=Path, metavar="FILE", help="times of the baseline")
+    add_input_size(parser)
     parser.add_argument("--json", action="store_true", help="JSON instead of tables; reports take it by --layers")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also write a picture (PNG)")
     return parser
 
 
-def _read(layers: Path, profile: Path | None, times: Path | None, options: str) -> LayerProfile:
+def _read(layers: Path, profile: Path | None, times: Path | None, options: str, size: InputSize | None) -> LayerProfile:
     if layers.suffix != ".onnx":
         return from_trtexec(layers, profile, times)
     if profile or times:
         raise ConfigError("a model is only compiled here, it has no times", where=options)
     with console.status(f"compiling {layers.name}"):
-        return from_onnx(layers)
+        return from_onnx(layers, size)
 
 
 def main(argv: list[str]) -> int:
@@ -48,8 +50,13 @@ def main(argv: list[str]) -> int:
     given = _parser().parse_args(argv)
     if given.baseline_profile and not given.baseline:
         raise ConfigError("needs --baseline", where="--baseline-profile")
-    profile = _read(given.layers, given.profile, given.times, "--profile, --times")
-    baseline = _read(given.baseline, given.baseline_profile, None, "--baseline-profile") if given.baseline else None
+    size = InputSize.parse(given.input_size, given.batch)
+    if size and {given.layers.suffix, given.baseline.suffix if given.baseline else ".onnx"} != {".onnx"}:
+        raise ConfigError("an engine has its size", where="--input-size", mend="give it with FILE.onnx alone")
+    profile = _read(given.layers, given.profile, given.times, "--profile, --times", size)
+    baseline = (
+        _read(given.baseline, given.baseline_profile, None, "--baseline-profile", size) if given.baseline else None
+    )
     if given.json:
         console.print_json(to_json(profile, baseline))
     else:

@@ -14,6 +14,7 @@ from fine_edge.engine.inspect import Inspection, inspect
 from fine_edge.engine.manifest import manifest_path, read_manifest
 from fine_edge.engine.rtx_log import Kernel
 from fine_edge.errors import ArtifactError
+from fine_edge.graph.input_size import InputSize
 from fine_edge.layers.attribution import attribute
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.layers.layer_info import read_layer_info
@@ -48,20 +49,25 @@ def _planned_mib(layers_path: Path) -> float | None:
     return read_manifest(engine).activation_mib if ours else None
 
 
-def from_onnx(onnx_path: Path) -> LayerProfile:
+def from_onnx(onnx_path: Path, size: InputSize | None = None) -> LayerProfile:
     """Compile with TensorRT-RTX on this machine and take the kernels' parts and bytes; nothing is run.
+
+    Args:
+        onnx_path: the model.
+        size: of its pictures, for a graph that leaves it open.
 
     Raises:
         FineEdgeError: as :func:`fine_edge.engine.inspect.inspect`.
     """
-    return from_inspection(inspect(onnx_path), onnx_path.name)
+    return from_inspection(inspect(onnx_path, size=size), onnx_path.name)
 
 
 def from_inspection(found: Inspection, name: str) -> LayerProfile:
     """The kernels of a compiled graph called ``name``."""
     seen: set[str] = set()
     layers = tuple(_from_kernel(kernel, seen) for kernel in found.compiled.kernels)
-    source = f"{name}, compiled by {found.compiler} for SM86, nothing run on a GPU"
+    inputs = f" ({found.inputs})" if found.inputs else ""
+    source = f"{name}{inputs}, compiled by {found.compiler} for SM86, nothing run on a GPU"
     return LayerProfile(source, layers, activation_mib=found.compiled.activation_mib)
 
 

@@ -42,7 +42,8 @@ def rules(job: Job, row: Row) -> Row:
     counts: Counter[str] = Counter()
     notes = []
     for precision in _PRECISIONS:
-        findings = check(read_model(job.folder / job.request(precision).onnx_name(), weights=False))
+        path = job.folder / job.request(precision).onnx_name()
+        findings = check(read_model(path, weights=False), path)
         loud = [finding for finding in findings if finding.severity != "info"]
         counts.update(finding.severity for finding in loud)
         notes += [f"{f.rule} {f.severity} in {precision} at {f.node}: {f.message}" for f in loud[:1]]

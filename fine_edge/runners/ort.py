@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fine_edge.errors import ArtifactError, MissingExtraError
+from fine_edge.graph.vetted import read_vetted
 from fine_edge.runners.base import Array, WallTimed
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ def _reason(error: Exception) -> str:
 
 
 class OrtRunner(WallTimed):
-    """Runs an ONNX file, or a graph in memory, with ONNX Runtime on the CPU; arguments as :func:`create_session`."""
+    """Runs an ONNX file, or a graph in memory, with ONNX Runtime on the CPU; arguments as :func:`create_session`.
+
+    A file is looked at first: ONNX Runtime folds constants without bounds, and loops for as long as it is told to.
+    """
 
     name = "onnxruntime-cpu"
 
@@ -64,6 +68,8 @@ class OrtRunner(WallTimed):
         model: onnx.ModelProto | None = None,
         optimise: bool = True,
     ) -> None:
+        if model is None:
+            read_vetted(onnx_path)
         self._path = onnx_path
         self._session: Any = create_session(onnx_path, threads, model=model, optimise=optimise)
         self._names: list[str] = [output.name for output in self._session.get_outputs()]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fine_edge.graph.emulate import emulated
 from fine_edge.graph.model_file import read_model
+from fine_edge.graph.vetted import read_vetted
 from fine_edge.runners.base import ROUNDED
 from fine_edge.runners.ort import OrtRunner
 
@@ -19,4 +20,5 @@ class RoundingRunner(OrtRunner):
     name = ROUNDED
 
     def __init__(self, onnx_path: Path, threads: int | None = None) -> None:
+        read_vetted(onnx_path)
         super().__init__(onnx_path, threads, model=emulated(read_model(onnx_path)))

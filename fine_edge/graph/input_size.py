@@ -1,0 +1,173 @@
+"""The size that a graph is compiled for: its own, or one that a graph with dynamic inputs is given.
+
+A compiler takes 1 for every dimension without a number, and its figures are then those of a picture of one pixel.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import ValueInfoProto
+
+from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.graph.walk import graphs_in
+
+_PICTURE_RANK = 4
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """What the open dimensions of a picture input become: images, height and width in pixels."""
+
+    height: int
+    width: int
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        for what, value in (("height", self.height), ("width", self.width), ("batch", self.batch)):
+            if not 1 <= value <= 2**16:
+                raise ConfigError(f"an input {what} of {value} cannot be", where="--input-size")
+
+    @classmethod
+    def parse(cls, text: str | None, batch: int | None = None) -> InputSize | None:
+        """Read ``640`` or ``480x640`` (height x width) and a batch; ``None`` when neither is given.
+
+        Raises:
+            ConfigError: when it is no size, or only a batch is given.
+        """
+        if text is None:
+            if batch is not None:
+                raise ConfigError("needs --input-size", where="--batch", mend="--input-size 640 --batch 1")
+            return None
+        parts = text.lower().split("x")
+        if len(parts) > 2 or not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+            what = f"input size {text!r} is not understood"
+            raise ConfigError(what, where="--input-size", mend="use a side such as 640, or HEIGHTxWIDTH")
+        return cls(int(parts[0]), int(parts[-1]), 1 if batch is None else batch)
+
+    @classmethod
+    def from_json(cls, data: object) -> InputSize:
+        """Read ``{"height": 480, "width": 640, "batch": 1}`` of a recipe or manifest.
+
+        Raises:
+            ConfigError: when it is not that.
+        """
+        names = {"height", "width", "batch"}
+        if (
+            not isinstance(data, dict)
+            or not {"height", "width"} <= set(data) <= names
+            or not all(isinstance(value, int) and not isinstance(value, bool) for value in data.values())
+        ):
+            raise ConfigError("build option input_size must hold height and width, whole numbers, and may hold batch")
+        return cls(**data)
+
+    def __str__(self) -> str:
+        """``1x3x640x640`` without its channels."""
+        return f"{self.batch} x {self.height}x{self.width}"
+
+
+def add_input_size(parser: argparse.ArgumentParser, of: str = "a graph whose input is dynamic") -> None:
+    """Add ``--input-size`` and ``--batch``."""
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help=f"of {of}, pixels")
+    parser.add_argument("--batch", type=int, metavar="N", help="pictures at a time, with --input-size (default: 1)")
+
+
+def network_inputs(model: onnx.ModelProto) -> list[ValueInfoProto]:
+    """The inputs that somebody must feed: not those that have an initialiser."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    constants |= {sparse.values.name for sparse in model.graph.sparse_initializer}
+    return [value for value in model.graph.input if value.name not in constants]
+
+
+def shapes_text(model: onnx.ModelProto) -> str:
+    """``images 1x3x640x640, ids 1x2``: what a graph is compiled for."""
+    return ", ".join(f"{value.name} {'x'.join(_words(value)) or 'scalar'}" for value in network_inputs(model))
+
+
+def is_open(value: ValueInfoProto) -> bool:
+    """Whether an input's rank or one of its dimensions is not told; 0 and less are how some exporters say so."""
+    tensor = value.type.tensor_type
+    return not tensor.HasField("shape") or any(dim.dim_value < 1 for dim in tensor.shape.dim)
+
+
+def require_static(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse a graph whose inputs have open dimensions.
+
+    Raises:
+        ArtifactError: that names the input, its dimensions, and how to give them numbers.
+    """
+    for value in network_inputs(model):
+        if is_open(value):
+            raise ArtifactError(f"input {described(value)} is dynamic", where=path, mend=how_to_fix(value))
+
+
+def described(value: ValueInfoProto) -> str:
+    """``'pixel_values' (batch, 3, height, width)``."""
+    known = value.type.tensor_type.HasField("shape")
+    return f"{value.name!r} ({', '.join(_words(value))})" if known else f"{value.name!r} (of unknown rank)"
+
+
+def how_to_fix(value: ValueInfoProto) -> str:
+    """How to give an input's open dimensions numbers."""
+    if len(value.type.tensor_type.shape.dim) == _PICTURE_RANK:
+        return "give it a size: --input-size 640x640, and --batch 1"
+    return (
+        "export it with static shapes; --input-size fixes inputs of pictures (B, C, H, W) and what shares their batch"
+    )
+
+
+def _words(value: ValueInfoProto) -> list[str]:
+    dims = value.type.tensor_type.shape.dim
+    return [str(dim.dim_value) if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims]
+
+
+def fixed(model: onnx.ModelProto, size: InputSize, path: Path) -> onnx.ModelProto:
+    """A copy of a model with numbers for the open dimensions of its picture inputs, and all that share their names.
+
+    Dimensions that are numbers already must be those of the size asked for.
+
+    Raises:
+        ArtifactError: when it takes no pictures, is of another size, or an input stays open.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    pictures = [value for value in network_inputs(copy) if len(value.type.tensor_type.shape.dim) == _PICTURE_RANK]
+    if not pictures:
+        raise ArtifactError("takes no pictures (B, C, H, W), so --input-size says nothing of it", where=path)
+    named: dict[str, int] = {}
+    for value in pictures:
+        _fill(value, size, named, path)
+    for value in network_inputs(copy):
+        for place, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_value < 1 and (number := named.get(dim.dim_param, size.batch if place == 0 else 0)):
+                dim.dim_value = number
+    for graph in graphs_in(copy):  # what was inferred from open inputs no longer holds
+        del graph.value_info[:]
+    for value in copy.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 1:
+                dim.Clear()
+    require_static(copy, path)
+    return copy
+
+
+def _fill(value: ValueInfoProto, size: InputSize, named: dict[str, int], path: Path) -> None:
+    dims = value.type.tensor_type.shape.dim
+    last = dims[3].dim_value in (1, 3, 4) and dims[1].dim_value not in (1, 3, 4)
+    wanted = (size.batch, None, size.height, size.width)
+    if last:  # channels last, as TensorFlow lays pictures out
+        wanted = (size.batch, size.height, size.width, None)
+    for dim, number in zip(dims, wanted, strict=True):
+        if dim.dim_value > 0:
+            if number not in (None, dim.dim_value):
+                what = f"input {described(value)} has numbers already, and they are not {size}"
+                raise ArtifactError(what, where=path, mend="leave out --input-size, or give its own")
+            continue
+        if number is None:
+            raise ArtifactError(f"input {described(value)} does not say how many channels it has", where=path)
+        if dim.dim_param:
+            named.setdefault(dim.dim_param, number)
+        dim.dim_value = number
