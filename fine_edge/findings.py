@@ -52,7 +52,7 @@ def rows(found: Findings, image: str, labels: tuple[str, ...]) -> list[dict[str,
 
 def label_name(label: int, labels: tuple[str, ...]) -> str:
     """Of a class index; indices beyond the names keep their number."""
-    return labels[label] if label < len(labels) else f"class {label}"
+    return labels[label] if 0 <= label < len(labels) else f"class {label}"
 
 
 def _named(label: int, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -79,6 +79,13 @@ def find(image: NamedImage, contract: Contract, runner: Runner, threshold: float
     tensor, placement = preprocess(image.pixels, height, width, contract.preprocessing)
     feed = np.repeat(tensor, contract.batch, axis=0)  # a static batch is filled with the same picture
     outputs = runner.run({contract.inputs[0].name: feed})
+    # No score of NaN is above a threshold: a broken network would find nothing, and nobody would know.
+    if broken := [name for name in ("scores", "logits") if name in outputs and not np.isfinite(outputs[name]).all()]:
+        raise ArtifactError(
+            f"the network gives NaN or infinities in {', '.join(broken)} for {image.name}",
+            where=contract.model,
+            mend="FP16 overflows (python -m fine_edge.graph fp16 says where), or the weights are broken: export again",
+        )
     return from_network(outputs, contract, placement, threshold)
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fine_edge.contract import Contract, bound_contract
 from fine_edge.errors import ConfigError
 from fine_edge.runners.base import Runner
+
+if TYPE_CHECKING:
+    from fine_edge.runners.ort import OrtRunner
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,11 @@ def open_subject(args: argparse.Namespace) -> Subject:
     onnx_path = _onnx_path(args)
     contract, artifact = bound_contract(onnx_path)
     runner = _onnx_runner(onnx_path, artifact.precision, rounded=args.rounded)
+    runner.require(contract)
     return Subject(runner, contract, artifact.precision, artifact.sha256, artifact.sha256)
 
 
-def _onnx_runner(path: Path, precision: str, *, rounded: bool) -> Runner:
+def _onnx_runner(path: Path, precision: str, *, rounded: bool) -> OrtRunner:
     if not rounded:
         from fine_edge.runners.ort import OrtRunner
 

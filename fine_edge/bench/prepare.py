@@ -16,6 +16,8 @@ from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.artifacts import can_export
 from fine_edge.export.request import ExportRequest
 from fine_edge.graph.identity import identity_of
+from fine_edge.graph.input_size import described, network_inputs
+from fine_edge.graph.model_file import read_model
 from fine_edge.images import NamedImage, find_images, read_image, sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.runners.base import Array
@@ -105,24 +107,16 @@ def prepare(row: SuiteRow, folder: Path, input_hw: tuple[int, int] = (0, 0), pre
 
 def image_spec(onnx_path: Path) -> TensorSpec:
     """The one input of an ONNX file, a static (1, 3, H, W) batch."""
-    import onnx
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    try:
-        graph = onnx.load(onnx_path, load_external_data=False).graph
-    except FileNotFoundError as error:
-        raise ArtifactError("no such ONNX file", where=onnx_path, mend="python -m fine_edge.export MODEL") from error
-    except Exception as error:  # protobuf's DecodeError, and OSError for folders and the like
-        raise ArtifactError(f"cannot be read as ONNX ({type(error).__name__})", where=onnx_path) from error
-    initialisers = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in initialisers]
+    inputs = network_inputs(read_model(onnx_path, weights=False))
     if len(inputs) != 1:
         raise ArtifactError(f"has {len(inputs)} inputs, the bench feeds one image", where=onnx_path)
     kind = inputs[0].type.tensor_type
     shape = tuple(dim.dim_value for dim in kind.shape.dim)
     if len(shape) != 4 or shape[:2] != (1, 3) or min(shape) < 1:
         raise ArtifactError(
-            f"input {inputs[0].name} has shape {shape}, needed a static (1, 3, H, W)",
+            f"input {described(inputs[0])} is no static (1, 3, H, W)",
             where=onnx_path,
             mend="export it again",
         )
@@ -131,11 +125,15 @@ def image_spec(onnx_path: Path) -> TensorSpec:
 
 def weights_mib(onnx_path: Path) -> float:
     """MiB of all initialisers, wherever their bytes are stored."""
-    import onnx
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    graph = onnx.load(onnx_path, load_external_data=False).graph
-    sizes = (prod(tensor.dims) * tensor_dtype_to_np_dtype(tensor.data_type).itemsize for tensor in graph.initializer)
+    sizes = []
+    for tensor in read_model(onnx_path, weights=False).graph.initializer:
+        try:
+            sizes.append(prod(tensor.dims) * tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+        except KeyError as error:
+            what = f"the weight {tensor.name!r} is of type {tensor.data_type}, which is none"
+            raise ArtifactError(what, where=onnx_path, mend="export it again") from error
     return float(sum(sizes)) / 2**20
 
 

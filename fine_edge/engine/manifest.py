@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fine_edge import contract_fields as fields
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.errors import ArtifactError, FineEdgeError
+from fine_edge.files import read_json
 
 FORMAT = 1
 
@@ -96,7 +98,12 @@ def _digest(data: dict[str, Any]) -> str:
 
 
 def build_key(onnx_sha256: str, options: BuildOptions, platform: Platform, plugins_sha256: tuple[str, ...]) -> str:
-    """Content key of a build. For RTX only the compiler counts: it works without a device."""
+    """Content key of a build, all that an engine depends on and by what it holds, never by name.
+
+    The ONNX with every file of its weights; precision, level, streams, workspace, kept layers and input size (recipes
+    and keep-lists are read into these); plugin libraries; compiler, GPU and JetPack. For RTX only the compiler
+    counts: it works without a device. A timing cache is not part: it makes a build faster, and every build writes it.
+    """
     is_rtx = options.target != "tensorrt"
     platform = Platform(rtx=platform.rtx) if is_rtx else replace(platform, rtx=None)
     parts = [onnx_sha256, options.to_json(), platform.to_json(), list(plugins_sha256)]
@@ -125,62 +132,51 @@ def read_manifest(engine: Path) -> Manifest:
         ArtifactError: when it is missing, broken, of another format, or was edited.
     """
     path = manifest_path(engine)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+    if not path.exists():
         raise ArtifactError(
             "the engine has no manifest, so nothing says what machine it is for",
             where=path,
             mend="build it here (make engine MODEL=...), or python -m fine_edge.engine adopt for a plan of trtexec",
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"the manifest cannot be read ({error})", where=path, mend=rebuild()) from error
+        )
+    data = read_json(path, ArtifactError, mend=rebuild(), non_finite=True)
     try:
-        data = json.loads(text)
-        if data["format"] != FORMAT:
-            raise ArtifactError(f"manifest format {data['format']}, this version reads {FORMAT}")
+        if (found := fields.whole(data["format"], "the format")) != FORMAT:
+            raise ArtifactError(f"manifest format {found}, this version reads {FORMAT}")
         if data.pop("manifest_sha256") != _digest(data):
             raise ArtifactError("the manifest was edited or cut: its own hash does not match")
-        manifest = _from_json(data)
+        return _from_json(data)
     except FineEdgeError as error:
         raise ArtifactError(error.what, where=path, mend=rebuild()) from error
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ArtifactError(
-            f"the manifest is broken ({type(error).__name__}: {error})", where=path, mend=rebuild()
-        ) from error
-    return manifest
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _whole(value: Any) -> int | None:
-    return None if value is None else int(value)
+    except KeyError as error:
+        raise ArtifactError(f"the manifest is broken (it has no {error})", where=path, mend=rebuild()) from error
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise ArtifactError(f"the manifest is broken ({reason})", where=path, mend=rebuild()) from error
 
 
 def _from_json(data: dict[str, Any]) -> Manifest:
+    """Any field may become part of a file's name or of a message: each is checked."""
+    hashes = fields.listed(data["plugins_sha256"], "plugins_sha256")
     return Manifest(
-        model=str(data["model"]),
-        onnx_file=str(data["onnx_file"]),
-        onnx_sha256=str(data["onnx_sha256"]),
-        engine_sha256=str(data["engine_sha256"]),
-        options=BuildOptions.from_json(data["options"]),
-        platform=Platform.from_json(data["platform"]),
-        plugins_sha256=tuple(str(digest) for digest in data["plugins_sha256"]),
-        workspace_mib=_whole(data["workspace_mib"]),
-        power_mode=_text(data["power_mode"]),
-        timing_cache_sha256=_text(data["timing_cache_sha256"]),
-        kernels=_whole(data["kernels"]),
-        fused_attention=_whole(data["fused_attention"]),
-        activation_mib=float(data["activation_mib"]),
-        weights_mib=_number(data["weights_mib"]),
-        build_s=_number(data["build_s"]),
-        built_at=str(data["built_at"]),
-        built_by=str(data["built_by"]),
-        versions={str(name): _text(version) for name, version in dict(data["versions"]).items()},
+        model=fields.file_name(data["model"], "model"),
+        onnx_file=fields.file_name(data["onnx_file"], "onnx_file"),
+        onnx_sha256=fields.text(data["onnx_sha256"], "onnx_sha256"),
+        engine_sha256=fields.sha256(data["engine_sha256"], "engine_sha256"),
+        options=BuildOptions.from_json(fields.mapping(data["options"], "options")),
+        platform=Platform.from_json(fields.mapping(data["platform"], "platform")),
+        plugins_sha256=tuple(fields.sha256(digest, "a plugin's hash") for digest in hashes),
+        workspace_mib=fields.optional(fields.whole, data["workspace_mib"], "workspace_mib"),
+        power_mode=fields.optional(fields.text, data["power_mode"], "power_mode"),
+        timing_cache_sha256=fields.optional(fields.text, data["timing_cache_sha256"], "timing_cache_sha256"),
+        kernels=fields.optional(fields.whole, data["kernels"], "kernels"),
+        fused_attention=fields.optional(fields.whole, data["fused_attention"], "fused_attention"),
+        activation_mib=fields.number(data["activation_mib"], "activation_mib"),
+        weights_mib=fields.optional(fields.number, data["weights_mib"], "weights_mib"),
+        build_s=fields.optional(fields.number, data["build_s"], "build_s"),
+        built_at=fields.text(data["built_at"], "built_at"),
+        built_by=fields.text(data["built_by"], "built_by"),
+        versions={
+            name: fields.optional(fields.text, version, "a version")
+            for name, version in fields.mapping(data["versions"], "versions").items()
+        },
     )

@@ -49,9 +49,9 @@ class BuildOptions:
     input_size: InputSize | None = None
 
     def __post_init__(self) -> None:
-        for what, value in (("workspace", self.workspace_mib), ("number of streams", self.max_aux_streams)):
-            if value is not None and value > 2**31:
-                raise ConfigError(f"a {what} of {value} cannot be")
+        for title, amount in (("workspace", self.workspace_mib), ("number of streams", self.max_aux_streams)):
+            if amount is not None and amount > 2**31:
+                raise ConfigError(f"a {title} of {amount} cannot be")
         for what, value, known in (
             ("precision", self.precision, PRECISIONS),
             ("target", self.target, TARGETS),

@@ -14,7 +14,10 @@ from fine_edge.engine.manifest import Manifest, read_manifest, rebuild
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.errors import ArtifactError, BackendError
-from fine_edge.files import sha256_of
+from fine_edge.files import file_size, sha256_of
+
+LARGEST_PLAN = 2**33
+"""A Jetson of 8 GB holds none that is larger."""
 
 
 def check_bytes(engine: Path, manifest: Manifest, plan: bytes) -> None:
@@ -57,10 +60,11 @@ def read_plan(engine: Path) -> bytes:
     Raises:
         ArtifactError: when it is missing or cannot be read.
     """
+    if not engine.exists():
+        raise ArtifactError("no such engine file", where=engine, mend=rebuild())
+    file_size(engine, ArtifactError, limit=LARGEST_PLAN)
     try:
         return engine.read_bytes()
-    except FileNotFoundError as error:
-        raise ArtifactError("no such engine file", where=engine, mend=rebuild()) from error
     except OSError as error:
         raise ArtifactError(f"cannot be read ({error.strerror or error})", where=engine) from error
 

@@ -5,11 +5,12 @@ JSON, because a Jetson's Python 3.10 reads no TOML. Options on the command line 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from fine_edge import contract_fields as fields
 from fine_edge.engine.options import BuildOptions
 from fine_edge.errors import ConfigError, FineEdgeError
+from fine_edge.files import read_json
 
 
 def recipe_path(model: str, folder: Path) -> Path:
@@ -24,18 +25,15 @@ def read_recipe(model: str, folder: Path) -> BuildOptions:
         ConfigError: when the file is broken or is another model's.
     """
     path = recipe_path(model, folder)
-    if not path.is_file():
+    if not path.exists():
         return BuildOptions()
+    mend = 'it needs {"model": NAME, "build": {...}}; without the file the defaults are used'
+    data = read_json(path, ConfigError, mend=mend)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
         if data["model"] != model:
-            raise ConfigError(f"this is the recipe of {data['model']!r}")
-        return BuildOptions.from_json(data["build"])
+            raise ConfigError(f"this is the recipe of {data['model']!r}", mend=mend)
+        return BuildOptions.from_json(fields.mapping(data["build"], "build"))
     except FineEdgeError as error:
-        raise ConfigError(error.what, where=path, mend=error.mend) from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"the recipe is broken ({type(error).__name__}: {error})",
-            where=path,
-            mend='it needs {"model": NAME, "build": {...}}; without the file the defaults are used',
-        ) from error
+        raise ConfigError(error.what, where=path, mend=error.mend or mend) from error
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the recipe is broken ({type(error).__name__}: {error})", where=path, mend=mend) from error

@@ -31,7 +31,7 @@ class Source:
         holds_fp16: whether the graph has FP16 tensors.
         contract: what is beside it; ``None`` for a foreign file.
         plugin_nodes: operators that a plugin library may bring; they have a native body as well.
-        size_bytes: of the file and of those with its weights.
+        external_bytes: of the files with its weights.
     """
 
     path: Path
@@ -40,7 +40,12 @@ class Source:
     holds_fp16: bool
     contract: Contract | None
     plugin_nodes: tuple[str, ...] = ()
-    size_bytes: int = 0
+    external_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file and of those with its weights."""
+        return self.path.stat().st_size + self.external_bytes
 
     @property
     def precision(self) -> EnginePrecision:
@@ -77,7 +82,7 @@ def read_source(path: Path, size: InputSize | None = None) -> Source:
             the graph that TensorRT would refuse or, worse, compute wrongly.
     """
     model = read_model(path, weights=False)
-    size_bytes = path.stat().st_size + sum(file.stat().st_size for file in weight_files(model, path).values())
+    external_bytes = sum(file.stat().st_size for file in weight_files(model, path).values())
     view = GraphView(fixed(model, size, path) if size else model, path)
     vet(view, path)
     contract = bound_contract(path)[0] if contract_path(path).exists() else None
@@ -91,7 +96,7 @@ def read_source(path: Path, size: InputSize | None = None) -> Source:
         )
     holds_fp16 = TensorProto.FLOAT16 in view.dtypes().values()
     plugins = sorted({node.op_type for node in view.nodes if node.domain in PLUGIN_DOMAINS})
-    return Source(path, identity_of(path), model_of(path), holds_fp16, contract, tuple(plugins), size_bytes)
+    return Source(path, identity_of(path), model_of(path), holds_fp16, contract, tuple(plugins), external_bytes)
 
 
 def require_precision(source: Source, options: BuildOptions) -> None:

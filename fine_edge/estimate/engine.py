@@ -8,12 +8,13 @@ from math import prod
 from pathlib import Path
 
 from fine_edge.engine.inspect import Inspection, inspect
+from fine_edge.errors import ArtifactError
 from fine_edge.estimate.device import Device
-from fine_edge.estimate.flops import graph_flops, node_works
+from fine_edge.estimate.flops import PRODUCTS, graph_flops, node_works
 from fine_edge.estimate.work import KernelWork, kernel_works
 from fine_edge.graph.input_size import InputSize, fixed, require_static
 from fine_edge.graph.model_file import read_model
-from fine_edge.graph.view import GraphView, is_static
+from fine_edge.graph.view import GraphView, is_static, label, output_name
 
 MIB = 2**20
 # Inputs and outputs of the network are FP32 or wider integers; labels are few.
@@ -71,6 +72,7 @@ def engine_work(
         model = fixed(model, size, onnx_path)
     require_static(model, onnx_path)
     view = GraphView(model, onnx_path)
+    _require_sizes(view, onnx_path)
     nodes = node_works(view)
     found = run(onnx_path, size=size)
     return EngineWork(
@@ -84,6 +86,17 @@ def engine_work(
         compiler=found.compiler,
         inputs=found.inputs,
     )
+
+
+def _require_sizes(view: GraphView, path: Path) -> None:
+    """Refuse a graph of whose work a part would be left out, since nothing says how much it is."""
+    unknown = [node for node in view.nodes if node.op_type in PRODUCTS and not is_static(view.shape(output_name(node)))]
+    if unknown:
+        raise ArtifactError(
+            f"the size of {len(unknown)} matrix products, such as {label(unknown[0])}, depends on data or is not told",
+            where=path,
+            mend="export it with static shapes inside as well: without NonZero, and suppression left out",
+        )
 
 
 def _io_bytes(view: GraphView) -> int:

@@ -33,6 +33,8 @@ _MOVES = frozenset(
 )
 # Operators that read more elements than they write.
 _REDUCTIONS = ("Reduce", "MaxPool", "AveragePool", "GlobalAveragePool", "ArgMax", "LayerNormalization", "Softmax")
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that are matrix products."""
 # Bilinear interpolation reads four neighbours.
 _CORNERS = 4
 

@@ -155,6 +155,9 @@ def _drift(argv: list[str]) -> int:
     found = drift(_read_both(args))
     tables = [comparison_tables.precision_table(found.comparison), drift_page.drift_table(found, args.max_ap_drop)]
     _deliver(args, lambda: drift_page.to_html(found, args.max_ap_drop), found.to_json(), tables)
+    if found.found_nothing:
+        console.warn("neither finds anything in any image: nothing was compared")
+        return 1
     if args.max_ap_drop is None or (found.ap_drop is not None and found.ap_drop <= args.max_ap_drop):
         return 0
     dropped = "cannot be told" if found.ap_drop is None else f"dropped by {found.ap_drop:.3f} points"

@@ -76,6 +76,11 @@ class Drift:
         return sum(image.flipped for image in self.images)
 
     @property
+    def found_nothing(self) -> bool:
+        """Whether neither has a detection of any score: two broken artifacts agree, and that says nothing."""
+        return not len(self.comparison.a.found.scores) and not len(self.comparison.b.found.scores)
+
+    @property
     def flipped_share(self) -> float:
         """Of all of them."""
         return self.flipped / max(1, 2 * self.matched + self.flipped)

@@ -34,9 +34,9 @@ class Drift:
     score: tuple[float, float, float] | None
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Whether few enough detections are lost, and nine tenths of the others within reach of where they were."""
-        if self.box_px is None or self.score is None:
-            return not self.flipped
+        """Whether there are any, few enough are lost, and nine tenths of the others within reach of where they were."""
+        if self.box_px is None or self.score is None:  # nothing in common, or nothing at all: that proves nothing
+            return False
         return (
             self.flipped_share <= tolerance.flipped
             and self.box_px[1] <= tolerance.box_px

@@ -157,7 +157,7 @@ def fixed(model: onnx.ModelProto, size: InputSize, path: Path) -> onnx.ModelProt
 def _fill(value: ValueInfoProto, size: InputSize, named: dict[str, int], path: Path) -> None:
     dims = value.type.tensor_type.shape.dim
     last = dims[3].dim_value in (1, 3, 4) and dims[1].dim_value not in (1, 3, 4)
-    wanted = (size.batch, None, size.height, size.width)
+    wanted: tuple[int | None, ...] = (size.batch, None, size.height, size.width)
     if last:  # channels last, as TensorFlow lays pictures out
         wanted = (size.batch, size.height, size.width, None)
     for dim, number in zip(dims, wanted, strict=True):

@@ -14,6 +14,7 @@ from onnx import TensorProto
 from fine_edge.atomic import write_text
 from fine_edge.contract import Contract
 from fine_edge.errors import ConfigError
+from fine_edge.files import read_text
 from fine_edge.graph.hazards import Hazard
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.model_file import read_model
@@ -70,13 +71,9 @@ def read_keep_list(path: Path) -> tuple[str, ...]:
     Raises:
         ConfigError: when it cannot be read as text.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ConfigError(
-            f"the keep-list cannot be read ({reason})", where=path, mend="one node name a line, as graph fp16 writes it"
-        ) from error
+    lines = read_text(
+        path, ConfigError, mend="give a keep-list: one node name a line, as graph fp16 writes it"
+    ).splitlines()
     return tuple(sorted({line.strip() for line in lines if line.strip() and not line.startswith("#")}))
 
 

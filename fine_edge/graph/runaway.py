@@ -12,7 +12,7 @@ from math import prod
 import onnx
 from onnx import NodeProto, inliner
 
-from fine_edge.graph.view import LARGEST_TENSOR, GraphView, input_name, is_static, label
+from fine_edge.graph.view import LARGEST_TENSOR, GraphView, input_name, is_static, label, without_weights
 from fine_edge.graph.walk import all_graphs, sparse_in, subgraphs_of
 
 MOST_TRIPS = 2**16
@@ -33,12 +33,25 @@ _MAKES_SIZES = frozenset(("ConstantOfShape", "Expand", "OneHot", "Pad", "Range",
 
 def runaway(view: GraphView) -> str:
     """Return why a graph need not end or fit into memory, or nothing."""
-    if view.model.functions:
+    if reason := _impossible(view.model):
+        return reason
+    model = without_weights(view.model)
+    if model.functions:
         try:
-            view = GraphView(inliner.inline_local_functions(view.model))
+            model = inliner.inline_local_functions(model)
         except (onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
             return f"its functions cannot be put in place of their calls ({str(error).splitlines()[0][:200]})"
-    return _impossible(view.model) or _too_large(view) or endless(view)
+    _forget_declared(model)
+    view = GraphView(model)
+    return _too_large(view) or endless(view)
+
+
+def _forget_declared(model: onnx.ModelProto) -> None:
+    """Drop what a graph says of the shapes of its own results, which need not be so."""
+    for graph in all_graphs(model):
+        del graph.value_info[:]
+        for value in graph.output:
+            value.type.tensor_type.ClearField("shape")
 
 
 def endless(view: GraphView) -> str:

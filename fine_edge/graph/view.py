@@ -111,7 +111,7 @@ class GraphView:
 
 def _inferred_values(model: onnx.ModelProto) -> list[ValueInfoProto]:
     """Inputs, outputs and intermediates with inferred types; the declared ones where inference fails."""
-    model = _without_weights(model)
+    model = without_weights(model)
     # FE01 reports a graph that is not valid.
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError):
         if _is_plausible(model):
@@ -122,7 +122,7 @@ def _inferred_values(model: onnx.ModelProto) -> list[ValueInfoProto]:
     return [value for graph in graphs_in(model) for value in (*graph.value_info, *graph.output, *graph.input)]
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without the bytes of weights: inference, which copies a model back and forth, needs their shapes alone."""
     light = onnx.ModelProto()
     light.CopyFrom(model)

@@ -28,7 +28,8 @@ def external_tensors(model: onnx.ModelProto) -> list[TensorProto]:
 def location_of(tensor: TensorProto) -> str:
     """The file that a tensor names, as it stands in the model; empty when it names none."""
     # Where a key stands twice, the last one counts, as in ONNX's own reader.
-    return {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+    places = [entry.value for entry in tensor.external_data if entry.key == "location"]
+    return places[-1] if places else ""
 
 
 def outside_folder(location: str) -> bool:

@@ -11,6 +11,7 @@ from fine_edge import atomic, console
 from fine_edge.contract import contract_path, read_contract
 from fine_edge.errors import ArtifactError
 from fine_edge.export.artifacts import existing
+from fine_edge.files import read_json
 from fine_edge.matrix.job import Job
 from fine_edge.matrix.row import Row
 
@@ -19,6 +20,9 @@ FORMAT = 1
 
 class Cache:
     """Passed rows by model, in ``OUT/matrix.cache``; what failed is always tried again.
+
+    A row depends on code, libraries, machine and options, and on the artifacts by what they hold: the two ONNX files,
+    the golden file and the weights that they were exported from.
 
     Args:
         folder: of the artifacts.
@@ -33,13 +37,13 @@ class Cache:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            data = json.loads(self._path.read_text(encoding="utf-8"))
+            if not self._path.exists():
+                return {}
+            data = read_json(self._path, ArtifactError)
             if data["format"] != FORMAT:
                 return {}
             return {str(model): dict(entry) for model, entry in data["rows"].items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ArtifactError, LookupError, TypeError, AttributeError) as error:
             console.warn(f"{self._path}: not readable ({type(error).__name__}), all rows are run anew")
             return {}
 

@@ -15,7 +15,7 @@ from fine_edge.errors import ArtifactError, MissingExtraError
 from fine_edge.export.artifacts import ensure_exported
 from fine_edge.matrix.job import Job
 from fine_edge.matrix.row import ABSENT, OK, Row
-from fine_edge.parity.compare import ParityReport
+from fine_edge.parity.report import ParityReport
 from fine_edge.runners.base import Runner
 
 Stage = Callable[[Job, Row], Row]
@@ -81,8 +81,8 @@ def _parity(job: Job, row: Row, precision: Precision) -> Row:
 def judged(report: ParityReport, row: Row, stage: str) -> Row:
     """The row with what a comparison found: the output nearest to its tolerance, or beyond it, and the detections."""
     detections, worst = report.detections, report.worst
-    if worst is None or (detections and not detections.matched + detections.flipped):
-        return row.failing(stage, "nothing was found that could be compared")
+    if worst is None or report.non_finite or (detections and not detections.matched + detections.flipped):
+        return row.failing(stage, report.failure if report.non_finite else "nothing was found that could be compared")
     figure = f"{worst.output} {worst.at_quantile:.2g} of {worst.tolerance:g}"
     matched = f", {detections.matched} matched" if detections else ""
     if report.ok:

@@ -10,8 +10,8 @@ from fine_edge import command, console
 from fine_edge.contract import Precision, bound_contract
 from fine_edge.errors import ArtifactError
 from fine_edge.images import find_images, read_image, sample_photographs
-from fine_edge.parity.compare import ParityReport
 from fine_edge.parity.references import against_golden, against_pytorch
+from fine_edge.parity.report import ParityReport
 from fine_edge.runners.base import Runner
 from fine_edge.table import Column, Table
 
@@ -94,14 +94,14 @@ def _opened(args: argparse.Namespace) -> tuple[Path, Runner, Precision]:
     if args.target.endswith(".engine"):
         return _of_engine(Path(args.target))
     onnx_path = _artifact(args)
-    _, artifact = bound_contract(onnx_path)  # before anything loads the file
+    contract, artifact = bound_contract(onnx_path)  # before anything loads the file
     if artifact.precision == "fp16":
-        from fine_edge.runners.rounding import RoundingRunner
-
-        return onnx_path, RoundingRunner(onnx_path), artifact.precision
-    from fine_edge.runners.ort import OrtRunner
-
-    return onnx_path, OrtRunner(onnx_path), artifact.precision
+        from fine_edge.runners.rounding import RoundingRunner as OnnxRunner
+    else:
+        from fine_edge.runners.ort import OrtRunner as OnnxRunner  # type: ignore[assignment]
+    runner = OnnxRunner(onnx_path)
+    runner.require(contract)
+    return onnx_path, runner, artifact.precision
 
 
 def _artifact(args: argparse.Namespace) -> Path:
@@ -132,11 +132,7 @@ def main(argv: list[str]) -> int:
     else:
         table(report).print(console.out)
     if not report.ok:
-        worst, tensor = report.worst, ""
-        if worst:
-            figures = f"{worst.at_quantile:.3g} (tolerance {worst.tolerance:.3g})"
-            tensor = f"worst is {worst.output}, {figures}, largest at {worst.where}; "
-        console.warn(f"parity fails: {tensor}{report.flipped_share:.2%} of the detections flipped")
+        console.warn(f"parity fails: {report.failure}")
     return 0 if report.ok else 1
 
 

@@ -7,15 +7,16 @@ Dense outputs are compared element by element, maps of classes by the share of p
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fine_edge.contract import Artifact, Contract, Precision
+from fine_edge.contract import Artifact, Contract
 from fine_edge.detections import Agreement, Detections, agree, from_outputs, from_raw
 from fine_edge.errors import ArtifactError
+from fine_edge.parity.report import ParityReport, TensorDrift
 from fine_edge.parity.tolerance import CLASS_MAPS, KNOWN_OUTPUTS, TOLERANCES, Tolerance, tolerance_for
 from fine_edge.runners.base import Array
 
@@ -29,91 +30,6 @@ SAME_QUERY_PX = 32.0
 NEAR_TIE_LOGIT = 5e-5
 # One query that is exchanged for another takes at most a few (query, class) pairs with it.
 NEAR_TIE_FLIPS = 6
-
-
-@dataclass(frozen=True)
-class TensorDrift:
-    """One output over all inputs.
-
-    Attributes:
-        output: its name.
-        max_abs: largest absolute difference.
-        max_rel: largest difference relative to the reference.
-        at_quantile: the difference that decides: the largest of the share of rows that must be within tolerance.
-        where: input, image and index of the largest difference.
-        tolerance: the limit for ``at_quantile``.
-    """
-
-    output: str
-    max_abs: float
-    max_rel: float
-    at_quantile: float
-    where: str
-    tolerance: float
-
-    @property
-    def ok(self) -> bool:
-        """Within tolerance; NaN is not."""
-        return bool(self.at_quantile <= self.tolerance)
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """Everything one comparison found."""
-
-    model: str
-    precision: Precision
-    reference: str
-    candidate: str
-    artifact_sha256: str
-    random_weights: bool
-    inputs: tuple[str, ...]
-    near_ties: tuple[str, ...]
-    tensors: tuple[TensorDrift, ...]
-    detections: Agreement | None  # of outputs that hold detections
-    tolerance: Tolerance
-
-    @property
-    def flipped_share(self) -> float:
-        """Share of both sides' detections that have no partner although they score above the cut-off."""
-        d = self.detections
-        if d is None:
-            return 0.0
-        return d.flipped / max(1, 2 * d.matched + d.flipped + d.ties)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every tensor is within tolerance and few enough detections are lost."""
-        return all(tensor.ok for tensor in self.tensors) and self.flipped_share <= self.tolerance.flipped
-
-    @property
-    def worst(self) -> TensorDrift | None:
-        """The tensor nearest to, or furthest beyond, its tolerance; ``None`` where nothing was found to compare."""
-        return max(
-            self.tensors,
-            key=lambda t: np.inf if np.isnan(t.at_quantile) else t.at_quantile / t.tolerance,
-            default=None,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
-        worst = self.worst
-        return {
-            "ok": self.ok,
-            "model": self.model,
-            "precision": self.precision,
-            "reference": self.reference,
-            "candidate": self.candidate,
-            "artifact_sha256": self.artifact_sha256,
-            "random_weights": self.random_weights,
-            "inputs": list(self.inputs),
-            "near_ties": list(self.near_ties),
-            "worst": worst
-            and {"output": worst.output, "max_abs": worst.max_abs, "max_rel": worst.max_rel, "where": worst.where},
-            "tensors": [asdict(tensor) | {"ok": tensor.ok} for tensor in self.tensors],
-            "detections": self.detections and (asdict(self.detections) | {"flipped_share": self.flipped_share}),
-            "tolerance": asdict(self.tolerance),
-        }
 
 
 @dataclass(frozen=True)
@@ -174,7 +90,17 @@ def compare(
         tensors=tuple(_drift(contract, name, found, tolerance) for name, found in differences.items()),
         detections=_total(agreements) if finds_objects else None,
         tolerance=tolerance,
+        non_finite=tuple(_non_finite(contract, cases)),
     )
+
+
+def _non_finite(contract: Contract, cases: list[Case]) -> Iterator[str]:
+    """Outputs of either side that hold something that is no number, and where."""
+    for case in cases:
+        for side, outputs in (("reference", case.expected), ("artifact", case.got)):
+            for spec in contract.outputs:
+                if not np.isfinite(outputs[spec.name]).all():
+                    yield f"{spec.name} of the {side} ({case.name})"
 
 
 def _forgive_one_query(agreement: Agreement) -> Agreement:

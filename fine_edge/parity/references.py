@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import numpy as np
 from fine_edge import console
 from fine_edge.contract import Artifact, Contract, Precision, bound_contract
 from fine_edge.errors import ArtifactError, MissingExtraError
-from fine_edge.files import sha256_of
 from fine_edge.images import NamedImage
-from fine_edge.parity.compare import Case, ParityReport, compare
+from fine_edge.parity.compare import Case, compare
+from fine_edge.parity.golden import read_golden
+from fine_edge.parity.report import ParityReport
 from fine_edge.preprocess import preprocess
 from fine_edge.runners.base import Array, Runner
 
@@ -44,29 +44,13 @@ def against_golden(onnx_path: Path, runner: Runner, precision: Precision | None 
         precision: whose tolerance counts, where the runner's is not the artifact's.
 
     Raises:
-        ArtifactError: when the golden file is missing, changed or incomplete.
+        ArtifactError: when the golden file is missing, changed or broken.
     """
     contract, artifact = _bound(onnx_path, precision)
-    mend = "copy it with the ONNX file, or export again"
-    if not contract.golden:
-        raise ArtifactError("its contract names no golden file", where=onnx_path, mend="export the model again")
-    path = onnx_path.with_name(Path(contract.golden["file"]).name)
-    if not path.is_file() or sha256_of(path) != contract.golden["sha256"]:
-        raise ArtifactError("the golden file is missing or not the one the contract names", where=path, mend=mend)
-    try:
-        with np.load(path, allow_pickle=False) as golden:
-            arrays = {name: golden[name] for name in golden.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"the golden file cannot be read ({error})", where=path, mend=mend) from error
-    names = [key.removesuffix("/images") for key in arrays if key.endswith("/images")]
-    missing = [f"{n}/{spec.name}" for n in names for spec in contract.outputs if f"{n}/{spec.name}" not in arrays]
-    if missing or not names:
-        raise ArtifactError(f"the golden file lacks {missing or 'its inputs'}", where=path, mend=mend)
     cases = []
-    for name in names:
-        expected = {spec.name: arrays[f"{name}/{spec.name}"] for spec in contract.outputs}
-        got = runner.run({contract.inputs[0].name: arrays[f"{name}/images"]})
-        cases.append(Case(name, expected, got, float(arrays.get(f"{name}/selection_margin", np.inf))))
+    for case in read_golden(contract, onnx_path.parent, onnx_path):
+        got = runner.run({contract.inputs[0].name: case.images})
+        cases.append(Case(case.name, case.outputs, got, case.selection_margin))
     return compare(contract, artifact, cases, reference="golden (pytorch-cpu)", candidate=runner.name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from fine_edge.contract import Contract, TensorSpec
 from fine_edge.errors import ArtifactError, MissingExtraError
 from fine_edge.graph.vetted import read_vetted
 from fine_edge.runners.base import Array, WallTimed
@@ -12,6 +13,16 @@ from fine_edge.runners.base import Array, WallTimed
 if TYPE_CHECKING:
     import onnx
     from onnxruntime import InferenceSession
+
+
+_ANOTHER = "copy ONNX file and contract from the same place, or export again"
+_ELEMENT_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    **{f"tensor({name})": name for name in ("int64", "int32", "int8", "uint8", "bool")},
+}
+"""Element types as ONNX Runtime names them, and as contracts do."""
 
 
 def create_session(
@@ -52,6 +63,18 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
+def _require_same(side: str, node: Any, spec: TensorSpec, where: Path) -> None:
+    """Compare a session's tensor with what the contract says; a dimension that the graph does not tell fits any."""
+    dims = tuple(node.shape)
+    fits = len(dims) == len(spec.shape) and all(
+        dim == wanted or (side == "output" and not isinstance(dim, int))
+        for dim, wanted in zip(dims, spec.shape, strict=False)
+    )
+    if not fits or _ELEMENT_TYPES.get(node.type) != spec.dtype:
+        what = f"{side} {spec.name} is {node.type} {dims}, its contract says {spec.dtype} {spec.shape}"
+        raise ArtifactError(what, where=where, mend=_ANOTHER)
+
+
 class OrtRunner(WallTimed):
     """Runs an ONNX file, or a graph in memory, with ONNX Runtime on the CPU; arguments as :func:`create_session`.
 
@@ -73,6 +96,24 @@ class OrtRunner(WallTimed):
         self._path = onnx_path
         self._session: Any = create_session(onnx_path, threads, model=model, optimise=optimise)
         self._names: list[str] = [output.name for output in self._session.get_outputs()]
+
+    def require(self, contract: Contract) -> None:
+        """Refuse a contract that speaks of other inputs or outputs than the model has, before anything is made of it.
+
+        Raises:
+            ArtifactError: naming the first that differs.
+        """
+        sides = (
+            ("input", self._session.get_inputs(), contract.inputs),
+            ("output", self._session.get_outputs(), contract.outputs),
+        )
+        for side, nodes, specs in sides:
+            found = {node.name: node for node in nodes}
+            if set(found) != {spec.name for spec in specs}:
+                what = f"has the {side}s {', '.join(found)}, its contract says {', '.join(spec.name for spec in specs)}"
+                raise ArtifactError(what, where=self._path, mend=_ANOTHER)
+            for spec in specs:
+                _require_same(side, found[spec.name], spec, self._path)
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """One inference.

@@ -246,9 +246,9 @@ def test_only_a_static_single_image_can_be_fed(tmp_path):
     with pytest.raises(ArtifactError, match="static"):
         prepare.image_spec(path)
     path.write_bytes(b"\x07garbage" * 40)
-    with pytest.raises(ArtifactError, match="cannot be read as ONNX"):
+    with pytest.raises(ArtifactError, match="ONNX"):
         prepare.image_spec(path)
-    with pytest.raises(ArtifactError, match="no such ONNX"):
+    with pytest.raises(ArtifactError, match="no such file"):
         prepare.image_spec(tmp_path / "none.onnx")
 
 

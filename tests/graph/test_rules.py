@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from graph_builders import attention, external, model, node, small_net, unary, value, with_constants
 from onnx import TensorProto as T
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from fine_edge.graph.checks import RULES, check
 from fine_edge.graph.finding import Finding
@@ -89,6 +89,41 @@ def no_longer_ordered():
     return graph
 
 
+def no_shape():
+    graph = unary("Relu")
+    graph.graph.input[0].type.tensor_type.ClearField("shape")
+    return graph
+
+
+def loop(trips):
+    """x -> y by an identity, ``trips`` times, or as long as a constant says so."""
+    carried = [value("xi", T.FLOAT, X)], [value("xo", T.FLOAT, X)]
+    steps = [node("Identity", ["ci"], ["co"]), node("Relu", ["xi"], ["xo"])]
+    inputs = [value("i", T.INT64, ()), value("ci", T.BOOL, ()), *carried[0]]
+    body = helper.make_graph(steps, "body", inputs, [value("co", T.BOOL, ()), *carried[1]])
+    constants = {"go": np.asarray(True)} | ({} if trips is None else {"trips": np.int64(trips)})
+    step = node("Loop", ["trips" if trips is not None else "", "go", "x"], ["y"], name="step", body=body)
+    return model([step], [value("x", T.FLOAT, X)], [value("y", T.FLOAT, X)], constants)
+
+
+def constant_node(**attributes):
+    nodes = [node("Constant", [], ["c"], **attributes), node("Add", ["x", "c"], ["y"], name="step")]
+    return model(nodes, [value("x", T.FLOAT, X)], [value("y", T.FLOAT, X)])
+
+
+def infinite(size):
+    weights = np.ones((size, size), np.float32)
+    weights[0, 0] = np.inf
+    return weights
+
+
+def moved_infinity():
+    """An infinite weight that a Transpose stands before."""
+    nodes = [node("Transpose", ["w"], ["t"], perm=[1, 0, 2, 3]), node("Conv", ["x", "t"], ["y"], name="step")]
+    constants = {"w": np.full((4, 4, 1, 1), np.inf, np.float32)}
+    return model(nodes, [value("x", T.FLOAT, X)], [value("y", T.FLOAT, X)], constants)
+
+
 def cubic():
     scales = {"s": np.asarray([1, 1, 2, 2], np.float32)}
     return with_constants("Resize", scales, (1, 4, 16, 16), inputs=["x", "", "s"], mode="cubic")
@@ -114,6 +149,9 @@ TRIGGERS = {
     "new opset": ("FE02", "warning", lambda: unary("Relu", opset=20), "opset 20"),
     "split LayerNorm": ("FE03", "error", lambda: split_norm(2), "in pieces"),
     "dynamic input": ("FE04", "error", lambda: unary("Relu", ("n", 4)), "input 'x'"),
+    "dimension of 0": ("FE04", "error", lambda: unary("Relu", (0, 4)), "input 'x' (?, 4)"),
+    "dimension of -1": ("FE04", "error", lambda: unary("Relu", (-1, 4)), "input 'x'"),
+    "unknown rank": ("FE04", "error", no_shape, "of unknown rank"),
     "unknown dimension": ("FE04", "error", lambda: unary("Relu", (None, 4)), "input 'x'"),
     "DOUBLE": ("FE05", "warning", lambda: cast_to(T.DOUBLE), "computes it as FP32"),
     "INT16": ("FE05", "error", lambda: cast_to(T.INT16), "INT16 in 'd'"),
@@ -138,6 +176,9 @@ TRIGGERS = {
     "cubic": ("FE13", "warning", cubic, "cubic"),
     "NonZero": ("FE14", "error", lambda: unary("NonZero"), "depends on data"),
     "If": ("FE14", "warning", branches, "nothing fuses"),
+    "endless Loop": ("FE14", "error", lambda: loop(2**62), "nothing bounds its iterations"),
+    "while": ("FE14", "error", lambda: loop(None), "nothing bounds its iterations"),
+    "Loop": ("FE14", "warning", lambda: loop(8), "iteration by iteration"),
     "DeformConv": ("FE14", "warning", lambda: unary("DeformConv", opset=19), "plugin since 10.1"),
     "NMS": ("FE14", "warning", lambda: unary("NonMaxSuppression"), "number of boxes"),
     "RoiAlign": ("FE14", "warning", lambda: unary("RoiAlign"), "ROIAlign_TRT"),
@@ -150,6 +191,23 @@ TRIGGERS = {
     "head dim 264": ("FE16", "warning", lambda: attention(264), "head dimension 264"),
     "Shape inside FINE": ("FE17", "error", lambda: inside_fine("Shape"), "splits the block"),
     "Relu inside FINE": ("FE17", "info", lambda: inside_fine("Relu"), "not part of its fast form"),
+    "NaN in a mask": (
+        "FE18",
+        "error",
+        lambda: with_constants("Add", {"c": np.float32(np.nan)}, X),
+        "'c' holds NaN in 1",
+    ),
+    "NaN in half": ("FE18", "error", lambda: with_constants("Add", {"c": np.float16(np.nan)}, X), "holds NaN"),
+    "NaN in a Constant": ("FE18", "error", lambda: constant_node(value_float=float("nan")), "'c' holds NaN"),
+    "NaN in an attribute": ("FE18", "error", lambda: unary("LeakyRelu", alpha=float("nan")), "'alpha' holds NaN"),
+    "infinite weight": (
+        "FE18",
+        "error",
+        lambda: with_constants("MatMul", {"c": infinite(8)}, X),
+        "'c' of MatMul holds inf",
+    ),
+    "infinite scale": ("FE18", "error", lambda: with_constants("Mul", {"c": np.float32(np.inf)}, X), "of Mul"),
+    "infinite, moved": ("FE18", "error", moved_infinity, "'w' of Conv"),
 }
 
 # (rule that stays silent, graph)
@@ -182,6 +240,9 @@ SILENT = {
     "softmax of scores": ("FE16", small_net),
     "MatMul inside FINE": ("FE17", lambda: attention(16)),
     "Shape outside FINE": ("FE17", lambda: unary("Shape")),
+    "finite": ("FE18", small_net),
+    "infinite attention mask": ("FE18", lambda: with_constants("Add", {"c": np.float32(-np.inf)}, X)),
+    "infinite limit": ("FE18", lambda: with_constants("Min", {"c": np.float32(np.inf)}, X)),
 }
 
 

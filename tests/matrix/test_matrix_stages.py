@@ -17,7 +17,7 @@ from fine_edge.matrix import stages
 from fine_edge.matrix.__main__ import main
 from fine_edge.matrix.job import Job
 from fine_edge.matrix.row import ABSENT, OK, STAGES, UNREACHED, Row
-from fine_edge.parity.compare import ParityReport, TensorDrift
+from fine_edge.parity.report import ParityReport, TensorDrift
 from fine_edge.parity.tolerance import TOLERANCES
 
 NEW = Row("rtdetr_r18", (64, 64))
