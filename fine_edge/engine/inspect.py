@@ -18,7 +18,7 @@ from fine_edge.engine.sized_file import sized_file
 from fine_edge.errors import BackendError
 from fine_edge.graph.checks import check_view
 from fine_edge.graph.identity import identity_of
-from fine_edge.graph.input_size import InputSize, shapes_text
+from fine_edge.graph.input_size import InputSize, require_static, shapes_text
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.vetted import read_vetted
 from fine_edge.graph.view import GraphView
@@ -67,9 +67,11 @@ def inspect(onnx_path: Path, timeout_s: float = TIMEOUT_S, size: InputSize | Non
         ArtifactError: when the file is no ONNX model, or its inputs have no size.
         BackendError: when the compiler refuses the graph, crashes, or takes longer than ``timeout_s``.
     """
+    view = read_vetted(onnx_path)
+    if size is None:
+        require_static(view.model, onnx_path)
     options = BuildOptions(target="rtx-sm86")
     supervise.require_builder(options.target)
-    view = read_vetted(onnx_path)
     sha256 = identity_of(onnx_path)
     with sized_file(onnx_path, view.model, size) as path:
         try:
