@@ -13,7 +13,7 @@ from fine_edge.engine.build import Engine, obtain_engine
 from fine_edge.engine.inspect import TIMEOUT_S, Inspection, inspect
 from fine_edge.engine.manifest import read_manifest
 from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOptions
-from fine_edge.engine.plan_file import check_bytes, check_platform, read_plan
+from fine_edge.engine.plan_file import check_bytes, check_onnx, check_platform, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.recipe import read_recipe
 from fine_edge.engine.source import model_of, onnx_name, read_source
@@ -154,6 +154,7 @@ def _print_engine(engine: Engine, *, as_json: bool) -> None:
 def _verify(given: argparse.Namespace) -> int:
     plan, manifest = read_plan(given.engine), read_manifest(given.engine)
     check_bytes(given.engine, manifest, plan)
+    check_onnx(given.engine, manifest)
     if manifest.target == "tensorrt" or given.for_this_machine:
         check_platform(given.engine, manifest, here())
     usable = "may run here" if manifest.target == "tensorrt" else "whole; a compile check for SM86, not for running"

@@ -15,6 +15,7 @@ from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.errors import ArtifactError, BackendError
 from fine_edge.files import file_size, sha256_of
+from fine_edge.graph.identity import identity_of
 
 LARGEST_PLAN = 2**33
 """A Jetson of 8 GB holds none that is larger."""
@@ -32,6 +33,25 @@ def check_bytes(engine: Path, manifest: Manifest, plan: bytes) -> None:
             f"sha256 {found[:12]} of {len(plan)} bytes is not what its manifest lists ({manifest.engine_sha256[:12]})",
             where=engine,
             mend=f"the file was changed or cut: {rebuild(manifest)}",
+        )
+
+
+def check_onnx(engine: Path, manifest: Manifest) -> None:
+    """Refuse an engine beside whose ONNX another one, or another file with weights, has taken the place.
+
+    Raises:
+        ArtifactError: when the ONNX lies beside the engine and is not the one that it was built from.
+    """
+    onnx_path = engine.with_name(manifest.onnx_file)
+    if not onnx_path.exists():
+        return
+    found = identity_of(onnx_path)
+    if found != manifest.onnx_sha256:
+        raise ArtifactError(
+            f"was built from another {manifest.onnx_file} ({manifest.onnx_sha256[:12]}) than lies beside it"
+            f" ({found[:12]}, its weights included)",
+            where=engine,
+            mend=f"build it again: python -m fine_edge.engine build {manifest.onnx_file}",
         )
 
 

@@ -12,7 +12,7 @@ from fine_edge.engine.options import BuildOptions, EnginePrecision
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.checks import check_view
 from fine_edge.graph.identity import identity_of
-from fine_edge.graph.input_size import InputSize, fixed
+from fine_edge.graph.input_size import InputSize, fixed, require_static
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.rules_operators import PLUGIN_DOMAINS
 from fine_edge.graph.vetted import vet
@@ -83,7 +83,10 @@ def read_source(path: Path, size: InputSize | None = None) -> Source:
     """
     model = read_model(path, weights=False)
     external_bytes = sum(file.stat().st_size for file in weight_files(model, path).values())
-    view = GraphView(fixed(model, size, path) if size else model, path)
+    if size:
+        model = fixed(model, size, path)
+    require_static(model, path)
+    view = GraphView(model, path)
     vet(view, path)
     contract = bound_contract(path)[0] if contract_path(path).exists() else None
     errors = [finding for finding in check_view(view) if finding.severity == "error"]

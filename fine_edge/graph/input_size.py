@@ -101,7 +101,7 @@ def require_static(model: onnx.ModelProto, path: Path) -> None:
     """
     for value in network_inputs(model):
         if is_open(value):
-            raise ArtifactError(f"input {described(value)} is dynamic", where=path, mend=how_to_fix(value))
+            raise ArtifactError(f"input {described(value)} is dynamic (FE04)", where=path, mend=how_to_fix(value))
 
 
 def described(value: ValueInfoProto) -> str:

@@ -7,9 +7,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto
-from small_graphs import attention, branched, mismatched, plugin_node, sampled_wrongly
+from onnx import TensorProto, numpy_helper
+from small_graphs import attention, branched, heavy, mismatched, plugin_node, sampled_wrongly
 from tiny_detector import write_detector
 
 from fine_edge.contract import contract_path
@@ -19,6 +21,7 @@ from fine_edge.engine.build import ensure_engine, obtain_engine
 from fine_edge.engine.manifest import layers_path, manifest_path, read_manifest
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import Job
+from fine_edge.engine.plan_file import check_onnx
 from fine_edge.engine.platform import here
 from fine_edge.engine.supervise import build
 from fine_edge.errors import ArtifactError, BackendError
@@ -67,6 +70,24 @@ def test_a_second_build_does_nothing_and_a_changed_onnx_builds_again(tmp_path):
     changed = obtain_engine(onnx_path, RTX, out)
     assert not changed.reused
     assert changed.manifest.onnx_sha256 != first.manifest.onnx_sha256
+
+
+def test_other_weights_beside_the_same_onnx_build_again(tmp_path):
+    onnx_path = heavy(tmp_path / "m.fp16.onnx")
+    model = onnx.load(onnx_path)
+    engine = None
+    for number in (1, 2):
+        (tmp_path / "w.bin").unlink(missing_ok=True)
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((2048, 2048), number, np.float16), "w"))
+        onnx.save(model, onnx_path, save_as_external_data=True, location="w.bin", size_threshold=0)
+        model = onnx.load(onnx_path)
+        if engine:
+            with pytest.raises(ArtifactError, match="built from another"):
+                check_onnx(engine.path, engine.manifest)
+        engine = obtain_engine(onnx_path, RTX, tmp_path)
+        assert not engine.reused
+        check_onnx(engine.path, engine.manifest)
+    assert obtain_engine(onnx_path, RTX, tmp_path).reused
 
 
 @pytest.mark.parametrize("damage", ["engine cut", "manifest gone", "manifest edited"])

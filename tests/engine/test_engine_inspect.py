@@ -48,6 +48,7 @@ def test_json_names_target_compiler_and_file(tmp_path, capsys):
             "compile_s",
             "compiler",
             "onnx_sha256",
+            "inputs",
         )
     ]
     assert report["target"] == "rtx-sm86"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.recipe import read_recipe
 from fine_edge.errors import ConfigError
+from fine_edge.graph.input_size import InputSize
 from fine_edge.zoo.catalog import CATALOG
 
 OPTIONS = st.builds(
@@ -88,3 +89,16 @@ def test_every_model_of_the_zoo_has_a_recipe(model, pytestconfig):
     folder = pytestconfig.rootpath / "engines"
     assert (folder / f"{model}.json").is_file()
     assert read_recipe(model, folder).precision == "fp16"
+
+
+def test_an_input_size_counts_and_engines_without_one_keep_their_key():
+    sized = BuildOptions(input_size=InputSize(480, 640, 2))
+    assert BuildOptions.from_json(sized.to_json()) == sized
+    assert "input_size" not in BuildOptions().to_json()
+    assert str(sized.input_size) == "2 x 480x640"
+
+
+@pytest.mark.parametrize("size", [640, [1, 2], {"height": 4}, {"height": 4, "width": True}, {"height": 0, "width": 4}])
+def test_an_input_size_that_is_none_is_refused(size):
+    with pytest.raises(ConfigError, match="input"):
+        BuildOptions.from_json({"input_size": size})
