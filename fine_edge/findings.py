@@ -52,7 +52,7 @@ def rows(found: Findings, image: str, labels: tuple[str, ...]) -> list[dict[str,
 
 def label_name(label: int, labels: tuple[str, ...]) -> str:
     """Of a class index; indices beyond the names keep their number."""
-    return labels[label] if label < len(labels) else f"class {label}"
+    return labels[label] if 0 <= label < len(labels) else f"class {label}"
 
 
 def _named(label: int, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -73,13 +73,21 @@ def find(image: NamedImage, contract: Contract, runner: Runner, threshold: float
     """All objects of one picture that score ``threshold`` or more, or its segments.
 
     Raises:
-        ArtifactError: when the artifact does not give what its task asks for.
+        ArtifactError: when the artifact does not give what its task asks for, or what are no numbers.
     """
     height, width = contract.input_hw
     tensor, placement = preprocess(image.pixels, height, width, contract.preprocessing)
     feed = np.repeat(tensor, contract.batch, axis=0)  # a static batch is filled with the same picture
     outputs = runner.run({contract.inputs[0].name: feed})
+    require_finite(outputs, contract)
     return from_network(outputs, contract, placement, threshold)
+
+
+def require_finite(outputs: dict[str, Array], contract: Contract) -> None:
+    """Raise :class:`ArtifactError` when outputs hold infinities or NaN, of which no threshold would leave a trace."""
+    for name, values in outputs.items():
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise ArtifactError(f"gives {name} that are no numbers", where=contract.model, mend="check its parity")
 
 
 def from_network(
