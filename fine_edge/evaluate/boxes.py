@@ -10,7 +10,7 @@ from fine_edge.detections import Detections, Floats
 from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.coco_results import read_results
 from fine_edge.evaluate.evaluation import Evaluation, Origin, score
-from fine_edge.evaluate.journal import Entry, Outlines, Row, read_found
+from fine_edge.evaluate.journal import Entry, Outlines, Row, found_of, read_journal
 from fine_edge.evaluate.pipeline import Seen
 from fine_edge.evaluate.run import categories_of, look, origin_of
 from fine_edge.segments import pasted_masks
@@ -34,7 +34,7 @@ def _entry(seen: Seen, category_of: dict[int, int]) -> Entry:
     outlines = None
     if found.masks is not None and seen.size is not None:
         outlines = _outlines(found.masks[kept], found.boxes_xyxy_px[kept], seen.size)
-    return Entry(seen.image_id, tuple(rows), outlines=outlines)
+    return Entry(seen.image_id, seen.sha256, tuple(rows), outlines=outlines)
 
 
 def _outlines(masks: Floats, boxes_xyxy_px: Floats, size: tuple[int, int]) -> Outlines:
@@ -68,8 +68,16 @@ def evaluate_boxes(
     """
     category_of = categories_of(subject.contract, data, same)
     looked = look(subject, data, images, folder, category_of, lambda seen: _entry(seen, category_of))
-    found = read_found(looked.journal)
-    return score(data, found, origin_of(subject), detections=looked.journal, skipped=looked.skipped, images=images)
+    found = found_of(read_journal(looked.journal, looked.pictures), looked.journal)
+    return score(
+        data,
+        found,
+        origin_of(subject),
+        detections=looked.journal,
+        skipped=looked.skipped,
+        images=images,
+        pictures=looked.pictures,
+    )
 
 
 def evaluate_results(path: Path, data: CocoData, images: Path | None = None) -> Evaluation:
