@@ -11,6 +11,7 @@ from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.coco_results import read_results
 from fine_edge.evaluate.evaluation import Evaluation, Origin, score
 from fine_edge.evaluate.journal import Entry, Outlines, Row, found_of, read_journal
+from fine_edge.evaluate.picture_sizes import require_labelled_sizes
 from fine_edge.evaluate.pipeline import Seen
 from fine_edge.evaluate.run import categories_of, look, origin_of
 from fine_edge.segments import pasted_masks
@@ -84,6 +85,8 @@ def evaluate_results(path: Path, data: CocoData, images: Path | None = None) -> 
     """Score a results file, whatever made it; pictures are needed for comparisons to show them alone.
 
     Raises:
-        DataError: when it does not belong to the data set.
+        DataError: when it does not belong to the data set, or the pictures do not.
     """
+    if images:
+        require_labelled_sizes(data, images)
     return score(data, read_results(path, data), Origin(path.stem), detections=path, images=images)

@@ -123,12 +123,12 @@ def _read(path: Path) -> _Kept:
         skipped = set(map(str, said["skipped"]))
     except (LookupError, TypeError) as error:
         raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, mend=_MEND) from error
-    data = data.without({number for number, name in data.images.items() if name in skipped})
+    seen = data.without({number for number, name in data.images.items() if name in skipped})
     if detections.suffix != ".jsonl":
-        return _Kept(said, data, detections, read_results(detections, data), {})
-    entries = read_journal(detections, data.images)
+        return _Kept(said, seen, detections, read_results(detections, data), {})
+    entries = read_journal(detections, seen.images)
     pictures = {number: entry.picture for number, entry in entries.items()}
-    return _Kept(said, data, detections, found_of(entries, detections), pictures)
+    return _Kept(said, seen, detections, found_of(entries, detections), pictures)
 
 
 def _side(kept: _Kept, data: CocoData) -> Side:

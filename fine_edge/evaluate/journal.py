@@ -123,8 +123,7 @@ class Journal:
     def __init__(self, path: Path, origin: dict[str, Any]) -> None:
         self.path = path
         self.pictures: dict[int, str] = {}
-        self._origin = {"format": FORMAT, **origin}
-        self._header = json.dumps(self._origin, sort_keys=True).encode()
+        self._header = json.dumps({"format": FORMAT, **origin}, sort_keys=True).encode()
         with output_errors(path):
             if path.exists():
                 file_size(path, DataError, mend=_MEND)  # a pipe would be waited for
@@ -173,7 +172,7 @@ class Journal:
     def _foreign(self, header: bytes) -> DataError:
         try:
             data = parse_json(header.decode())
-            other = [key for key, value in self._origin.items() if data.get(key) != value]
+            other = [key for key, value in parse_json(self._header.decode()).items() if data.get(key) != value]
         except (ValueError, AttributeError):
             other = ["its first line"]
         what = f"is of another artifact, data set or backend ({', '.join(other) or 'it says more'})"

@@ -24,9 +24,9 @@ class Known:
     backend: str | None
     data: str
     data_sha256: str
-    pictures_sha256: str | None
     images: int
     figures: dict[str, float]
+    pictures_sha256: str | None = None
 
 
 def read_evaluation(path: Path) -> Known:
@@ -49,9 +49,9 @@ def read_evaluation(path: Path) -> Known:
             backend=data.get("backend"),
             data=str(data["data"]),
             data_sha256=str(data["data_sha256"]),
-            pictures_sha256=data.get("pictures_sha256"),
             images=int(data["images"]),
             figures={name: 100 * value for name, value in figures.items() if value >= 0},
+            pictures_sha256=data.get("pictures_sha256"),
         )
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, mend=_MEND) from error

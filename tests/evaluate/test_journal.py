@@ -133,7 +133,7 @@ def test_what_an_editor_adds_is_no_damage(tmp_path, mark, end):
 @pytest.mark.parametrize(
     ("there", "says"),
     [
-        ('{"format": 1}\n', "(format, model, data_sha256)"),
+        ('{"format": 1}\n', "(data_sha256, format, model)"),
         ("something else", "(its first line)"),
         ("\n", "(its first line)"),
         ("\0" * 50 + "\n", "(its first line)"),
