@@ -97,10 +97,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """Its EXIF orientation. EXIF data that is damaged says nothing, and viewers show such pictures as they are."""
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION)
+        return int(orientation) if orientation in _TURNS else 1
     except Exception:  # Pillow's parsers raise whatever they meet
         return 1
-    return orientation if orientation in _TURNS else 1
 
 
 def _opened(source: Path | BytesIO) -> Image.Image:
@@ -128,10 +128,10 @@ def _refused(error: Exception, path: Path) -> ImageError:
     if isinstance(error, Image.DecompressionBombError):
         what = f"too large: at most {MOST_PIXELS} pixels and {MOST_SIDE} a side are read"
         return ImageError(what, where=path, mend="cut it into tiles, or make it smaller")
-    # Of Pillow's message on an unknown file nothing is left but the object's address.
-    reason = "of no known format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-    what = f"cannot be decoded ({type(error).__name__}: {reason})"
-    return ImageError(what, where=path, mend=f"is it a whole file of {', '.join(FORMATS)}?")
+    # Pillow's own message on a file of no format that it knows is an address in memory.
+    unknown = isinstance(error, Image.UnidentifiedImageError)
+    reason = "of no known format" if unknown else f"{type(error).__name__}: {error}"
+    return ImageError(f"cannot be decoded ({reason})", where=path, mend=f"is it a whole file of {', '.join(FORMATS)}?")
 
 
 def _require_file(path: Path) -> None:
@@ -183,7 +183,8 @@ def picture_size(path: Path) -> PictureSize:
         raise _refused(error, path) from error
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Return whether a path, which may be no path at all, is a folder."""
     try:
         return path.is_dir()
     except OSError:  # such as a name that is too long
@@ -194,7 +195,7 @@ def find_images(paths: list[Path]) -> list[Path]:
     """Expand folders into the image files directly inside them, in order of name."""
     found: list[Path] = []
     for path in paths:
-        if _is_folder(path):
+        if is_folder(path):
             found += _inside(path)
         else:
             found.append(path)
@@ -231,7 +232,7 @@ class Pictures:
     """
 
     def __init__(self, paths: list[Path], most: int | None = None) -> None:
-        self._named = {path for path in paths if not _is_folder(path)}
+        self._named = {path for path in paths if not is_folder(path)}
         for path in self._named:
             picture_size(path)
         self.files = find_images(paths)

@@ -51,7 +51,8 @@ class _Targets:
 def _save(image: Image.Image, path: Path) -> None:
     buffer, info = BytesIO(), PngInfo()
     info.add_text("Software", DRAWN_BY)
-    image.save(buffer, format="PNG", pnginfo=info)
+    # Three times as fast as Pillow's default, for a quarter more bytes.
+    image.save(buffer, format="PNG", pnginfo=info, compress_level=1)
     write_bytes(path, buffer.getvalue())
 
 

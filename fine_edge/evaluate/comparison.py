@@ -18,6 +18,7 @@ from fine_edge.evaluate.journal import found_of, read_journal
 from fine_edge.evaluate.known import read_evaluation
 from fine_edge.evaluate.resampling import RESAMPLES, Difference, difference
 from fine_edge.files import read_json, sha256_of
+from fine_edge.images import is_folder
 
 _MEND = "evaluate again: python -m fine_edge.evaluate --json"
 _METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "ar_100")
@@ -121,7 +122,7 @@ def _read(path: Path) -> _Kept:
         _same(data.path, data.sha256, said, "data_sha256")
         _same(detections, sha256_of(detections), said, "detections_sha256")
         skipped = set(map(str, said["skipped"]))
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, OSError) as error:
         raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, mend=_MEND) from error
     seen = data.without({number for number, name in data.images.items() if name in skipped})
     if detections.suffix != ".jsonl":
@@ -185,6 +186,6 @@ def compare(a: Path, b: Path, *, resamples: int = RESAMPLES, advance: Callable[[
         data,
         *sides,
         difference(data, *found, resamples=resamples, advance=advance),
-        next((folder for folder in folders if folder.is_dir()), None),
+        next((folder for folder in folders if is_folder(folder)), None),
         pictures,
     )

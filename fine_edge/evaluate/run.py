@@ -23,6 +23,7 @@ from fine_edge.evaluate.label_map import map_labels
 from fine_edge.evaluate.picture_sizes import require_labelled_sizes
 from fine_edge.evaluate.pipeline import READERS, Seen, detect
 from fine_edge.files import file_size, sha256_of
+from fine_edge.images import is_folder
 from fine_edge.runners.base import ROUNDED
 from fine_edge.subject import Subject
 from fine_edge.text import file_stem
@@ -130,7 +131,7 @@ def look(
     Raises:
         FineEdgeError: when a file cannot be read or written, holds something else, or contradicts the labels.
     """
-    if not images.is_dir():
+    if not is_folder(images):
         raise DataError("no such folder of images", where=images, mend="give it with --images")
     require_labelled_sizes(data, images)
     path = folder / f"{stem(subject, data)}.jsonl"
