@@ -7,11 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from fine_edge import console
 from fine_edge.errors import DataError, ImageError
-from fine_edge.evaluate.coco_data import CocoData
+from fine_edge.evaluate.coco_data import CocoData, Ints, Truth
 from fine_edge.evaluate.data import Data
 from fine_edge.evaluate.matching import by_image
 from fine_edge.images import PictureSize, picture_size
@@ -20,6 +18,9 @@ _READERS = 4
 _NAMED = 3
 # Of a label on the border of its picture, a rounding may be outside.
 _SLACK_PX = 1.0
+_SWAPPED = (
+    "give the pictures as they lay when they were labelled; if only the numbers are swapped, mend them in the labels"
+)
 _TURNED = "store the pictures upright, or label them as they are shown"
 
 
@@ -62,20 +63,16 @@ def require_labelled_sizes(data: Data, folder: Path) -> None:
     wrong = [one for one in pictures if one.contradicts]
     if wrong:
         shown = "; ".join(
-            f"{one.name} is {_size(one.size.upright_hw)}, not {_size(one.labelled_hw)}" for one in wrong[:3]
+            f"{one.name} is {_size(one.size.upright_hw)}, not {_size(one.labelled_hw)}" for one in wrong[:_NAMED]
         )
         what = f"{len(wrong)} {of} are not of the size that {data.path} says: {shown}"
         if any(one.labelled_lying for one in wrong):
             raise DataError(f"{what}; their EXIF orientation turns them", where=folder, mend=_TURNED)
         if all(one.labelled_swapped for one in wrong):
-            raise DataError(f"{what}; height and width are swapped", where=folder, mend="mend them in the labels")
+            raise DataError(f"{what}; height and width are swapped", where=folder, mend=_SWAPPED)
         raise DataError(what, where=folder, mend="give the pictures that were labelled")
     if isinstance(data, CocoData):
-        outside = _boxes_outside(data, [one for one in pictures if one.labelled_hw is None])
-        if outside:
-            names = ", ".join(outside[:_NAMED])
-            what = f"{len(outside)} {of} have boxes of {data.path} that lie outside of them: {names}"
-            raise DataError(what, where=folder, mend="give the pictures that were labelled")
+        _tell_of_boxes_outside(data, pictures, of, folder)
     _warn_of_turned(pictures)
 
 
@@ -105,26 +102,39 @@ def _labelled_sizes(data: Data) -> dict[int, tuple[int, int]]:
     return {number: picture_size(path).stored_hw for number, path in data.truths.items()}
 
 
-def _boxes_outside(data: CocoData, pictures: list[_Picture]) -> list[str]:
-    """Names of pictures with a box, crowds left out, that lies wholly outside."""
-    truth, rows_of = data.truth, dict(by_image(data.truth.image_ids))
-    names = []
-    for picture in pictures:
-        rows = rows_of.get(picture.image_id, np.array([], dtype=np.int64))
-        left, top, width, height = truth.boxes_xywh[rows[~truth.crowd[rows]]].T
-        beyond = (left >= picture.size.width + _SLACK_PX) | (top >= picture.size.height + _SLACK_PX)
-        before = (left + width <= -_SLACK_PX) | (top + height <= -_SLACK_PX)
-        if (beyond | before).any():
-            names.append(picture.name)
-    return names
+def _tell_of_boxes_outside(data: CocoData, pictures: list[_Picture], of: str, folder: Path) -> None:
+    """Refuse boxes outside of pictures whose size is not stated; where it is and agrees, such boxes are just odd."""
+    rows_of = dict(by_image(data.truth.image_ids))
+    outside = [
+        one
+        for one in pictures
+        if one.image_id in rows_of and _has_box_outside(data.truth, rows_of[one.image_id], one.size)
+    ]
+    unsized = [one for one in outside if one.labelled_hw is None]
+    if unsized:
+        what = f"{len(unsized)} {of} have boxes of {data.path} that lie outside of them: {_names(unsized)}"
+        raise DataError(what, where=folder, mend="give the pictures that were labelled")
+    if outside:
+        console.warn(f"{len(outside)} {of} have boxes that lie outside of them: {_names(outside)}")
+
+
+def _has_box_outside(truth: Truth, rows: Ints, size: PictureSize) -> bool:
+    """Return whether one of the boxes, crowds left out, lies wholly outside."""
+    left, top, width, height = truth.boxes_xywh[rows[~truth.crowd[rows]]].T
+    beyond = (left >= size.width + _SLACK_PX) | (top >= size.height + _SLACK_PX)
+    before = (left + width <= -_SLACK_PX) | (top + height <= -_SLACK_PX)
+    return bool((beyond | before).any())
+
+
+def _names(pictures: list[_Picture]) -> str:
+    return ", ".join(one.name for one in pictures[:_NAMED])
 
 
 def _warn_of_turned(pictures: list[_Picture]) -> None:
     """Say so when EXIF turns pictures and no size shows whether their labels are of the upright ones."""
     turned = [one for one in pictures if one.size.orientation != 1]
     if turned and not any(one.labelled_hw and one.size.stored_hw != one.size.upright_hw for one in turned):
-        names = ", ".join(one.name for one in turned[:_NAMED])
         console.warn(
             f"{len(turned)} pictures are turned upright as their EXIF orientation says; their labels must be of the"
-            f" upright pictures: {names}"
+            f" upright pictures: {_names(turned)}"
         )

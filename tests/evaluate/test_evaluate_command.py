@@ -218,7 +218,7 @@ def test_pictures_that_are_turned_are_told_from_those_that_are_not(scene, capsys
     assert main(arguments(scene, onnx)) == 0
     assert "warning" not in capsys.readouterr().err
     turn(scene, 0, 1)
-    with pytest.raises(DataError, match="height and width are swapped -> mend them"):
+    with pytest.raises(DataError, match="height and width are swapped -> give the pictures as they lay"):
         main(arguments(scene, onnx))
     labelled(scene, (0, 0))
     turn(scene, 0, 3)
@@ -226,13 +226,14 @@ def test_pictures_that_are_turned_are_told_from_those_that_are_not(scene, capsys
     assert "warning: 1 pictures are turned upright as their EXIF orientation says" in capsys.readouterr().err
 
 
-def test_boxes_outside_of_pictures_contradict_where_labels_state_no_size(scene):
+def test_boxes_outside_of_pictures_contradict_where_labels_state_no_size(scene, capsys):
     onnx = write_detector(scene / "engines")
     Image.new("RGB", (63, 64)).save(scene / "images" / "0.png")
     with pytest.raises(DataError, match=r"1 of 4 pictures have boxes of .* that lie outside of them: 0\.png -> give"):
         main(arguments(scene, onnx))
     labelled(scene, (64, 63))
     assert main(arguments(scene, onnx)) == 0, "the size is right, and a wrong box is the data set's own matter"
+    assert "warning: 1 of 4 pictures have boxes that lie outside of them: 0.png" in capsys.readouterr().err
 
 
 def test_an_artifact_that_changed_is_evaluated_anew(scene, capsys):
