@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,14 @@ class _Targets:
 
     def __init__(self, folder: Path, model: str, pictures: Pictures) -> None:
         self._folder, self._model = folder, model
+        self._real: dict[Path, str] = {}
         self._taken = {self._key(file) for file in pictures.files}
 
-    @staticmethod
-    def _key(path: Path) -> str:
-        # In lower case, since the folder's file system may not tell cases apart.
-        return str(path.absolute()).casefold()
+    def _key(self, path: Path) -> str:
+        """What two paths of one file share, also where links lead there or the file system does not tell cases."""
+        if path.parent not in self._real:
+            self._real[path.parent] = os.path.realpath(path.parent)
+        return f"{self._real[path.parent]}/{path.name}".casefold()
 
     def of(self, picture: NamedImage) -> Path:
         """Return the file for a picture; pictures of one name, from several folders, get a number."""
@@ -75,7 +78,7 @@ def _refuse_useless(args: argparse.Namespace) -> None:
     if not 0 <= args.threshold <= 1:
         raise ConfigError(f"{args.threshold:g} is no score", where="--threshold", mend="give a number from 0 to 1")
     with output_errors(args.out):  # such as a name that is too long
-        if args.out.exists() and not args.out.is_dir():
+        if (args.out.exists() or args.out.is_symlink()) and not args.out.is_dir():
             raise OutputError("cannot be written (it is no folder)", where=args.out, mend="choose a folder with --out")
         refuse_unwritable([args.out / "picture.png"])
 

@@ -167,8 +167,9 @@ def test_drawings_among_the_pictures_are_no_input_and_replace_none(tmp_path, pic
     folder.mkdir()
     for name in ("a.png", "a.tiny.png"):
         (folder / name).write_bytes(picture.read_bytes())
-    for _ in range(2):
-        assert run(folder, "--onnx", onnx, "--out", folder, "--json") == 0
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder, tmp_path / "link"):
+        assert run(folder, "--onnx", onnx, "--out", out, "--json") == 0
         printed = capsys.readouterr()
         assert {row["image"] for row in json.loads(printed.out)["detections"]} == {"a.png", "a.tiny.png"}
         assert (folder / "a.tiny.png").read_bytes() == picture.read_bytes(), "a picture was drawn over"

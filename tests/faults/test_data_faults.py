@@ -45,6 +45,11 @@ def _looped(folder):
     return [str(folder / "loop"), *_predict()(folder)]
 
 
+def _linked_out(folder):
+    (folder / "out").symlink_to("nothing")
+    return _predict(("a.png", None))(folder)
+
+
 def _evaluate(change, size=(128, 128)):
     """Two pictures, their labels and a journal that is whole, changed."""
 
@@ -100,6 +105,7 @@ FAULTS = [
         ("cat",),
     ),
     Fault("folder-has-no-picture", "predict", _folder((".DS_Store", b"")), ("the folder holds no image",)),
+    Fault("out-is-a-link-to-nothing", "predict", _linked_out, ("out: cannot be written",)),
     Fault("out-is-a-file", "predict", _predict(("a.png", None), out="file"), ("file: cannot be written",)),
     Fault("out-is-below-a-file", "predict", _predict(("a.png", None), out="file/x"), ("cannot be written",)),
     Fault("out-is-too-long", "predict", _predict(("a.png", None), out="o" * 300), ("cannot be written",)),
