@@ -19,6 +19,8 @@ _PARTIAL = re.compile(r"^\..+\.partial-(\d+)$")
 # Partial folders this process writes to. Containers give the same few process ids again and again, so a folder
 # with our own id that is not here was left by a killed predecessor.
 _OPEN: set[Path] = set()
+# Folders that were swept by this process: one with a hundred thousand files is not listed anew for each of them.
+_SWEPT: set[Path] = set()
 
 
 def _mend(error: OSError) -> str:
@@ -61,7 +63,10 @@ def _is_alive(pid: int) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove partial folders whose writer was killed."""
+    """Remove partial folders whose writer was killed, once in each folder."""
+    if folder in _SWEPT:
+        return
+    _SWEPT.add(folder)
     for entry in folder.iterdir():
         match = _PARTIAL.match(entry.name)
         if match and entry not in _OPEN and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):

@@ -60,11 +60,12 @@ def _tint(picture: Pixels, where: NDArray[np.bool_], color: tuple[int, int, int]
 
 
 def _with_masks(pixels: Pixels, found: Detections) -> Pixels:
+    if found.masks is None:
+        return pixels
     picture: Pixels = pixels.copy()
-    if found.masks is not None:
-        pasted = list(pasted_masks(found.masks, found.boxes_xyxy_px, *pixels.shape[:2]))
-        for index, instance in reversed(list(enumerate(pasted))):
-            _tint(picture[instance.window], instance.mask, _color(index))
+    pasted = list(pasted_masks(found.masks, found.boxes_xyxy_px, *pixels.shape[:2]))
+    for index, instance in reversed(list(enumerate(pasted))):
+        _tint(picture[instance.window], instance.mask, _color(index))
     return picture
 
 

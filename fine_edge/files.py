@@ -107,7 +107,12 @@ def sha256_of_files(files: Mapping[str, Path]) -> str:
     Args:
         files: by the name that they count under, such as the path within a folder.
     """
+    return sha256_of_hashes({name: sha256_of(path) for name, path in files.items()})
+
+
+def sha256_of_hashes(hashes: Mapping[str, str]) -> str:
+    """Return one hash of several files whose hashes are known, as :func:`sha256_of_files` gives it."""
     digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(f"{name}\0{sha256_of(files[name])}\n".encode("utf-8", "surrogateescape"))
+    for name in sorted(hashes):
+        digest.update(f"{name}\0{hashes[name]}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -73,20 +73,25 @@ def find(image: NamedImage, contract: Contract, runner: Runner, threshold: float
     """All objects of one picture that score ``threshold`` or more, or its segments.
 
     Raises:
-        ArtifactError: when the artifact does not give what its task asks for.
+        ArtifactError: when the artifact does not give what its task asks for, or what are no numbers.
     """
     height, width = contract.input_hw
     tensor, placement = preprocess(image.pixels, height, width, contract.preprocessing)
     feed = np.repeat(tensor, contract.batch, axis=0)  # a static batch is filled with the same picture
     outputs = runner.run({contract.inputs[0].name: feed})
-    # No score of NaN is above a threshold: a broken network would find nothing, and nobody would know.
-    if broken := [name for name in ("scores", "logits") if name in outputs and not np.isfinite(outputs[name]).all()]:
+    require_finite(outputs, contract)
+    return from_network(outputs, contract, placement, threshold)
+
+
+def require_finite(outputs: dict[str, Array], contract: Contract) -> None:
+    """Raise :class:`ArtifactError` when outputs hold infinities or NaN, of which no threshold would leave a trace."""
+    floating = {name: values for name, values in outputs.items() if np.issubdtype(values.dtype, np.floating)}
+    if broken := [name for name, values in floating.items() if not np.isfinite(values).all()]:
         raise ArtifactError(
-            f"the network gives NaN or infinities in {', '.join(broken)} for {image.name}",
+            f"the network gives NaN or infinities in {', '.join(broken)}",
             where=contract.model,
             mend="FP16 overflows (python -m fine_edge.graph fp16 says where), or the weights are broken: export again",
         )
-    return from_network(outputs, contract, placement, threshold)
 
 
 def from_network(

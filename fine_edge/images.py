@@ -1,28 +1,88 @@
-"""Reading images, the user's own or the photographs that come with scikit-image."""
+"""Reading images, the user's own or the photographs that come with scikit-image.
+
+A picture is a file of one of :data:`FORMATS`, whatever it is called; of several frames or pages the first is taken.
+Decoders of other formats never run: Pillow's one for EPS would start Ghostscript.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from fine_edge import console
 from fine_edge.errors import ImageError
+from fine_edge.files import file_size
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+MOST_BYTES = 2 * 2**30
+MOST_PIXELS = 178_956_970
+"""Where Pillow draws the line as well; decoded they take a gigabyte."""
+MOST_SIDE = 65_535
+"""The longest that a JPEG can have; a longer one is made to exhaust whoever resizes it."""
 # Photographs of everyday scenes in scikit-image's own wheel; its other images are textures and micrographs.
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "motorcycle_right.png")
+
+DRAWN_BY = "fine_edge.predict"
+"""What a drawing names as its software, so that it is not taken for a picture where it lies among them."""
+
+_ORIENTATION = 0x0112
+# EXIF 2.32, Orientation: what turns the stored pixels upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
 class NamedImage:
-    """A decoded image: ``pixels`` is (H, W, 3) uint8 RGB, ``name`` says where it came from."""
+    """A decoded image: ``pixels`` is (H, W, 3) uint8 RGB, ``name`` says where it came from.
+
+    Attributes:
+        sha256: of the file's bytes; empty where there is no file.
+        path: of the file.
+        software: what the file says it was written by, empty where it says nothing.
+    """
 
     name: str
     pixels: NDArray[np.uint8]
+    sha256: str = ""
+    path: Path | None = None
+    software: str = ""
+
+
+@dataclass(frozen=True)
+class PictureSize:
+    """Height and width of the upright picture, pixels, and the EXIF orientation that it is stored in, 1 if upright."""
+
+    height: int
+    width: int
+    orientation: int = 1
+
+    @property
+    def upright_hw(self) -> tuple[int, int]:
+        """As :func:`read_image` gives it."""
+        return self.height, self.width
+
+    @property
+    def stored_hw(self) -> tuple[int, int]:
+        """As the file holds it."""
+        return (self.width, self.height) if self.orientation in _LYING else (self.height, self.width)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -34,44 +94,194 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _orientation(image: Image.Image) -> int:
+    """Its EXIF orientation. EXIF data that is damaged says nothing, and viewers show such pictures as they are."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+        return int(orientation) if orientation in _TURNS else 1
+    except Exception:  # Pillow's parsers raise whatever they meet
+        return 1
+
+
+def _opened(source: Path | BytesIO) -> Image.Image:
+    """The picture of a file, its header read and found to be of a size that can be decoded."""
+    # Pillow's remarks on odd files are for nobody here. A filter, since threads cannot share ``catch_warnings``.
+    if not any(
+        entry[0] == "ignore" and str(getattr(entry[3], "pattern", "")) == r"PIL\b" for entry in warnings.filters
+    ):
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+    image = Image.open(source, formats=FORMATS)
+    width, height = image.size
+    if max(width, height) > MOST_SIDE or width * height > MOST_PIXELS:
+        image.close()
+        what = f"too large: {width}x{height}, at most {MOST_PIXELS} pixels and {MOST_SIDE} a side are read"
+        raise ImageError(what, mend="cut it into tiles, or make it smaller")
+    return image
+
+
+def _refused(error: Exception, path: Path) -> ImageError:
+    """What a file that cannot be read is told."""
+    if isinstance(error, ImageError):
+        return ImageError(error.what, where=path, mend=error.mend)
+    if isinstance(error, MemoryError):
+        return ImageError("too large to decode", where=path)
+    if isinstance(error, Image.DecompressionBombError):
+        what = f"too large: at most {MOST_PIXELS} pixels and {MOST_SIDE} a side are read"
+        return ImageError(what, where=path, mend="cut it into tiles, or make it smaller")
+    # Pillow's own message on a file of no format that it knows is an address in memory.
+    unknown = isinstance(error, Image.UnidentifiedImageError)
+    reason = "of no known format" if unknown else f"{type(error).__name__}: {error}"
+    return ImageError(f"cannot be decoded ({reason})", where=path, mend=f"is it a whole file of {', '.join(FORMATS)}?")
+
+
+def _require_file(path: Path) -> None:
+    try:
+        missing = not path.exists()
+    except (OSError, ValueError):  # no name that a file can have
+        missing = False
+    if missing:
+        raise ImageError("no such image", where=path)
+    file_size(path, ImageError, limit=MOST_BYTES)
+
+
 def read_image(path: Path) -> NamedImage:
     """Decode an image file, upright (EXIF orientation applied) and RGB.
 
     Raises:
         ImageError: when the file is missing, truncated, not an image or absurdly large.
     """
+    _require_file(path)
     try:
-        if not path.is_file():
-            raise ImageError("no such image" if not path.exists() else "not a file", where=path)
-        # A decompression bomb is only a warning up to twice Pillow's limit; here it is an error.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                upright = _to_rgb(ImageOps.exif_transpose(image))
-        return NamedImage(path.name, np.asarray(upright, dtype=np.uint8))
-    except ImageError as error:
-        raise ImageError(error.what, where=path, mend=error.mend) from error
-    except MemoryError as error:
-        raise ImageError("too large to decode", where=path) from error
+        data = path.read_bytes()
+        with _opened(BytesIO(data)) as image:
+            image.load()  # TIFF's decoder turns pictures upright itself, and then says that they are
+            turn = _TURNS.get(_orientation(image))
+            upright = _to_rgb(image if turn is None else image.transpose(turn))
+            software = str(image.info.get("Software", ""))
+        pixels = np.asarray(upright, dtype=np.uint8)
+        return NamedImage(path.name, pixels, hashlib.sha256(data).hexdigest(), path, software)
     except Exception as error:  # Pillow's decoders raise whatever they meet: ValueError, SyntaxError, struct.error
-        raise ImageError(
-            f"cannot be decoded ({type(error).__name__}: {error})", where=path, mend="is it a whole JPEG or PNG file?"
-        ) from error
+        raise _refused(error, path) from error
+
+
+def picture_size(path: Path) -> PictureSize:
+    """Read the size of a picture from the head of its file.
+
+    Raises:
+        ImageError: when it is missing or no image; a file that is cut off behind its head is not noticed.
+    """
+    _require_file(path)
+    try:
+        with _opened(path) as image:
+            orientation = _orientation(image)
+            width, height = image.size
+            # TIFF's reader gives the upright size already.
+            if orientation in _LYING and image.format != "TIFF":
+                width, height = height, width
+            return PictureSize(height, width, orientation)
+    except Exception as error:
+        raise _refused(error, path) from error
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path, which may be no path at all, is a folder."""
+    try:
+        return path.is_dir()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def find_images(paths: list[Path]) -> list[Path]:
     """Expand folders into the image files directly inside them, in order of name."""
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            inside = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise ImageError("the folder holds no image", where=path, mend=f"known: {', '.join(sorted(SUFFIXES))}")
-            found += inside
+        if is_folder(path):
+            found += _inside(path)
         else:
             found.append(path)
     return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        inside = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror or error})", where=folder) from error
+    if not inside:
+        raise ImageError("the folder holds no image", where=folder, mend=f"known: {', '.join(sorted(SUFFIXES))}")
+    return inside
+
+
+class Pictures:
+    """Pictures of files and folders, decoded one after the other: memory does not grow with their number.
+
+    What a folder holds beside pictures does not stop the others: it is skipped, with one warning behind the last one.
+    Drawings of ours in a folder are no input and are left out.
+
+    Args:
+        paths: files, which must be pictures, and folders.
+        most: how many are given at most.
+
+    Attributes:
+        files: all files that are looked at.
+        done: how many of them were looked at.
+        skipped: why a file of a folder could not be read, by its path.
+
+    Raises:
+        ImageError: when a file that was named is no picture, or a folder holds none.
+    """
+
+    def __init__(self, paths: list[Path], most: int | None = None) -> None:
+        self._named = {path for path in paths if not is_folder(path)}
+        for path in self._named:
+            picture_size(path)
+        self.files = find_images(paths)
+        self.done = 0
+        self.skipped: dict[Path, str] = {}
+        self._most = most
+
+    def __len__(self) -> int:
+        """How many files there are."""
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[NamedImage]:
+        """Decode them in order.
+
+        Raises:
+            ImageError: when a file that was named cannot be decoded, or none can.
+        """
+        self.skipped.clear()
+        yield from itertools.islice(self._decoded(), self._most)
+        if self.skipped:
+            reasons = "; ".join([*itertools.islice(self.skipped.values(), 3), *["..."] * (len(self.skipped) > 3)])
+            console.warn(f"{len(self.skipped)} of {len(self)} pictures cannot be read and were skipped: {reasons}")
+
+    def _decoded(self) -> Iterator[NamedImage]:
+        given = drawings = 0
+        for number, path in enumerate(self.files, start=1):
+            self.done = number
+            try:
+                picture = read_image(path)
+            except ImageError as error:
+                if path in self._named:
+                    raise
+                self.skipped[path] = str(error)
+                continue
+            if picture.software == DRAWN_BY and path not in self._named:
+                drawings += 1
+                continue
+            given += 1
+            yield picture
+            del picture  # or it would stay while the next one is decoded
+        if drawings:
+            console.remark(f"{drawings} drawings of fine_edge were left out")
+        if not given:
+            reason = next(iter(self.skipped.values()), "they are drawings of fine_edge")
+            raise ImageError(f"none of {len(self)} pictures can be read, such as {reason}")
+
+    def readable(self) -> list[Path]:
+        """Return the files that can be decoded, which is found out by decoding each once."""
+        return [picture.path for picture in self if picture.path]
 
 
 def sample_photographs() -> list[NamedImage]:

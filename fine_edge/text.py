@@ -34,6 +34,12 @@ def _escaped(mark: str) -> str:
     return mark.encode("unicode_escape").decode("ascii")
 
 
+def file_stem(text: str, most_bytes: int = 120) -> str:
+    """Return a text of unknown origin as the first part of a file's name, printable and cut to ``most_bytes`` bytes."""
+    name = printable(text).replace("/", "_")
+    return name.encode()[:most_bytes].decode(errors="ignore")
+
+
 def is_plain_name(text: object) -> bool:
     """Return whether a text can be part of a file's name without leading anywhere else.
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny_detector
 from PIL import Image
 from tiny_detector import LABELS, write_detector
 
@@ -38,7 +39,7 @@ def test_boxes_are_in_pixels_of_the_picture(tmp_path, picture, capsys):
     assert run(picture, "--onnx", onnx, "--out", tmp_path / "out", "--json") == 0
     printed = capsys.readouterr()
     answer = json.loads(printed.out)
-    assert set(answer) == {"model", "task", "artifact_sha256", "backend", "detections"}
+    assert set(answer) == {"model", "task", "artifact_sha256", "backend", "skipped", "detections"}
     assert (answer["model"], answer["backend"]) == ("tiny", "onnxruntime-cpu")
     assert answer["detections"] == [
         {
@@ -138,6 +139,64 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path, picture):
         with pytest.raises(kind, match=reason):
             run(*arguments, "--out", out)
     assert not out.exists()
+
+
+def drawn(folder):
+    return sorted(file.name for file in folder.iterdir() if file.suffix == ".png")
+
+
+def test_a_folder_is_drawn_whatever_lies_in_it(tmp_path, picture, capsys):
+    onnx = write_detector(tmp_path / "engines")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    whole = picture.read_bytes()
+    for name, data in (("a.png", whole), ("._a.png", b"\0\5\x16\7"), ("cut.png", whole[:-40]), ("z.png", whole)):
+        (folder / name).write_bytes(data)
+    assert run(folder, "--onnx", onnx, "--out", tmp_path / "out", "--json") == 1
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out)
+    assert [row["image"] for row in answer["detections"]] == ["a.png"] * 2 + ["z.png"] * 2
+    assert sorted(answer["skipped"]) == [str(folder / "._a.png"), str(folder / "cut.png")]
+    assert printed.err.count("warning: 2 of 4 pictures cannot be read and were skipped") == 1
+    assert drawn(tmp_path / "out") == ["a.tiny.png", "z.tiny.png"]
+
+
+def test_drawings_among_the_pictures_are_no_input_and_replace_none(tmp_path, picture, capsys):
+    onnx = write_detector(tmp_path / "engines")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "a.tiny.png"):
+        (folder / name).write_bytes(picture.read_bytes())
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder, tmp_path / "link"):
+        assert run(folder, "--onnx", onnx, "--out", out, "--json") == 0
+        printed = capsys.readouterr()
+        assert {row["image"] for row in json.loads(printed.out)["detections"]} == {"a.png", "a.tiny.png"}
+        assert (folder / "a.tiny.png").read_bytes() == picture.read_bytes(), "a picture was drawn over"
+    assert "2 drawings of fine_edge were left out" in printed.err
+    assert len(drawn(folder)) == 6, "what was drawn the second time stands beside"
+
+
+def test_names_of_any_kind(tmp_path, picture, capsys):
+    onnx = write_detector(tmp_path / "engines")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = ["new\nline.png", "\x1b[31mred.png", "l" * 251 + ".png", "A.png", "a.png", "猫.png"]
+    for name in names:
+        (folder / name).write_bytes(picture.read_bytes())
+    assert run(folder, "--onnx", onnx, "--out", tmp_path / "out", "--json") == 0
+    assert {row["image"] for row in json.loads(capsys.readouterr().out)["detections"]} == set(names)
+    found = drawn(tmp_path / "out")
+    assert len({name.casefold() for name in found}) == len(names)
+    assert {"new\\nline.tiny.png", "\\x1b[31mred.tiny.png", "猫.tiny.png"} <= set(found)
+
+
+def test_what_the_network_gives_must_be_numbers(tmp_path, picture, monkeypatch):
+    known = {**tiny_detector.KNOWN, "scores": np.array([[np.nan, 0.6, 0.2]], np.float32)}
+    monkeypatch.setattr(tiny_detector, "KNOWN", known)
+    onnx = write_detector(tmp_path / "engines")
+    with pytest.raises(ArtifactError, match="the network gives NaN or infinities in scores -> FP16 overflows"):
+        run(picture, "--onnx", onnx, "--out", tmp_path / "out")
 
 
 def test_a_changed_onnx_and_a_missing_contract_are_refused(tmp_path, picture):

@@ -18,7 +18,7 @@ from fine_edge.export.request import ExportRequest
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import described, network_inputs
 from fine_edge.graph.model_file import read_model
-from fine_edge.images import NamedImage, find_images, read_image, sample_photographs
+from fine_edge.images import NamedImage, Pictures, sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.runners.base import Array
 from fine_edge.zoo.catalog import find
@@ -141,7 +141,7 @@ def load_images(folder: Path | None, rounds: int) -> list[NamedImage]:
     """Photographs to measure on: the first ones of ``folder``, or those that come with scikit-image."""
     if folder is None:
         return sample_photographs()
-    return [read_image(path) for path in find_images([folder])[: min(rounds, MOST_IMAGES)]]
+    return list(Pictures([folder], most=min(rounds, MOST_IMAGES)))
 
 
 def make_feeds(prepared: Sequence[Prepared], images: Sequence[NamedImage]) -> list[tuple[dict[str, Array], ...]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fine_edge import command, console, subject
-from fine_edge.atomic import write_text
+from fine_edge.atomic import refuse_unwritable, write_text
 from fine_edge.contract import Contract
 from fine_edge.errors import ConfigError, DataError
 from fine_edge.evaluate import comparison_page, comparison_tables, drift_page
@@ -25,6 +27,9 @@ from fine_edge.evaluate.resampling import RESAMPLES
 from fine_edge.evaluate.run import stem
 from fine_edge.evaluate.segments import SegmentEvaluation, evaluate_segments
 from fine_edge.table import Table
+
+_NAMED = 10
+"""How many pictures that cannot be read are named."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,6 +121,7 @@ def _pair_parser(command: str, description: str, names: tuple[str, str]) -> argp
 
 
 def _read_both(args: argparse.Namespace) -> Comparison:
+    refuse_unwritable([args.html])
     with console.progress() as bar:
         task = bar.add_task("drawing images again", total=args.resamples)
         return compare(args.a, args.b, resamples=args.resamples, advance=lambda: bar.advance(task))
@@ -152,6 +158,8 @@ def _drift(argv: list[str]) -> int:
     parser = _pair_parser("drift", description, ("REFERENCE", "OTHER"))
     parser.add_argument("--max-ap-drop", type=float, metavar="POINTS", help="as a release gate (default: no limit)")
     args = parser.parse_args(argv)
+    if args.max_ap_drop is not None and not math.isfinite(args.max_ap_drop):
+        raise ConfigError(f"{args.max_ap_drop} is no number of points", where="--max-ap-drop", mend="such as 0.1")
     found = drift(_read_both(args))
     tables = [comparison_tables.precision_table(found.comparison), drift_page.drift_table(found, args.max_ap_drop)]
     _deliver(args, lambda: drift_page.to_html(found, args.max_ap_drop), found.to_json(), tables)
@@ -163,6 +171,13 @@ def _drift(argv: list[str]) -> int:
     dropped = "cannot be told" if found.ap_drop is None else f"dropped by {found.ap_drop:.3f} points"
     console.warn(f"AP {dropped}, at most {args.max_ap_drop:g} allowed")
     return 1
+
+
+def _warn_of_skipped(skipped: dict[str, str]) -> None:
+    for name, reason in itertools.islice(skipped.items(), _NAMED):
+        console.warn(f"not in any figure: {name}: {reason}")
+    if len(skipped) > _NAMED:
+        console.warn(f"not in any figure: {len(skipped) - _NAMED} more pictures, which the evaluation's file names")
 
 
 def _count(text: str) -> int:
@@ -187,8 +202,7 @@ def main(argv: list[str]) -> int:
         )
     else:
         evaluation = _run(args, read_data(args.data))
-    for name, reason in evaluation.skipped.items():
-        console.warn(f"not in any figure: {name}: {reason}")
+    _warn_of_skipped(evaluation.skipped)
     if args.json:
         console.print_json(evaluation.to_json())
     elif isinstance(evaluation, Evaluation):

@@ -10,7 +10,8 @@ from fine_edge.detections import Detections, Floats
 from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.coco_results import read_results
 from fine_edge.evaluate.evaluation import Evaluation, Origin, score
-from fine_edge.evaluate.journal import Entry, Outlines, Row, read_found
+from fine_edge.evaluate.journal import Entry, Outlines, Row, found_of, read_journal
+from fine_edge.evaluate.picture_sizes import require_labelled_sizes
 from fine_edge.evaluate.pipeline import Seen
 from fine_edge.evaluate.run import categories_of, look, origin_of
 from fine_edge.segments import pasted_masks
@@ -34,7 +35,7 @@ def _entry(seen: Seen, category_of: dict[int, int]) -> Entry:
     outlines = None
     if found.masks is not None and seen.size is not None:
         outlines = _outlines(found.masks[kept], found.boxes_xyxy_px[kept], seen.size)
-    return Entry(seen.image_id, tuple(rows), outlines=outlines)
+    return Entry(seen.image_id, seen.sha256, tuple(rows), outlines=outlines)
 
 
 def _outlines(masks: Floats, boxes_xyxy_px: Floats, size: tuple[int, int]) -> Outlines:
@@ -68,14 +69,24 @@ def evaluate_boxes(
     """
     category_of = categories_of(subject.contract, data, same)
     looked = look(subject, data, images, folder, category_of, lambda seen: _entry(seen, category_of))
-    found = read_found(looked.journal)
-    return score(data, found, origin_of(subject), detections=looked.journal, skipped=looked.skipped, images=images)
+    found = found_of(read_journal(looked.journal, looked.pictures), looked.journal)
+    return score(
+        data,
+        found,
+        origin_of(subject),
+        detections=looked.journal,
+        skipped=looked.skipped,
+        images=images,
+        pictures=looked.pictures,
+    )
 
 
 def evaluate_results(path: Path, data: CocoData, images: Path | None = None) -> Evaluation:
     """Score a results file, whatever made it; pictures are needed for comparisons to show them alone.
 
     Raises:
-        DataError: when it does not belong to the data set.
+        DataError: when it does not belong to the data set, or the pictures do not.
     """
+    if images:
+        require_labelled_sizes(data, images)
     return score(data, read_results(path, data), Origin(path.stem), detections=path, images=images)

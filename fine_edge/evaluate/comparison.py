@@ -14,10 +14,11 @@ from fine_edge.evaluate.coco_data import CocoData, Found
 from fine_edge.evaluate.coco_results import read_results
 from fine_edge.evaluate.data import read_boxes
 from fine_edge.evaluate.evaluation import Evaluation, Origin, score
-from fine_edge.evaluate.journal import read_found
+from fine_edge.evaluate.journal import found_of, read_journal
 from fine_edge.evaluate.known import read_evaluation
 from fine_edge.evaluate.resampling import RESAMPLES, Difference, difference
 from fine_edge.files import read_json, sha256_of
+from fine_edge.images import is_folder
 
 _MEND = "evaluate again: python -m fine_edge.evaluate --json"
 _METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "ar_100")
@@ -43,6 +44,7 @@ class Comparison:
 
     Attributes:
         images: folder of the pictures, where one of the evaluations names it.
+        pictures: sha256 of their files by image id, where a model saw them.
     """
 
     data: CocoData
@@ -50,6 +52,7 @@ class Comparison:
     b: Side
     ap: Difference
     images: Path | None
+    pictures: dict[int, str]
 
     @property
     def names(self) -> tuple[str, str]:
@@ -101,12 +104,13 @@ def _same(place: Path, sha256: str, said: dict[str, Any], key: str) -> None:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What an evaluation file and the files that it names hold."""
+    """What an evaluation file and the files that it names hold; ``pictures`` are empty where no model saw any."""
 
     said: dict[str, Any]
     data: CocoData
     detections: Path
     found: Found
+    pictures: dict[int, str]
 
 
 def _read(path: Path) -> _Kept:
@@ -118,10 +122,14 @@ def _read(path: Path) -> _Kept:
         _same(data.path, data.sha256, said, "data_sha256")
         _same(detections, sha256_of(detections), said, "detections_sha256")
         skipped = set(map(str, said["skipped"]))
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, OSError) as error:
         raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, mend=_MEND) from error
-    found = read_found(detections) if detections.suffix == ".jsonl" else read_results(detections, data)
-    return _Kept(said, data.without({n for n, name in data.images.items() if name in skipped}), detections, found)
+    seen = data.without({number for number, name in data.images.items() if name in skipped})
+    if detections.suffix != ".jsonl":
+        return _Kept(said, seen, detections, read_results(detections, data), {})
+    entries = read_journal(detections, seen.images)
+    pictures = {number: entry.picture for number, entry in entries.items()}
+    return _Kept(said, seen, detections, found_of(entries, detections), pictures)
 
 
 def _side(kept: _Kept, data: CocoData) -> Side:
@@ -140,7 +148,7 @@ def _side(kept: _Kept, data: CocoData) -> Side:
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"an evaluation does not say what it is of ({error!r})", mend=_MEND) from error
     found = kept.found.taken(np.flatnonzero(np.isin(kept.found.image_ids, list(data.images))))
-    return Side(score(data, found, origin, detections=kept.detections), found)
+    return Side(score(data, found, origin, detections=kept.detections, pictures=kept.pictures), found)
 
 
 def compare(a: Path, b: Path, *, resamples: int = RESAMPLES, advance: Callable[[], None] = lambda: None) -> Comparison:
@@ -153,13 +161,24 @@ def compare(a: Path, b: Path, *, resamples: int = RESAMPLES, advance: Callable[[
         advance: called after each.
 
     Raises:
-        DataError: when one is broken, a file of theirs is gone or another, or they are of two data sets.
+        DataError: when one is broken, a file of theirs is gone or another, or they are of two data sets, or on other
+            pictures, or on none that both could read.
     """
     first, second = _read(a), _read(b)
     if first.data.sha256 != second.data.sha256:
         what = f"{a} is of {first.data.path.name}, {b} of {second.data.path.name}"
         raise DataError(f"{what}: these are not the same", mend="evaluate both on the same annotations")
     data = first.data.without(set(first.data.images) - set(second.data.images))
+    if not data.images:
+        raise DataError(f"{a} and {b} have no image in common that both could read", mend=_MEND)
+    pictures = {**first.pictures, **second.pictures}
+    other = [
+        number for number in data.images if first.pictures.get(number, pictures.get(number)) != pictures.get(number)
+    ]
+    if other:
+        names = ", ".join(data.images[number] for number in other[:3])
+        what = f"{a} and {b} are of other pictures under {len(other)} of {len(data.images)} names: {names}"
+        raise DataError(what, mend="evaluate both on the same pictures")
     sides = _side(first, data), _side(second, data)
     found = (side.found for side in sides)
     folders = [Path(str(kept.said["images_folder"])) for kept in (first, second) if kept.said.get("images_folder")]
@@ -167,5 +186,6 @@ def compare(a: Path, b: Path, *, resamples: int = RESAMPLES, advance: Callable[[
         data,
         *sides,
         difference(data, *found, resamples=resamples, advance=advance),
-        next((folder for folder in folders if folder.is_dir()), None),
+        next((folder for folder in folders if is_folder(folder)), None),
+        pictures,
     )

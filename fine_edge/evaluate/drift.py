@@ -141,7 +141,7 @@ def drift(comparison: Comparison) -> Drift:
     """Pair what two artifacts of one model found.
 
     Raises:
-        DataError: when they are of two models.
+        DataError: when they are of two models, or neither finds anything that could have changed.
     """
     models = [side.evaluation.origin.model for side in (comparison.a, comparison.b)]
     if models[0] != models[1]:
@@ -151,10 +151,12 @@ def drift(comparison: Comparison) -> Drift:
     first, second = comparison.a.found, comparison.b.found
     rows_a, rows_b = dict(by_image(first.image_ids)), dict(by_image(second.image_ids))
     none = np.array([], dtype=np.int64)
-    return Drift(
-        comparison,
-        tuple(
-            _of_image(image, first, rows_a.get(image, none), second, rows_b.get(image, none))
-            for image in comparison.data.images
-        ),
+    images = tuple(
+        _of_image(image, first, rows_a.get(image, none), second, rows_b.get(image, none))
+        for image in comparison.data.images
     )
+    found = Drift(comparison, images)
+    if not found.matched and not found.flipped:
+        what = f"neither finds anything that scores {CONFIDENCE:g} or more: there is nothing to compare"
+        raise DataError(what, where=comparison.data.path, mend="evaluate a model that finds what the data holds")
+    return found

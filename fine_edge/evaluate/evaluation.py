@@ -12,7 +12,7 @@ from fine_edge.evaluate.average_precision import AveragePrecision, average_preci
 from fine_edge.evaluate.coco_data import CocoData, Found
 from fine_edge.evaluate.error_counts import ErrorCounts, count, count_by_category, count_by_size
 from fine_edge.evaluate.matching import CONFIDENCE, IOU, judge
-from fine_edge.files import sha256_of
+from fine_edge.files import sha256_of, sha256_of_hashes
 
 FORMAT = 1
 
@@ -51,7 +51,7 @@ class Evaluation:
 
     Attributes:
         data: name of the annotation file, and ``data_sha256`` of it.
-        images: how many were looked at.
+        images: how many were looked at, and ``pictures_sha256`` of all their files by name, where a model saw them.
         skipped: file name and reason of those that could not be read; they are in no figure.
         detections_file: what was found, and ``detections_sha256`` of it.
         data_file: the annotations, and ``images_folder`` the pictures, where there were any.
@@ -63,6 +63,7 @@ class Evaluation:
     data: str
     data_sha256: str
     images: int
+    pictures_sha256: str | None
     skipped: dict[str, str]
     detections_file: Path
     detections_sha256: str
@@ -85,6 +86,7 @@ class Evaluation:
             "data": self.data,
             "data_sha256": self.data_sha256,
             "images": self.images,
+            "pictures_sha256": self.pictures_sha256,
             "skipped": self.skipped,
             "detections_file": str(self.detections_file),
             "detections_sha256": self.detections_sha256,
@@ -97,6 +99,11 @@ class Evaluation:
         }
 
 
+def sha256_of_pictures(names: dict[int, str], pictures: dict[int, str]) -> str:
+    """Return one hash of pictures' names and files, both by image id."""
+    return sha256_of_hashes({names[number]: sha256 for number, sha256 in pictures.items() if number in names})
+
+
 def score(
     data: CocoData,
     found: Found,
@@ -105,6 +112,7 @@ def score(
     detections: Path,
     skipped: dict[int, str] | None = None,
     images: Path | None = None,
+    pictures: dict[int, str] | None = None,
 ) -> Evaluation:
     """All figures of what was found.
 
@@ -115,6 +123,7 @@ def score(
         detections: the file that holds them.
         skipped: reason, by image id, why an image is in no figure.
         images: folder of the pictures.
+        pictures: sha256 of their files by image id.
     """
     skipped = skipped or {}
     seen = data.without(skipped)
@@ -127,6 +136,7 @@ def score(
         data=data.path.name,
         data_sha256=data.sha256,
         images=len(seen.images),
+        pictures_sha256=sha256_of_pictures(seen.images, pictures) if pictures else None,
         skipped={data.images[number]: reason for number, reason in skipped.items()},
         detections_file=detections.absolute(),
         detections_sha256=sha256_of(detections),

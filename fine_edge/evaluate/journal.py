@@ -1,31 +1,41 @@
 """What was found, kept image by image while it is made, so that a run that was killed goes on where it stopped.
 
-The first line says what is run on what; each line behind it holds one image: its id and a row of numbers for each
-detection, or for what else is counted, or why it could not be read. A line that a kill cut off is made anew, a journal
-of something else is not touched.
+The first line states all that the entries depend on but the pictures. Each line behind it holds one image: its id, the
+sha256 of the picture's file, and a row of numbers for each detection, or for what else is counted, or why it could not
+be read. It ends with a check over the first line and its own text, so that a line that was damaged, edited by hand or
+taken from another journal is none. Of several lines of one image the last one counts. A line that a kill cut off is
+made anew, a journal of something else is not touched.
 """
 
 from __future__ import annotations
 
+import codecs
 import fcntl
+import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fine_edge import console
 from fine_edge.atomic import output_errors
 from fine_edge.errors import DataError
 from fine_edge.evaluate.coco_data import Found, Mask, objects
+from fine_edge.files import MOST_TEXT_BYTES, file_size, parse_json
 
-FORMAT = 1
+FORMAT = 2
 
 Row = tuple[float, ...]
 """Of a detection: category id, x0, y0, width, height in pixels of the picture, and score."""
+
+_CHECK = b',"check":"'
+_MEND = "remove it or choose another --out"
 
 
 @dataclass(frozen=True)
@@ -38,39 +48,61 @@ class Outlines:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image: its rows, with masks from detectors that find any, or the reason why there are none."""
+    """One image: its rows, with masks from detectors that find any, or the reason why there are none.
+
+    Attributes:
+        picture: sha256 of the file that was looked at; empty where it could not be read.
+    """
 
     image_id: int
+    picture: str = ""
     rows: tuple[Row, ...] = ()
     error: str | None = None
     outlines: Outlines | None = None
 
-    def to_line(self) -> str:
-        """As it stands in the file."""
+    def to_line(self, header: bytes) -> bytes:
+        """As it stands in the file whose first line this is."""
         data: dict[str, Any] = {"image_id": self.image_id}
-        data |= {"error": self.error} if self.error else {"rows": self.rows}
+        data |= {"error": self.error} if self.error else {"picture": self.picture, "rows": self.rows}
         data |= vars(self.outlines) if self.outlines else {}
-        return json.dumps(data, separators=(",", ":")) + "\n"
+        text = json.dumps(data, separators=(",", ":"), allow_nan=False).encode().removesuffix(b"}")
+        return text + _CHECK + _check(header, text) + b'"}\n'
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An entry as it is read back: the rows are (N, columns)."""
+
+    image_id: int
+    picture: str
+    rows: NDArray[np.float64]
+    error: str | None = None
+    outlines: Outlines | None = None
 
     @classmethod
-    def from_line(cls, line: str) -> Entry:
-        """Read it back; raises ``ValueError`` on a line that is none."""
-        data = json.loads(line)
-        try:
-            rows = tuple(tuple(float(number) for number in row) for row in data.get("rows", ()))
-            error = data.get("error")
-            outlines = _outlines(data, len(rows)) if "counts" in data else None
-            return cls(int(data["image_id"]), rows, None if error is None else str(error), outlines)
-        except (LookupError, TypeError, AttributeError) as error:
-            raise ValueError(str(error)) from error
+    def from_line(cls, line: bytes, header: bytes) -> Kept | None:
+        """Read it back; ``None`` where the line is no entry of the file whose first line this is."""
+        text, _, check = line.rstrip(b"\r\n").rpartition(_CHECK)
+        if check != _check(header, text) + b'"}':
+            return None
+        data = parse_json((text + b"}").decode())
+        rows = np.array(data.get("rows", []), dtype=np.float64)
+        outlines = Outlines(tuple(data["size"]), tuple(data["counts"])) if "counts" in data else None
+        return cls(data["image_id"], data.get("picture", ""), rows, data.get("error"), outlines)
 
 
-def _outlines(data: dict[str, Any], number: int) -> Outlines:
-    height, width = data["size"]
-    counts = tuple(str(runs) for runs in data["counts"])
-    if len(counts) != number:
-        raise ValueError(f"{len(counts)} masks for {number} detections")
-    return Outlines((int(height), int(width)), counts)
+def _check(header: bytes, text: bytes) -> bytes:
+    return hashlib.sha256(header + text).hexdigest()[:16].encode()
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    while line := file.readline(MOST_TEXT_BYTES):
+        yield line
+
+
+def _bare(line: bytes) -> bytes:
+    """A first line without what an editor adds to its ends."""
+    return line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
 
 
 class Journal:
@@ -81,8 +113,7 @@ class Journal:
         origin: what is run on what, JSON; a journal of another origin is refused.
 
     Attributes:
-        done: ids of the images that need not be looked at again.
-        errors: why images could not be read, by id.
+        pictures: sha256 of the picture's file by id of each image that was looked at.
 
     Raises:
         DataError: when the file is something else.
@@ -91,12 +122,13 @@ class Journal:
 
     def __init__(self, path: Path, origin: dict[str, Any]) -> None:
         self.path = path
-        self.done: set[int] = set()
-        self.errors: dict[int, str] = {}
-        self._header = json.dumps({"format": FORMAT, **origin}, sort_keys=True) + "\n"
+        self.pictures: dict[int, str] = {}
+        self._header = json.dumps({"format": FORMAT, **origin}, sort_keys=True).encode()
         with output_errors(path):
+            if path.exists():
+                file_size(path, DataError, mend=_MEND)  # a pipe would be waited for
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: TextIO = path.open("a+", encoding="utf-8", newline="\n")
+            self._file = path.open("ab+", buffering=0)
         try:
             self._take_up()
         except BaseException:
@@ -113,49 +145,60 @@ class Journal:
             whole = self._whole_bytes()
             self._file.truncate(whole)
             if not whole:
-                self._file.write(self._header)
-                self._file.flush()
+                self._write(self._header + b"\n")
 
     def _whole_bytes(self) -> int:
         """Length of the lines that are whole; notes which images they hold."""
+        broken = 0
         with self.path.open("rb") as file:
-            header = file.readline()
-            if not header.endswith(b"\n"):
-                if self._header.encode().startswith(header):
-                    return 0  # cut off within the first line: nothing is lost
-                raise self._foreign()
-            if header != self._header.encode():
-                raise self._foreign()
-            whole = len(header)
-            for number, line in enumerate(file, start=2):
+            first = file.readline(MOST_TEXT_BYTES)
+            if self._header.startswith(first):
+                return 0  # cut off within the first line: nothing is lost
+            if not first.endswith(b"\n") or _bare(first) != self._header:
+                raise self._foreign(_bare(first))
+            whole = len(first)
+            for line in _lines(file):
                 if not line.endswith(b"\n"):
                     break
-                try:
-                    self._note(Entry.from_line(line.decode()))
-                except ValueError as error:
-                    raise DataError(f"line {number} is no entry ({error})", where=self.path, mend="remove it") from None
                 whole += len(line)
+                entry = Kept.from_line(line, self._header)
+                broken += entry is None
+                if entry:
+                    self._note(entry)
+        if broken:
+            console.warn(f"{self.path}: {broken} lines are no entries of this journal: they count for nothing")
         return whole
 
-    def _foreign(self) -> DataError:
-        return DataError(
-            "is of another artifact, data set or backend", where=self.path, mend="remove it or choose another --out"
-        )
+    def _foreign(self, header: bytes) -> DataError:
+        try:
+            data = parse_json(header.decode())
+            other = [key for key, value in parse_json(self._header.decode()).items() if data.get(key) != value]
+        except (ValueError, AttributeError):
+            other = ["its first line"]
+        what = f"is of another artifact, data set or backend ({', '.join(other) or 'it says more'})"
+        return DataError(what, where=self.path, mend=_MEND)
 
     def add(self, entry: Entry) -> None:
-        """Append one image; it is in the file when this returns."""
+        """Append one image; it is in the file when this returns, or nothing of it."""
         with output_errors(self.path):
-            self._file.write(entry.to_line())
-            self._file.flush()
+            self._write(entry.to_line(self._header))
         self._note(entry)
 
-    def _note(self, entry: Entry) -> None:
+    def _write(self, line: bytes) -> None:
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:]) or 0
+        except BaseException:
+            self._file.truncate(end)  # a full disk takes a part of the line
+            raise
+
+    def _note(self, entry: Entry | Kept) -> None:
         """An image that could not be read is tried again, and may be there the next time."""
-        if entry.error:
-            self.errors[entry.image_id] = entry.error
-        else:
-            self.errors.pop(entry.image_id, None)
-            self.done.add(entry.image_id)
+        self.pictures.pop(entry.image_id, None)
+        if not entry.error:
+            self.pictures[entry.image_id] = entry.picture
 
     def __enter__(self) -> Journal:
         return self
@@ -166,46 +209,55 @@ class Journal:
         self._file.close()
 
 
-def read_journal(path: Path) -> Iterator[Entry]:
-    """All entries of a finished journal; an image that could be read later on has its error before its rows.
+def read_journal(path: Path, image_ids: Collection[int]) -> dict[int, Kept]:
+    """Return what counts of a finished journal: the last entry of each of these images, in their order.
 
     Raises:
-        DataError: when it cannot be read, or is none.
+        DataError: when it cannot be read, is none, or has nothing of one of the images.
     """
+    file_size(path, DataError, mend="evaluate again")
+    last: dict[int, Kept] = {}
     try:
-        with path.open(encoding="utf-8") as file:
-            next(file)
-            yield from map(Entry.from_line, file)
-    except (OSError, ValueError, StopIteration) as error:
+        with path.open("rb") as file:
+            header = _bare(file.readline(MOST_TEXT_BYTES))
+            if parse_json(header.decode())["format"] != FORMAT:
+                raise ValueError("of another format")
+            for line in _lines(file):
+                if entry := Kept.from_line(line, header):
+                    last[entry.image_id] = entry
+    except (OSError, ValueError, LookupError, TypeError) as error:
         what = f"is no journal of an evaluation ({type(error).__name__}: {error})"
         raise DataError(what, where=path, mend="evaluate again") from error
+    missing = [number for number in image_ids if number not in last or last[number].error]
+    if missing:
+        what = f"has no entry of {len(missing)} of {len(image_ids)} images, such as the one with id {missing[0]}"
+        raise DataError(what, where=path, mend="evaluate again")
+    return {number: last[number] for number in image_ids}
 
 
-def read_rows(path: Path, columns: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Image ids (N,) and rows (N, columns) of a finished journal.
+def table_of(kept: dict[int, Kept], columns: int, where: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Image ids (N,) and rows (N, columns) of entries.
 
     Raises:
-        DataError: likewise, or when rows are of another length.
+        DataError: when rows are of another length.
     """
-    images: list[int] = []
-    tables = [np.empty((0, columns))]
-    for entry in read_journal(path):
-        if any(len(row) != columns for row in entry.rows):
-            raise DataError(f"has rows that are not of {columns} numbers", where=path, mend="evaluate again")
-        images += [entry.image_id] * len(entry.rows)
-        tables.append(np.array(entry.rows, dtype=np.float64).reshape(-1, columns))
-    return np.array(images, dtype=np.int64), np.concatenate(tables)
+    tables = [entry.rows for entry in kept.values() if entry.rows.size]
+    if any(table.ndim != 2 or table.shape[1] != columns for table in tables):
+        raise DataError(f"has rows that are not of {columns} numbers", where=where, mend="evaluate again")
+    counts = [len(entry.rows) for entry in kept.values()]
+    images = np.repeat(np.array(list(kept), dtype=np.int64), counts)
+    return images, np.concatenate([np.empty((0, columns)), *tables])
 
 
-def read_found(path: Path) -> Found:
-    """Detections of a finished journal, image by image, with masks where all have one.
+def found_of(kept: dict[int, Kept], where: Path) -> Found:
+    """Detections of entries, image by image, with masks where all have one.
 
     Raises:
         DataError: likewise.
     """
-    images, table = read_rows(path, 6)
+    images, table = table_of(kept, 6, where)
     masks: list[Mask] = []
-    for entry in read_journal(path):
+    for entry in kept.values():
         if entry.outlines:
             masks += [{"size": list(entry.outlines.size), "counts": runs} for runs in entry.outlines.counts]
     return Found(

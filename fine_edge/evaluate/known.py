@@ -26,6 +26,7 @@ class Known:
     data_sha256: str
     images: int
     figures: dict[str, float]
+    pictures_sha256: str | None = None
 
 
 def read_evaluation(path: Path) -> Known:
@@ -50,6 +51,7 @@ def read_evaluation(path: Path) -> Known:
             data_sha256=str(data["data_sha256"]),
             images=int(data["images"]),
             figures={name: 100 * value for name, value in figures.items() if value >= 0},
+            pictures_sha256=data.get("pictures_sha256"),
         )
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, mend=_MEND) from error
@@ -64,12 +66,14 @@ def read_evaluations(folder: Path) -> list[Known]:
 def of_one_data_set(evaluations: Iterable[Known], artifacts: set[str]) -> dict[str, Known]:
     """Evaluations of these artifacts by sha256, all on one data set: figures of two cannot stand in one column.
 
-    It is the data set that the most of them were evaluated on, and of those the one with the most images.
+    Other pictures under the same names are another data set. It is the one that the most of them were evaluated on,
+    and of those the one with the most images.
     """
-    by_data: dict[tuple[str, int], dict[str, Known]] = {}
+    by_data: dict[tuple[str, str, int], dict[str, Known]] = {}
     for known in evaluations:
         if known.artifact_sha256 in artifacts:
-            by_data.setdefault((known.data_sha256, known.images), {})[known.artifact_sha256] = known
+            key = known.data_sha256, str(known.pictures_sha256), known.images
+            by_data.setdefault(key, {})[known.artifact_sha256] = known
     if not by_data:
         return {}
-    return by_data[max(by_data, key=lambda key: (len(by_data[key]), key[1], key[0]))]
+    return by_data[max(by_data, key=lambda key: (len(by_data[key]), key[2], key[:2]))]

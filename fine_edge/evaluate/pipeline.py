@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fine_edge.contract import Contract
-from fine_edge.errors import ArtifactError, ImageError
-from fine_edge.findings import Findings, from_network
+from fine_edge.errors import ImageError
+from fine_edge.findings import Findings, from_network, require_finite
 from fine_edge.images import read_image
 from fine_edge.preprocess import Placement, preprocess
 from fine_edge.runners.base import Array, Runner
@@ -35,9 +35,10 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Read:
-    """A picture as the network takes it; ``error`` where it cannot be read."""
+    """A picture as the network takes it, and the sha256 of its file; ``error`` where it cannot be read."""
 
     image_id: int
+    sha256: str = ""
     tensor: NDArray[np.float32] | None = None
     placement: Placement | None = None
     error: ImageError | None = None
@@ -47,7 +48,9 @@ class Read:
 class Seen:
     """What the network found in one image of ``size`` (height, width), or why the image could not be read.
 
-    ``inference_s`` is the image's share of the time that the network alone took.
+    Attributes:
+        sha256: of the picture's file.
+        inference_s: the image's share of the time that the network alone took.
     """
 
     image_id: int
@@ -55,6 +58,7 @@ class Seen:
     error: ImageError | None = None
     size: tuple[int, int] | None = None
     inference_s: float = 0.0
+    sha256: str = ""
 
 
 def ahead(
@@ -83,7 +87,7 @@ def _reader(folder: Path, contract: Contract) -> Callable[[tuple[int, str]], Rea
             picture = read_image(folder / name)
         except ImageError as error:
             return Read(image_id, error=error)
-        return Read(image_id, *preprocess(picture.pixels, height, width, contract.preprocessing))
+        return Read(image_id, picture.sha256, *preprocess(picture.pixels, height, width, contract.preprocessing))
 
     return read
 
@@ -124,9 +128,7 @@ def _infer(batch: list[Read], contract: Contract, runner: Runner) -> _Inferred:
 
 
 def _decode(inferred: _Inferred, contract: Contract) -> list[Seen]:
-    for name, values in inferred.outputs.items():
-        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-            raise ArtifactError(f"gives {name} that are no numbers", where=contract.model, mend="check its parity")
+    require_finite(inferred.outputs, contract)
     seen = []
     for index, one in enumerate(inferred.batch):
         if one.placement is None:
@@ -136,7 +138,7 @@ def _decode(inferred: _Inferred, contract: Contract) -> list[Seen]:
         threshold = MergeConfig().score if contract.task == "panoptic" else 0.0
         found = from_network(inferred.outputs, contract, one.placement, threshold, index)
         size, share_s = (one.placement.height, one.placement.width), inferred.seconds / len(inferred.batch)
-        seen.append(Seen(one.image_id, found, size=size, inference_s=share_s))
+        seen.append(Seen(one.image_id, found, size=size, inference_s=share_s, sha256=one.sha256))
     return seen
 
 

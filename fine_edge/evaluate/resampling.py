@@ -102,19 +102,16 @@ def _precision(matches: CategoryMatches, times: NDArray[np.int64]) -> float | No
     drawn = weights > 0  # a detection that is not there is no point of the curve
     if not drawn.any():
         return 0.0
-    weights, right, ignored = weights[drawn], matches.right[:, drawn], matches.ignored[:, drawn]
-    hits = np.cumsum(right * weights, axis=1)
-    wrong = (
-        np.cumsum(~right & ~ignored, axis=1) if (weights == 1).all() else np.cumsum((~right & ~ignored) * weights, 1)
-    )
-    recall = hits / objects
-    precision = hits / (hits + wrong + np.spacing(1))
-    # What COCO calls interpolation: the best precision at this recall or a higher one.
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    weights = weights[drawn]
     total = 0.0
-    for curve, reached in zip(best, recall, strict=True):
-        at = np.searchsorted(reached, RECALLS, side="left")
-        total += curve[at[at < len(curve)]].sum()
+    # One threshold after the other: of a large data set the curves of all would take gigabytes.
+    for right, ignored in zip(matches.right[:, drawn], matches.ignored[:, drawn], strict=True):
+        hits, wrong = np.cumsum(right * weights), np.cumsum((~right & ~ignored) * weights)
+        precision = hits / (hits + wrong + np.spacing(1))
+        # What COCO calls interpolation: the best precision at this recall or a higher one.
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        at = np.searchsorted(hits / objects, RECALLS, side="left")
+        total += best[at[at < len(best)]].sum()
     return total / (len(THRESHOLDS) * len(RECALLS))
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fine_edge.errors import DataError
 from fine_edge.evaluate import panoptic, semantic
-from fine_edge.evaluate.evaluation import FORMAT, Origin, now
-from fine_edge.evaluate.journal import Entry, Row, read_rows
+from fine_edge.evaluate.evaluation import FORMAT, Origin, now, sha256_of_pictures
+from fine_edge.evaluate.journal import Entry, Row, read_journal, table_of
 from fine_edge.evaluate.panoptic import PanopticFigures
 from fine_edge.evaluate.pipeline import Seen
 from fine_edge.evaluate.run import categories_of, look, origin_of
@@ -32,7 +32,7 @@ class SegmentEvaluation:
 
     Attributes:
         data: name of the annotations, and ``data_sha256`` of them.
-        images: how many were looked at.
+        images: how many were looked at, and ``pictures_sha256`` of all their files by name.
         skipped: file name and reason of those that could not be read; they are in no figure.
         counts_file: what was counted in each image, and ``counts_sha256`` of it.
     """
@@ -41,6 +41,7 @@ class SegmentEvaluation:
     data: str
     data_sha256: str
     images: int
+    pictures_sha256: str
     skipped: dict[str, str]
     counts_file: Path
     counts_sha256: str
@@ -55,6 +56,7 @@ class SegmentEvaluation:
             "data": self.data,
             "data_sha256": self.data_sha256,
             "images": self.images,
+            "pictures_sha256": self.pictures_sha256,
             "skipped": self.skipped,
             "counts_file": str(self.counts_file),
             "counts_sha256": self.counts_sha256,
@@ -111,15 +113,16 @@ def evaluate_segments(
     rows_of = _semantic_rows if data.segments is None else _panoptic_rows
     looked = look(subject, data, images, folder, category_of, _entries(rows_of, data, category_of))
     columns = _SEMANTIC_COLUMNS if data.segments is None else _PANOPTIC_COLUMNS
-    _, table = read_rows(looked.journal, columns)
-    if len(looked.skipped) == len(data.images):
+    if not looked.pictures:
         raise DataError("none of the images can be read", where=data.path, mend="check --images")
+    _, table = table_of(read_journal(looked.journal, looked.pictures), columns, looked.journal)
     figures = semantic.figures if data.segments is None else panoptic.figures
     return SegmentEvaluation(
         origin=origin_of(subject),
         data=data.path.name,
         data_sha256=data.sha256,
-        images=len(data.images) - len(looked.skipped),
+        images=len(looked.pictures),
+        pictures_sha256=sha256_of_pictures(data.images, looked.pictures),
         skipped={data.images[number]: reason for number, reason in looked.skipped.items()},
         counts_file=looked.journal.absolute(),
         counts_sha256=sha256_of(looked.journal),
@@ -135,6 +138,6 @@ def _entries(
     def entry(seen: Seen) -> Entry:
         if not isinstance(seen.found, Panoptic):
             return Entry(seen.image_id, error=str(seen.error))
-        return Entry(seen.image_id, tuple(rows_of(seen.found, data, seen.image_id, category_of)))
+        return Entry(seen.image_id, seen.sha256, tuple(rows_of(seen.found, data, seen.image_id, category_of)))
 
     return entry

@@ -108,9 +108,12 @@ def drawings(comparison: Comparison, image_id: int, a: Judged, b: Judged) -> tup
         return None
     data = comparison.data
     try:
-        pixels = read_image(comparison.images / data.images[image_id]).pixels
+        picture = read_image(comparison.images / data.images[image_id])
     except ImageError:
         return None
+    if comparison.pictures.get(image_id, picture.sha256) != picture.sha256:
+        return None
+    pixels = picture.pixels
     scale = min(1.0, _WIDTH_PX / pixels.shape[1])
     size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
     small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)

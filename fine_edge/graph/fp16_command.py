@@ -15,7 +15,7 @@ from fine_edge.graph.fp16_study import Study, study
 from fine_edge.graph.keep_list import read_keep_list, write_keep_list
 from fine_edge.graph.layer_precisions import LONGEST_ARGUMENT, layer_precisions
 from fine_edge.graph.network import read_network
-from fine_edge.images import find_images
+from fine_edge.images import Pictures
 from fine_edge.parity.tolerance import TOLERANCES
 from fine_edge.table import Column, Table
 
@@ -49,7 +49,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     if arguments.out:
         check_target(arguments.onnx, arguments.out)
     keep = read_keep_list(arguments.keep_fp32) if arguments.keep_fp32 else ()
-    images = find_images(arguments.images)
+    images = Pictures(arguments.images).readable()
     found = study(read_network(arguments.onnx), images, keep)
     if arguments.json:
         console.print_json(found.to_json())

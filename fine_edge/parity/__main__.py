@@ -9,7 +9,7 @@ from pathlib import Path
 from fine_edge import command, console
 from fine_edge.contract import Precision, bound_contract
 from fine_edge.errors import ArtifactError
-from fine_edge.images import find_images, read_image, sample_photographs
+from fine_edge.images import Pictures, sample_photographs
 from fine_edge.parity.references import against_golden, against_pytorch
 from fine_edge.parity.report import ParityReport
 from fine_edge.runners.base import Runner
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> int:
         if args.golden:
             report = against_golden(onnx_path, runner, precision)
         else:
-            images = [read_image(p) for p in find_images(args.images)] if args.images else sample_photographs()[:3]
+            images = Pictures(args.images) if args.images else sample_photographs()[:3]
             report = against_pytorch(onnx_path, runner, images, args.weights, precision)
     if args.json:
         console.print_json(report.to_json())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from fine_edge import console
 from fine_edge.contract import Artifact, Contract, Precision, bound_contract
 from fine_edge.errors import ArtifactError, MissingExtraError
-from fine_edge.images import NamedImage
+from fine_edge.images import NamedImage, Pictures
 from fine_edge.parity.compare import Case, compare
 from fine_edge.parity.golden import read_golden
 from fine_edge.parity.report import ParityReport
@@ -18,15 +19,14 @@ from fine_edge.preprocess import preprocess
 from fine_edge.runners.base import Array, Runner
 
 
-def inputs_for(contract: Contract, images: list[NamedImage]) -> list[tuple[str, Array]]:
+def inputs_for(contract: Contract, images: list[NamedImage] | Pictures) -> Iterator[tuple[str, Array]]:
     """Real pictures through the contract's preprocessing, then one input of noise; each a full batch."""
     height, width = contract.input_hw
-    cases: list[tuple[str, Array]] = []
     for image in images:
         tensor, _ = preprocess(image.pixels, height, width, contract.preprocessing)
-        cases.append((image.name, np.repeat(tensor, contract.batch, axis=0)))
+        yield image.name, np.repeat(tensor, contract.batch, axis=0)
     noise = np.random.default_rng(0).random(contract.inputs[0].shape, dtype=np.float32)
-    return [*cases, ("uniform noise", noise)]
+    yield "uniform noise", noise
 
 
 def _bound(onnx_path: Path, precision: Precision | None) -> tuple[Contract, Artifact]:
@@ -57,7 +57,7 @@ def against_golden(onnx_path: Path, runner: Runner, precision: Precision | None 
 def against_pytorch(
     onnx_path: Path,
     runner: Runner,
-    images: list[NamedImage],
+    images: list[NamedImage] | Pictures,
     weights: Path | None = None,
     precision: Precision | None = None,
 ) -> ParityReport:
@@ -83,7 +83,7 @@ def against_pytorch(
     eager = EagerRunner(detector.model, detector.entry.family, raw=not contract.postprocessed)
     cases = []
     with console.progress() as bar:
-        for name, tensor in bar.track(inputs_for(contract, images), description="comparing"):
+        for name, tensor in bar.track(inputs_for(contract, images), total=len(images) + 1, description="comparing"):
             feed = {contract.inputs[0].name: tensor}
             expected = eager.run(feed)
             cases.append(Case(name, expected, runner.run(feed), eager.selection_margin))

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from fine_edge.errors import DataError
 from fine_edge.evaluate.coco_data import CocoData
+from fine_edge.evaluate.picture_sizes import require_labelled_sizes
 from fine_edge.images import read_image
 from fine_edge.preprocess import Preprocessing, preprocess
 
@@ -44,7 +45,7 @@ class LabelledPictures(Dataset[Sample]):
         flips: axes that are turned round, each half of the times.
 
     Raises:
-        DataError: when a picture is missing, before hours of training and not after.
+        DataError: when a picture is missing or of another size than its labels, before hours of training and not after.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class LabelledPictures(Dataset[Sample]):
             raise DataError(
                 f"{len(missing)} of {len(self.files)} pictures are missing, such as {missing[0].name}", where=folder
             )
+        require_labelled_sizes(data, folder)
         self.height, self.width, self.how, self.flips = height, width, how, flips
         index = {category: number for number, category in enumerate(data.categories)}
         truth = data.truth

@@ -47,6 +47,12 @@ def test_one_column_is_of_one_data_set(two):
     assert with_accuracy(two, some[1::-1]).rows[0].accuracy["ap"] == 46.5
 
 
+def test_one_column_is_of_the_same_pictures(two):
+    """Other pictures under the names of one annotation file are another data set."""
+    some = [replace(known(f"sha {n}", 40.0 + n), pictures_sha256=name) for n, name in enumerate(("dark", "full"))]
+    assert [row.accuracy.get("ap") for row in with_accuracy(two, some).rows][:2] == [None, 41.0]
+
+
 def test_an_engine_has_its_own_accuracy(two):
     engine = EngineFigures("sha of the plan", 40.0, 41.0, 29.6, None, None, 168, 6)
     first = replace(two.rows[0], engine=engine)

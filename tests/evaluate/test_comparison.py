@@ -8,7 +8,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from fine_edge.errors import DataError
+from fine_edge.errors import DataError, OutputError
 from fine_edge.evaluate.__main__ import main
 from fine_edge.evaluate.comparison import compare
 from fine_edge.evaluate.comparison_page import to_html
@@ -159,3 +159,15 @@ def test_what_is_no_evaluation_is_refused(both, broken):
     both[0].write_text(broken)
     with pytest.raises(DataError, match="evaluate again"):
         compare(*both)
+
+
+def test_no_image_in_common(both):
+    for path, skipped in zip(both, (range(3), range(3, 6)), strict=True):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "skipped": {f"{n}.png": "gone" for n in skipped}}))
+    with pytest.raises(DataError, match="have no image in common that both could read -> evaluate again"):
+        compare(*both, resamples=2)
+
+
+def test_a_page_that_could_not_be_written_is_refused_first(both, scene):
+    with pytest.raises(OutputError, match="is a folder"):
+        run(*both, "--html", scene)

@@ -88,10 +88,12 @@ def test_json_has_it_all(both, capsys):
     assert found["box_px"] == pytest.approx({"median": 0, "p99": 2, "max": 2})
 
 
-def test_nothing_found_on_either_side(scene, capsys):
+def test_nothing_found_on_either_side_is_no_pass(scene, capsys):
     nothing = evaluation(scene, capsys, "a", [])
-    found = drift(compare(nothing, nothing, resamples=2))
-    assert (found.matched, found.flipped_share, found.quantiles("score_gaps")) == (0, 0, None)
+    with pytest.raises(
+        DataError, match=r"neither finds anything that scores 0\.3 or more: there is nothing to compare"
+    ):
+        drift(compare(nothing, nothing, resamples=2))
 
 
 def test_two_models_are_refused(scene, both, capsys):

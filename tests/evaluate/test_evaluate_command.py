@@ -17,7 +17,7 @@ from PIL import Image
 from tiny_detector import write_detector
 
 from fine_edge.contract import Artifact, contract_path, read_contract
-from fine_edge.errors import ArtifactError, ConfigError, DataError
+from fine_edge.errors import ArtifactError, ConfigError, DataError, OutputError
 from fine_edge.evaluate.__main__ import main
 from fine_edge.evaluate.known import read_evaluations
 from fine_edge.files import sha256_of
@@ -130,6 +130,112 @@ def test_a_run_goes_on_where_it_was_killed(scene, capsys):
     assert len({json.loads(line)["image_id"] for line in journal.read_text().splitlines()[1:]}) == 300
 
 
+def test_other_pictures_of_the_same_names_are_looked_at_again(scene, capsys):
+    """The detector finds nothing in bright pictures once it is halved; what was found in dark ones is not taken."""
+    onnx = overflowing(write_detector(scene / "engines"))
+    gray = evaluated(scene, onnx, capsys, "--rounded")
+    for number in range(4):
+        Image.new("RGB", (128, 128)).save(scene / "images" / f"{number}.png")
+    black = evaluated(scene, onnx, capsys, "--rounded")
+    assert (gray["errors"]["tp"], black["errors"]["tp"]) == (2, 3)
+    assert gray["pictures_sha256"] != black["pictures_sha256"]
+    Image.new("RGB", (128, 128), (200, 200, 200)).save(scene / "images" / "1.png")
+    assert main(arguments(scene, onnx, "--rounded", "--json")) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["errors"]["tp"] == 2
+    assert "1 pictures are not those that were looked at before" in printed.err
+    before = set((scene / "out").iterdir())
+    assert evaluated(scene, onnx, capsys, "--rounded")["pictures_sha256"] == json.loads(printed.out)["pictures_sha256"]
+    assert set((scene / "out").iterdir()) == before
+
+
+def test_doubled_and_damaged_lines_change_no_figure(scene, capsys):
+    onnx = write_detector(scene / "engines")
+    first = evaluated(scene, onnx, capsys)
+    (journal,) = (scene / "out").glob("*.jsonl")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines, *lines[1:], lines[1].replace(b"0.9", b"Infinity")]))
+    second = evaluated(scene, onnx, capsys)
+    different = {key for key in first if first[key] != second[key]} - {"made_at"}
+    assert different == {"detections_sha256"}
+    journal.write_bytes(b"".join([*lines[:3], lines[3].replace(b"[", b"[[", 1), lines[4]]))
+    assert evaluated(scene, onnx, capsys)["errors"] == first["errors"]
+
+
+def test_evaluations_on_other_pictures_are_not_compared(scene):
+    onnx = write_detector(scene / "engines")
+    paths = []
+    for color in ("black", "white"):
+        Image.new("RGB", (128, 128), color).save(scene / "images" / "2.png")
+        assert main(arguments(scene, onnx, "--out", scene / color)) == 0
+        paths += map(str, (scene / color).glob("*.json"))
+    for command in ("compare", "drift"):
+        with pytest.raises(DataError, match=r"are of other pictures under 1 of 4 names: 2\.png -> evaluate both"):
+            main([command, *paths, "--resamples", "2"])
+    with pytest.raises(ConfigError, match="--max-ap-drop: nan is no number"):
+        main(["drift", paths[0], paths[0], "--resamples", "2", "--max-ap-drop", "nan"])
+
+
+def labelled(scene, *sizes):
+    """The labels, with a height and width of each picture."""
+    data = json.loads((scene / "data.json").read_text())
+    for image, (height, width) in zip(data["images"], sizes, strict=False):
+        image.update(height=height, width=width)
+    (scene / "data.json").write_text(json.dumps(data))
+
+
+def turn(scene, number, orientation, size=(128, 64)):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size).save(scene / "images" / f"{number}.png", exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        (
+            [(256, 256)] * 4,
+            "4 of 4 pictures are not .*: 0.png is 128x128, not 256x256; 1.png .*2.png is 128x128, not 256x256 -> give",
+        ),
+        ([(128, 128)] * 3 + [(128, 129)], "1 of 4 pictures are not .*: 3.png is 128x128, not 129x128 ->"),
+        ([("128", "256")], "1 of 4 pictures .*: 0.png is 128x128, not 256x128"),
+    ],
+)
+def test_pictures_of_another_size_than_their_labels_are_refused(scene, sizes, says):
+    labelled(scene, *sizes)
+    with pytest.raises(DataError, match=says):
+        main(arguments(scene, write_detector(scene / "engines")))
+    assert not (scene / "out").exists()
+
+
+def test_pictures_that_are_turned_are_told_from_those_that_are_not(scene, capsys):
+    onnx = write_detector(scene / "engines")
+    turn(scene, 0, 6)
+    labelled(scene, (64, 128))
+    with pytest.raises(DataError, match=r"0\.png is 64x128, not 128x64; their EXIF orientation turns them -> store"):
+        main(arguments(scene, onnx))
+    labelled(scene, (128, 64))
+    assert main(arguments(scene, onnx)) == 0
+    assert "warning" not in capsys.readouterr().err
+    turn(scene, 0, 1)
+    with pytest.raises(DataError, match="height and width are swapped -> give the pictures as they lay"):
+        main(arguments(scene, onnx))
+    labelled(scene, (0, 0))
+    turn(scene, 0, 3)
+    assert main(arguments(scene, onnx, "--out", scene / "other")) == 0
+    assert "warning: 1 pictures are turned upright as their EXIF orientation says" in capsys.readouterr().err
+
+
+def test_boxes_outside_of_pictures_contradict_where_labels_state_no_size(scene, capsys):
+    onnx = write_detector(scene / "engines")
+    Image.new("RGB", (63, 64)).save(scene / "images" / "0.png")
+    with pytest.raises(DataError, match=r"1 of 4 pictures have boxes of .* that lie outside of them: 0\.png -> give"):
+        main(arguments(scene, onnx))
+    labelled(scene, (64, 63))
+    assert main(arguments(scene, onnx)) == 0, "the size is right, and a wrong box is the data set's own matter"
+    assert "warning: 1 of 4 pictures have boxes that lie outside of them: 0.png" in capsys.readouterr().err
+
+
 def test_an_artifact_that_changed_is_evaluated_anew(scene, capsys):
     first = evaluated(scene, write_detector(scene / "engines"), capsys)
     second = evaluated(scene, write_detector(scene / "engines", "letterbox", batch=2), capsys)
@@ -141,6 +247,24 @@ def test_another_preprocessing_of_the_same_file_is_not_mixed_in(scene):
     assert main(arguments(scene, write_detector(scene / "engines"))) == 0
     with pytest.raises(DataError, match="is of another artifact, data set or backend"):
         main(arguments(scene, write_detector(scene / "engines", "letterbox")))
+
+
+def test_labels_of_any_name_and_folders_of_any_kind(scene, capsys):
+    onnx = write_detector(scene / "engines")
+    data = scene / f"{'l' * 240}\n\x1b.json"
+    (scene / "data.json").rename(data)
+    assert main(arguments(scene, onnx, "--data", data, "--json")) == 0
+    capsys.readouterr()
+    with pytest.raises(OutputError, match="cannot be written"):
+        main(arguments(scene, onnx, "--data", data, "--out", scene / ("o" * 300)))
+
+
+def test_a_picture_that_is_a_pipe_does_not_hang(scene, capsys):
+    onnx = write_detector(scene / "engines")
+    evaluated(scene, onnx, capsys)
+    (scene / "images" / "2.png").unlink()
+    os.mkfifo(scene / "images" / "2.png")
+    assert "not a regular file" in evaluated(scene, onnx, capsys, code=1)["skipped"]["2.png"]
 
 
 def test_results_need_no_pictures_and_no_model(scene, capsys):

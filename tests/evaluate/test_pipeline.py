@@ -92,7 +92,7 @@ def test_images_alone_come_in_order(pictures):
 @pytest.mark.parametrize("score", [np.nan, np.inf])
 def test_what_is_no_number_is_an_error(pictures, score):
     folder, images = pictures
-    with pytest.raises(ArtifactError, match="made up: gives scores that are no numbers"):
+    with pytest.raises(ArtifactError, match="made up: the network gives NaN or infinities in scores"):
         list(detect(images, folder, contract(), Brightness(score)))
 
 

@@ -73,7 +73,7 @@ def test_cityscapes(cityscapes):
 def test_pictures_of_another_size_are_refused(cityscapes):
     Image.new("RGB", (9, 9)).save(cityscapes / "leftImg8bit" / "ulm" / "ulm_1_leftImg8bit.png")
     classes = np.zeros((1, SIDE, SIDE), np.int64)
-    with pytest.raises(DataError, match="picture and annotation are of 9x9 and 8x8 pixels"):
+    with pytest.raises(DataError, match=r"1 of 2 pictures are not .*: ulm/ulm_1_leftImg8bit.png is 9x9, not 8x8"):
         evaluate_segments(
             subject(Maps(classes=classes), "semantic", CITYSCAPES_LABELS),
             read_data(cityscapes / "gtFine"),

@@ -64,3 +64,12 @@ def test_each_way_of_mirroring_happens_half_of_the_times(cells):
 def test_missing_pictures_are_told_before_training(cells, tmp_path):
     with pytest.raises(DataError, match=r"4 of 4 pictures are missing, such as 0\.png"):
         LabelledPictures(read_boxes(cells / "train.json"), tmp_path, 64, 64, LETTERBOX, ())
+
+
+def test_pictures_of_another_size_are_told_before_training(cells):
+    document = json.loads((cells / "train.json").read_text())
+    for image in document["images"]:
+        image.update(height=2 * HEIGHT, width=2 * WIDTH)
+    (cells / "train.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=rf"4 of 4 pictures are not .*: 0\.png is {WIDTH}x{HEIGHT}, not {2 * WIDTH}x"):
+        pictures(cells)

@@ -1,0 +1,140 @@
+"""Pictures that are not those which were labelled, told by their sizes before anything is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from fine_edge import console
+from fine_edge.errors import DataError, ImageError
+from fine_edge.evaluate.coco_data import CocoData, Ints, Truth
+from fine_edge.evaluate.data import Data
+from fine_edge.evaluate.matching import by_image
+from fine_edge.images import PictureSize, picture_size
+
+_READERS = 4
+_NAMED = 3
+# Of a label on the border of its picture, a rounding may be outside.
+_SLACK_PX = 1.0
+_SWAPPED = (
+    "give the pictures as they lay when they were labelled; if only the numbers are swapped, mend them in the labels"
+)
+_TURNED = "store the pictures upright, or label them as they are shown"
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One image of the data set: its size, and what the labels say of it where they do."""
+
+    image_id: int
+    name: str
+    size: PictureSize
+    labelled_hw: tuple[int, int] | None
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether labels are of another size than the picture."""
+        return self.labelled_hw is not None and self.labelled_hw != self.size.upright_hw
+
+    @property
+    def labelled_lying(self) -> bool:
+        """Whether the labels are of the pixels as they are stored, which EXIF says are to be turned."""
+        return self.contradicts and self.labelled_hw == self.size.stored_hw
+
+    @property
+    def labelled_swapped(self) -> bool:
+        """Whether height and width of the labels are those of the picture the other way round."""
+        return self.contradicts and self.labelled_hw == self.size.upright_hw[::-1]
+
+
+def require_labelled_sizes(data: Data, folder: Path) -> None:
+    """Compare each picture with the size that its labels are of; where they state none, with where their boxes lie.
+
+    Pictures are taken upright, as they are read. Those that cannot be read are left to whoever reads them.
+
+    Raises:
+        DataError: when pictures contradict their labels, with their number and three of them.
+    """
+    with console.status("comparing the pictures' sizes with their labels"):
+        pictures = list(_pictures(data, folder))
+    of = f"of {len(data.images)} pictures"
+    wrong = [one for one in pictures if one.contradicts]
+    if wrong:
+        shown = "; ".join(
+            f"{one.name} is {_size(one.size.upright_hw)}, not {_size(one.labelled_hw)}" for one in wrong[:_NAMED]
+        )
+        what = f"{len(wrong)} {of} are not of the size that {data.path} says: {shown}"
+        if any(one.labelled_lying for one in wrong):
+            raise DataError(f"{what}; their EXIF orientation turns them", where=folder, mend=_TURNED)
+        if all(one.labelled_swapped for one in wrong):
+            raise DataError(f"{what}; height and width are swapped", where=folder, mend=_SWAPPED)
+        raise DataError(what, where=folder, mend="give the pictures that were labelled")
+    if isinstance(data, CocoData):
+        _tell_of_boxes_outside(data, pictures, of, folder)
+    _warn_of_turned(pictures)
+
+
+def _size(height_width: tuple[int, int] | None) -> str:
+    height, width = height_width or (0, 0)
+    return f"{width}x{height}"
+
+
+def _pictures(data: Data, folder: Path) -> Iterator[_Picture]:
+    labelled = _labelled_sizes(data)
+
+    def read(entry: tuple[int, str]) -> _Picture | None:
+        number, name = entry
+        try:
+            return _Picture(number, name, picture_size(folder / name), labelled.get(number))
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from filter(None, pool.map(read, data.images.items()))
+
+
+def _labelled_sizes(data: Data) -> dict[int, tuple[int, int]]:
+    """Height and width by image id; a size of nothing, as some tools write, is none."""
+    if isinstance(data, CocoData):
+        return {number: size for number, size in data.sizes.items() if min(size) > 0}
+    return {number: picture_size(path).stored_hw for number, path in data.truths.items()}
+
+
+def _tell_of_boxes_outside(data: CocoData, pictures: list[_Picture], of: str, folder: Path) -> None:
+    """Refuse boxes outside of pictures whose size is not stated; where it is and agrees, such boxes are just odd."""
+    rows_of = dict(by_image(data.truth.image_ids))
+    outside = [
+        one
+        for one in pictures
+        if one.image_id in rows_of and _has_box_outside(data.truth, rows_of[one.image_id], one.size)
+    ]
+    unsized = [one for one in outside if one.labelled_hw is None]
+    if unsized:
+        what = f"{len(unsized)} {of} have boxes of {data.path} that lie outside of them: {_names(unsized)}"
+        raise DataError(what, where=folder, mend="give the pictures that were labelled")
+    if outside:
+        console.warn(f"{len(outside)} {of} have boxes that lie outside of them: {_names(outside)}")
+
+
+def _has_box_outside(truth: Truth, rows: Ints, size: PictureSize) -> bool:
+    """Return whether one of the boxes, crowds left out, lies wholly outside."""
+    left, top, width, height = truth.boxes_xywh[rows[~truth.crowd[rows]]].T
+    beyond = (left >= size.width + _SLACK_PX) | (top >= size.height + _SLACK_PX)
+    before = (left + width <= -_SLACK_PX) | (top + height <= -_SLACK_PX)
+    return bool((beyond | before).any())
+
+
+def _names(pictures: list[_Picture]) -> str:
+    return ", ".join(one.name for one in pictures[:_NAMED])
+
+
+def _warn_of_turned(pictures: list[_Picture]) -> None:
+    """Say so when EXIF turns pictures and no size shows whether their labels are of the upright ones."""
+    turned = [one for one in pictures if one.size.orientation != 1]
+    if turned and not any(one.labelled_hw and one.size.stored_hw != one.size.upright_hw for one in turned):
+        console.warn(
+            f"{len(turned)} pictures are turned upright as their EXIF orientation says; their labels must be of the"
+            f" upright pictures: {_names(turned)}"
+        )
