@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fine_edge import console
 from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.files import sha256_of, sha256_of_files
@@ -38,7 +36,7 @@ _NAMES = ("file",)
 
 
 def identity_of(
-    recipe: Recipe, data: CocoData, pictures: Mapping[str, Path], weights: Path | None, half: bool
+    recipe: Recipe, data: CocoData, pictures: Mapping[str, Path], weights: Path | None, *, half: bool, device: str
 ) -> dict[str, Any]:
     """Return everything that a training depends on, as its record holds it.
 
@@ -48,6 +46,7 @@ def identity_of(
         pictures: files by the name that the data set has for them; every one is read.
         weights: to start from.
         half: whether weights are written as FP16.
+        device: kind of what computes.
     """
     with console.status(f"reading {len(pictures)} pictures"):
         pictures_sha256 = sha256_of_files(pictures)
@@ -59,7 +58,7 @@ def identity_of(
         "half": half,
         "libraries": {name: version(name) for name in _LIBRARIES},
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "device": device,
     }
 
 

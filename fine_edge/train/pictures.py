@@ -15,7 +15,6 @@ from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.images import read_image
 from fine_edge.preprocess import Preprocessing, preprocess
 
-
 _LEAST_SIDE_PX = 0.01
 """Of a box in the input. Less is nothing to see, and vanishes where coordinates are rounded to FP32."""
 

@@ -74,7 +74,7 @@ def train(
     _require_size(entry, model, recipe)
     how = entry.detector.preprocessing
     pictures = LabelledPictures(data, images, recipe.height, recipe.width, how, FLIPS[recipe.flips])
-    identity = identity_of(recipe, data, pictures.by_name, weights, half)
+    identity = identity_of(recipe, data, pictures.by_name, weights, half=half, device=_device())
     record = _former(record_file, identity)
     if record and _is_finished(record, checkpoint):
         console.remark(f"{checkpoint} is finished")
@@ -163,6 +163,10 @@ def _run(trainer: Trainer, folder: Path, training: str) -> None:
             raise OutputError("a checkpoint cannot be written", where=folder, mend="free some space") from error
 
 
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
@@ -178,8 +182,8 @@ def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
         save_strategy="epoch",
         report_to="none",
         remove_unused_columns=False,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=_device() == "cpu",
+        dataloader_pin_memory=_device() == "cuda",
         disable_tqdm=not console.err.is_terminal,
     )
 
@@ -207,7 +211,5 @@ def _is_finished(record: Mapping[str, Any], checkpoint: Path) -> bool:
     if "losses" not in record or not checkpoint.exists():
         return False
     if record.get("checkpoint") != {"sha256": sha256_of(checkpoint)}:
-        raise DataError(
-            "is not what was trained here", where=checkpoint, mend="move it away to have it written again"
-        )
+        raise DataError("is not what was trained here", where=checkpoint, mend="move it away to have it written again")
     return True

@@ -30,7 +30,9 @@ def unfinished(trained, tmp_path):
     shutil.copytree(trained, out)
     (out / f"{NAME}.safetensors").unlink()
     record = json.loads((out / "training.json").read_text())
-    (out / "training.json").write_text(json.dumps({k: v for k, v in record.items() if k not in ("losses", "checkpoint")}))
+    (out / "training.json").write_text(
+        json.dumps({k: v for k, v in record.items() if k not in ("losses", "checkpoint")})
+    )
     return out
 
 
@@ -92,7 +94,7 @@ def test_without_a_whole_one_it_begins_anew(cells, trained, unfinished, monkeypa
     assert "no whole checkpoint of this training: it begins anew" in said
 
 
-def test_a_checkpoint_of_another_training_is_not_used(unfinished, tmp_path):
+def test_a_checkpoint_of_another_training_is_not_used(unfinished):
     shutil.copytree(unfinished / "checkpoint-6", unfinished / "checkpoint-9")
     manifest = unfinished / "checkpoint-9/manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "training": "0" * 64}))
@@ -100,12 +102,11 @@ def test_a_checkpoint_of_another_training_is_not_used(unfinished, tmp_path):
     assert run.newest_whole(unfinished, training) == unfinished / "checkpoint-6"
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed")])
-def test_a_full_disk_is_one_line_and_loses_nothing(cells, unfinished, error, monkeypatch, capsys):
+def test_a_full_disk_is_one_line_and_loses_nothing(cells, unfinished, monkeypatch, capsys):
     shutil.rmtree(unfinished / "checkpoint-6")
 
     def full(*_given):
-        raise error
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file")
 
     monkeypatch.setattr(torch, "save", full)
     assert command.exit_code(main, arguments(NAME, cells, unfinished, epochs=3)) == 2

@@ -48,35 +48,28 @@ def test_the_record_says_how_it_came_about(trained):
     assert "torch" in record["machine"]["libraries"]
 
 
-def test_half_as_large(cells, trained, tmp_path):
-    assert main(arguments(cells, tmp_path, "--half")) == 0
-    full, half = (load_file(folder / f"{NAME}.safetensors") for folder in (trained, tmp_path))
-    for key, tensor in full.items():
-        assert half[key].dtype == (torch.float16 if tensor.ndim > 1 else torch.float32)
-        assert torch.allclose(half[key].float(), tensor, rtol=1e-3, atol=1e-4), key
-    assert (tmp_path / f"{NAME}.safetensors").stat().st_size < 0.6 * (trained / f"{NAME}.safetensors").stat().st_size
-
-
-def test_an_interrupted_training_goes_on_and_ends_the_same(cells, trained, tmp_path, monkeypatch):
+def test_an_interrupted_training_goes_on_and_half_is_the_same_rounded(cells, trained, tmp_path, monkeypatch):
     seen = 0
     read = pictures.read_image
 
     def interrupted(path):
         nonlocal seen
         seen += 1
-        if seen > 6:  # in the middle of the second epoch
+        if seen > 7:  # in the middle of the second epoch
             raise KeyboardInterrupt
         return read(path)
 
     monkeypatch.setattr(pictures, "read_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        main(arguments(cells, tmp_path))
+        main(arguments(cells, tmp_path, "--half"))
     monkeypatch.setattr(pictures, "read_image", read)
     assert not (tmp_path / f"{NAME}.safetensors").exists()
-    (tmp_path / "checkpoint-9").mkdir()  # as one looks that was being written when the power went
-    assert main(arguments(cells, tmp_path)) == 0
-    whole, resumed = (load_file(folder / f"{NAME}.safetensors") for folder in (trained, tmp_path))
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert main(arguments(cells, tmp_path, "--half")) == 0
+    full, half = (load_file(folder / f"{NAME}.safetensors") for folder in (trained, tmp_path))
+    for key, tensor in full.items():
+        assert half[key].dtype == (torch.float16 if tensor.ndim > 1 else torch.float32)
+        assert torch.equal(half[key], tensor.to(half[key].dtype)), key
+    assert (tmp_path / f"{NAME}.safetensors").stat().st_size < 0.6 * (trained / f"{NAME}.safetensors").stat().st_size
 
 
 def test_a_finished_one_is_not_trained_again(cells, trained, monkeypatch, capsys):
@@ -115,7 +108,7 @@ def test_another_training_in_the_same_folder_is_refused(cells, trained, tmp_path
     with pytest.raises(ConfigError, match=rf"{holds} another number of processes"):
         main(arguments(cells, trained))
     monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.setattr(identity, "version", lambda name: "0.1")
+    monkeypatch.setattr(identity, "version", lambda _name: "0.1")
     with pytest.raises(ConfigError, match=rf"{holds} other libraries \(torch: .* there, 0.1 here\)"):
         main(arguments(cells, trained))
 
