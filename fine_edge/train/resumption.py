@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from fine_edge import atomic, console
@@ -87,7 +87,7 @@ class Keeper(TrainerCallback):
     def __init__(self, fingerprint: str, wait: Callable[[], None]) -> None:
         self._fingerprint, self._wait = fingerprint, wait
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_more: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_more: Any, **_named: Any) -> None:
         """Write the manifest of the checkpoint that Trainer has just written."""
         self._wait()  # every process writes its random numbers
         if not state.is_world_process_zero:

@@ -89,7 +89,7 @@ def test_json_has_it_all(both, capsys):
 
 
 def test_nothing_found_on_either_side(scene, capsys):
-    nothing = evaluation(scene, capsys, "a", [])
+    nothing = evaluation(scene, capsys, "a", [(0, BOX, 0.01)])
     found = drift(compare(nothing, nothing, resamples=2))
     assert (found.matched, found.flipped_share, found.quantiles("score_gaps")) == (0, 0, None)
 
