@@ -71,6 +71,8 @@ def test_without_some_images(tmp_path):
         (changed("images", 0, file_name="\\\\host\\b.jpg"), r"images\[0\].*lies outside of any folder"),
         (changed("images", 0, file_name="a\0b.jpg"), r"images\[0\].*is no file's"),
         (changed("images", 0, file_name="\ud800.jpg"), r"images\[0\].*is no file's"),
+        (changed("images", 0, file_name="é" * 128), r"images\[0\].*is longer than a file's can be"),
+        (changed("images", 0, file_name="a/" * 2000), r"images\[0\].*is longer than a file's can be"),
         (changed("images", 0, file_name=""), r"images\[0\].*is no file's"),
         (changed("images", 0, file_name=None), r"images\[0\].*is no text"),
         (changed("images", 0, id="a"), r"images has ids that are text and ids that are numbers, such as 'a' and 6"),
