@@ -229,6 +229,4 @@ class _Annotations:
                     )
                 seen.add(one)
         if 0 in seen:
-            console.remark(
-                f"{self._path.name}: pycocotools never counts the annotation with the id 0 as found; this does"
-            )
+            console.remark(f"{self._path.name}: counts the annotation with the id 0, which pycocotools never finds")
