@@ -19,6 +19,7 @@ HOST_SIDE = {
     "fine_edge.runners.eager",
     "fine_edge.train.losses",
     "fine_edge.train.pictures",
+    "fine_edge.train.resumption",
     "fine_edge.train.run",
     "fine_edge.train.start",
     "fine_edge.train.statistics",

@@ -198,7 +198,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError("give one of --model, --onnx, --engine and --detections")
     if args.detections:
         evaluation: Evaluation | SegmentEvaluation = evaluate_results(
-            args.detections, read_boxes(args.data), args.images
+            args.detections, read_boxes(args.data, pictures=args.images is not None), args.images
         )
     else:
         evaluation = _run(args, read_data(args.data))

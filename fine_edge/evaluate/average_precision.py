@@ -7,17 +7,21 @@ A figure is -1 where the data set holds nothing that it could be of. Source: coc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fine_edge import console
 from fine_edge.errors import DataError
+from fine_edge.evaluate import masks
 from fine_edge.evaluate.coco_data import CocoData, Found, Objects, Truth
+from fine_edge.evaluate.coco_data import objects as as_objects
 
 Kind = Literal["bbox", "segm"]
 """What overlaps: boxes, or masks."""
+Some = TypeVar("Some", Truth, Found)
 
 # A detection is a dict of some 0.8 KiB in faster-coco-eval; categories do not depend on each other, so they are scored
 # this many detections at a time.
@@ -59,14 +63,15 @@ def _rows(objects: Objects, kind: Kind) -> list[dict[str, Any]]:
         )
     ]
     if kind == "segm" and objects.masks is not None:
-        for row, outline in zip(rows, objects.masks.tolist(), strict=True):
-            row["segmentation"] = outline
+        for row, mask in zip(rows, objects.masks.tolist(), strict=True):
+            row["segmentation"] = mask
     if isinstance(objects, Truth):
         for row, area, crowd in zip(rows, objects.areas.tolist(), objects.crowd.tolist(), strict=True):
             row.update(area=area, iscrowd=int(crowd))
     elif isinstance(objects, Found):
-        for row, score in zip(rows, objects.scores.tolist(), strict=True):
-            row.update(area=_area(row, kind), score=score)
+        areas = [_area(row, kind) for row in rows] if objects.areas is None else objects.areas.tolist()
+        for row, score, area in zip(rows, objects.scores.tolist(), areas, strict=True):
+            row.update(area=area, score=score)
     return rows
 
 
@@ -74,9 +79,7 @@ def _area(row: dict[str, Any], kind: Kind) -> float:
     """Of what was found, by which COCO tells sizes apart."""
     if kind == "bbox":
         return float(row["bbox"][2] * row["bbox"][3])
-    from faster_coco_eval.core import mask
-
-    return float(mask.area(row["segmentation"]))
+    return masks.area(row["segmentation"])
 
 
 def _chunks(categories: list[int], found: Found) -> list[list[int]]:
@@ -116,11 +119,31 @@ def _score(data: CocoData, found: Found, categories: list[int], kind: Kind) -> A
     return scored.eval
 
 
-def _require_masks(data: CocoData, found: Found) -> None:
-    if (len(data.truth) and data.truth.masks is None) or (len(found) and found.masks is None):
+def _with_runs(objects: Some, data: CocoData) -> Some:
+    """Return the same objects with their masks as compressed runs."""
+    if not len(objects):
+        return objects
+    if objects.masks is None:
         raise DataError("not every object has a mask", where=data.path, mend="evaluate boxes")
-    if missing := [name for number, name in data.images.items() if number not in data.sizes]:
-        raise DataError(f"has no height and width of {missing[0]}", where=data.path, mend="add them to its images")
+    outlines = []
+    for image, mask in zip(objects.image_ids.tolist(), objects.masks.tolist(), strict=True):
+        try:
+            outlines.append(masks.runs(mask, data.sizes.get(image)))
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            what = f"a mask in {data.images[image]} cannot be used ({error})"
+            raise DataError(what, where=data.path, mend="evaluate boxes") from error
+    return replace(objects, masks=as_objects(outlines))
+
+
+def mask_average_precision(data: CocoData, found: Found) -> AveragePrecision | None:
+    """Return the figures of masks, or ``None`` where one side has none; says why where what was found has some."""
+    if found.masks is None:
+        return None
+    try:
+        return average_precision(data, found, "segm")
+    except DataError as error:
+        console.warn(f"masks are not scored: {error}")
+        return None
 
 
 def _image(number: int, data: CocoData) -> dict[str, int]:
@@ -132,10 +155,11 @@ def average_precision(data: CocoData, found: Found, kind: Kind = "bbox") -> Aver
     """All figures of what was found in a data set, by overlap of boxes or of masks.
 
     Raises:
-        DataError: when masks are asked for and one side has none, or a picture's size is not known.
+        DataError: when masks are asked for and not every object has one that can be used.
     """
     if kind == "segm":
-        _require_masks(data, found)
+        data, found = replace(data, truth=_with_runs(data.truth, data)), _with_runs(found, data)
+    names = data.shown_categories()
     categories = sorted(data.categories)
     scored = [_score(data, found, group, kind) for group in _chunks(categories, found)]
     precision = np.concatenate([part["precision"] for part in scored], axis=2)  # (T, R, K, A, M)
@@ -148,7 +172,5 @@ def average_precision(data: CocoData, found: Found, kind: Kind = "bbox") -> Aver
         **{f"ap_{size}": _mean(precision[..., index, 2]) for index, size in enumerate("sml", start=1)},
         **{f"ar_{limit}": _mean(recall[..., 0, index]) for index, limit in enumerate((1, 10, 100))},
         **{f"ar_{size}": _mean(recall[..., index, 2]) for index, size in enumerate("sml", start=1)},
-        by_category={
-            data.categories[category]: _mean(everything[:, :, index]) for index, category in enumerate(categories)
-        },
+        by_category={names[category]: _mean(everything[:, :, index]) for index, category in enumerate(categories)},
     )

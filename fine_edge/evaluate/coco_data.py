@@ -2,27 +2,28 @@
 
 ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "category_id", "bbox": [x, y, w, h], "area",
 "iscrowd"}], "categories": [{"id", "name"}]}``; source: cocodataset.org, "Data format". ``area`` defaults to that of
-the box and ``iscrowd`` to 0, as labelling tools leave them out.
+the box and ``iscrowd`` to 0, as labelling tools leave them out. Ids are numbered by :mod:`fine_edge.evaluate.ids`.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fine_edge.errors import DataError
-from fine_edge.files import sha256_of
+from fine_edge.evaluate.ids import Numbering
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 Mask = list[list[float]] | dict[str, Any]
-"""Polygons x0, y0, x1, y1, ... or run lengths ``{"size": [height, width], "counts": ...}``, as COCO has them."""
+"""Polygons x0, y0, x1, y1, ... or run lengths ``{"size": [height, width], "counts": ...}``, as COCO has them; what a
+file has in their place is looked at when masks are scored, see :func:`fine_edge.evaluate.masks.runs`."""
 Masks = NDArray[np.object_]
 
 
@@ -33,7 +34,7 @@ class Objects:
     Attributes:
         image_ids, category_ids: (N,), as the data set numbers them.
         boxes_xywh: (N, 4), x0, y0, width, height in pixels of the picture.
-        masks: (N,) of :data:`Mask`, where there are masks.
+        masks: (N,) of :data:`Mask`, where every object has one.
     """
 
     image_ids: Ints
@@ -67,9 +68,15 @@ class Truth(Objects):
 
 @dataclass(frozen=True)
 class Found(Objects):
-    """What a detector found, with ``scores`` (N,)."""
+    """What a detector found.
+
+    Attributes:
+        scores: (N,).
+        areas: (N,) in square pixels, where they are not those of what overlaps.
+    """
 
     scores: Doubles
+    areas: Doubles | None = field(default=None, kw_only=True)
 
     def taken(self, rows: Ints) -> Found:
         """Those that the indices pick."""
@@ -78,6 +85,7 @@ class Found(Objects):
             self.category_ids[rows],
             self.boxes_xywh[rows],
             self.scores[rows],
+            areas=None if self.areas is None else self.areas[rows],
             masks=None if self.masks is None else self.masks[rows],
         )
 
@@ -91,7 +99,8 @@ class CocoData:
         images: file name by image id, in the order of the file.
         categories: name by category id.
         truth: all annotations of these images.
-        sizes: height and width by image id, pixels, where the file has them; masks need them.
+        sizes: height and width by image id, pixels, where the file has them; polygons need them.
+        image_numbers, category_numbers: from the file's ids to these.
     """
 
     path: Path
@@ -100,20 +109,19 @@ class CocoData:
     categories: dict[int, str]
     truth: Truth
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    image_numbers: Numbering = field(default_factory=Numbering)
+    category_numbers: Numbering = field(default_factory=Numbering)
+
+    def shown_categories(self) -> dict[int, str]:
+        """Return a name of its own for each category by id: where two have one name, the id stands behind it."""
+        names = Counter(self.categories.values())
+        return {number: name if names[name] == 1 else f"{name} ({number})" for number, name in self.categories.items()}
 
     def without(self, image_ids: Collection[int]) -> CocoData:
         """The data set without some of its images and what is in them."""
         truth, keep = self.truth, ~np.isin(self.truth.image_ids, list(image_ids))
         images = {number: name for number, name in self.images.items() if number not in image_ids}
         return replace(self, images=images, truth=truth.taken(np.flatnonzero(keep)))
-
-
-def integer(value: Any) -> int:
-    """An id: an int, or a float or text that says one, as some tools write them."""
-    number = int(value)
-    if isinstance(value, bool) or (isinstance(value, float) and value != number):
-        raise ValueError(f"{value!r} is no id")
-    return number
 
 
 def box(value: Any) -> tuple[float, float, float, float]:
@@ -124,121 +132,8 @@ def box(value: Any) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
-def coco_from(path: Path, data: Any) -> CocoData:
-    """The data set that the JSON of an annotation file holds.
-
-    Raises:
-        DataError: when it holds none, or contradicts itself, saying at which entry.
-    """
-    if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
-        raise DataError(
-            "has no images, annotations and categories", where=path, mend="give a COCO annotation file of detection"
-        )
-    images = _by_id(path, data, "images", "file_name")
-    categories = _by_id(path, data, "categories", "name")
-    truth = _truth(path, data["annotations"], images, categories)
-    return CocoData(path, sha256_of(path), images, categories, truth, _sizes(path, data["images"]))
-
-
-def _sizes(path: Path, entries: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:
-    sizes = {}
-    for index, entry in enumerate(entries):
-        if {"height", "width"} <= entry.keys():
-            try:
-                sizes[integer(entry["id"])] = integer(entry["height"]), integer(entry["width"])
-            except (TypeError, ValueError, OverflowError) as error:
-                raise _broken(path, "images", index, error) from error
-    return sizes
-
-
-def mask(value: Any) -> Mask:
-    """Polygons or a run-length encoding; raises ``ValueError``, ``TypeError`` or ``LookupError`` on anything else."""
-    if isinstance(value, dict):
-        (height, width), counts = map(integer, value["size"]), value["counts"]
-        if isinstance(counts, list):
-            counts = [integer(count) for count in counts]
-            if min(counts, default=0) < 0 or sum(counts) != height * width:
-                raise ValueError("the runs of its mask do not fill its picture")
-        elif not isinstance(counts, str):
-            raise ValueError("its mask has no runs")
-        return {"size": [height, width], "counts": counts}
-    polygons = [[float(number) for number in polygon] for polygon in value]
-    if not polygons or any(len(p) < 6 or len(p) % 2 or not all(map(math.isfinite, p)) for p in polygons):
-        raise ValueError("its mask is no list of polygons x0, y0, x1, y1, x2, y2, ...")
-    return polygons
-
-
 def objects(values: list[Any]) -> Masks:
     """A list as an array of whatever objects it holds."""
     array = np.empty(len(values), dtype=np.object_)
     array[:] = values
     return array
-
-
-def _by_id(path: Path, data: dict[str, Any], key: str, field: str) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for index, entry in enumerate(_entries(path, data[key], key)):
-        try:
-            number, text = integer(entry["id"]), str(entry[field])
-        except (LookupError, TypeError, ValueError, OverflowError) as error:
-            raise _broken(path, key, index, error) from error
-        if number in found:
-            raise DataError(f"{key}[{index}] has the id {number} of another entry", where=path, mend="number them anew")
-        if key == "images" and leaves(text):
-            raise DataError(
-                f"images[{index}] lies outside of any folder: {text}", where=path, mend="use relative names"
-            )
-        found[number] = text
-    if not found:
-        raise DataError(f"has no {key}", where=path, mend="give a COCO annotation file of detection")
-    return found
-
-
-def leaves(file_name: str) -> bool:
-    """Whether a name would be looked for outside the folder of images."""
-    name = PurePosixPath(file_name)
-    return name.is_absolute() or ".." in name.parts or not file_name or "\0" in file_name
-
-
-def _entries(path: Path, entries: Any, key: str) -> list[Any]:
-    if not isinstance(entries, list):
-        raise DataError(f"{key} is no list", where=path, mend="give a COCO annotation file of detection")
-    return entries
-
-
-def _broken(path: Path, key: str, index: int, error: Exception) -> DataError:
-    what = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be used ({error})"
-    return DataError(f"{key}[{index}] {what}", where=path, mend="mend this entry")
-
-
-def _truth(path: Path, entries: Any, images: dict[int, str], categories: dict[int, str]) -> Truth:
-    numbers: list[tuple[int, int]] = []
-    sizes: list[tuple[float, ...]] = []
-    crowd: list[bool] = []
-    masks: list[Mask | None] = []
-    for index, entry in enumerate(_entries(path, entries, "annotations")):
-        try:
-            place = _, _, width, height = box(entry["bbox"])
-            area = float(entry.get("area", width * height))
-            numbers.append((integer(entry["image_id"]), integer(entry["category_id"])))
-            crowd.append(bool(integer(entry.get("iscrowd", 0))))
-            outline = entry.get("segmentation")
-            masks.append(mask(outline) if outline else None)
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise _broken(path, "annotations", index, error) from error
-        for number, known, key in zip(numbers[-1], (images, categories), ("images", "categories"), strict=True):
-            if number not in known:
-                raise DataError(f"annotations[{index}] is of {number}, which is not in {key}", where=path)
-        if not math.isfinite(area) or area < 0:
-            raise DataError(f"annotations[{index}] has the area {area}", where=path, mend="mend this entry")
-        sizes.append((*place, area))
-    ids = np.array(numbers, dtype=np.int64).reshape(-1, 2)
-    table = np.array(sizes, dtype=np.float64).reshape(-1, 5)
-    return Truth(
-        ids[:, 0],
-        ids[:, 1],
-        table[:, :4],
-        table[:, 4],
-        np.array(crowd, dtype=np.bool_),
-        masks=objects(masks) if masks and None not in masks else None,
-    )

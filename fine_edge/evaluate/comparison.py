@@ -117,7 +117,7 @@ def _read(path: Path) -> _Kept:
     read_evaluation(path)  # which says what is wrong with it
     said = read_json(path, DataError, mend=_MEND)
     try:
-        data = read_boxes(_place(path, said, "data_file"))
+        data = read_boxes(_place(path, said, "data_file"), pictures=said.get("images_folder") is not None)
         detections = _place(path, said, "detections_file")
         _same(data.path, data.sha256, said, "data_sha256")
         _same(detections, sha256_of(detections), said, "detections_sha256")

@@ -67,7 +67,7 @@ def count_by_category(verdicts: Verdicts, data: CocoData) -> dict[str, ErrorCoun
     missed = data.truth.category_ids[verdicts.missed]
     return {
         name: _count(verdicts.kinds[verdicts.found.category_ids == number], int((missed == number).sum()))
-        for number, name in data.categories.items()
+        for number, name in data.shown_categories().items()
     }
 
 

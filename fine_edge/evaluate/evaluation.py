@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.average_precision import AveragePrecision, average_precision
+from fine_edge.evaluate.average_precision import AveragePrecision, average_precision, mask_average_precision
 from fine_edge.evaluate.coco_data import CocoData, Found
 from fine_edge.evaluate.error_counts import ErrorCounts, count, count_by_category, count_by_size
 from fine_edge.evaluate.matching import CONFIDENCE, IOU, judge
@@ -129,7 +129,6 @@ def score(
     seen = data.without(skipped)
     if not seen.images:
         raise DataError("none of the images can be read", where=data.path, mend="check --images")
-    has_masks = found.masks is not None and seen.truth.masks is not None and seen.sizes.keys() >= seen.images.keys()
     verdicts = judge(seen, found)
     return Evaluation(
         origin=origin,
@@ -143,7 +142,7 @@ def score(
         data_file=data.path.absolute(),
         images_folder=images.absolute() if images else None,
         boxes=average_precision(seen, found),
-        masks=average_precision(seen, found, "segm") if has_masks else None,
+        masks=mask_average_precision(seen, found),
         errors=count(verdicts),
         errors_by_category=count_by_category(verdicts, seen),
         errors_by_size=count_by_size(verdicts, seen),

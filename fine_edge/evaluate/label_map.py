@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from unicodedata import normalize
 
+from fine_edge import console
 from fine_edge.errors import DataError
 
 _SHOWN = 8
 
 
-def _plain(name: str) -> str:
-    """A name without case, and with one way of writing what stands between words."""
-    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+def plain(name: str) -> str:
+    """Return a name without case, with one way of writing each letter and what stands between words."""
+    return " ".join(normalize("NFKC", name).casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _some(names: list[str]) -> str:
@@ -20,8 +22,33 @@ def _some(names: list[str]) -> str:
     return ", ".join(repr(name) for name in names[:_SHOWN]) + more
 
 
+def _renamed(pairs: Mapping[str, str], labels: tuple[str, ...], categories: Mapping[int, str]) -> dict[str, str]:
+    """Return the names that are given for others, both as :func:`plain` has them.
+
+    Raises:
+        DataError: for one that is nobody's.
+    """
+    sides = (
+        (pairs.keys(), set(categories.values()), "category of the data set"),
+        (pairs.values(), set(labels), "class of the model"),
+    )
+    for given, known, kind in sides:
+        names = {plain(name) for name in known}
+        if unknown := [name for name in given if plain(name) not in names]:
+            raise DataError(
+                f"no {kind} is called {_some(unknown)}; there are {_some(sorted(known))}",
+                where="--same",
+                mend="write CATEGORY=CLASS",
+            )
+    return {plain(theirs): plain(ours) for theirs, ours in pairs.items()}
+
+
 def map_labels(
-    labels: tuple[str, ...], categories: Mapping[int, str], renamed: Mapping[str, str] | None = None
+    labels: tuple[str, ...],
+    categories: Mapping[int, str],
+    renamed: Mapping[str, str] | None = None,
+    *,
+    used: Collection[int] | None = None,
 ) -> dict[int, int]:
     """Class index of the model to category id of the data set; classes that the data set does not label are left out.
 
@@ -29,13 +56,17 @@ def map_labels(
         labels: names of the model's classes, by index.
         categories: names of the data set's, by id.
         renamed: names of the model by the data set's name for the same, where they differ.
+        used: ids of the categories that there are objects of; the others are left out where they have no class, or
+            that of another one, and said. All, without it.
 
     Raises:
         DataError: when a category of the data set is none of the model's classes, or two names are one.
     """
-    renamed = {_plain(theirs): _plain(ours) for theirs, ours in (renamed or {}).items()}
-    ours = [_plain(label) for label in labels]
-    wanted = {number: renamed.get(_plain(name), _plain(name)) for number, name in categories.items()}
+    renamed = _renamed(renamed or {}, labels, categories)
+    ours = [plain(label) for label in labels]
+    wanted = {number: renamed.get(plain(name), plain(name)) for number, name in categories.items()}
+    if used is not None:
+        wanted = _without_empty(wanted, ours, categories, used)
     if twice := [name for name, count in Counter(wanted.values()).items() if count > 1]:
         raise DataError(f"more than one category is called {_some(twice)}", mend="give each category its own name")
     if twice := [name for name in wanted.values() if ours.count(name) > 1]:
@@ -50,3 +81,16 @@ def map_labels(
             mend="evaluate on what it was trained for, or name pairs with --same CATEGORY=CLASS",
         )
     return {ours.index(name): number for number, name in wanted.items()}
+
+
+def _without_empty(
+    wanted: dict[int, str], ours: list[str], categories: Mapping[int, str], used: Collection[int]
+) -> dict[int, str]:
+    """Leave out categories without objects that are in the way, such as the root that some labelling tools write."""
+    kept = {number: name for number, name in wanted.items() if number in used}
+    for number, name in wanted.items():
+        if number not in used and name in ours and name not in kept.values():
+            kept[number] = name
+    if left_out := [categories[number] for number in wanted if number not in kept]:
+        console.remark(f"left out, since the data has no object of them and the model no class: {_some(left_out)}")
+    return {number: name for number, name in wanted.items() if number in kept}

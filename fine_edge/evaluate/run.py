@@ -16,6 +16,7 @@ from typing import Any
 from fine_edge import console, machine
 from fine_edge.contract import Contract
 from fine_edge.errors import DataError, ImageError
+from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.data import Data
 from fine_edge.evaluate.evaluation import Origin
 from fine_edge.evaluate.journal import Entry, Journal
@@ -70,7 +71,8 @@ def categories_of(contract: Contract, data: Data, same: dict[str, str] | None) -
     Raises:
         DataError: when the model has no class for a category.
     """
-    category_of = map_labels(contract.labels, data.categories, same)
+    used = set(data.truth.category_ids.tolist()) if isinstance(data, CocoData) else None
+    category_of = map_labels(contract.labels, data.categories, same, used=used)
     unused = [label for index, label in enumerate(contract.labels) if index not in category_of]
     if unused:
         more = ", ..." if len(unused) > 4 else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_data import integer, leaves
+from fine_edge.evaluate.coco_annotations import numbered
+from fine_edge.evaluate.ids import Numbering, integer
+from fine_edge.evaluate.picture_names import picture_name
 from fine_edge.files import sha256_of
 from fine_edge.zoo.cityscapes import CITYSCAPES_LABELS
 
@@ -28,6 +31,7 @@ IGNORED = -1
 
 # Label ids of the 19 classes that are evaluated, in the order of their training indices.
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_PANOPTIC = "give COCO's panoptic_*.json"
 _LABEL_IDS, _PICTURE = "_gtFine_labelIds.png", "_leftImg8bit.png"
 
 
@@ -116,19 +120,22 @@ def read_panoptic(path: Path, data: dict[str, Any]) -> SegmentData:
         DataError: when it contradicts itself, saying where.
     """
     folder = path.with_suffix("")
-    try:
-        names = {integer(image["id"]): str(image["file_name"]) for image in data["images"]}
-        categories = {integer(entry["id"]): str(entry["name"]) for entry in data["categories"]}
-        truths, segments = {}, {}
-        for entry in data["annotations"]:
-            number = integer(entry["image_id"])
-            if leaves(str(entry["file_name"])) or leaves(names[number]):
-                raise ValueError(f"{entry['file_name']!r} lies outside of any folder")
-            truths[number] = folder / str(entry["file_name"])
-            segments[number] = tuple(_segment(info, categories) for info in entry["segments_info"])
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        what = f"is no panoptic annotation file ({type(error).__name__}: {error})"
-        raise DataError(what, where=path, mend="give COCO's panoptic_*.json") from error
+    if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
+        raise DataError("has no images, annotations and categories", where=path, mend=_PANOPTIC)
+    image_numbers, names = numbered(path, data, "images", lambda entry: picture_name(entry["file_name"]))
+    category_numbers, categories = numbered(path, data, "categories", lambda entry: str(entry["name"]))
+    truths: dict[int, Path] = {}
+    segments: dict[int, tuple[TrueSegment, ...]] = {}
+    for index, entry in enumerate(data["annotations"]):
+        try:
+            number = image_numbers.number(entry["image_id"])
+            if number not in names or number in truths:
+                raise ValueError(f"the image {entry['image_id']!r} is not listed, or annotated twice")
+            truths[number] = folder / picture_name(entry["file_name"])
+            segments[number] = tuple(_segment(info, category_numbers, categories) for info in entry["segments_info"])
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            what = f"annotations[{index}] cannot be used ({type(error).__name__}: {error})"
+            raise DataError(what, where=path, mend=_PANOPTIC) from error
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
     for number, truth in sorted(truths.items()):
         if not truth.is_file():
@@ -138,8 +145,10 @@ def read_panoptic(path: Path, data: dict[str, Any]) -> SegmentData:
     return SegmentData(path, digest.hexdigest(), images, truths, categories, segments)
 
 
-def _segment(info: dict[str, Any], categories: dict[int, str]) -> TrueSegment:
-    category = integer(info["category_id"])
-    if category not in categories:
-        raise ValueError(f"category {category} is not listed")
-    return TrueSegment(integer(info["id"]), category, bool(integer(info.get("iscrowd", 0))))
+def _segment(info: dict[str, Any], numbering: Numbering, categories: Collection[int]) -> TrueSegment:
+    category, number = numbering.number(info["category_id"]), integer(info["id"])
+    if category is None or category not in categories:
+        raise ValueError(f"category {info['category_id']!r} is not listed")
+    if not 0 <= number < 256**3:
+        raise ValueError(f"a PNG has no segment {number}")
+    return TrueSegment(number, category, bool(integer(info.get("iscrowd", 0))))

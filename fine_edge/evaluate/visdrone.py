@@ -1,6 +1,7 @@
 """VisDrone's detection data: a text file of boxes beside each picture.
 
-A line is ``left,top,width,height,score,category,truncation,occlusion``. A score of 0, category 0 ("ignored regions")
+A line is ``left,top,width,height,score,category,truncation,occlusion``, as their number tells: what VisDrone's videos
+have in front, a frame and a target, would be read as a box otherwise. A score of 0, category 0 ("ignored regions")
 and category 11 ("others") mark what is not evaluated: here regions in which no detection of any category counts, as
 COCO treats its crowds. Source: VisDrone2018-DET-toolkit, README, and Zhu et al., "Detection and Tracking Meet Drones",
 2021.
@@ -15,6 +16,7 @@ import numpy as np
 
 from fine_edge.errors import DataError
 from fine_edge.evaluate.coco_data import CocoData, Truth, box
+from fine_edge.files import read_text
 
 CATEGORIES = (
     *("pedestrian", "people", "bicycle", "car", "van"),
@@ -22,8 +24,9 @@ CATEGORIES = (
 )
 """Numbered from 1."""
 
+_COLUMNS = ("left", "top", "width", "height", "score", "category", "truncation", "occlusion")
 _OTHERS = len(CATEGORIES) + 1
-_MEND = "give the folder 'annotations' of VisDrone-DET"
+_MEND = "give the folder 'annotations' of VisDrone-DET, one file a picture"
 
 
 def read_visdrone(folder: Path) -> CocoData:
@@ -56,23 +59,30 @@ def read_visdrone(folder: Path) -> CocoData:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=path, mend=_MEND) from error
-    except ValueError as error:
-        raise DataError(f"is no text ({error})", where=path, mend=_MEND) from error
+    return read_text(path, DataError, mend=_MEND).removeprefix("\ufeff")
 
 
 def _objects(path: Path, number: int, line: str) -> list[tuple[int, tuple[float, float, float, float], bool]]:
     """Category, box and whether it is a region to ignore, which it is for every category."""
+    columns = line.strip().removesuffix(",").split(",")
+    if len(columns) != len(_COLUMNS):
+        raise DataError(f"line {number} has {_described(len(columns))}", where=path, mend=_MEND)
     try:
-        fields = [float(field) for field in line.strip().rstrip(",").split(",")]
+        fields = [float(column) for column in columns]
         place, (score, category) = box(fields[:4]), fields[4:6]
     except ValueError as error:
         raise DataError(f"line {number} is no object ({error})", where=path, mend=_MEND) from error
     if category not in range(_OTHERS + 1):
         raise DataError(f"line {number} has the category {category:g}", where=path, mend=_MEND)
+    if score not in (0, 1):
+        raise DataError(f"line {number} has the score {score:g}, as results have", where=path, mend=_MEND)
     if score == 0 or category in (0, _OTHERS):
         return [(one, place, True) for one in range(1, _OTHERS)]
     return [(int(category), place, False)]
+
+
+def _described(columns: int) -> str:
+    """Return what so many columns are."""
+    if columns == len(_COLUMNS) + 2:
+        return "10 columns, as annotations of VisDrone's videos (VID, MOT) have: frame, target, then those of DET"
+    return f"{columns} columns, not the {len(_COLUMNS)} of VisDrone-DET: {', '.join(_COLUMNS)}"

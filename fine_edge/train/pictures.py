@@ -16,6 +16,9 @@ from fine_edge.evaluate.picture_sizes import require_labelled_sizes
 from fine_edge.images import read_image
 from fine_edge.preprocess import Preprocessing, preprocess
 
+_LEAST_SIDE_PX = 0.01
+"""Of a box in the input. Less is nothing to see, and vanishes where coordinates are rounded to FP32."""
+
 
 class Sample(NamedTuple):
     """One picture: ``image`` (3, H, W), ``boxes_xyxy`` (N, 4) in its pixels, ``classes`` (N,) int64 from 0."""
@@ -35,7 +38,7 @@ def mirrored(sample: Sample, axis: int) -> Sample:
 
 
 class LabelledPictures(Dataset[Sample]):
-    """Pictures of a data set with what is in them; crowds and boxes without area are left out.
+    """Pictures of a data set with what is in them; crowds, boxes without area or outside their picture are left out.
 
     Args:
         data: boxes in COCO's format; classes count from 0 in the order of its categories.
@@ -44,14 +47,19 @@ class LabelledPictures(Dataset[Sample]):
         how: from a picture to an input.
         flips: axes that are turned round, each half of the times.
 
+    Attributes:
+        by_name: files by the name that the data set has for them.
+
     Raises:
-        DataError: when a picture is missing or of another size than its labels, before hours of training and not after.
+        DataError: when a picture is missing or of another size than its labels, or there is nothing to learn, before
+            hours of training and not after.
     """
 
     def __init__(
         self, data: CocoData, folder: Path, height: int, width: int, how: Preprocessing, flips: tuple[int, ...]
     ) -> None:
-        self.files = [folder / name for name in data.images.values()]
+        self.by_name = {name: folder / name for name in data.images.values()}
+        self.files = [self.by_name[name] for name in data.images.values()]
         missing = [file for file in self.files if not file.is_file()]
         if missing:
             raise DataError(
@@ -66,9 +74,16 @@ class LabelledPictures(Dataset[Sample]):
         numbers, owners = np.array(list(data.images)), truth.image_ids[usable]
         ends = zip(np.searchsorted(owners, numbers, "left"), np.searchsorted(owners, numbers, "right"), strict=True)
         self.objects = [
-            (truth.boxes_xywh[rows], [index[int(category)] for category in truth.category_ids[rows]])
+            (truth.boxes_xywh[rows], np.array([index[c] for c in truth.category_ids[rows].tolist()], dtype=np.int64))
             for rows in (usable[first:last] for first, last in ends)
         ]
+        if not any(len(boxes) and len(self._upright(index).classes) for index, (boxes, _) in enumerate(self.objects)):
+            raise DataError(
+                f"has nothing to learn: none of its {len(truth)} boxes is one of an object, has an area and lies in its"
+                " picture",
+                where=data.path,
+                mend="give annotations of detection; crowds (iscrowd 1) teach nothing",
+            )
 
     def __len__(self) -> int:
         """How many pictures there are."""
@@ -76,14 +91,25 @@ class LabelledPictures(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """One picture, mirrored by torch's random numbers, which Trainer keeps with its checkpoints."""
+        sample = self._upright(index)
+        for axis in self.flips:
+            if torch.rand(()) < 0.5:
+                sample = mirrored(sample, axis)
+        return sample
+
+    def _upright(self, index: int) -> Sample:
+        """Return one picture as it is, with the boxes that it shows."""
         pixels = read_image(self.files[index]).pixels
         array, place = preprocess(pixels, self.height, self.width, self.how)
         xywh, classes = self.objects[index]
         corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
         scale, offset = [place.scale_x, place.scale_y] * 2, [place.left, place.top] * 2
-        boxes = torch.from_numpy((corners * scale + offset).astype(np.float32)).reshape(-1, 4)
-        sample = Sample(torch.from_numpy(array[0]), boxes, torch.tensor(classes, dtype=torch.int64))
-        for axis in self.flips:
-            if torch.rand(()) < 0.5:
-                sample = mirrored(sample, axis)
-        return sample
+        boxes = corners * scale + offset
+        height, width = pixels.shape[:2]
+        shown = (corners[:, :2] < (width, height)).all(axis=1) & (corners[:, 2:] > 0).all(axis=1)
+        shown &= (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE_PX).all(axis=1)
+        return Sample(
+            torch.from_numpy(array[0]),
+            torch.from_numpy(boxes[shown].astype(np.float32)),
+            torch.from_numpy(classes[shown]),
+        )

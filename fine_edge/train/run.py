@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 
 from fine_edge import atomic, console
 from fine_edge.errors import ConfigError, DataError, OutputError
@@ -20,16 +20,17 @@ from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.export.request import ExportRequest
 from fine_edge.files import read_json, sha256_of
 from fine_edge.machine import describe
+from fine_edge.train.identity import difference, fingerprint, identity_of
 from fine_edge.train.losses import trainable
 from fine_edge.train.pictures import LabelledPictures
 from fine_edge.train.recipe import FLIPS, WARMUP, Recipe
+from fine_edge.train.resumption import Keeper, newest_whole
 from fine_edge.train.start import labels_of, start
 from fine_edge.train.statistics import PICTURES, measure
 from fine_edge.zoo.catalog import ModelEntry, find
 from fine_edge.zoo.checkpoints import save
 from fine_edge.zoo.families import family_of
 from fine_edge.zoo.family import GraphForm
-from fine_edge.zoo.weights_file import weights_file
 
 RECORD = "training.json"
 
@@ -64,27 +65,34 @@ def train(
         FineEdgeError: for bad input, or a folder that holds another training.
     """
     entry = find(recipe.model)
+    record_file, checkpoint = folder / RECORD, folder / f"{recipe.model}.safetensors"
+    if not record_file.exists():
+        atomic.refuse_unwritable([record_file, checkpoint])
     labels = labels_of(entry, tuple(data.categories.values()))
     model, taken = start(entry, labels, weights, recipe.seed)
     subject = trainable(entry, model)
     _require_size(entry, model, recipe)
     how = entry.detector.preprocessing
     pictures = LabelledPictures(data, images, recipe.height, recipe.width, how, FLIPS[recipe.flips])
-    record = _begun(recipe, data, weights, folder)
-    checkpoint = folder / f"{recipe.model}.safetensors"
-    if "losses" in record and checkpoint.is_file():
+    identity = identity_of(recipe, data, pictures.by_name, weights, half=half, device=_device())
+    record = _former(record_file, identity)
+    if record and _is_finished(record, checkpoint):
         console.remark(f"{checkpoint} is finished")
         return Trained(checkpoint, record)
+    atomic.refuse_unwritable([record_file, checkpoint])
+    if not record:
+        record = {**identity, "machine": describe()}
+        atomic.write_text(record_file, json.dumps(record, indent=1) + "\n")
     if weights:
         console.remark(f"{weights.name}: {taken} tensors taken over")
-    trainer = Trainer(
+    trainer = _FiniteTrainer(
         model=subject.module,
         args=_arguments(recipe, folder),
         train_dataset=pictures,
         data_collator=subject.collate,
     )
     trainer.remove_callback(PrinterCallback)  # prints losses among the results, on standard output
-    _run(trainer, folder)
+    _run(trainer, folder, fingerprint(identity))
     if trainer.is_world_process_zero():
         batches = math.ceil(min(len(pictures), PICTURES) / recipe.batch)
         measure(subject.module, trainer.get_train_dataloader(), batches, recipe.seed)
@@ -93,9 +101,40 @@ def train(
             for logged in trainer.state.log_history
             if "loss" in logged
         ]
+        _require_finite(model)
         save(model, checkpoint, name=recipe.model, labels=labels, half=half)
-        atomic.write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        record["checkpoint"] = {"sha256": sha256_of(checkpoint)}
+        atomic.write_text(record_file, json.dumps(record, indent=1) + "\n")
     return Trained(checkpoint, record)
+
+
+class _FiniteTrainer(Trainer):
+    """Stops where a loss is no number: what is learned from then on is none either, and Trainer would log zeros."""
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *more: Any, **named: Any) -> Tensor:
+        """Return the loss of a batch.
+
+        Raises:
+            DataError: when it is not finite.
+        """
+        loss: Tensor = super().training_step(model, inputs, *more, **named)
+        if not torch.isfinite(loss):
+            raise DataError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}: this training diverges",
+                where=self.args.output_dir,
+                mend="give a lower --learning-rate and another --out",
+            )
+        return loss
+
+
+def _require_finite(model: nn.Module) -> None:
+    """Find out before it is written that a training has ended in weights that are no numbers."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DataError(
+                f"the training has diverged: {name} is not finite",
+                mend="give a lower --learning-rate and another --out",
+            )
 
 
 def _require_size(entry: ModelEntry, model: nn.Module, recipe: Recipe) -> None:
@@ -109,14 +148,23 @@ def _require_size(entry: ModelEntry, model: nn.Module, recipe: Recipe) -> None:
     family_of(entry.family).outputs(model, GraphForm(1, recipe.height, recipe.width))
 
 
-def _run(trainer: Trainer, folder: Path) -> None:
-    """Train, from the newest of Trainer's own checkpoints that was written to its end."""
-    whole = sorted(folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}"), key=lambda path: int(path.parent.name[11:]))
+def _run(trainer: Trainer, folder: Path, training: str) -> None:
+    """Train, from the newest whole checkpoint of this very training if there is one."""
+    trainer.add_callback(Keeper(training, trainer.accelerator.wait_for_everyone))
+    former = newest_whole(folder, training)
     with atomic.output_errors(folder):
         try:
-            trainer.train(resume_from_checkpoint=str(whole[-1].parent) if whole else None)
+            trainer.train(resume_from_checkpoint=str(former) if former else None)
         except SafetensorError as error:  # how it reports a full disk
             raise OutputError(f"cannot be written ({error})", where=folder, mend="free some space") from error
+        except RuntimeError as error:  # how torch.save does
+            if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+                raise
+            raise OutputError("a checkpoint cannot be written", where=folder, mend="free some space") from error
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
@@ -132,32 +180,36 @@ def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
         seed=recipe.seed,
         logging_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
         report_to="none",
         remove_unused_columns=False,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=_device() == "cpu",
+        dataloader_pin_memory=_device() == "cuda",
         disable_tqdm=not console.err.is_terminal,
     )
 
 
-def _begun(recipe: Recipe, data: CocoData, weights: Path | None, folder: Path) -> dict[str, Any]:
-    """The record of a training that begins, or that of the folder if it is this one."""
-    record = {
-        "recipe": recipe.to_json(),
-        "data": {"file": data.path.name, "sha256": data.sha256, "images": len(data.images)},
-        "weights": weights and {"file": weights.name, "sha256": sha256_of(weights_file(weights))},
-        "machine": describe(),
-    }
-    path = folder / RECORD
-    if path.is_file():
-        former = read_json(path, DataError, mend="choose another --out, or remove it")
-        for key in ("recipe", "data", "weights"):
-            if former.get(key) != record[key]:
-                raise ConfigError(
-                    f"holds a training with another {key}", where=folder, mend="choose another --out, or remove it"
-                )
-        return dict(former)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(path, json.dumps(record, indent=1) + "\n")
-    return record
+def _former(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the record of the training that a folder holds, if it holds this one."""
+    if not path.exists():
+        return None
+    former = read_json(path, DataError, mend="choose another --out, or remove it")
+    if not isinstance(former, dict):
+        raise DataError("is no record of a training", where=path, mend="choose another --out, or remove it")
+    if other := difference(former, identity):
+        raise ConfigError(
+            f"holds a training with {other}", where=path.parent, mend="choose another --out, or remove it"
+        )
+    return former
+
+
+def _is_finished(record: Mapping[str, Any], checkpoint: Path) -> bool:
+    """Return whether a training has come to its end and its checkpoint is there.
+
+    Raises:
+        DataError: when the file in its place is not what was trained.
+    """
+    if "losses" not in record or not checkpoint.exists():
+        return False
+    if record.get("checkpoint") != {"sha256": sha256_of(checkpoint)}:
+        raise DataError("is not what was trained here", where=checkpoint, mend="move it away to have it written again")
+    return True

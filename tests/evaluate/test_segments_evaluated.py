@@ -135,11 +135,14 @@ def test_coco_panoptic(panoptic):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda d: d["annotations"][0].update(image_id=2), "is no panoptic annotation file"),
+        (
+            lambda d: d["annotations"][0].update(image_id=2),
+            r"annotations\[0\] cannot .*the image 2 is not listed",
+        ),
         (lambda d: d["annotations"][0].update(file_name="../1.png"), "lies outside of any folder"),
         (lambda d: d["annotations"][0].update(file_name="2.png"), "2.png: no such annotation"),
         (lambda d: d["annotations"][0]["segments_info"][0].update(category_id=3), "category 3 is not listed"),
-        (lambda d: d.pop("categories"), "is no panoptic annotation file"),
+        (lambda d: d.pop("categories"), "has no images, annotations and categories"),
     ],
 )
 def test_broken_panoptic_files_are_named(panoptic, change, says):

@@ -54,7 +54,14 @@ def test_the_sha256_is_of_all_files(folder):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("1,2,3", "line 1 is no object"),
+        ("1,2,3", "line 1 has 3 columns, not the 8 of VisDrone-DET: left, top"),
+        ("1,0,593,43,9,4,1,4,0,0", "line 1 has 10 columns, as annotations of VisDrone's videos"),
+        ("1,2,3,4,1,1,0,0,0", "line 1 has 9 columns"),
+        ("1,2,3,4,1", "line 1 has 5 columns"),
+        ("1,2,3,4,1,1,0,0,\n1,2,3,4,1,1,0", "line 2 has 7 columns"),
+        ("1 2 3 4 1 1 0 0", "line 1 has 1 columns"),
+        ("1,nan,3,4,1,1,0,0", "line 1 is no object"),
+        ("1,2,3,4,0.93,4,-1,-1", "line 1 has the score 0.93, as results have"),
         ("1,2,3,x,1,1,0,0", "line 1 is no object"),
         ("1,2,-3,4,1,1,0,0", "line 1 is no object .*is no box"),
         ("1,2,3,4,1,12,0,0", "line 1 has the category 12"),
@@ -67,9 +74,14 @@ def test_a_broken_line_is_named(tmp_path, line, says):
         read_visdrone(tmp_path)
 
 
+def test_marks_and_ends_of_lines_of_other_systems(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf10, 20, 30, 40, 1, 4, 0, 0\r\n100,20,5,6,1,1,0,2,\r\n")
+    assert read_visdrone(tmp_path).truth.boxes_xywh.tolist() == [[10, 20, 30, 40], [100, 20, 5, 6]]
+
+
 def test_no_annotations(tmp_path):
     with pytest.raises(DataError, match="holds no annotation files"):
         read_visdrone(tmp_path)
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="is no text"):
+    with pytest.raises(DataError, match="is no UTF-8 text"):
         read_visdrone(tmp_path)

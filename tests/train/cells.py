@@ -27,3 +27,14 @@ def write_cells(folder):
     document = {"images": pictures, "annotations": boxes, "categories": categories}
     (folder / "train.json").write_text(json.dumps(document))
     return folder
+
+
+def arguments(name, cells, out, *more, epochs=2):
+    """Of the command, for two steps an epoch."""
+    size = ("--input-size", "128x160", "--epochs", f"{epochs}", "--batch", "2", "--flips", "both")
+    return [
+        *(name, "--data", f"{cells / 'train.json'}", "--images", f"{cells / 'images'}"),
+        *size,
+        *("--out", f"{out}"),
+        *more,
+    ]

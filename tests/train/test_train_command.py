@@ -1,15 +1,18 @@
 """The command, from pictures to a checkpoint that every other command takes."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from cells import arguments as cell_arguments
+from PIL import Image
 from safetensors.torch import load_file
 
 from fine_edge.errors import ConfigError, DataError, UnknownModelError
-from fine_edge.train import pictures
+from fine_edge.train import identity, pictures, run
 from fine_edge.train.__main__ import main
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.load import load
@@ -18,18 +21,7 @@ NAME = "fcos_mobilenetv3_fine"
 
 
 def arguments(cells, out, *more):
-    size = ("--input-size", "128x160", "--epochs", "2", "--batch", "2", "--flips", "both")
-    return [
-        NAME,
-        "--data",
-        f"{cells / 'train.json'}",
-        "--images",
-        f"{cells / 'images'}",
-        *size,
-        "--out",
-        f"{out}",
-        *more,
-    ]
+    return cell_arguments(NAME, cells, out, *more)
 
 
 @pytest.fixture(scope="module")
@@ -56,39 +48,32 @@ def test_the_record_says_how_it_came_about(trained):
     assert "torch" in record["machine"]["libraries"]
 
 
-def test_half_as_large(cells, trained, tmp_path):
-    assert main(arguments(cells, tmp_path, "--half")) == 0
-    full, half = (load_file(folder / f"{NAME}.safetensors") for folder in (trained, tmp_path))
-    for key, tensor in full.items():
-        assert half[key].dtype == (torch.float16 if tensor.ndim > 1 else torch.float32)
-        assert torch.allclose(half[key].float(), tensor, rtol=1e-3, atol=1e-4), key
-    assert (tmp_path / f"{NAME}.safetensors").stat().st_size < 0.6 * (trained / f"{NAME}.safetensors").stat().st_size
-
-
-def test_an_interrupted_training_goes_on_and_ends_the_same(cells, trained, tmp_path, monkeypatch):
+def test_an_interrupted_training_goes_on_and_half_is_the_same_rounded(cells, trained, tmp_path, monkeypatch):
     seen = 0
     read = pictures.read_image
 
     def interrupted(path):
         nonlocal seen
         seen += 1
-        if seen > 6:  # in the middle of the second epoch
+        if seen > 7:  # in the middle of the second epoch
             raise KeyboardInterrupt
         return read(path)
 
     monkeypatch.setattr(pictures, "read_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        main(arguments(cells, tmp_path))
+        main(arguments(cells, tmp_path, "--half"))
     monkeypatch.setattr(pictures, "read_image", read)
     assert not (tmp_path / f"{NAME}.safetensors").exists()
-    (tmp_path / "checkpoint-9").mkdir()  # as one looks that was being written when the power went
-    assert main(arguments(cells, tmp_path)) == 0
-    whole, resumed = (load_file(folder / f"{NAME}.safetensors") for folder in (trained, tmp_path))
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert main(arguments(cells, tmp_path, "--half")) == 0
+    full, half = (load_file(folder / f"{NAME}.safetensors") for folder in (trained, tmp_path))
+    for key, tensor in full.items():
+        assert half[key].dtype == (torch.float16 if tensor.ndim > 1 else torch.float32)
+        assert torch.equal(half[key], tensor.to(half[key].dtype)), key
+    assert (tmp_path / f"{NAME}.safetensors").stat().st_size < 0.6 * (trained / f"{NAME}.safetensors").stat().st_size
 
 
 def test_a_finished_one_is_not_trained_again(cells, trained, monkeypatch, capsys):
-    monkeypatch.setattr(pictures, "read_image", None)
+    monkeypatch.setattr(run.Trainer, "train", None)
     before = load_file(trained / f"{NAME}.safetensors")
     assert main(arguments(cells, trained)) == 0
     after = load_file(trained / f"{NAME}.safetensors")
@@ -96,9 +81,60 @@ def test_a_finished_one_is_not_trained_again(cells, trained, monkeypatch, capsys
     assert "loss" in capsys.readouterr().out
 
 
-def test_another_training_in_the_same_folder_is_refused(cells, trained):
-    with pytest.raises(ConfigError, match="holds a training with another recipe"):
+def altered(cells, folder):
+    """A copy of the cells with one more grey in one picture."""
+    shutil.copytree(cells, folder)
+    path = folder / "images/2.png"
+    image = Image.open(path).copy()
+    image.putpixel((0, 0), (1, 2, 3))
+    image.save(path)
+    return folder
+
+
+def test_another_training_in_the_same_folder_is_refused(cells, trained, tmp_path, monkeypatch):
+    holds = "holds a training with"
+    with pytest.raises(ConfigError, match=rf"{holds} another recipe \(seed: 0 there, 1 here\)"):
         main(arguments(cells, trained, "--seed", "1"))
+    with pytest.raises(ConfigError, match=rf"{holds} other pictures"):
+        main([*arguments(cells, trained), "--images", str(altered(cells, tmp_path / "cells") / "images")])
+    with pytest.raises(ConfigError, match=rf"{holds} another precision of its weights \(--half\)"):
+        main(arguments(cells, trained, "--half"))
+    with pytest.raises(ConfigError, match=rf"{holds} other weights to start from"):
+        main(arguments(cells, trained, "--weights", str(trained / f"{NAME}.safetensors")))
+    (tmp_path / "labels.json").write_text((cells / "train.json").read_text() + " ")
+    with pytest.raises(ConfigError, match=rf"{holds} another data set"):
+        main([*arguments(cells, trained), "--data", str(tmp_path / "labels.json")])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=rf"{holds} another number of processes"):
+        main(arguments(cells, trained))
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr(identity, "version", lambda _name: "0.1")
+    with pytest.raises(ConfigError, match=rf"{holds} other libraries \(torch: .* there, 0.1 here\)"):
+        main(arguments(cells, trained))
+
+
+def test_a_record_that_does_not_say_everything_is_refused(cells, trained, tmp_path):
+    record = json.loads((trained / "training.json").read_text())
+    del record["pictures"]
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="other pictures, or by an older version"):
+        main(arguments(cells, tmp_path))
+
+
+def test_names_of_the_same_files_do_not_matter(cells, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run.Trainer, "train", None)
+    shutil.copytree(cells, tmp_path / "moved")
+    (tmp_path / "moved/train.json").rename(tmp_path / "moved/labels.json")
+    given = [word.replace("train.json", "labels.json") for word in arguments(tmp_path / "moved", trained)]
+    assert main(given) == 0
+    assert "is finished" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_checkpoint_that_was_changed_is_not_finished(cells, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "out")
+    (tmp_path / f"out/{NAME}.safetensors").write_bytes(b"other")
+    with pytest.raises(DataError, match="is not what was trained here"):
+        main(arguments(cells, tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
