@@ -100,5 +100,5 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write ``text`` to ``path`` whole or not at all; halves of characters, which no encoding has, are written out."""
+    write_bytes(path, text.encode(errors="backslashreplace"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -18,8 +19,8 @@ def printable(text: str, *, keep: str = "") -> str:
         text: of unknown origin.
         keep: control characters that may stay, such as a line's end.
     """
-    if text.isascii() and text.isprintable():
-        return text
+    if text.isascii():  # in one go: documents are ASCII, and long
+        return _CONTROL.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
     return "".join(
         character if character in keep or _is_shown(character) else _escaped(character) for character in text
     )

@@ -16,6 +16,8 @@ UNSTABLE_SPREAD = 0.05
 # The effect that matters here is 1 %: FINE's own cost. A wider interval cannot show it.
 WIDE_INTERVAL = 0.01
 _RESAMPLES = 10_000
+# Samples in memory at a time; all draws of a long record would take gigabytes.
+_DRAWN_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,14 @@ def unpaired_ratio(samples: Sequence[float], reference: Sequence[float]) -> Rati
 
 
 def _resampled_medians(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    if (values == values[0]).all():  # a baseline over itself
+        return np.full(_RESAMPLES, values[0])
     rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(values), size=(_RESAMPLES, len(values)))  # (resamples, samples)
-    return np.asarray(np.median(values[picks], axis=1), dtype=np.float64)
+    # Block by block the generator draws what it would draw at once.
+    at_once = max(1, _DRAWN_AT_ONCE // len(values))
+    sizes = [min(at_once, _RESAMPLES - done) for done in range(0, _RESAMPLES, at_once)]
+    picks = (rng.integers(0, len(values), size=(size, len(values))) for size in sizes)  # (resamples, samples)
+    return np.concatenate([np.median(values[block], axis=1, overwrite_input=True) for block in picks])
 
 
 def _with_interval(value: float, resampled: NDArray[np.float64]) -> Ratio:
