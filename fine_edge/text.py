@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -24,6 +25,15 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(
         character if character in keep or _is_shown(character) else _escaped(character) for character in text
     )
+
+
+def printable_all(document: Any) -> Any:
+    """Return a JSON document with all its texts, names of members included, as :func:`printable` shows them."""
+    if isinstance(document, str):
+        return printable(document)
+    if isinstance(document, dict):
+        return {printable(name): printable_all(value) for name, value in document.items()}
+    return [printable_all(value) for value in document] if isinstance(document, list) else document
 
 
 def _is_shown(mark: str) -> bool:

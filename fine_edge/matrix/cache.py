@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fine_edge import atomic, console
 from fine_edge.contract import contract_path, read_contract
 from fine_edge.errors import ArtifactError
 from fine_edge.export.artifacts import existing
+from fine_edge.files import read_json
 from fine_edge.matrix.job import Job
 from fine_edge.matrix.row import Row
 
@@ -32,14 +34,14 @@ class Cache:
         self._entries = self._read()
 
     def _read(self) -> dict[str, dict[str, Any]]:
+        if not os.path.lexists(self._path):
+            return {}
         try:
-            data = json.loads(self._path.read_text(encoding="utf-8"))
+            data = read_json(self._path, ArtifactError)
             if data["format"] != FORMAT:
                 return {}
             return {str(model): dict(entry) for model, entry in data["rows"].items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ArtifactError, ValueError, LookupError, TypeError, AttributeError) as error:
             console.warn(f"{self._path}: not readable ({type(error).__name__}), all rows are run anew")
             return {}
 
@@ -47,9 +49,10 @@ class Cache:
         """The row of a model if it passed with the same code, libraries, machine, options and artifacts."""
         entry = self._entries.get(job.model, {})
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            same = (entry["origin"], entry["options"]) == (self._origin, job.options())
             row = Row.from_json(entry["row"])
-            if same and row.source_sha256 == self._origin["source_sha256"] and self._has_artifacts(job, row):
+            made_of = (entry["origin"], entry["options"], row.model, row.source_sha256)
+            now = (self._origin, job.options(), job.model, self._origin["source_sha256"])
+            if made_of == now and self._has_artifacts(job, row):
                 return row
         return None
 

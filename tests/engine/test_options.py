@@ -67,7 +67,7 @@ def test_a_recipe_gives_its_options_and_no_recipe_the_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "the recipe is broken"),
+        ("{", "is no JSON"),
         ("[]", "the recipe is broken"),
         ('{"model": "m"}', "the recipe is broken"),
         ('{"model": "m", "build": 3}', "the recipe is broken"),
