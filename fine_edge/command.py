@@ -24,7 +24,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
-class _Terminated(BaseException):
+class Terminated(BaseException):
     """A signal that ends the process as an exception, so that ``finally`` blocks remove half-written files."""
 
     def __init__(self, number: int) -> None:
@@ -35,7 +35,7 @@ class _Terminated(BaseException):
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     for ending in _ENDINGS:  # a second one must not end the tidying up
         signal.signal(ending, signal.SIG_IGN)
-    raise _Terminated(number)
+    raise Terminated(number)
 
 
 def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -66,7 +66,7 @@ def _outcome(main: Callable[[list[str]], int], argv: list[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: nothing half-written was left behind\n")
         return 130
-    except _Terminated as end:
+    except Terminated as end:
         return end.code
     except OSError as error:
         if error.errno not in _FULL:
@@ -91,11 +91,16 @@ def _is_flushed() -> bool:
     return True
 
 
-def run(main: Callable[[list[str]], int]) -> NoReturn:
-    """Run ``main`` on the process's arguments and leave the process with its exit code; see :func:`exit_code`."""
+def end_tidily() -> None:
+    """Let the signals that end this process be exceptions in its main thread."""
     for ending in _ENDINGS:
         if signal.getsignal(ending) != signal.SIG_IGN:  # as under nohup
             signal.signal(ending, _terminate)
+
+
+def run(main: Callable[[list[str]], int]) -> NoReturn:
+    """Run ``main`` on the process's arguments and leave the process with its exit code; see :func:`exit_code`."""
+    end_tidily()
     libraries.seclude()
     if not streams.prepare():
         main = _refuse_without_output

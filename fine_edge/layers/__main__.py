@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fine_edge import command, console
+from fine_edge import atomic, command, console
 from fine_edge.errors import ConfigError
 from fine_edge.layers.cost import Cost
 from fine_edge.layers.document import to_json
@@ -48,6 +48,7 @@ def main(argv: list[str]) -> int:
     given = _parser().parse_args(argv)
     if given.baseline_profile and not given.baseline:
         raise ConfigError("needs --baseline", where="--baseline-profile")
+    atomic.refuse_unwritable([given.picture])
     profile = _read(given.layers, given.profile, given.times, "--profile, --times")
     baseline = _read(given.baseline, given.baseline_profile, None, "--baseline-profile") if given.baseline else None
     if given.json:
