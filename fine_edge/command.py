@@ -45,17 +45,21 @@ def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
     any other exception is a bug and keeps its traceback.
     """
     with streams.shown():
-        try:
-            code = _outcome(main, argv)
-            sys.stdout.flush()
-        except FineEdgeError as error:
-            code = _refused(error)
-        except BrokenPipeError:
-            # The reader of our output (head, less) has gone; there is nobody left to tell.
-            code = 141
-        if code == 141 or not _is_flushed():
-            streams.discard()
-        return code
+        return _ended(main, argv)
+
+
+def _ended(main: Callable[[list[str]], int], argv: list[str]) -> int:
+    try:
+        code = _outcome(main, argv)
+        sys.stdout.flush()
+    except FineEdgeError as error:
+        code = _refused(error)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; there is nobody left to tell.
+        code = 141
+    if code == 141 or not _is_flushed():
+        streams.discard()
+    return code
 
 
 def _outcome(main: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -104,7 +108,8 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
     libraries.seclude()
     if not streams.prepare():
         main = _refuse_without_output
-    raise SystemExit(exit_code(main, sys.argv[1:]))
+    streams.show()
+    raise SystemExit(_ended(main, sys.argv[1:]))
 
 
 def _refuse_without_output(_argv: list[str]) -> NoReturn:

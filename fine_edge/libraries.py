@@ -3,6 +3,7 @@
     onnxruntime       from 1.32 on sends telemetry over the network and keeps a data base of it in the home folder
     huggingface_hub   under transformers: asks its server for files, sends telemetry
     matplotlib        keeps a list of fonts in the home folder
+    torch, triton     keep what they compile among temporary files, or in the home folder
     ultralytics       see :mod:`fine_edge.zoo.yolo.library`
     polygraphy        can install packages when asked to by the environment
 
@@ -25,25 +26,25 @@ _ALONE = {
     "POLYGRAPHY_AUTOINSTALL_DEPS": "0",
     "DO_NOT_TRACK": "1",
 }
+_FOLDERS = ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_HOME")
 
 
 def seclude() -> None:
-    """Keep libraries from the network and from the home folder, in a process that is ours from its beginning."""
-    os.environ.update(_ALONE)
-    if "MPLCONFIGDIR" not in os.environ:
-        _give_matplotlib_a_folder()
+    """Keep libraries from the network and from the home folder, in a process that is ours from its beginning.
 
-
-def _give_matplotlib_a_folder() -> None:
-    """Name a temporary folder, which matplotlib makes only where something is drawn."""
+    Folders that the user chose for them stay; others are temporary, made only by who writes into them, and go with
+    the process.
+    """
     import shutil
     import tempfile
 
+    os.environ.update(_ALONE)
     try:
-        folder = f"{tempfile.gettempdir()}/fine_edge-matplotlib-{os.urandom(8).hex()}"
-    except FileNotFoundError:  # no folder for temporary files: who draws will hear of it
+        folder = f"{tempfile.gettempdir()}/fine_edge-libraries-{os.urandom(8).hex()}"
+    except FileNotFoundError:  # no folder for temporary files: who needs one will hear of it
         return
-    os.environ["MPLCONFIGDIR"] = folder
+    for name in _FOLDERS:
+        os.environ.setdefault(name, f"{folder}/{name.lower()}")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 

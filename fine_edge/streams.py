@@ -7,6 +7,7 @@ escapes are wanted, writes past that: its text is made printable in :mod:`fine_e
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -85,12 +86,17 @@ def _unsaid() -> Iterator[None]:
         return
 
 
+def show() -> None:
+    """Put both streams of the process behind ours for good: tracebacks come last of all."""
+    sys.stdout = cast(TextIO, _Shown(cast(TextIO, _Output(sys.stdout))))
+    sys.stderr = cast(TextIO, _Shown(cast(TextIO, _Error(sys.stderr))))
+
+
 @contextlib.contextmanager
 def shown() -> Iterator[None]:
     """Put both streams of the process behind ours for a while."""
     before = sys.stdout, sys.stderr
-    sys.stdout = cast(TextIO, _Shown(cast(TextIO, _Output(sys.stdout))))
-    sys.stderr = cast(TextIO, _Shown(cast(TextIO, _Error(sys.stderr))))
+    show()
     try:
         yield
     finally:
@@ -111,9 +117,16 @@ def prepare() -> bool:
     has_output = sys.stdout is not None
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
+    if isinstance(sys.stdout.buffer, io.RawIOBase):
+        sys.stdout = _buffered(sys.stdout)
     for stream in (sys.stdout, sys.stderr):
         cast(Any, stream).reconfigure(errors="backslashreplace")
     return has_output
+
+
+def _buffered(stream: TextIO) -> TextIO:
+    """Return a stream in the place of one without a buffer, which drops what a pipe or a disk does not take at once."""
+    return open(stream.fileno(), "w", 1, stream.encoding, closefd=False)  # noqa: SIM115 - until the process ends
 
 
 def _nowhere() -> TextIO:
