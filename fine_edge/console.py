@@ -17,8 +17,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     Task,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -62,12 +62,12 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-class _Description(TextColumn):
-    """What a bar stands for, printable: bars are drawn past the console's hooks."""
+class _Description(ProgressColumn):
+    """What a bar stands for, printable and no markup: bars are drawn past the console's hooks."""
 
     def render(self, task: Task) -> Text:
         """See :class:`rich.progress.ProgressColumn`."""
-        return Text(printable(super().render(task).plain))
+        return Text(printable(task.description))
 
 
 out = _Console()
@@ -93,7 +93,7 @@ def warn(text: str) -> None:
 def progress() -> Iterator[Progress]:
     """A progress bar on standard error; silent when that is not a terminal."""
     columns = (
-        _Description("{task.description}"),
+        _Description(),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -126,7 +126,7 @@ def prepare() -> bool:
 
 def _buffered(stream: TextIO) -> TextIO:
     """Return a stream in the place of one without a buffer, which drops what a pipe or a disk does not take at once."""
-    return open(stream.fileno(), "w", 1, stream.encoding, closefd=False)  # noqa: SIM115 - until the process ends
+    return open(stream.fileno(), "w", 1, stream.encoding, closefd=False)
 
 
 def _nowhere() -> TextIO:

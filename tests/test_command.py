@@ -69,7 +69,7 @@ def test_a_signal_lets_finally_blocks_clean_up(tmp_path, sent, code):
 
 SHOW = "from fine_edge import console\nfrom fine_edge.table import Column, Table\n"
 TABLE = SHOW + (
-    "def main(argv):\n    table = Table('·', [Column('name')])\n    [table.add('line') for _ in range(20000)]\n"
+    "def main(argv):\n    table = Table('·', [Column('name')])\n    [table.add('line') for _ in range(3000)]\n"
     "    table.print(console.out)\n    return 0"
 )
 JSON = SHOW + "def main(argv):\n    console.print_json(['line'] * 100000)\n    return 0"
@@ -89,10 +89,10 @@ def in_shell(line, body, **environment):
     )
 
 
-@pytest.mark.parametrize("body", [TABLE, JSON])
-@pytest.mark.parametrize("reader", ["head -1", "true"])
-def test_a_reader_that_leaves_is_no_error(body, reader):
-    done = in_shell(f"$RUN | {reader}; exit ${{PIPESTATUS[0]}}", body)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(("body", "reader"), [(TABLE, "head -1"), (JSON, "head -1"), (JSON, "true")])
+def test_a_reader_that_leaves_is_no_error(body, reader, unbuffered):
+    done = in_shell(f"$RUN | {reader}; exit ${{PIPESTATUS[0]}}", body, PYTHONUNBUFFERED=unbuffered)
     assert (done.returncode, done.stderr) == (141, "")
 
 
