@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.progress import (
@@ -57,6 +58,16 @@ class _Console(Console):
         super().__init__(**options)
         self.push_render_hook(_Names())
 
+    @property
+    def file(self) -> IO[str]:
+        """Where it writes to: past what shows other writers' text, also while a bar has put itself between."""
+        found = super().file
+        return cast(IO[str], getattr(found, "rich_proxied_file", found))
+
+    @file.setter
+    def file(self, new: IO[str]) -> None:
+        self._file = new
+
     def on_broken_pipe(self) -> NoReturn:
         """See :meth:`rich.console.Console.on_broken_pipe`, which would end the process with code 1."""
         raise BrokenPipeError
@@ -75,8 +86,16 @@ err = _Console(stderr=True)
 
 
 def print_json(data: Any) -> None:
-    """Print one JSON document on standard output."""
-    sys.stdout.write(json.dumps(data, indent=1) + "\n")
+    """Print one JSON document on standard output; what is no number is null, since JSON has no word for it."""
+    sys.stdout.write(json.dumps(_finite(data), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    return [_finite(value) for value in data] if isinstance(data, (list, tuple)) else data
 
 
 def remark(text: str) -> None:
