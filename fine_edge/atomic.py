@@ -45,11 +45,19 @@ def refuse_unwritable(paths: Iterable[Path | None]) -> None:
         OutputError: for a path that is a folder, or is below one that cannot be written to.
     """
     for path in filter(None, paths):
-        if path.is_dir():
-            raise OutputError("is a folder, a file name is needed", where=path)
-        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        with output_errors(path):
+            _refuse_special(path)
+            parent = next(folder for folder in path.absolute().parents if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise OutputError("cannot be written", where=path, mend="choose a folder you can write to")
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse to put a file in the place of a folder, a device or a pipe; ``/dev/null`` would be gone for everybody."""
+    if path.is_dir():
+        raise OutputError("is a folder, a file name is needed", where=path)
+    if path.exists() and not path.is_file():
+        raise OutputError("is no regular file", where=path, mend="give the name of a file")
 
 
 def _is_alive(pid: int) -> bool:
@@ -84,6 +92,7 @@ def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Pat
         raise OutputError("is being written already", where=folder / name, mend="wait for the other writer")
     try:  # before the folder is made: a Ctrl-C right behind mkdir must remove it as well
         with output_errors(folder):
+            _refuse_special(folder / (last or name))
             folder.mkdir(parents=True, exist_ok=True)
             _sweep(folder)
             _OPEN.add(partial)
@@ -92,6 +101,7 @@ def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Pat
             for file in sorted(partial.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
+                _refuse_special(folder / file.name)
                 file.replace(folder / file.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -105,5 +115,5 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write ``text`` to ``path`` whole or not at all; halves of characters, which no encoding has, are written out."""
+    write_bytes(path, text.encode(errors="backslashreplace"))

@@ -1,23 +1,41 @@
-"""How every command of the package ends: 0 done, 1 a check failed, 2 bad input with one line, 130 interrupted."""
+"""How every command of the package ends.
+
+0     done
+1     a check failed
+2     bad input, or a result that cannot be written: one line
+130   interrupted
+141   the reader of the output has gone: quietly
+143   terminated; 129 where the terminal was closed
+"""
 
 from __future__ import annotations
 
-import os
+import errno
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from fine_edge.errors import FineEdgeError
+from fine_edge import libraries, streams
+from fine_edge.errors import FineEdgeError, OutputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
-class _Terminated(BaseException):
-    """SIGTERM as an exception, so that ``finally`` blocks remove half-written files."""
+class Terminated(BaseException):
+    """A signal that ends the process as an exception, so that ``finally`` blocks remove half-written files."""
+
+    def __init__(self, number: int) -> None:
+        self.code = 128 + number
+        super().__init__(number)
 
 
-def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    for ending in _ENDINGS:  # a second one must not end the tidying up
+        signal.signal(ending, signal.SIG_IGN)
+    raise Terminated(number)
 
 
 def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -26,25 +44,73 @@ def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
     A :class:`FineEdgeError` becomes one line on standard error and exit code 2;
     any other exception is a bug and keeps its traceback.
     """
+    with streams.shown():
+        return _ended(main, argv)
+
+
+def _ended(main: Callable[[list[str]], int], argv: list[str]) -> int:
     try:
-        code = main(argv)
+        code = _outcome(main, argv)
         sys.stdout.flush()
     except FineEdgeError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+        code = _refused(error)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; there is nobody left to tell.
+        code = 141
+    if code == 141 or not _is_flushed():
+        streams.discard()
+    return code
+
+
+def _outcome(main: Callable[[list[str]], int], argv: list[str]) -> int:
+    try:
+        return main(argv)
+    except SystemExit as end:  # of argparse, behind its help or its usage
+        return int(end.code or 0)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: nothing half-written was left behind\n")
         return 130
-    except _Terminated:
-        return 143
+    except Terminated as end:
+        return end.code
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        what = f"cannot be written ({error.strerror})"
+        raise OutputError(what, where=error.filename, mend="free some space") from error
+
+
+def _refused(error: FineEdgeError) -> int:
+    try:
+        sys.stderr.write(f"error: {error}\n")
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    return code
+    return 2
+
+
+def _is_flushed() -> bool:
+    try:
+        sys.stdout.flush()
+    except (OutputError, OSError):
+        return False
+    return True
+
+
+def end_tidily() -> None:
+    """Let the signals that end this process be exceptions in its main thread."""
+    for ending in _ENDINGS:
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as under nohup
+            signal.signal(ending, _terminate)
 
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:
     """Run ``main`` on the process's arguments and leave the process with its exit code; see :func:`exit_code`."""
-    signal.signal(signal.SIGTERM, _terminate)
-    raise SystemExit(exit_code(main, sys.argv[1:]))
+    end_tidily()
+    libraries.seclude()
+    if not streams.prepare():
+        main = _refuse_without_output
+    streams.show()
+    raise SystemExit(_ended(main, sys.argv[1:]))
+
+
+def _refuse_without_output(_argv: list[str]) -> NoReturn:
+    raise OutputError("is closed", where="standard output", mend="redirect it to a file or to /dev/null")

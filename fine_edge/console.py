@@ -1,35 +1,110 @@
 """Where people read: tables on standard output, progress and remarks on standard error.
 
-Standard output carries only results, so that ``--json`` can be piped.
+Standard output carries only results, so that ``--json`` can be piped. Names come from anybody's files: whatever goes
+through these consoles is made printable first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any, NoReturn, cast
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.segment import Segment
+from rich.text import Text
 
-out = Console()
-err = Console(stderr=True)
+from fine_edge.text import printable
+
+
+class _Printable:
+    """Something rendered, its text printable; rich's own controls stay."""
+
+    def __init__(self, rendered: ConsoleRenderable) -> None:
+        self._rendered = rendered
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._rendered, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(printable(segment.text, keep="\n"), segment.style)
+
+
+class _Names(RenderHook):
+    """Makes all that is printed printable."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """See :class:`rich.console.RenderHook`."""
+        return [_Printable(rendered) for rendered in renderables]
+
+
+class _Console(Console):
+    """A console that lets no escape through and leaves it to :mod:`fine_edge.command` that its reader has gone."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.push_render_hook(_Names())
+
+    @property
+    def file(self) -> IO[str]:
+        """Where it writes to: past what shows other writers' text, also while a bar has put itself between."""
+        found = super().file
+        return cast(IO[str], getattr(found, "rich_proxied_file", found))
+
+    @file.setter
+    def file(self, new: IO[str]) -> None:
+        self._file = new
+
+    def on_broken_pipe(self) -> NoReturn:
+        """See :meth:`rich.console.Console.on_broken_pipe`, which would end the process with code 1."""
+        raise BrokenPipeError
+
+
+class _Description(ProgressColumn):
+    """What a bar stands for, printable and no markup: bars are drawn past the console's hooks."""
+
+    def render(self, task: Task) -> Text:
+        """See :class:`rich.progress.ProgressColumn`."""
+        return Text(printable(task.description))
+
+
+out = _Console()
+err = _Console(stderr=True)
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(data, indent=1) + "\n")
+    """Print one JSON document on standard output; what is no number is null, since JSON has no word for it."""
+    sys.stdout.write(json.dumps(_finite(data), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    return [_finite(value) for value in data] if isinstance(data, (list, tuple)) else data
 
 
 def remark(text: str) -> None:
-    """A remark on standard error that does not belong to the result."""
+    """Print a remark on standard error that does not belong to the result."""
     err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """A warning on standard error."""
+    """Print a warning on standard error."""
     err.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -37,7 +112,7 @@ def warn(text: str) -> None:
 def progress() -> Iterator[Progress]:
     """A progress bar on standard error; silent when that is not a terminal."""
     columns = (
-        TextColumn("{task.description}"),
+        _Description(),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -51,7 +126,7 @@ def progress() -> Iterator[Progress]:
 def status(text: str) -> Iterator[None]:
     """A spinner while something of unknown length runs; silent when standard error is not a terminal."""
     if err.is_terminal:
-        with err.status(text):
+        with err.status(Text(printable(text))):
             yield
     else:
         yield

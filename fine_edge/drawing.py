@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fine_edge.detections import Detections
 from fine_edge.findings import Findings, label_name
 from fine_edge.segments import Panoptic, pasted_masks
+from fine_edge.text import printable
 
 Pixels = NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -42,7 +43,7 @@ def draw(pixels: Pixels, found: Findings, labels: tuple[str, ...], caption: str)
     height, width = pixels.shape[:2]
     size = max(12, min(height, width) // 40)
     font = ImageFont.load_default(size)
-    lines = _wrapped(caption, font, width - size)
+    lines = _wrapped(printable(caption), font, width - size)
     tinted = _with_masks(pixels, found) if isinstance(found, Detections) else _with_segments(pixels, found)
     canvas = Image.new("RGB", (width, height + (len(lines) + 1) * size * 5 // 4), "black")
     canvas.paste(Image.fromarray(tinted), (0, 0))
@@ -85,7 +86,7 @@ def _draw_boxes(
         color = _color(int(label))
         x0, y0, x1, y1 = (float(v) for v in box)
         pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=color, width=max(2, size // 8))
-        text = f"{label_name(int(label), labels)} {score:.2f}"
+        text = f"{printable(label_name(int(label), labels))} {score:.2f}"
         top = max(0.0, y0 - size - 4)
         left = min(x0, max(0.0, width - pen.textlength(text, font=font) - 4))
         pen.rectangle((left, top, left + pen.textlength(text, font=font) + 4, top + size + 4), fill=color)
@@ -97,7 +98,7 @@ def _draw_names(pen: ImageDraw.ImageDraw, panoptic: Panoptic, labels: tuple[str,
     for segment in panoptic.segments:
         rows, columns = np.nonzero(panoptic.numbers == segment.number)
         nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-        text = label_name(segment.label, labels)
+        text = printable(label_name(segment.label, labels))
         half = pen.textlength(text, font=font) / 2
         place = (float(columns[nearest]) - half, float(rows[nearest]) - size / 2)
         pen.text(place, text, fill="white", font=font, stroke_width=max(1, size // 10), stroke_fill="black")

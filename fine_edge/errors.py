@@ -17,6 +17,8 @@ Anything else that escapes is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+from fine_edge.text import printable
+
 
 class FineEdgeError(Exception):
     """Base of all errors with a mend. ``str()`` gives the one line that a command prints."""
@@ -31,7 +33,7 @@ class FineEdgeError(Exception):
         place = f"{self.where}: " if self.where else ""
         mend = f" -> {self.mend}" if self.mend else ""
         # One line whatever a library put into its own message.
-        return " ".join(f"{place}{self.what}{mend}".split())
+        return printable(" ".join(f"{place}{self.what}{mend}".split()))
 
 
 class ConfigError(FineEdgeError, ValueError):

@@ -8,6 +8,8 @@ import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fine_edge.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -26,9 +28,14 @@ class Column:
         return f"{self.title} {self.source}".strip()
 
 
-def _markdown_cell(text: str) -> str:
-    """A cell cannot hold a bar or a line break."""
-    return " ".join(text.splitlines()).replace("|", "\\|")
+def _markdown(text: str) -> str:
+    """Return text on one line that brings no markup of its own: no row, no column, no element."""
+    line = printable(" ".join(text.split()))
+    return line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _shown(cell: object) -> str:
+    return printable(str(cell), keep="\n")
 
 
 @dataclass
@@ -44,7 +51,7 @@ class Table:
         """Append a row; ``None`` becomes a dash."""
         if len(cells) != len(self.columns):
             raise ValueError(f"{len(cells)} cells for {len(self.columns)} columns")
-        self.rows.append(["-" if cell is None else str(cell) for cell in cells])
+        self.rows.append(["-" if cell is None else _shown(cell) for cell in cells])
 
     def print(self, console: Console) -> None:
         """Aligned and coloured, every column in full even where the terminal is narrow."""
@@ -72,24 +79,24 @@ class Table:
 
     def to_markdown(self) -> str:
         """GitHub-flavoured Markdown."""
-        lines = [f"### {self.title}", ""]
-        lines.append("| " + " | ".join(_markdown_cell(column.full_title) for column in self.columns) + " |")
+        lines = [f"### {_markdown(self.title)}", ""]
+        lines.append("| " + " | ".join(_markdown(column.full_title) for column in self.columns) + " |")
         lines.append("|" + "|".join("---:" if column.numeric else "---" for column in self.columns) + "|")
-        lines += ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in self.rows]
+        lines += ["| " + " | ".join(map(_markdown, row)) + " |" for row in self.rows]
         if self.notes:
-            lines += ["", *(f"- {note}" for note in self.notes)]
+            lines += ["", *(f"- {_markdown(note)}" for note in self.notes)]
         return "\n".join(lines) + "\n"
 
     def to_csv(self) -> str:
         """Comma-separated values with a header row, notes left out."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([column.full_title for column in self.columns])
+        writer.writerow([_shown(column.full_title) for column in self.columns])
         writer.writerows(self.rows)
         return out.getvalue()
 
     def to_html(self) -> str:
         """An HTML table element with a caption."""
-        head = "".join(f"<th>{html.escape(column.full_title)}</th>" for column in self.columns)
+        head = "".join(f"<th>{html.escape(_shown(column.full_title))}</th>" for column in self.columns)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
-        return f"<table><caption>{html.escape(self.title)}</caption><tr>{head}</tr>{body}</table>"
+        return f"<table><caption>{html.escape(_shown(self.title))}</caption><tr>{head}</tr>{body}</table>"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -18,11 +20,20 @@ def printable(text: str, *, keep: str = "") -> str:
         text: of unknown origin.
         keep: control characters that may stay, such as a line's end.
     """
-    if text.isascii() and text.isprintable():
-        return text
+    if text.isascii():  # in one go: documents are ASCII, and long
+        return _CONTROL.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
     return "".join(
         character if character in keep or _is_shown(character) else _escaped(character) for character in text
     )
+
+
+def printable_all(document: Any) -> Any:
+    """Return a JSON document with all its texts, names of members included, as :func:`printable` shows them."""
+    if isinstance(document, str):
+        return printable(document)
+    if isinstance(document, dict):
+        return {printable(name): printable_all(value) for name, value in document.items()}
+    return [printable_all(value) for value in document] if isinstance(document, list) else document
 
 
 def _is_shown(mark: str) -> bool:

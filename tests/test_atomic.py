@@ -134,7 +134,7 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
 
 def test_a_folder_in_the_place_of_the_file(tmp_path):
     (tmp_path / "a.txt").mkdir()
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is a folder"):
         write_text(tmp_path / "a.txt", "x")
     assert names(tmp_path) == ["a.txt"]
 

@@ -92,6 +92,14 @@ def test_instances_come_with_masks_and_boxes_of_the_picture():
     assert changed[50, 110], "inside the second"
 
 
+def test_names_of_any_kind_are_drawn():
+    names = ("a\nb", "\x1b[31m", "\udcff", "猫\0", "", "$\\frac$")
+    classes = np.full((1, SIDE, SIDE), 4)
+    classes[0, 48:] = 2
+    for found in (of("instance", **FOUND, masks=MASKS), of("semantic", classes=classes)):
+        assert draw(PICTURE.pixels, found, names, "\udcff\x1b\n").size[0] == 2 * SIDE
+
+
 def test_a_map_of_classes_is_cut_into_one_segment_a_class():
     classes = np.full((1, SIDE, SIDE), 4)
     classes[0, 48:] = 3

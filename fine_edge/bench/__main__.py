@@ -113,6 +113,7 @@ def _show(argv: list[str]) -> int:
     parser.add_argument("record", type=Path)
     _add_outputs(parser)
     given = parser.parse_args(argv)
+    atomic.refuse_unwritable([given.csv, given.markdown, given.picture])
     _deliver(with_accuracy(read_record(given.record), read_evaluations(given.evaluations)), given)
     return 0
 

@@ -6,17 +6,24 @@ torch and what tracing leaves behind would otherwise stay in the process that me
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
+from fine_edge import command
 from fine_edge.errors import BackendError, FineEdgeError, MissingExtraError
 from fine_edge.export.artifacts import can_export, ensure_exported, existing
 from fine_edge.export.request import ExportRequest
 from fine_edge.zoo import catalog
 
+# Time for removing what is half-written once the parent has gone.
+_GRACE_S = 10.0
 # What a family's exports need besides torch, and the extra that brings it.
 _LIBRARIES: dict[catalog.FamilyName, tuple[str, str]] = {
     "rtdetr": ("transformers", "export"),
@@ -58,12 +65,31 @@ def _ensure_plain(request: ExportRequest, folder: Path) -> Path:
 
 def _apart(export: Callable[[ExportRequest, Path], Path], request: ExportRequest, folder: Path) -> Path:
     # Spawned, not forked: a copy of this process would hold its memory as well.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_stay_with_parent) as pool:
         try:
             return pool.submit(_sent_home, export, request, folder).result()
+        except (KeyboardInterrupt, command.Terminated):
+            for child in active_children():  # the pool would wait for it to finish
+                child.terminate()
+            raise
         except BrokenProcessPool as error:
             mend = "it may have taken more memory than this machine has: close other programs, or add swap"
             raise BackendError("the process that exported it was killed", where=request.model, mend=mend) from error
+
+
+def _stay_with_parent() -> None:
+    """End this process when it is told to or its parent has gone, and remove what is half-written."""
+    command.end_tidily()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None  # it was spawned
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_S)
+    os._exit(143)
 
 
 def _sent_home(export: Callable[[ExportRequest, Path], Path], request: ExportRequest, folder: Path) -> Path:

@@ -34,7 +34,7 @@ def paper_latency_ratio(record: Record, row: Row) -> float | None:
 def paper_fps_ratio(record: Record, row: Row) -> Ratio | None:
     """The baseline's FPS over the row's in the paper, where it has no latencies: between its bounds by rounding."""
     mine, base = _both(record, row, "fps")
-    if not mine or not base or paper_latency_ratio(record, row):
+    if not mine or not base or min(mine, base) <= _FPS_ROUNDING or paper_latency_ratio(record, row):
         return None
     low = (base - _FPS_ROUNDING) / (mine + _FPS_ROUNDING)
     return Ratio(base / mine, low, (base + _FPS_ROUNDING) / (mine - _FPS_ROUNDING))

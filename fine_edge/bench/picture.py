@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from fine_edge.bench.paper import paper_fps_ratio, paper_latency_ratio
 from fine_edge.bench.record import Record, Row
 from fine_edge.bench.statistics import Ratio
 from fine_edge.bench.wording import attention_title, conditions, rounds_text, size_text
+from fine_edge.figure import new_figure, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,23 +30,17 @@ _OFFSET = 0.2  # measured above the paper's, both around the row's tick
 
 def write_picture(record: Record, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    image = io.BytesIO()
-    draw(record).savefig(image, format="png", dpi=160)
-    atomic.write_bytes(path, image.getvalue())
+    atomic.write_bytes(path, to_png(lambda: draw(record), 160))
 
 
 def draw(record: Record, width_in: float = _WIDTH_IN, *, titled: bool = True) -> Figure:
     """The figure: a pair of marks for each row that has a baseline; ``titled`` puts the suite's title above."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = [row for row in record.rows if not record.is_baseline(row)]
     beside_paper = any(_paper_ratio(record, row) for row in rows)
     characters = int(_LINE_CHARACTERS * width_in / _WIDTH_IN)
     names = _names(record, rows, characters // 2)
     row_in = max([0.72 if beside_paper else 0.5, *(_LINE_IN * (1 + name.count("\n")) for name in names)])
-    figure = Figure(figsize=(width_in, 2.4 + row_in * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width_in, 2.4 + row_in * len(rows))
     axes = figure.add_subplot()
     keys = [(_draw_measured(axes, record, rows, _OFFSET if beside_paper else 0), _measured_label(record))]
     if beside_paper:

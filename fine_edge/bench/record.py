@@ -16,9 +16,12 @@ from fine_edge import atomic
 from fine_edge.bench import statistics
 from fine_edge.bench.measure import HarnessCost
 from fine_edge.bench.record_check import check
-from fine_edge.bench.row import EngineFigures, Row, RowState, optional, positive, size
+from fine_edge.bench.row import EngineFigures, Row, RowState, optional, size
 from fine_edge.bench.statistics import Ratio
 from fine_edge.errors import RecordError
+from fine_edge.files import read_json
+from fine_edge.number import amount, positive, whole
+from fine_edge.text import printable_all
 
 __all__ = ["EngineFigures", "MeasuredGroup", "Record", "Row", "RowState", "read_record", "write_record"]
 
@@ -26,6 +29,8 @@ FORMAT = 3
 """Written. Format 1 lacks what came with TensorRT: platform, engine figures, machine state, compute and end-to-end;
 formats 1 and 2 know one group, whose first row is the baseline, one input size, and no accuracy but AP."""
 READABLE = (1, 2, FORMAT)
+MOST_BYTES = 256 * 2**20
+"""A million samples of each of six rows."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def read_record(path: Path) -> Record:
     """
     mend = "measure again: python -m fine_edge.bench --json FILE"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = printable_all(read_json(path, RecordError, mend=mend, limit=MOST_BYTES))
         if data.get("estimate") and "backend" not in data:
             what = "holds estimates, which are never shown or compared as measurements"
             raise RecordError(what, where=path, mend="python -m fine_edge.bench --backend predict")
@@ -178,11 +183,16 @@ def read_record(path: Path) -> Record:
             raise RecordError(f"record format {data['format']}, this version reads {known}", where=path, mend=mend)
         record = _record_from(data)
         check(record, data)
-    except OSError as error:
-        raise RecordError(f"cannot be read ({error.strerror})", where=path, mend=mend) from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
         raise RecordError(f"the record is broken ({type(error).__name__}: {error})", where=path, mend=mend) from error
     return record
+
+
+def _machine(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what a record says of its machine; members that are looked into must be what they should."""
+    if not isinstance(data.get("libraries", {}), dict):
+        raise ValueError("the machine's libraries have no names")
+    return dict(data)
 
 
 def _record_from(data: dict[str, Any]) -> Record:
@@ -193,13 +203,13 @@ def _record_from(data: dict[str, Any]) -> Record:
         backend=str(data["backend"]),
         precision=str(data["precision"]),
         input_hw=optional(size, data["input_hw"]),
-        machine=dict(data["machine"]),
+        machine=_machine(data["machine"]),
         images=tuple(str(name) for name in data["images"]),
-        rounds=int(data["rounds"]),
-        threads=optional(int, data["threads"]),
+        rounds=whole(data["rounds"]),
+        threads=optional(whole, data["threads"]),
         quick=bool(data["quick"]),
         measured_at=str(data["measured_at"]),
-        harness=HarnessCost(float(harness["latency_ms"]), float(harness["query_ms"])),
+        harness=HarnessCost(amount(harness["latency_ms"]), amount(harness["query_ms"])),
         rows=tuple(Row.from_json(row) for row in data["rows"]),
         platform=optional(dict, data.get("platform")),
         cuda_graph=bool(data.get("cuda_graph", False)),

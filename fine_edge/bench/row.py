@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from fine_edge.bench.measure import Slice
 from fine_edge.bench.memory import RtxMemory
 from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.jetson.verdict import Verdict
+from fine_edge.number import amount, finite, positive, whole
 
 _T = TypeVar("_T")
 
@@ -49,13 +49,13 @@ class EngineFigures:
         """Inverse of :meth:`to_json`; raises KeyError, TypeError or ValueError on anything else."""
         return cls(
             engine_sha256=str(data["engine_sha256"]),
-            plan_mib=float(data["plan_mib"]),
-            weights_mib=optional(float, data["weights_mib"]),
-            activation_mib=float(data["activation_mib"]),
-            device_delta_mib=optional(float, data["device_delta_mib"]),
-            host_delta_mib=optional(float, data["host_delta_mib"]),
-            kernels=optional(int, data["kernels"]),
-            fused_attention=optional(int, data["fused_attention"]),
+            plan_mib=amount(data["plan_mib"]),
+            weights_mib=optional(amount, data["weights_mib"]),
+            activation_mib=amount(data["activation_mib"]),
+            device_delta_mib=optional(finite, data["device_delta_mib"]),
+            host_delta_mib=optional(finite, data["host_delta_mib"]),
+            kernels=optional(whole, data["kernels"]),
+            fused_attention=optional(whole, data["fused_attention"]),
         )
 
 
@@ -204,17 +204,17 @@ class Row:
             model=str(data["model"]),
             attention=optional(str, data["attention"]),
             complexity=str(data["complexity"]),
-            params_m=optional(float, data["params_m"]),
-            flops_g=optional(float, data["flops_g"]),
-            mem_mib=optional(float, data["mem_mib"]),
-            weights_mib=float(data["weights_mib"]),
-            rtx=RtxMemory(float(rtx["activation_mib"]), float(rtx["weights_mib"])) if rtx else None,
+            params_m=optional(amount, data["params_m"]),
+            flops_g=optional(amount, data["flops_g"]),
+            mem_mib=optional(finite, data["mem_mib"]),
+            weights_mib=amount(data["weights_mib"]),
+            rtx=RtxMemory(amount(rtx["activation_mib"]), amount(rtx["weights_mib"])) if rtx else None,
             artifact_sha256=str(data["artifact_sha256"]),
             random_weights=bool(data["random_weights"]),
             samples_ms=_samples(data["samples_ms"]),
             throughput=tuple(Slice(int(positive(p["queries"])), positive(p["wall_s"])) for p in data["throughput"]),
             accuracy=_accuracy(data),
-            paper={str(key): optional(float, value) for key, value in paper.items()} if paper else None,
+            paper={str(key): optional(finite, value) for key, value in paper.items()} if paper else None,
             compute_ms=optional(_samples, data.get("compute_ms")),
             end_to_end_ms=optional(_samples, data.get("end_to_end_ms")),
             engine=EngineFigures.from_json(engine) if engine else None,
@@ -233,22 +233,17 @@ def optional(kind: Callable[[Any], _T], value: Any) -> _T | None:
 def size(value: Any) -> tuple[int, int]:
     """Height and width; raises ValueError for anything but two numbers."""
     height, width = value
-    return int(height), int(width)
-
-
-def positive(value: Any) -> float:
-    """A number that can be a duration, a count or an energy; raises ValueError for others."""
-    number = float(value)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{value} is no duration or count")
-    return number
+    return int(positive(height)), int(positive(width))
 
 
 def _accuracy(data: dict[str, Any]) -> dict[str, float]:
     """Rows of formats 1 and 2 have AP alone."""
     known = data.get("accuracy", {"ap": data["ap"]} if data["ap"] is not None else {})
-    return {str(metric): float(value) for metric, value in known.items()}
+    return {str(metric): finite(value) for metric, value in known.items()}
 
 
 def _samples(values: Any) -> tuple[float, ...]:
-    return tuple(positive(value) for value in values)
+    samples = tuple(positive(value) for value in values)
+    if not samples:
+        raise ValueError("no samples")
+    return samples

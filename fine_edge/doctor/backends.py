@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fine_edge import libraries
 from fine_edge.doctor.check import Check
 from fine_edge.doctor.software import GET_TENSORRT
 from fine_edge.engine.platform import is_installed
@@ -55,9 +56,8 @@ def _relu() -> bytes:
 
 def _run_onnxruntime() -> str:
     import numpy as np
-    import onnxruntime
 
-    session = onnxruntime.InferenceSession(_relu(), providers=["CPUExecutionProvider"])
+    session = libraries.onnxruntime().InferenceSession(_relu(), providers=["CPUExecutionProvider"])
     result = session.run(None, {"x": np.full((1, 8), -1.0, dtype=np.float32)})[0]
     if np.any(result):
         raise ValueError("a ReLU of negative numbers is not zero")

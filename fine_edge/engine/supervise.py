@@ -18,7 +18,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from fine_edge import console
@@ -124,7 +123,7 @@ def _follow(process: subprocess.Popen[bytes], where: Path, timeout_s: float | No
     """Show the process's progress until it ends its output; its result, if it gave one."""
     report: dict[str, Any] | None = None
     with console.progress() as bar:
-        tasks = {"": bar.add_task(f"{escape(where.name)}: starting the builder", total=None)}
+        tasks = {"": bar.add_task(f"{where.name}: starting the builder", total=None)}
         for event in _events(process, where, timeout_s):
             if event["event"] == "result":
                 report = event
@@ -139,7 +138,7 @@ def _show(bar: Progress, tasks: dict[str, TaskID], event: dict[str, Any]) -> Non
     if event["event"] == "start" and phase not in tasks:
         if "" in tasks:
             bar.remove_task(tasks.pop(""))
-        tasks[phase] = bar.add_task(escape(phase), total=event["steps"])
+        tasks[phase] = bar.add_task(phase, total=event["steps"])
     elif event["event"] == "step" and phase in tasks:
         bar.update(tasks[phase], completed=event["step"] + 1)
     elif event["event"] == "finish" and phase in tasks:

@@ -10,6 +10,9 @@ from typing import Any
 
 from fine_edge import atomic
 from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.files import read_json
+from fine_edge.number import amount, finite
+from fine_edge.text import printable_all
 
 FORMAT = 2
 _FOLDER = Path(__file__).parent / "calibrations"
@@ -100,24 +103,30 @@ def find_calibration(device: str, path: Path | None = None) -> Calibration:
     if path.parent == _FOLDER and not path.is_file():
         raise ConfigError(f"nothing is calibrated for {device}", where="--calibration", mend=_MEND)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = printable_all(read_json(path, ArtifactError, mend=_MEND))
         if data["format"] != FORMAT:
             raise ArtifactError(f"calibration of format {data['format']}, known: {FORMAT}", where=path, mend=_MEND)
         return _calibration(data)
-    except OSError as error:
-        raise ArtifactError(f"cannot be read ({error.strerror})", where=path, mend=_MEND) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"is no calibration ({type(error).__name__}: {error})", where=path, mend=_MEND) from error
+
+
+def _errors(data: dict[str, Any]) -> dict[str, float]:
+    """Return errors by row. What was predicted is a part of what was measured, or a multiple: more than -1."""
+    found = {str(name): finite(error) for name, error in data.items()}
+    if min(found.values(), default=0.0) <= -1:
+        raise ValueError("an error of -100 % or less")
+    return found
 
 
 def _calibration(data: dict[str, Any]) -> Calibration:
     return Calibration(
         device=str(data["device"]),
         mode=str(data["mode"]),
-        constants=Constants(**{name: float(value) for name, value in data["constants"].items()}),
+        constants=Constants(**{name: amount(value) for name, value in data["constants"].items()}),
         origin=str(data["origin"]),
-        rows={str(name): float(error) for name, error in data["rows"].items()},
-        left_out={str(name): float(error) for name, error in data["left_out"].items()},
+        rows=_errors(data["rows"]),
+        left_out=_errors(data["left_out"]),
         compiler=str(data["compiler"]),
-        validated={str(name): float(error) for name, error in data["validated"].items()},
+        validated=_errors(data["validated"]),
     )

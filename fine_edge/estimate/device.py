@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.files import read_json
+from fine_edge.number import positive
+from fine_edge.text import printable_all
 
 DEFAULT = "orin-nano-8gb"
 _FOLDER = Path(__file__).parent / "devices"
@@ -116,31 +118,29 @@ def find_device(name: str) -> Device:
         known = ", ".join(known_devices())
         raise ConfigError(f"no device is called {name!r}", where="--device", mend=f"known: {known}; or a FILE.json")
     path = Path(name) if own else _FOLDER / f"{name}.json"
+    mend = f"copy one of {_FOLDER}"
     try:
-        return _device(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ArtifactError(f"cannot be read ({error.strerror})", where=path) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        mend = f"copy one of {_FOLDER}"
+        return _device(printable_all(read_json(path, ArtifactError, mend=mend)))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"is no device profile ({type(error).__name__}: {error})", where=path, mend=mend) from error
 
 
 def _device(data: dict[str, Any]) -> Device:
     modes = {
-        name: Mode(name, _positive(mode["gpu_mhz"]), _positive(mode["memory_gb_s"]))
+        name: Mode(name, positive(mode["gpu_mhz"]), positive(mode["memory_gb_s"]))
         for name, mode in data["modes"].items()
     }
     device = Device(
         name=str(data["name"]),
         title=str(data["title"]),
         sm=str(data["sm"]),
-        multiprocessors=int(_positive(data["multiprocessors"])),
-        tensor_flops_per_clock=_positive(data["tensor_flops_per_clock"]),
-        lanes=_positive(data["lanes"]),
-        special_lanes=_positive(data["special_lanes"]),
-        l2_bytes_per_clock=_positive(data["l2_bytes_per_clock"]),
-        l2_mib=_positive(data["l2_mib"]),
-        memory_gib=_positive(data["memory_gib"]),
+        multiprocessors=int(positive(data["multiprocessors"])),
+        tensor_flops_per_clock=positive(data["tensor_flops_per_clock"]),
+        lanes=positive(data["lanes"]),
+        special_lanes=positive(data["special_lanes"]),
+        l2_bytes_per_clock=positive(data["l2_bytes_per_clock"]),
+        l2_mib=positive(data["l2_mib"]),
+        memory_gib=positive(data["memory_gib"]),
         default_mode=str(data["default_mode"]),
         modes=modes,
         sources=dict(data["sources"]),
@@ -148,10 +148,3 @@ def _device(data: dict[str, Any]) -> Device:
     if device.default_mode not in modes:
         raise ValueError(f"default_mode {device.default_mode!r} is none of its modes")
     return device
-
-
-def _positive(value: Any) -> float:
-    number = float(value)
-    if isinstance(value, (str, bool)) or not 0 < number < float("inf"):
-        raise ValueError(f"{value!r} is not a positive number")
-    return number

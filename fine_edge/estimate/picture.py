@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,17 +12,24 @@ from fine_edge.estimate.render import MARK, SOURCE, place
 from fine_edge.estimate.roofline import Bound
 from fine_edge.estimate.validate import Validation
 from fine_edge.estimate.variants import Variant
+from fine_edge.figure import new_figure, to_png
+from fine_edge.text import printable
 from fine_edge.zoo.paper import PaperFigures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_DPI = 150
 _COLORS = {"compute": "#0b6e8f", "memory": "#b5651d", "launch": "#8a8a8a"}
 
 
 def write_estimate(found: Estimate, path: Path) -> None:
-    """Time by part of the detector, by what its kernels are bound by."""
+    """Write the time by part of the detector, by what its kernels are bound by."""
+    atomic.write_bytes(path, to_png(lambda: _draw_estimate(found), _DPI))
+
+
+def _draw_estimate(found: Estimate) -> Figure:
     modules = dict.fromkeys(found.module_ms(), 0.0)
     figure, axes = _figure(1.4 + 0.36 * len(modules))
     times = {bound: modules.copy() for bound in BOUNDS}
@@ -32,11 +38,15 @@ def write_estimate(found: Estimate, path: Path) -> None:
     _bars(axes, list(modules), {bound: list(of.values()) for bound, of in times.items()})
     axes.set_xlabel(f"ms, {found.latency_ms:.2f} ms in all with copies")
     axes.legend(frameon=False)
-    _write(figure, axes, f"{MARK}: {found.engine.name} on {place(found)}", path)
+    return _titled(figure, axes, f"{MARK}: {found.engine.name} on {place(found)}")
 
 
 def write_suite(title: str, found: Sequence[Estimate], published: Mapping[str, PaperFigures], path: Path) -> None:
-    """Time by model, by what its kernels are bound by; the paper's as points of their own."""
+    """Write the time by model, by what its kernels are bound by; the paper's as points of their own."""
+    atomic.write_bytes(path, to_png(lambda: _draw_suite(title, found, published), _DPI))
+
+
+def _draw_suite(title: str, found: Sequence[Estimate], published: Mapping[str, PaperFigures]) -> Figure:
     figure, axes = _figure(1.7 + 0.36 * len(found))
     _bars(axes, [row.engine.name for row in found], {bound: [row.bound_ms[bound] for row in found] for bound in BOUNDS})
     for at, row in enumerate(found):
@@ -51,11 +61,15 @@ def write_suite(title: str, found: Sequence[Estimate], published: Mapping[str, P
     axes.set_xlabel("ms")
     # Below, since bars of alike models fill the axes.
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    _write(figure, axes, f"{MARK}: {title}, on {place(found[0])}", path)
+    return _titled(figure, axes, f"{MARK}: {title}, on {place(found[0])}")
 
 
 def write_validation(found: Validation, path: Path) -> None:
-    """Predicted and published FPS of each model, with the error."""
+    """Write predicted and published FPS of each model, with the error."""
+    atomic.write_bytes(path, to_png(lambda: _draw_validation(found), _DPI))
+
+
+def _draw_validation(found: Validation) -> Figure:
     figure, axes = _figure(1.7 + 0.36 * len(found.rows))
     places = range(len(found.rows))
     published, predicted = ([getattr(row, name) for row in found.rows] for name in ("fps_paper", "fps_predicted"))
@@ -70,11 +84,15 @@ def write_validation(found: Validation, path: Path) -> None:
     axes.set_xlim(0, 1.15 * max(*published, *predicted))
     axes.set_xlabel("FPS")
     axes.legend(frameon=False, loc="lower left")
-    _write(figure, axes, f"{MARK} against the paper's Table 1, calibrated on {found.calibrated_on}", path)
+    return _titled(figure, axes, f"{MARK} against the paper's Table 1, calibrated on {found.calibrated_on}")
 
 
 def write_sweep(title: str, found: Mapping[Variant, Estimate], path: Path) -> None:
-    """Predicted latency against FLOPs; what the detector takes without FINE in grey."""
+    """Write predicted latency against FLOPs; what the detector takes without FINE in grey."""
+    atomic.write_bytes(path, to_png(lambda: _draw_sweep(title, found), _DPI))
+
+
+def _draw_sweep(title: str, found: Mapping[Variant, Estimate]) -> Figure:
     figure, axes = _figure(4.6)
     first = next(iter(found.values()))
     ordered = sorted(found.items(), key=lambda item: item[1].engine.graph_flops)
@@ -88,7 +106,7 @@ def write_sweep(title: str, found: Mapping[Variant, Estimate], path: Path) -> No
     axes.set_xlabel("GFLOP of the graph's matrix products")
     low, high = (100 * (share - 1) for share in first.calibration.spread)
     axes.set_ylabel(f"predicted latency, ms; interval {low:+.0f} to {high:+.0f} %")
-    _write(figure, axes, f"{MARK}: {title}, on {place(first)}", path)
+    return _titled(figure, axes, f"{MARK}: {title}, on {place(first)}")
 
 
 def _bars(axes: Axes, names: Sequence[str], times_ms: Mapping[Bound, Sequence[float]]) -> None:
@@ -97,23 +115,16 @@ def _bars(axes: Axes, names: Sequence[str], times_ms: Mapping[Bound, Sequence[fl
     for bound, widths in times_ms.items():
         axes.barh(range(len(names)), widths, 0.62, left=left, color=_COLORS[bound], label=f"bound by {bound}")
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [printable(name) for name in names])
     axes.invert_yaxis()
 
 
 def _figure(height_in: float) -> tuple[Figure, Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.5, height_in)
     return figure, figure.add_subplot()
 
 
-def _write(figure: Figure, axes: Axes, title: str, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
+def _titled(figure: Figure, axes: Axes, title: str) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, wrap=True)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=150)
-    atomic.write_bytes(path, image.getvalue())
+    figure.suptitle(printable(title), x=0.01, ha="left", fontsize=10, wrap=True)
+    return figure

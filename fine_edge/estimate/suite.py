@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fine_edge import atomic, console
+from fine_edge import atomic, console, libraries
 from fine_edge.bench.prepare import export_row
 from fine_edge.bench.suites import SuiteRow, find
 from fine_edge.estimate.calibration import Calibration
@@ -51,8 +51,8 @@ def compile_rows(
 def in_fp16(path: Path) -> Path:
     """A library's own FP32 export in FP16, beside it; its shapes, which libraries compute at run time, folded."""
     import onnx
-    import onnxruntime as ort
 
+    ort = libraries.onnxruntime()
     half = path.with_suffix(".fp16.onnx")
     with atomic.written_together(path.parent, half.name) as partial:
         options = ort.SessionOptions()

@@ -12,7 +12,9 @@ from fine_edge.evaluate import page
 from fine_edge.evaluate.comparison import Comparison
 from fine_edge.evaluate.comparison_tables import category_table, error_table, precision_table
 from fine_edge.evaluate.telling import Telling, most_telling
+from fine_edge.figure import new_figure
 from fine_edge.report.svg import WIDTH_IN, to_svg
+from fine_edge.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,16 +26,12 @@ _SIZES = {"ap_s": "small", "ap_m": "medium", "ap_l": "large"}
 
 def draw_sizes(comparison: Comparison, width_in: float) -> Figure:
     """AP of both by size of the objects, with B's relative gain, as the paper's Fig. 4."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     known = [metric for metric in ("ap", *_SIZES) if min(comparison.figures(metric)) >= 0]
-    figure = Figure(figsize=(width_in, 2.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width_in, 2.9)
     axes = figure.add_subplot()
     for side, (name, color) in enumerate(zip(comparison.names, _COLORS, strict=True)):
         values = [100 * comparison.figures(metric)[side] for metric in known]
-        axes.bar(np.arange(len(known)) + 0.4 * side - 0.2, values, 0.38, label=name, color=color)
+        axes.bar(np.arange(len(known)) + 0.4 * side - 0.2, values, 0.38, label=printable(name), color=color)
     for place, metric in enumerate(known):
         gain = comparison.gain(metric)
         if gain is not None:

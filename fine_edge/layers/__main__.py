@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fine_edge import command, console
+from fine_edge import atomic, command, console
 from fine_edge.errors import ConfigError
 from fine_edge.graph.input_size import InputSize, add_input_size
 from fine_edge.layers.cost import Cost
@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
     given = _parser().parse_args(argv)
     if given.baseline_profile and not given.baseline:
         raise ConfigError("needs --baseline", where="--baseline-profile")
+    atomic.refuse_unwritable([given.picture])
     size = InputSize.parse(given.input_size, given.batch)
     if size and {given.layers.suffix, given.baseline.suffix if given.baseline else ".onnx"} != {".onnx"}:
         raise ConfigError("an engine has its size", where="--input-size", mend="give it with FILE.onnx alone")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from fine_edge.errors import ArtifactError
+from fine_edge.files import read_json
 from fine_edge.layers.by_part import part_sums
 from fine_edge.layers.cost import Cost
 from fine_edge.layers.layer import LayerProfile, profile_from
+from fine_edge.text import printable_all
 
 FORMAT = 1
 _MEND = "python -m fine_edge.layers ... --json > FILE"
@@ -33,12 +34,10 @@ def read_layers(path: Path) -> tuple[LayerProfile, LayerProfile | None]:
         ArtifactError: when the file is missing, broken or something else.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = printable_all(read_json(path, ArtifactError, mend=_MEND))
         if data["format"] != FORMAT:
             raise ArtifactError(f"layer profile of format {data['format']}, known: {FORMAT}", where=path, mend=_MEND)
         baseline = data["baseline"]
         return profile_from(data), profile_from(baseline) if baseline else None
-    except OSError as error:
-        raise ArtifactError(f"cannot be read ({error.strerror})", where=path, mend=_MEND) from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"is no layer profile ({type(error).__name__}: {error})", where=path, mend=_MEND) from error

@@ -9,10 +9,10 @@ to more than an inference takes. Shares can be trusted, sums cannot be set besid
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from fine_edge import number
 from fine_edge.graph.parts import Module, Part
 
 REFORMAT = Part("other", "reformat")
@@ -112,10 +112,5 @@ def _layer_from(data: dict[str, Any]) -> LayerTime:
 
 
 def amount(value: Any) -> float | None:
-    """A finite number of at least 0, or nothing; raises TypeError or ValueError for anything else."""
-    if value is None:
-        return None
-    number = float(value)
-    if isinstance(value, (str, bool)) or not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"{value!r} is no amount")
-    return number
+    """Return a number of at least 0, or nothing; raise ValueError for anything else."""
+    return None if value is None else number.amount(value)

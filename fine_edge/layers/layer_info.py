@@ -21,8 +21,11 @@ from fine_edge.files import file_size
 from fine_edge.layers.attribution import attribute
 from fine_edge.layers.layer import LayerTime
 
-_MOST_BYTES = 2**30  # times of every run of a long profile
 _MEND = "trtexec --loadEngine=ENGINE --exportLayerInfo=FILE, of an engine built with --profilingVerbosity=detailed"
+
+
+MOST_BYTES = 256 * 2**20
+"""Times of a million inferences."""
 
 
 def read_json(path: Path, mend: str) -> Any:
@@ -31,7 +34,7 @@ def read_json(path: Path, mend: str) -> Any:
     Raises:
         ArtifactError: when it is missing or no JSON.
     """
-    file_size(path, ArtifactError, mend=mend, limit=_MOST_BYTES)
+    file_size(path, ArtifactError, mend=mend, limit=MOST_BYTES)
     try:
         return json.loads(path.read_text(encoding="utf-8", errors="replace"), strict=False)
     except OSError as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fine_edge import atomic
+from fine_edge.figure import new_figure, to_png
 from fine_edge.layers.by_part import PartSum, part_sums
 from fine_edge.layers.layer import LayerProfile
+from fine_edge.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,19 +23,13 @@ _LINE_CHARACTERS = 74
 
 def write_picture(profile: LayerProfile, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    image = io.BytesIO()
-    draw(profile).savefig(image, format="png", dpi=160)
-    atomic.write_bytes(path, image.getvalue())
+    atomic.write_bytes(path, to_png(lambda: draw(profile), 160))
 
 
 def draw(profile: LayerProfile, width_in: float = 7.0, *, titled: bool = True) -> Figure:
     """Time by part where the layers were timed, kernels by part otherwise."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     totals = part_sums(profile)
-    figure = Figure(figsize=(width_in, 1.2 + 0.34 * len(totals)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width_in, 1.2 + 0.34 * len(totals))
     axes = figure.add_subplot()
     values = [_value(total, timed=profile.is_timed) for total in totals]
     axes.barh(range(len(totals)), values, 0.62, color=[_color(total) for total in totals])
@@ -53,7 +48,7 @@ def draw(profile: LayerProfile, width_in: float = 7.0, *, titled: bool = True) -
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     if titled:
-        title = textwrap.fill(f"Layers by part: {profile.source}", _LINE_CHARACTERS)
+        title = textwrap.fill(printable(f"Layers by part: {profile.source}"), _LINE_CHARACTERS)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 

@@ -118,6 +118,7 @@ def main(argv: list[str], worker: tuple[str, ...] = WORKER) -> int:
     """Entry point; returns the exit code."""
     args = _parser().parse_args(argv)
     jobs = _jobs(args)
+    atomic.refuse_unwritable([args.json, args.markdown, args.out / "matrix.cache"])
     matrix = _run(args, jobs, worker)
     if args.json:
         matrix.write(args.json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,14 @@ class Cache:
         self._entries = self._read()
 
     def _read(self) -> dict[str, dict[str, Any]]:
+        if not os.path.lexists(self._path):
+            return {}
         try:
-            if not self._path.exists():
-                return {}
             data = read_json(self._path, ArtifactError)
             if data["format"] != FORMAT:
                 return {}
             return {str(model): dict(entry) for model, entry in data["rows"].items()}
-        except (ArtifactError, LookupError, TypeError, AttributeError) as error:
+        except (ArtifactError, ValueError, LookupError, TypeError, AttributeError) as error:
             console.warn(f"{self._path}: not readable ({type(error).__name__}), all rows are run anew")
             return {}
 
@@ -51,9 +52,10 @@ class Cache:
         """The row of a model if it passed with the same code, libraries, machine, options and artifacts."""
         entry = self._entries.get(job.model, {})
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            same = (entry["origin"], entry["options"]) == (self._origin, job.options())
             row = Row.from_json(entry["row"])
-            if same and row.source_sha256 == self._origin["source_sha256"] and self._has_artifacts(job, row):
+            made_of = (entry["origin"], entry["options"], row.model, row.source_sha256)
+            now = (self._origin, job.options(), job.model, self._origin["source_sha256"])
+            if made_of == now and self._has_artifacts(job, row):
                 return row
         return None
 

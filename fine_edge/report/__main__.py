@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
     given = _parser().parse_args(argv)
     if not given.html and not given.markdown:
         raise ConfigError("nothing to write", where="report", mend="give --html FILE or --markdown FILE")
+    atomic.refuse_unwritable([given.html, given.markdown])
     records = [(path, read_record(path)) for path in given.records]
     layers = [read_layers(path) for path in given.layers]
     if given.html:

@@ -8,6 +8,7 @@ import numpy as np
 
 from fine_edge.bench.record import Record
 from fine_edge.bench.wording import attention_title
+from fine_edge.figure import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,14 +20,10 @@ _HEIGHT = 0.8  # of a row's histogram, in rows
 
 def draw_distribution(record: Record, width_in: float) -> Figure:
     """One histogram a row around the row's own median, so that scatter can be compared; every sample is in it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     scattered = [100 * (np.asarray(row.samples_ms) / row.latency_ms - 1) for row in record.rows]
     low, high = min(values.min() for values in scattered), max(values.max() for values in scattered)
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
-    figure = Figure(figsize=(width_in, 0.9 + 0.5 * len(scattered)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width_in, 0.9 + 0.5 * len(scattered))
     axes = figure.add_subplot()
     for place, values in enumerate(scattered):
         counts, _ = np.histogram(values, edges)

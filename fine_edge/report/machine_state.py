@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fine_edge.bench.record import Record
+from fine_edge.figure import new_figure
 from fine_edge.jetson.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -44,12 +45,8 @@ def panels(snapshots: list[Snapshot]) -> dict[str, _Series]:
 
 def draw_state(snapshots: list[Snapshot], width_in: float) -> Figure:
     """One panel under the other over the same seconds; moments in which the board held back are shaded."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shown = panels(snapshots)
-    figure = Figure(figsize=(width_in, 0.5 + _PANEL_IN * len(shown)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width_in, 0.5 + _PANEL_IN * len(shown))
     axes_list = figure.subplots(len(shown), sharex=True, squeeze=False)[:, 0]
     for axes, (title, curves) in zip(axes_list, shown.items(), strict=True):
         _draw_panel(axes, title, curves)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from fine_edge.figure import style
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -35,10 +37,8 @@ def to_svg(draw: Callable[[], Figure], label: str, prefix: str) -> str:
         label: what it shows, for those who cannot see it.
         prefix: of all ids, unique within the page.
     """
-    import matplotlib as mpl
-
     text = io.StringIO()
-    with mpl.rc_context(_STYLE):
+    with style(_STYLE):
         draw().savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inlined(text.getvalue(), label, prefix)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from fine_edge import libraries
 from fine_edge.contract import Contract, TensorSpec
-from fine_edge.errors import ArtifactError, MissingExtraError
+from fine_edge.errors import ArtifactError
 from fine_edge.graph.vetted import read_vetted
 from fine_edge.runners.base import Array, WallTimed
 
@@ -39,11 +40,7 @@ def create_session(
     Raises:
         ArtifactError: when ONNX Runtime refuses the file.
     """
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("onnxruntime", "export") from error
-
+    onnxruntime = libraries.onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: FP16 graphs on a CPU warn about every inserted cast
     if threads:

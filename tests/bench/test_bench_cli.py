@@ -209,8 +209,8 @@ def test_a_record_is_shown_again_and_compared(record, tmp_path, capsys):
         (["--images", "{tmp}/bad"], "cannot be decoded"),
         (["--json", "{tmp}/empty"], "is a folder"),
         (["--csv", "{tmp}/bad/x.png/y.csv"], "cannot be written"),
-        (["show", "{tmp}/none.json"], "cannot be read"),
-        (["compare", "{tmp}/bad/x.png", "{tmp}/bad/x.png"], "broken"),
+        (["show", "{tmp}/none.json"], "no such file"),
+        (["compare", "{tmp}/bad/x.png", "{tmp}/bad/x.png"], "is no JSON"),
     ],
 )
 def test_bad_input_is_one_line_with_a_mend(tmp_path, monkeypatch, capsys, arguments, words):

@@ -155,8 +155,19 @@ def broken(record, tmp_path, change):
         (lambda d: d["rows"][1].update(fps=1.0), "fps says"),
         (lambda d: d["rows"][1].update(ratio=1.0), "ratio says"),
         (lambda d: d["rows"][1]["samples_ms"].pop(), "7 samples for 8 rounds"),
-        (lambda d: d["rows"][1]["samples_ms"].__setitem__(0, float("nan")), "no duration"),
+        (lambda d: d["rows"][1]["samples_ms"].__setitem__(0, float("nan")), "NaN is no number"),
         (lambda d: d["rows"][1]["samples_ms"].__setitem__(0, -1), "no duration"),
+        (lambda d: d["rows"][1]["samples_ms"].__setitem__(0, "400"), "no number"),
+        (lambda d: d["rows"][1]["samples_ms"].__setitem__(0, True), "no number"),
+        (lambda d: d["rows"][1]["samples_ms"].__setitem__(0, None), "no number"),
+        (lambda d: d["rows"][1]["samples_ms"].__setitem__(0, 10**400), "beyond all measure"),
+        (lambda d: d["rows"][1].update(samples_ms=[]), "no samples"),
+        (lambda d: d["rows"][1].update(weights_mib="12"), "no number"),
+        (lambda d: d["rows"][1].update(flops_g=-1), "no amount"),
+        (lambda d: d["harness"].update(latency_ms=None), "no number"),
+        (lambda d: d.update(threads=1.5), "no whole number"),
+        (lambda d: d.update(input_hw=[-1, 640]), "no duration or count"),
+        (lambda d: d["machine"].update(libraries=["numpy"]), "no names"),
         (lambda d: d["rows"][1].update(throughput=[]), "broken"),
         (lambda d: d.update(input_hw=[640]), "broken"),
         (lambda d: d.update(rounds="many"), "broken"),
@@ -176,7 +187,7 @@ def test_a_file_that_is_no_record_is_refused_in_one_line(tmp_path, text):
 
 
 def test_a_missing_record_is_refused(tmp_path):
-    with pytest.raises(RecordError, match="cannot be read"):
+    with pytest.raises(RecordError, match="no such file"):
         read_record(tmp_path / "none.json")
 
 

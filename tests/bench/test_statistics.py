@@ -1,3 +1,4 @@
+import tracemalloc
 from math import comb
 
 import numpy as np
@@ -80,6 +81,25 @@ def test_the_interval_covers_the_true_median_about_95_times_in_100():
         ratio = statistics.paired_ratio(1.01 * baseline * rng.normal(1, 0.01, 30), baseline)
         hits += ratio.low <= 1.01 <= ratio.high
     assert 0.90 <= hits / 200 <= 0.99
+
+
+@pytest.mark.parametrize("number", [999, 1000])
+def test_medians_drawn_by_rank_are_distributed_as_those_of_resamples(number):
+    values = np.random.default_rng(2).lognormal(size=number)
+    one_by_one = statistics._resampled_medians(values, 0)
+    by_rank = statistics._medians_by_rank(np.sort(values), np.random.default_rng(1))
+    parts = [2.5, 25, 50, 75, 97.5]
+    assert np.percentile(by_rank, parts) == pytest.approx(np.percentile(one_by_one, parts), abs=0.01)
+
+
+def test_a_long_record_takes_no_more_memory_than_a_short_one():
+    samples = np.random.default_rng(3).normal(100, 2, 100_000)
+    tracemalloc.start()
+    ratio = statistics.unpaired_ratio(samples, samples[::-1])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 64 * 2**20
+    assert 0.999 < ratio.low < 1 < ratio.high < 1.001
 
 
 def test_unpaired_ratio_is_that_of_the_medians_with_an_interval_around_it():

@@ -1,9 +1,9 @@
 """ultralytics, imported without what importing it does besides. The one place that imports it.
 
 Left alone, its first import asks a name server whether there is a network, writes a settings file into the user's
-home, starts collecting events to send, may install packages later, and sets OMP_NUM_THREADS for every process started
-from then on. Nothing of that is wanted of a tool that builds and exports models. A program that imported ultralytics
-itself, or has settings of its own, keeps what it has.
+home, asks for the machine's address to know it again, starts collecting events to send, may install packages later,
+and sets OMP_NUM_THREADS for every process started from then on. Nothing of that is wanted of a tool that builds and
+exports models. A program that imported ultralytics itself, or has settings of its own, keeps what it has.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,9 +40,11 @@ def _alone() -> Iterator[None]:
         folder = tempfile.mkdtemp(prefix="fine_edge-ultralytics-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ["YOLO_CONFIG_DIR"] = folder
+    node, uuid.getnode = uuid.getnode, lambda: 0
     try:
         yield
     finally:
+        uuid.getnode = node
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ.update(before)
