@@ -39,7 +39,7 @@ def collate(samples: list) -> dict:
     return {"images": [image for image, _, _ in samples], "targets": targets}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations", type=Path)
     parser.add_argument("images", type=Path)
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("runs/fasterrcnn"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     data = CocoFolder(args.annotations, args.images, args.side)
     labels = ("__background__", *data.names)

@@ -28,7 +28,7 @@ def collate(samples: list) -> dict:
     return {"pixel_values": torch.stack([image for image, _, _ in samples]), "labels": labels}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations", type=Path)
     parser.add_argument("images", type=Path)
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("runs/rtdetr"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     data = CocoFolder(args.annotations, args.images, args.side)
     config = rtdetr_config("r18", len(data.names))

@@ -28,7 +28,7 @@ class FineTrainer(DetectionTrainer):
         return model
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="ultralytics' data.yaml")
     parser.add_argument("--weights", default="yolov8s.yaml", help="yolov8s.pt (default: start from nothing)")
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("runs/yolo"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     YOLO(args.weights).train(
         trainer=FineTrainer,

@@ -102,7 +102,7 @@ def draw(runs: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -111,7 +111,7 @@ def main() -> None:
         "--jobs", type=int, default=os.cpu_count() or 1, help="trainings at one time (default: a core each)"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/blood_cells"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     wanted = [(model, seed) for seed in args.seeds for model in (BASELINE, REFINED)]
     with ThreadPoolExecutor(args.jobs) as pool:

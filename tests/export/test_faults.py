@@ -18,7 +18,8 @@ from fine_edge.export.artifacts import existing
 from fine_edge.export.request import ExportRequest
 from fine_edge.files import sha256_of
 
-MODEL, SIZE = "rtdetr_r18_fine", 160
+# Small, since every kill writes it twice: what is held here is writing, which is the same for every model.
+MODEL, SIZE = "fcos_mobilenetv3_fine", 128
 REQUEST = ExportRequest(MODEL, height=SIZE, width=SIZE)
 NAMES = {f"{MODEL}.onnx", f"{MODEL}.golden.npz", f"{MODEL}.contract.json"}
 PATIENCE_S = 120
@@ -41,10 +42,10 @@ class Exports:
     def _answer(self) -> str:
         return self._process.stdout.readline().strip()
 
-    def start(self, out: Path, *, size: int = SIZE, limit_bytes: int | None = None) -> int:
+    def start(self, out: Path, *, limit_bytes: int | None = None) -> int:
         """Begin an export in a process of its own; its process id."""
         self.stderr.unlink(missing_ok=True)
-        argv = [MODEL, "--input-size", str(size), "--out", str(out)]
+        argv = [MODEL, "--input-size", str(SIZE), "--out", str(out)]
         order = {"argv": argv, "stderr": str(self.stderr), "limit_bytes": limit_bytes}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -54,8 +55,8 @@ class Exports:
         """Exit code (negative: a signal) and standard error of the export that was started last."""
         return int(self._answer()), self.stderr.read_text()
 
-    def export(self, out: Path, *, size: int = SIZE, limit_bytes: int | None = None) -> tuple[int, str]:
-        self.start(out, size=size, limit_bytes=limit_bytes)
+    def export(self, out: Path, *, limit_bytes: int | None = None) -> tuple[int, str]:
+        self.start(out, limit_bytes=limit_bytes)
         return self.end()
 
     def close(self) -> None:
@@ -175,7 +176,7 @@ def test_a_stopped_export_cleans_up(exports, good, out, moment, number, code):
     assert said == ("interrupted: nothing half-written was left behind\n" if number == signal.SIGINT else "")
 
 
-@pytest.mark.parametrize("limit_bytes", [4096, 2**24])
+@pytest.mark.parametrize("limit_bytes", [4096, 2**21])
 def test_no_room_is_one_line(exports, out, limit_bytes):
     code, said = exports.export(out, limit_bytes=limit_bytes)
     assert code == 2
@@ -223,12 +224,6 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, argv, said):
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_size_with_fewer_positions_than_queries_is_one_line(exports, out):
-    code, said = exports.export(out, size=64)
-    assert (code, said) == (2, "error: input 64x64 has 84 positions for 300 queries -> use at least 128x128\n")
-    assert not out.exists()
 
 
 def test_the_files_of_a_good_export_vouch_for_each_other(good, scratch):

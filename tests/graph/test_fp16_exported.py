@@ -37,7 +37,7 @@ def engines(tmp_path_factory):
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
-    pictures(folder, 2)
+    pictures(folder, 1)
     return folder
 
 

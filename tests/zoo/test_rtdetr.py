@@ -9,6 +9,7 @@ from torch import nn
 from fine_edge.errors import ConfigError
 from fine_edge.zoo import rtdetr
 from fine_edge.zoo.catalog import CATALOG, find
+from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.inject import inject_fine
 from fine_edge.zoo.rtdetr import RTDetr, rtdetr_fusions
 
@@ -142,3 +143,8 @@ def test_an_odd_shape_of_the_input_runs(r18_fine):
     assert logits.shape[:2] == boxes.shape[:2]
     assert torch.isfinite(logits).all()
     assert ((boxes >= 0) & (boxes <= 1)).all()
+
+
+def test_a_size_with_fewer_positions_than_queries_is_refused(r18):
+    with pytest.raises(ConfigError, match="input 64x64 has 84 positions for 300 queries -> use at least 128x128"):
+        RTDetr().outputs(r18, GraphForm(height=64, width=64))
