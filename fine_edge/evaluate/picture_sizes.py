@@ -21,7 +21,7 @@ _SLACK_PX = 1.0
 _SWAPPED = (
     "give the pictures as they lay when they were labelled; if only the numbers are swapped, mend them in the labels"
 )
-_TURNED = "store the pictures upright, or label them as they are shown"
+_TURNED = "take the orientation out of the files, so that they lie as they were labelled, or label them upright"
 
 
 @dataclass(frozen=True)
