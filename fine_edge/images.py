@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fine_edge import console
 from fine_edge.errors import ImageError
@@ -129,7 +129,7 @@ def _refused(error: Exception, path: Path) -> ImageError:
         what = f"too large: at most {MOST_PIXELS} pixels and {MOST_SIDE} a side are read"
         return ImageError(what, where=path, mend="cut it into tiles, or make it smaller")
     # Pillow's own message on a file of no format that it knows is an address in memory.
-    unknown = isinstance(error, Image.UnidentifiedImageError)
+    unknown = isinstance(error, UnidentifiedImageError)
     reason = "of no known format" if unknown else f"{type(error).__name__}: {error}"
     return ImageError(f"cannot be decoded ({reason})", where=path, mend=f"is it a whole file of {', '.join(FORMATS)}?")
 

@@ -23,7 +23,7 @@ from fine_edge.findings import rows as of_picture
 from fine_edge.images import DRAWN_BY, NamedImage, Pictures
 from fine_edge.subject import Subject
 from fine_edge.table import Column, Table
-from fine_edge.text import file_stem
+from fine_edge.text import file_stem, printable
 
 
 class _Targets:
@@ -106,7 +106,7 @@ def _predict(opened: Subject, pictures: Pictures, args: argparse.Namespace) -> N
             found = find(picture, contract, runner, args.threshold)
             target = targets.of(picture)
             _save(draw(picture.pixels, found, contract.labels, caption), target)
-            console.remark(f"{picture.name}: {summary(found, args.threshold)} -> {target}")
+            console.remark(f"{printable(picture.name)}: {summary(found, args.threshold)} -> {target}")
             rows += of_picture(found, picture.name, contract.labels)
             bar.update(task, completed=pictures.done)
             del picture  # or it would stay while the next one is decoded

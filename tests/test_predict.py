@@ -181,11 +181,14 @@ def test_names_of_any_kind(tmp_path, picture, capsys):
     onnx = write_detector(tmp_path / "engines")
     folder = tmp_path / "in"
     folder.mkdir()
-    names = ["new\nline.png", "\x1b[31mred.png", "l" * 251 + ".png", "A.png", "a.png", "猫.png"]
+    names = ["b\udcffyte.png", "new\nline.png", "\x1b[31mred.png", "l" * 251 + ".png", "A.png", "a.png", "猫.png"]
     for name in names:
         (folder / name).write_bytes(picture.read_bytes())
     assert run(folder, "--onnx", onnx, "--out", tmp_path / "out", "--json") == 0
-    assert {row["image"] for row in json.loads(capsys.readouterr().out)["detections"]} == set(names)
+    printed = capsys.readouterr()
+    assert {row["image"] for row in json.loads(printed.out)["detections"]} == set(names)
+    assert len(printed.err.splitlines()) == len(names)
+    assert "\x1b" not in printed.err
     found = drawn(tmp_path / "out")
     assert len({name.casefold() for name in found}) == len(names)
     assert {"new\\nline.tiny.png", "\\x1b[31mred.tiny.png", "猫.tiny.png"} <= set(found)

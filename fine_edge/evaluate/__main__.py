@@ -27,6 +27,7 @@ from fine_edge.evaluate.resampling import RESAMPLES
 from fine_edge.evaluate.run import stem
 from fine_edge.evaluate.segments import SegmentEvaluation, evaluate_segments
 from fine_edge.table import Table
+from fine_edge.text import printable
 
 _NAMED = 10
 """How many pictures that cannot be read are named."""
@@ -175,7 +176,7 @@ def _drift(argv: list[str]) -> int:
 
 def _warn_of_skipped(skipped: dict[str, str]) -> None:
     for name, reason in itertools.islice(skipped.items(), _NAMED):
-        console.warn(f"not in any figure: {name}: {reason}")
+        console.warn(f"not in any figure: {printable(name)}: {reason}")
     if len(skipped) > _NAMED:
         console.warn(f"not in any figure: {len(skipped) - _NAMED} more pictures, which the evaluation's file names")
 

@@ -13,6 +13,7 @@ from fine_edge.evaluate.coco_data import CocoData, Ints, Truth
 from fine_edge.evaluate.data import Data
 from fine_edge.evaluate.matching import by_image
 from fine_edge.images import PictureSize, picture_size
+from fine_edge.text import printable
 
 _READERS = 4
 _NAMED = 3
@@ -21,7 +22,7 @@ _SLACK_PX = 1.0
 _SWAPPED = (
     "give the pictures as they lay when they were labelled; if only the numbers are swapped, mend them in the labels"
 )
-_TURNED = "store the pictures upright, or label them as they are shown"
+_TURNED = "take the orientation out of the files, so that they lie as they were labelled, or label them upright"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _has_box_outside(truth: Truth, rows: Ints, size: PictureSize) -> bool:
 
 
 def _names(pictures: list[_Picture]) -> str:
-    return ", ".join(one.name for one in pictures[:_NAMED])
+    return ", ".join(printable(one.name) for one in pictures[:_NAMED])
 
 
 def _warn_of_turned(pictures: list[_Picture]) -> None:

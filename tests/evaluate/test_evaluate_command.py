@@ -212,7 +212,7 @@ def test_pictures_that_are_turned_are_told_from_those_that_are_not(scene, capsys
     onnx = write_detector(scene / "engines")
     turn(scene, 0, 6)
     labelled(scene, (64, 128))
-    with pytest.raises(DataError, match=r"0\.png is 64x128, not 128x64; their EXIF orientation turns them -> store"):
+    with pytest.raises(DataError, match=r"0\.png is 64x128, not 128x64; their EXIF orientation turns them -> take"):
         main(arguments(scene, onnx))
     labelled(scene, (128, 64))
     assert main(arguments(scene, onnx)) == 0
