@@ -215,7 +215,7 @@ class _Annotations:
         """Refuse ids that two annotations have: pycocotools then takes the last of them for both.
 
         Ids may be missing, which pycocotools does not allow. It never counts the object with the id 0 as found, which
-        is a mistake of its own; here that counts.
+        is a mistake of its own; here that counts, and is said.
         """
         seen: set[Id | float] = set()
         for index, entry in enumerate(entries):
@@ -228,3 +228,5 @@ class _Annotations:
                         mend="number them anew",
                     )
                 seen.add(one)
+        if 0 in seen:
+            console.remark(f"{self._path.name}: counts the annotation with the id 0, which pycocotools never finds")

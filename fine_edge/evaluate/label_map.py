@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from unicodedata import normalize
 
 from fine_edge import console
 from fine_edge.errors import DataError
@@ -11,9 +12,9 @@ from fine_edge.errors import DataError
 _SHOWN = 8
 
 
-def _plain(name: str) -> str:
-    """A name without case, and with one way of writing what stands between words."""
-    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+def plain(name: str) -> str:
+    """Return a name without case, with one way of writing each letter and what stands between words."""
+    return " ".join(normalize("NFKC", name).casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _some(names: list[str]) -> str:
@@ -22,7 +23,7 @@ def _some(names: list[str]) -> str:
 
 
 def _renamed(pairs: Mapping[str, str], labels: tuple[str, ...], categories: Mapping[int, str]) -> dict[str, str]:
-    """Return the names that are given for others, both as :func:`_plain` has them.
+    """Return the names that are given for others, both as :func:`plain` has them.
 
     Raises:
         DataError: for one that is nobody's.
@@ -32,14 +33,14 @@ def _renamed(pairs: Mapping[str, str], labels: tuple[str, ...], categories: Mapp
         (pairs.values(), set(labels), "class of the model"),
     )
     for given, known, kind in sides:
-        plain = {_plain(name) for name in known}
-        if unknown := [name for name in given if _plain(name) not in plain]:
+        names = {plain(name) for name in known}
+        if unknown := [name for name in given if plain(name) not in names]:
             raise DataError(
                 f"no {kind} is called {_some(unknown)}; there are {_some(sorted(known))}",
                 where="--same",
                 mend="write CATEGORY=CLASS",
             )
-    return {_plain(theirs): _plain(ours) for theirs, ours in pairs.items()}
+    return {plain(theirs): plain(ours) for theirs, ours in pairs.items()}
 
 
 def map_labels(
@@ -62,8 +63,8 @@ def map_labels(
         DataError: when a category of the data set is none of the model's classes, or two names are one.
     """
     renamed = _renamed(renamed or {}, labels, categories)
-    ours = [_plain(label) for label in labels]
-    wanted = {number: renamed.get(_plain(name), _plain(name)) for number, name in categories.items()}
+    ours = [plain(label) for label in labels]
+    wanted = {number: renamed.get(plain(name), plain(name)) for number, name in categories.items()}
     if used is not None:
         wanted = _without_empty(wanted, ours, categories, used)
     if twice := [name for name, count in Counter(wanted.values()).items() if count > 1]:

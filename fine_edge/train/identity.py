@@ -72,6 +72,8 @@ def _weights_sha256(weights: Path) -> str:
 def difference(former: Mapping[str, Any], identity: Mapping[str, Any]) -> str | None:
     """Return what a former training had otherwise, in words, or ``None`` if it is the same training."""
     for key, words in _OTHER.items():
+        if key not in former:
+            return f"{words}, or by an older version: it does not say"
         then, now = _content(former.get(key)), _content(identity[key])
         if then != now:
             return f"{words}{_detail(then, now)}"

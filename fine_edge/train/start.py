@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from fine_edge.errors import WeightsError
+from fine_edge.errors import DataError, WeightsError
+from fine_edge.evaluate.label_map import plain
 from fine_edge.fusion.methods import is_of_method
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import learned_state
@@ -17,7 +19,13 @@ BACKGROUND = "__background__"
 
 
 def labels_of(entry: ModelEntry, categories: tuple[str, ...]) -> tuple[str, ...]:
-    """Names by the index that the detector gives: torchvision's have the background in front."""
+    """Names by the index that the detector gives: torchvision's have the background in front.
+
+    Raises:
+        DataError: when two categories are called alike, which nobody could tell apart again.
+    """
+    if twice := [name for name, count in Counter(map(plain, categories)).items() if count > 1]:
+        raise DataError(f"more than one category is called {twice[0]!r}", mend="give each category its own name")
     return (BACKGROUND, *categories) if entry.family == "torchvision" else categories
 
 

@@ -9,6 +9,10 @@ def test_names_decide_not_numbers():
     assert map_labels(labels, {90: "Traffic_Light", 3: "person"}) == {2: 90, 0: 3}
 
 
+def test_letters_are_the_same_however_they_are_written():
+    assert map_labels(("gru\u0308n", "STRASSE"), {1: "Gr\u00fcn", 2: "stra\u00dfe"}) == {0: 1, 1: 2}
+
+
 def test_names_that_differ_can_be_named():
     assert map_labels(("motorbike", "tv"), {4: "motorcycle"}, {"Motorcycle": "Motorbike"}) == {0: 4}
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fine_edge.errors import WeightsError
+from fine_edge.errors import DataError, WeightsError
 from fine_edge.train.start import labels_of, start
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.checkpoints import save
@@ -24,6 +24,11 @@ def checkpoint(tmp_path_factory):
 def test_labels_are_as_the_library_counts_them():
     assert LABELS == ("__background__", "a", "b")
     assert labels_of(find("rtdetr_r18"), ("a", "b")) == ("a", "b")
+
+
+def test_two_classes_of_one_name_are_refused():
+    with pytest.raises(DataError, match="more than one category is called 'dog'"):
+        labels_of(ENTRY, ("dog", "cat", "Dog"))
 
 
 def test_a_seed_decides_and_both_detectors_start_as_the_same_function():

@@ -113,6 +113,14 @@ def test_another_training_in_the_same_folder_is_refused(cells, trained, tmp_path
         main(arguments(cells, trained))
 
 
+def test_a_record_that_does_not_say_everything_is_refused(cells, trained, tmp_path):
+    record = json.loads((trained / "training.json").read_text())
+    del record["pictures"]
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="other pictures, or by an older version"):
+        main(arguments(cells, tmp_path))
+
+
 def test_names_of_the_same_files_do_not_matter(cells, trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run.Trainer, "train", None)
     shutil.copytree(cells, tmp_path / "moved")
