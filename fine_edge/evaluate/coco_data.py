@@ -7,7 +7,6 @@ the box and ``iscrowd`` to 0, as labelling tools leave them out. Ids are numbere
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -124,10 +123,14 @@ class CocoData:
         return replace(self, images=images, truth=truth.taken(np.flatnonzero(keep)))
 
 
+_MOST_PX = 1e100
+"""Of a box: nothing that is said by mistake is refused for its size alone, but areas must stay finite."""
+
+
 def box(value: Any) -> tuple[float, float, float, float]:
     """A box as x0, y0, width, height."""
     x, y, width, height = (float(number) for number in value)
-    if not all(map(math.isfinite, (x, y, width, height))) or width < 0 or height < 0:
+    if not all(abs(number) <= _MOST_PX for number in (x, y, width, height)) or width < 0 or height < 0:
         raise ValueError(f"{value!r} is no box x, y, width, height")
     return x, y, width, height
 

@@ -89,6 +89,7 @@ def test_without_some_images(tmp_path):
         ({**GOOD, "annotations": []}, "has nothing to find: none of its 0 annotations"),
         (changed("annotations", 0, bbox=[1, 2, 3]), r"annotations\[0\] cannot be used"),
         (changed("annotations", 0, bbox=[1, 2, -3, 4]), r"annotations\[0\] cannot be used .*is no box"),
+        (changed("annotations", 0, bbox=[1, 2, 1e200, 4]), r"annotations\[0\] cannot be used .*is no box"),
         (changed("annotations", 0, bbox=[1, 2, float("nan"), 4]), r"annotations\[0\] cannot be used .*is no box"),
         (changed("annotations", 0, area=float("inf")), r"annotations\[0\].*the area is inf"),
         ({**GOOD, "annotations": [{"image_id": 5, "category_id": 3}]}, r"annotations\[0\] lacks 'bbox'"),
