@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -42,14 +43,14 @@ def refuse_unwritable(paths: Iterable[Path | None]) -> None:
     """Find out before minutes of work, not after, that a result could not be written.
 
     Raises:
-        OutputError: for a path that is a folder, or is below one that cannot be written to.
+        OutputError: for a path that is no file, or is below a folder that cannot be written to.
     """
     for path in filter(None, paths):
         with output_errors(path):
             _refuse_special(path)
             parent = next(folder for folder in path.absolute().parents if folder.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise OutputError("cannot be written", where=path, mend="choose a folder you can write to")
+            # By trying: the superuser has access to everything, but nobody can make a folder in /proc.
+            Path(tempfile.mkdtemp(dir=parent, prefix=".", suffix=f".partial-{os.getpid()}")).rmdir()
 
 
 def _refuse_special(path: Path) -> None:
