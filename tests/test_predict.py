@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import tiny_detector
 from PIL import Image
 from tiny_detector import LABELS, write_detector
 
@@ -192,14 +191,6 @@ def test_names_of_any_kind(tmp_path, picture, capsys):
     found = drawn(tmp_path / "out")
     assert len({name.casefold() for name in found}) == len(names)
     assert {"new\\nline.tiny.png", "\\x1b[31mred.tiny.png", "猫.tiny.png"} <= set(found)
-
-
-def test_what_the_network_gives_must_be_numbers(tmp_path, picture, monkeypatch):
-    known = {**tiny_detector.KNOWN, "scores": np.array([[np.nan, 0.6, 0.2]], np.float32)}
-    monkeypatch.setattr(tiny_detector, "KNOWN", known)
-    onnx = write_detector(tmp_path / "engines")
-    with pytest.raises(ArtifactError, match="the network gives NaN or infinities in scores -> FP16 overflows"):
-        run(picture, "--onnx", onnx, "--out", tmp_path / "out")
 
 
 def test_a_changed_onnx_and_a_missing_contract_are_refused(tmp_path, picture):

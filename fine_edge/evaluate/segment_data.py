@@ -71,7 +71,7 @@ class SegmentData:
         """
         path = self.truths[image_id]
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=("PNG",)) as image:
                 pixels = np.asarray(image if self.segments is None else image.convert("RGB"), dtype=np.int64)
         except Exception as error:  # Pillow's decoders raise whatever they meet
             what = f"cannot be read as annotation ({type(error).__name__}: {error})"
