@@ -13,7 +13,7 @@ from fine_edge.graph.view import GraphView
 
 Rule = Callable[[GraphView], list[Finding]]
 
-# FE01 to FE18, in order.
+# FE01 to FE19, in order.
 RULES: tuple[Rule, ...] = (
     rules_model.valid_onnx,
     rules_model.opset_range,
@@ -33,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     rules_attention.attention_fuses,
     rules_attention.fine_operators,
     rules_weights.finite_weights,
+    rules_weights.fits_memory,
 )
 
 _ORDER = ("error", "warning", "info")

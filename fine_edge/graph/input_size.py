@@ -14,6 +14,7 @@ from onnx import ValueInfoProto
 
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.graph.walk import graphs_in
+from fine_edge.text import printable
 
 _PICTURE_RANK = 4
 
@@ -107,7 +108,8 @@ def require_static(model: onnx.ModelProto, path: Path) -> None:
 def described(value: ValueInfoProto) -> str:
     """``'pixel_values' (batch, 3, height, width)``."""
     known = value.type.tensor_type.HasField("shape")
-    return f"{value.name!r} ({', '.join(_words(value))})" if known else f"{value.name!r} (of unknown rank)"
+    name = printable(value.name)
+    return f"'{name}' ({', '.join(_words(value))})" if known else f"'{name}' (of unknown rank)"
 
 
 def how_to_fix(value: ValueInfoProto) -> str:
@@ -121,7 +123,7 @@ def how_to_fix(value: ValueInfoProto) -> str:
 
 def _words(value: ValueInfoProto) -> list[str]:
     dims = value.type.tensor_type.shape.dim
-    return [str(dim.dim_value) if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims]
+    return [str(dim.dim_value) if dim.dim_value > 0 else printable(dim.dim_param) or "?" for dim in dims]
 
 
 def fixed(model: onnx.ModelProto, size: InputSize, path: Path) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""Rules on the values of weights."""
+"""Rules on the values of weights, and on how much is made of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto
 
 from fine_edge.graph.finding import Finding
+from fine_edge.graph.runaway import too_large
 from fine_edge.graph.view import GraphView, label, tensor_values
 from fine_edge.graph.walk import all_graphs, all_nodes
 from fine_edge.graph.weight_files import external_values
@@ -48,6 +49,17 @@ def finite_weights(graph: GraphView) -> list[Finding]:
             for node, name in _weights(graph, infinite)
         ]
     return found
+
+
+def fits_memory(graph: GraphView) -> list[Finding]:
+    """FE19: no tensor is larger than any device's memory, and constants are not worked out to more than a GiB.
+
+    Source: ONNX Runtime and TensorRT fold constants while they load a graph, whatever their size: a few bytes of
+    ConstantOfShape, Expand or Tile fill all memory before anything can be stopped.
+    Mend: export with fixed shapes.
+    """
+    reason = too_large(graph)
+    return [Finding("FE19", "error", "graph", reason, "export with fixed shapes")] if reason else []
 
 
 def _finding(node: str, message: str) -> Finding:

@@ -33,6 +33,15 @@ _MAKES_SIZES = frozenset(("ConstantOfShape", "Expand", "OneHot", "Pad", "Range",
 
 def runaway(view: GraphView) -> str:
     """Return why a graph need not end or fit into memory, or nothing."""
+    return _runaway(view, loops=True)
+
+
+def too_large(view: GraphView) -> str:
+    """Return why a graph need not fit into memory, or nothing."""
+    return _runaway(view, loops=False)
+
+
+def _runaway(view: GraphView, *, loops: bool) -> str:
     if reason := _impossible(view.model):
         return reason
     model = without_weights(view.model)
@@ -42,8 +51,8 @@ def runaway(view: GraphView) -> str:
         except (onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
             return f"its functions cannot be put in place of their calls ({str(error).splitlines()[0][:200]})"
     _forget_declared(model)
-    view = GraphView(model)
-    return _too_large(view) or endless(view)
+    expanded = GraphView(model)
+    return _too_large(expanded) or (endless(expanded) if loops else "")
 
 
 def _forget_declared(model: onnx.ModelProto) -> None:

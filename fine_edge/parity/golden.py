@@ -128,4 +128,4 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, spec: TensorSpec, *,
     array: Array = np.frombuffer(content, found).reshape(spec.shape, order="F" if fortran else "C")
     if finite and not np.isfinite(array).all():
         raise ArtifactError(f"holds NaN or infinities in {info.filename!r}: the model it was made from is broken")
-    return np.ascontiguousarray(array)
+    return np.array(array, order="C")

@@ -153,6 +153,7 @@ GOLDEN = {
     "not-an-array": golden(with_member(SCORES, b"x" * 100)),
     "big-endian": golden(with_member(SCORES, packed(KNOWN["scores"].astype(">f4")))),
     "nan": golden(with_member(SCORES, packed(KNOWN["scores"] * np.nan))),
+    "margin": golden(with_member("noise/selection_margin.npy", packed(np.nan))),
     "bomb": golden(with_member(SCORES, bytes(2**24))),
 }
 
@@ -276,6 +277,7 @@ def test_a_fault_ends_as_the_table_says(fault, tmp_path, capsys):
 
 def test_golden_files_in_other_ways_of_writing_are_read(tmp_path, capsys):
     boxes = np.asfortranarray(np.repeat(KNOWN["boxes_xyxy"], 1, axis=0))
-    extra = {"noise/boxes_xyxy.npy": packed(boxes), "more/secret.npy": b"x", "noise/other.npy": b"x"}
+    margin = {"noise/selection_margin.npy": packed(np.float32(np.inf))}
+    extra = {"noise/boxes_xyxy.npy": packed(boxes), "more/secret.npy": b"x", "noise/other.npy": b"x", **margin}
     fault = Fault("", "parity", golden(lambda members: members | extra), (), code=0, output=("3 matched",))
     check(fault, tmp_path, capsys)
