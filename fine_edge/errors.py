@@ -2,6 +2,7 @@
 
     FineEdgeError              exit code 2
     ├── ConfigError            a configuration that cannot exist (also a ValueError)
+    │   └── ForeignModelError  a model that FINE has no place in (also a TypeError)
     ├── UnknownModelError      a name that is not in the zoo
     ├── WeightsError           a checkpoint that does not fit, or cannot be read safely
     ├── ArtifactError          an ONNX file, contract or golden file that is missing, broken or foreign
@@ -38,6 +39,10 @@ class FineEdgeError(Exception):
 
 class ConfigError(FineEdgeError, ValueError):
     """A configuration that cannot exist, with the reason."""
+
+
+class ForeignModelError(ConfigError, TypeError):
+    """A model that FINE has no known place in."""
 
 
 class UnknownModelError(FineEdgeError):

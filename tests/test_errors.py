@@ -3,12 +3,12 @@ import inspect
 import pytest
 
 from fine_edge import errors
-from fine_edge.errors import ConfigError, FineEdgeError, MissingExtraError
+from fine_edge.errors import ConfigError, FineEdgeError, ForeignModelError, MissingExtraError
 
 
 def test_every_error_is_one_of_ours():
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
-    assert len(kinds) == 11
+    assert len(kinds) == 12
     assert all(issubclass(kind, FineEdgeError) for kind in kinds)
 
 
@@ -30,6 +30,10 @@ def test_nothing_stands_where_nothing_is_known():
 
 def test_a_configuration_error_is_a_value_error():
     assert issubclass(ConfigError, ValueError)
+
+
+def test_a_model_of_another_kind_is_a_type_error():
+    assert issubclass(ForeignModelError, (ConfigError, TypeError))
 
 
 def test_a_missing_extra_gives_the_install_line():

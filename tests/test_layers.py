@@ -27,7 +27,9 @@ HOST_SIDE = {
     "fine_edge.zoo.count",
     "fine_edge.zoo.families",
     "fine_edge.zoo.family",
+    "fine_edge.zoo.fit",
     "fine_edge.zoo.frozen_batch_norm",
+    "fine_edge.zoo.inert",
     "fine_edge.zoo.inject",
     "fine_edge.zoo.load",
     "fine_edge.zoo.macs",
@@ -36,7 +38,9 @@ HOST_SIDE = {
     "fine_edge.zoo.rtdetr",
     "fine_edge.zoo.rtdetr_checkpoint",
     "fine_edge.zoo.segmentation",
+    "fine_edge.zoo.tensors",
     "fine_edge.zoo.torchvision",
+    "fine_edge.zoo.wrappers",
     "fine_edge.zoo.yolo",
 }
 HEAVY = ("torch", "transformers", "fvcore", "safetensors", "torchvision", "ultralytics", "onnxscript")

@@ -15,7 +15,7 @@ from fine_edge.contract import Contract, bound_contract, contract_path, read_con
 from fine_edge.errors import ArtifactError
 from fine_edge.export.request import ExportRequest
 from fine_edge.files import sha256_of
-from fine_edge.zoo.weights_file import weights_file
+from fine_edge.zoo.weights_file import weights_sha256
 
 # Folders whose source decides what an exported graph looks like.
 _SOURCES = ("fusion", "postprocess", "zoo", "export", "graph")
@@ -44,7 +44,7 @@ def _difference(contract: Contract, request: ExportRequest) -> str | None:
     if request.weights is None:
         if weights["source"] != "random" or weights.get("seed") != request.seed:
             return "other weights"
-    elif weights["source"] == "random" or weights.get("sha256") != sha256_of(weights_file(request.weights)):
+    elif weights["source"] == "random" or weights.get("sha256") != weights_sha256(request.weights):
         return "other weights"
     if can_export() and made_by.get("source_sha256") != source_sha256():
         return "made by other code"

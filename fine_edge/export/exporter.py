@@ -18,7 +18,7 @@ import torch
 from fine_edge import __version__, console, machine
 from fine_edge.atomic import output_errors, written_together
 from fine_edge.contract import TENSORRT, Artifact, Contract, Precision, TensorSpec, contract_path, read_contract
-from fine_edge.errors import ArtifactError
+from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.artifacts import source_sha256
 from fine_edge.export.lowering import lower
 from fine_edge.export.lowering.plugin import define_plugin, use_plugin
@@ -38,6 +38,9 @@ from fine_edge.zoo.count import Cost
 from fine_edge.zoo.families import family_of
 from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.load import LoadedDetector, load
+
+# Of a protobuf file, the graph itself and what FP16 or lowering adds left aside.
+_MOST_ONNX_BYTES = 2**31 - 2**26
 
 
 def _golden(detector: LoadedDetector, request: ExportRequest, preprocessing: Preprocessing) -> bytes:
@@ -105,6 +108,24 @@ def _cost_json(cost: Cost) -> dict[str, Any]:
     return {"params": cost.params, "flops": cost.flops, "convention": cost.convention}
 
 
+def _warn_of_other_size(detector: LoadedDetector, request: ExportRequest) -> None:
+    trained = detector.trained_hw
+    if trained is not None and trained != request.input_hw:
+        (height, width), size = trained, f"{request.height}x{request.width}"
+        console.warn(f"trained at {height}x{width}, exported at {size}: --input-size {height}x{width} is its own")
+
+
+def _require_one_file(model: torch.nn.Module, request: ExportRequest) -> None:
+    """Refuse weights that one ONNX file cannot hold, before minutes of tracing."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    if size >= _MOST_ONNX_BYTES:
+        raise ConfigError(
+            f"weights of {size / 2**30:.1f} GiB do not fit into one ONNX file, which holds less than 2 GiB",
+            where=request.model,
+            mend="train for fewer classes",
+        )
+
+
 def export(request: ExportRequest, folder: Path) -> Path:
     """Export a detector into ``folder``: ONNX, contract and golden file, all or none.
 
@@ -117,13 +138,15 @@ def export(request: ExportRequest, folder: Path) -> Path:
     detector = load(find(request.model), request.weights, request.seed)
     if detector.report:
         console.remark(str(detector.report))
+    _warn_of_other_size(detector, request)
+    _require_one_file(detector.model, request)
     entry, family = detector.entry, family_of(detector.entry.family)
     form = GraphForm(request.batch, request.height, request.width, request.raw, request.nms)
     outputs = family.outputs(detector.model, form)
     with output_errors(folder):  # now, not after a minute of tracing
         folder.mkdir(parents=True, exist_ok=True)
     model = _graph(detector, request, form, [spec.name for spec in outputs])
-    preprocessing = entry.detector.preprocessing
+    preprocessing = detector.preprocessing
     made_by = _made_by(detector, request)
     stem = request.stem()
     graphs: dict[Precision, onnx.ModelProto] = {"fp32": model}

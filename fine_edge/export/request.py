@@ -9,6 +9,8 @@ from typing import Any
 from fine_edge.contract import Precision
 from fine_edge.errors import ConfigError
 from fine_edge.zoo.catalog import NmsName, find
+from fine_edge.zoo.hf_processor import read_processor
+from fine_edge.zoo.weights_file import checkpoint_files
 
 PLUGINS = ("fine_modulate",)
 """Folders of ``plugins/`` that an export can put into the graph."""
@@ -25,7 +27,8 @@ class ExportRequest:
         model: name in the zoo.
         weights: checkpoint; ``None`` for seeded random weights.
         precision: of the artifact asked for; an FP16 export writes the FP32 file it comes from as well.
-        height: of the input, pixels, a multiple of 32; 0 for the detector's own, as the paper counts it.
+        height: of the input, pixels, a multiple of 32; 0 for the one of the weights' folder where that
+            says one, else the detector's own, as the paper counts it.
         width: likewise.
         batch: images per inference, static.
         raw: dense outputs instead of postprocessed ones.
@@ -49,7 +52,7 @@ class ExportRequest:
     nms: NmsName = "graph"
 
     def __post_init__(self) -> None:
-        own_height, own_width = find(self.model).detector.input_hw
+        own_height, own_width = self._own_hw() if not (self.height and self.width) else (0, 0)
         # The one way to fill in a field of a frozen dataclass.
         object.__setattr__(self, "height", self.height or own_height)
         object.__setattr__(self, "width", self.width or own_width)
@@ -63,6 +66,23 @@ class ExportRequest:
             raise ConfigError(f"batch {self.batch} is not positive", mend="use --batch 1")
         if self.plugin is not None and self.plugin not in PLUGINS:
             raise ConfigError(f"no plugin {self.plugin!r}", mend=f"known: {', '.join(PLUGINS)}")
+
+    def _own_hw(self) -> tuple[int, int]:
+        """Height and width where none are asked for: the checkpoint's own where its folder says them."""
+        detector = find(self.model).detector
+        if self.weights is None or detector.family != "rtdetr":
+            return detector.input_hw
+        processor = read_processor(checkpoint_files(self.weights))
+        if processor is None:
+            return detector.input_hw
+        height, width = processor.input_hw
+        if height % SIZE_MULTIPLE_PX or width % SIZE_MULTIPLE_PX:
+            raise ConfigError(
+                f"its size of {height}x{width} pixels does not divide by {SIZE_MULTIPLE_PX}",
+                where=self.weights,
+                mend="choose another with --input-size",
+            )
+        return height, width
 
     def options(self) -> dict[str, Any]:
         """What shapes the graph, as a contract records it."""

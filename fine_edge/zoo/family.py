@@ -59,9 +59,11 @@ class Family(ABC):
 
     Attributes:
         libraries: distributions whose versions decide what a graph looks like.
+        builds_on_meta: whether :meth:`build` works without memory for weights.
     """
 
     libraries: tuple[str, ...] = ()
+    builds_on_meta = True
 
     @abstractmethod
     def labels(self, entry: ModelEntry) -> tuple[str, ...]:
@@ -82,6 +84,32 @@ class Family(ABC):
         Raises:
             WeightsError: when it cannot be read, or only by running its code.
         """
+
+    def rebuild(
+        self, entry: ModelEntry, checkpoint: Checkpoint, num_labels: int, where: Path, *, identity: bool = True
+    ) -> nn.Module:
+        """The detector that a checkpoint was made for: :meth:`build`'s, as the file's settings want it.
+
+        Args:
+            entry: of the zoo.
+            checkpoint: as :meth:`read` gives it.
+            num_labels: of the checkpoint.
+            where: the checkpoint lies, for messages.
+            identity: see :meth:`build`.
+
+        Raises:
+            WeightsError: when the file's settings make another detector.
+        """
+        del checkpoint, where
+        return self.build(entry, num_labels, identity=identity)
+
+    def require_settings(self, entry: ModelEntry, model: nn.Module, checkpoint: Checkpoint, where: Path) -> None:
+        """Check that the model computes what the file says beside its weights.
+
+        Raises:
+            WeightsError: naming the setting that differs.
+        """
+        del entry, model, checkpoint, where
 
     @abstractmethod
     def num_labels(self, checkpoint: Checkpoint) -> int | None:

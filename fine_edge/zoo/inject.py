@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import TypeVar
 
+import torch
 from torch import nn
 
-from fine_edge.errors import ConfigError
+from fine_edge.errors import ForeignModelError
 from fine_edge.fusion.config import AttentionName
 from fine_edge.fusion.methods import MethodConfig
 
@@ -19,6 +20,8 @@ _INJECTORS = {
     "torchvision": "fine_edge.zoo.torchvision.fpn",
     "ultralytics": "fine_edge.zoo.yolo.fusion",
 }
+
+_WRAPPERS = ("torch.nn.parallel", "torch._dynamo", "torch.distributed", "accelerate", "deepspeed", "pytorch_lightning")
 
 
 def inject_fine(model: _Model, attention: AttentionName = "aats", *, identity: bool = True) -> _Model:
@@ -36,15 +39,26 @@ def inject_fine(model: _Model, attention: AttentionName = "aats", *, identity: b
         The same model.
 
     Raises:
-        ConfigError: for a model of another library, without such fusions, or with FINE already.
+        ForeignModelError: for a model of another library or class; it is a ConfigError and a TypeError.
+        ConfigError: for a model without such fusions, or with FINE already.
     """
+    if _is_wrapper(model):
+        raise ForeignModelError(
+            f"a {type(model).__name__} wraps a detector",
+            mend="give inject_fine the detector inside, then wrap it (DataParallel, torch.compile)",
+        )
     for kind in type(model).__mro__:
         injector = _INJECTORS.get(kind.__module__.partition(".")[0])
         if injector:
             module = importlib.import_module(injector)
             module.inject(model, MethodConfig("fine", attention, identity=identity))
             return model
-    raise ConfigError(
+    raise ForeignModelError(
         f"FINE's place in a {type(model).__name__} is not known",
         mend=f"known: detectors of {', '.join(_INJECTORS)}; or place fine_edge.fusion.Fine yourself",
     )
+
+
+def _is_wrapper(model: object) -> bool:
+    """Return whether a model is another one behind replication, compilation or scripting."""
+    return isinstance(model, nn.DataParallel | torch.jit.ScriptModule) or type(model).__module__.startswith(_WRAPPERS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,15 @@ import torch
 from torch import nn
 
 from fine_edge.errors import WeightsError
-from fine_edge.files import sha256_of
 from fine_edge.fusion.methods import is_of_method
+from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state
 from fine_edge.zoo.families import family_of
-from fine_edge.zoo.family import Family
+from fine_edge.zoo.fit import choose, refuse_misfit
 from fine_edge.zoo.random_weights import randomise_offsets
-from fine_edge.zoo.weights_file import weights_file
+from fine_edge.zoo.tensors import require_values
+from fine_edge.zoo.weights_file import weights_sha256
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,25 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class LoadedDetector:
-    """A detector in eval mode with the provenance that goes into its contract."""
+    """A detector in eval mode.
+
+    Attributes:
+        entry: of the zoo.
+        model: under its library's keys.
+        labels: class names by index.
+        provenance: that goes into its contract.
+        report: of the checkpoint's keys, ``None`` for random weights.
+        preprocessing: from a picture to its input, the checkpoint's own where that says it.
+        trained_hw: height and width that it was trained at, where the checkpoint says them.
+    """
 
     entry: ModelEntry
     model: nn.Module
     labels: tuple[str, ...]
     provenance: dict[str, Any]
     report: LoadReport | None
+    preprocessing: Preprocessing
+    trained_hw: tuple[int, int] | None = None
 
 
 def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> LoadedDetector:
@@ -69,12 +84,14 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
     family = family_of(entry.family)
     labels = family.labels(entry)
     if weights is None:
-        model = _build(family, entry, len(labels), seed, identity=False)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(seed)
+        with _seeded(seed):
+            model = family.build(entry, len(labels), identity=False)
+        with _seeded(seed), torch.no_grad():
             family.randomise(model)
             randomise_offsets(model)
-        return LoadedDetector(entry, model, labels, {"source": "random", "seed": seed}, None)
+        provenance = {"source": "random", "seed": seed}
+        return LoadedDetector(entry, model, labels, provenance, None, entry.detector.preprocessing)
+    digest = weights_sha256(weights)
     checkpoint = family.read(weights)
     if checkpoint.model not in (None, entry.name) and any(map(is_of_method, checkpoint.state)):
         raise WeightsError(
@@ -82,71 +99,51 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
         )
     num_labels = family.num_labels(checkpoint)
     if num_labels is None:
-        raise WeightsError(f"these are not weights of {entry.detector.name} (no class head)", where=weights)
-    model = _build(family, entry, num_labels, seed, identity=True)
-    report = _apply(model, checkpoint, weights)
-    labels = checkpoint.labels or labels
-    if len(labels) != num_labels:
-        labels = tuple(f"class_{index}" for index in range(num_labels))
-    digest = sha256_of(weights_file(weights))
+        raise WeightsError(
+            f"these are not weights of {entry.detector.name} (no class head)",
+            where=weights,
+            mend=choose(entry, weights),
+        )
+    labels = _labels(checkpoint, labels, num_labels, weights)
+    with _seeded(seed):
+        model = family.rebuild(entry, checkpoint, num_labels, weights, identity=True)
+    report = _apply(model, checkpoint, entry, weights)
+    family.require_settings(entry, model, checkpoint, weights)
     provenance = {"source": checkpoint.layout, "file": weights.name, "sha256": digest, "fine": report.fine}
-    return LoadedDetector(entry, model, labels, provenance, report)
+    preprocessing = checkpoint.preprocessing or entry.detector.preprocessing
+    return LoadedDetector(entry, model, labels, provenance, report, preprocessing, checkpoint.trained_hw)
 
 
-def _build(family: Family, entry: ModelEntry, num_labels: int, seed: int, *, identity: bool) -> nn.Module:
+def _labels(checkpoint: Checkpoint, usual: tuple[str, ...], num_labels: int, where: Path) -> tuple[str, ...]:
+    """Class names of a checkpoint, of the published weights where it has as many classes, or numbers."""
+    stated = checkpoint.labels
+    if stated is None:
+        return usual if len(usual) == num_labels else tuple(f"class_{index}" for index in range(num_labels))
+    if len(stated) != num_labels:
+        raise WeightsError(
+            f"it names {len(stated)} classes, its class head has {num_labels}",
+            where=where,
+            mend="give every class of the head a name, by its number from 0 on",
+        )
+    return stated
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     """Seeded, so that what a checkpoint leaves untouched is the same every time; the global random state stays."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return family.build(entry, num_labels, identity=identity)
+        yield
 
 
-def _apply(model: nn.Module, checkpoint: Checkpoint, where: Path) -> LoadReport:
-    """Copy a checkpoint into a model built for it; refuse anything missing outside the fusion methods."""
+def _apply(model: nn.Module, checkpoint: Checkpoint, entry: ModelEntry, where: Path) -> LoadReport:
+    """Copy a checkpoint into a model built for it; refuse what does not fit, and what cannot be computed with."""
     wanted = learned_state(model)
-    given = checkpoint.state
-    # Denoising embeddings serve training only, and inference checkpoints come without them.
-    missing = [key for key in wanted if key not in given and "denoising_class_embed" not in key]
-    unexpected = tuple(key for key in given if key not in wanted)
-    fine_missing = [key for key in missing if is_of_method(key)]
-    fine_wanted = [key for key in wanted if is_of_method(key)]
-    wrong_shape = [key for key in wanted if key in given and given[key].shape != wanted[key].shape]
-
-    if wrong_shape:
-        key = wrong_shape[0]
-        raise WeightsError(
-            f"weights of another model: {key} is {tuple(given[key].shape)}, needed {tuple(wanted[key].shape)}"
-            f" ({len(wrong_shape)} such)",
-            where=where,
-            mend="choose the model that these weights were made for: python -m fine_edge.zoo",
-        )
-    if len(missing) > len(fine_missing) or (fine_missing and len(fine_missing) < len(fine_wanted)):
-        outside = [key for key in missing if not is_of_method(key)] or fine_missing
-        raise WeightsError(
-            f"weights of another model: {len(outside)} tensors are missing, such as {outside[0]}"
-            f" ({len(given)} given, {len(unexpected)} unexpected)",
-            where=where,
-            mend="choose the model that these weights were made for: python -m fine_edge.zoo",
-        )
-    if any(map(is_of_method, unexpected)):
-        raise WeightsError(
-            "holds trained FINE weights that this model would drop", where=where, mend="use its _fine model"
-        )
-    # Every tensor of RT-DETR R18 is also one of R34: what is left over in a module that the model has tells a deeper
-    # model's weights apart. What a library keeps for training lies elsewhere.
-    roots = {_root(key) for key in wanted}
-    deeper = [key for key in unexpected if _root(key) in roots]
-    if deeper:
-        raise WeightsError(
-            f"weights of a deeper model: {len(deeper)} tensors have no place here, such as {deeper[0]}",
-            where=where,
-            mend="choose the model that these weights were made for: python -m fine_edge.zoo",
-        )
-    taken = {key: given[key] for key in wanted if key in given}
+    found = refuse_misfit(wanted, checkpoint, entry, where)
+    taken = {key: checkpoint.state[key] for key in wanted if key in checkpoint.state}
+    for key, tensor in taken.items():
+        require_values(key, tensor, where)
     model.load_state_dict(taken, strict=False)
-    fine = "none" if not fine_wanted else "identity" if fine_missing else "loaded"
-    return LoadReport(checkpoint.layout, len(taken), tuple(missing), unexpected, fine)
-
-
-def _root(key: str) -> str:
-    """The module two levels down that a tensor belongs to, such as ``model.backbone``."""
-    return ".".join(key.split(".")[:2])
+    methods_wanted, methods_missing = (any(map(is_of_method, keys)) for keys in (wanted, found.missing))
+    fine = "none" if not methods_wanted else "identity" if methods_missing else "loaded"
+    return LoadReport(checkpoint.layout, len(taken), found.missing, found.unexpected, fine)

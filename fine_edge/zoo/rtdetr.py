@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import RTDetrConfig, RTDetrForObjectDetection
 
 from fine_edge.contract import TensorSpec
-from fine_edge.errors import ConfigError
+from fine_edge.errors import ConfigError, FineEdgeError, ForeignModelError, WeightsError
 from fine_edge.fusion.methods import MethodConfig, Place, build_method, method_of
 from fine_edge.fusion.top_down import top_down
 from fine_edge.postprocess.top_pairs import TopPairs
@@ -25,6 +25,7 @@ from fine_edge.zoo.checkpoints import Checkpoint
 from fine_edge.zoo.coco import COCO_LABELS
 from fine_edge.zoo.count import Cost, count_rtdetr
 from fine_edge.zoo.family import Family, GraphForm, Reference, detection_outputs
+from fine_edge.zoo.fit import require_shapes
 from fine_edge.zoo.onnx_defaults import export_with_defaults
 from fine_edge.zoo.random_weights import (
     LOGIT_MEAN,
@@ -34,6 +35,7 @@ from fine_edge.zoo.random_weights import (
     randomise_layers,
     settle,
 )
+from fine_edge.zoo.rtdetr_settings import settings_behind
 
 # Sampling kernel by fusion, deepest first: k = 1 at l = 3, k = 2 at l = 2 (Sec. 5.3).
 STAGE_KERNELS = (1, 2)
@@ -43,12 +45,9 @@ _CALIBRATION_SIZE = 320
 
 def rtdetr_config(variant: str, num_labels: int = len(COCO_LABELS), decoder_layers: int | None = None) -> RTDetrConfig:
     """Configuration of ``r18`` or ``r50`` as the official repository's rtdetr_r18vd and rtdetr_r50vd have it."""
-    labels: dict[str, Any] = {"num_labels": num_labels}
-    if num_labels == len(COCO_LABELS):
-        labels = {"id2label": dict(enumerate(COCO_LABELS)), "label2id": {x: i for i, x in enumerate(COCO_LABELS)}}
     if variant == "r18":
-        config = RTDetrConfig(
-            **labels,
+        return _config(
+            num_labels,
             backbone_config={
                 "model_type": "rt_detr_resnet",
                 "hidden_sizes": [64, 128, 256, 512],
@@ -60,15 +59,38 @@ def rtdetr_config(variant: str, num_labels: int = len(COCO_LABELS), decoder_laye
             hidden_expansion=0.5,
             decoder_layers=decoder_layers or 3,
         )
-    elif variant == "r50":
-        config = RTDetrConfig(**labels, decoder_layers=decoder_layers or 6)
-    else:
-        raise ConfigError(f"RT-DETR has no variant {variant!r} here, known: r18, r50", where="rtdetr_config")
+    if variant == "r50":
+        return _config(num_labels, decoder_layers=decoder_layers or 6)
+    raise ConfigError(f"RT-DETR has no variant {variant!r} here, known: r18, r50", where="rtdetr_config")
+
+
+def _config(num_labels: int, **stated: Any) -> RTDetrConfig:
+    labels: dict[str, Any] = {"num_labels": num_labels}
+    if num_labels == len(COCO_LABELS):
+        labels = {"id2label": dict(enumerate(COCO_LABELS)), "label2id": {x: i for i, x in enumerate(COCO_LABELS)}}
+    config = RTDetrConfig(**labels, **stated)
     # Anchors follow the size of the input instead of one fixed size.
     config.anchor_image_size = None
     # Explicit matmul and softmax: fvcore does not count fused attention, and the exporter lowers it less well.
     config._attn_implementation = {"": "eager", "backbone_config": "eager"}
     return config
+
+
+def _require_backbone(config: Any, entry: ModelEntry, where: Path) -> None:
+    """Refuse a configuration whose backbone is another detector's."""
+    found, wanted = config.backbone_config, rtdetr_config(entry.variant).backbone_config
+    for name in ("depths", "hidden_sizes", "layer_type", "embedding_size"):
+        ours, theirs = (_listed(getattr(one, name)) for one in (wanted, found))
+        if ours != theirs:
+            raise WeightsError(
+                f"backbone_config.{name} = {theirs!r}, {entry.detector.name} has {ours!r}",
+                where=where,
+                mend="supported: depths [2, 2, 2, 2] as rtdetr_r18, [3, 4, 6, 3] as rtdetr_r50",
+            )
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
 
 
 def _join(fpn_block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
@@ -88,9 +110,15 @@ def inject(model: RTDetrForObjectDetection, config: MethodConfig | None = None) 
     """Put a fusion method, FINE by default, in front of both top-down fusions of a loaded RT-DETR, in place.
 
     Raises:
+        ForeignModelError: for a model of another class.
         ConfigError: when the model has no such two fusions, or already has a method.
     """
     config = config or MethodConfig()
+    if not isinstance(model, RTDetrForObjectDetection):
+        raise ForeignModelError(
+            f"a {type(model).__name__} is no RT-DETR with its heads",
+            mend="give transformers' RTDetrForObjectDetection: RTDetrForObjectDetection.from_pretrained(FOLDER)",
+        )
     encoder = model.model.encoder
     blocks = list(getattr(encoder, "fpn_blocks", []))
     if len(blocks) != len(STAGE_KERNELS):
@@ -123,7 +151,27 @@ class RTDetr(Family):
 
     def build(self, entry: ModelEntry, num_labels: int, *, identity: bool = True) -> RTDetrForObjectDetection:
         """See :meth:`Family.build`."""
-        model = RTDetrForObjectDetection(rtdetr_config(entry.variant, num_labels))
+        return self._ready(RTDetrForObjectDetection(rtdetr_config(entry.variant, num_labels)), entry, identity=identity)
+
+    def rebuild(
+        self, entry: ModelEntry, checkpoint: Checkpoint, num_labels: int, where: Path, *, identity: bool = True
+    ) -> nn.Module:
+        """The detector that ``config.json`` states; first without memory, as nothing there need be true."""
+        if checkpoint.settings is None:
+            return self.build(entry, num_labels, identity=identity)
+        try:
+            config = _config(num_labels, **checkpoint.settings)
+            _require_backbone(config, entry, where)
+            with torch.device("meta"):
+                probe = RTDetrForObjectDetection(config)
+        except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
+            if isinstance(error, FineEdgeError):
+                raise
+            raise WeightsError(f"its configuration is no RT-DETR's ({error})", where=where) from error
+        require_shapes(probe, checkpoint, where, lambda key: settings_behind(key, checkpoint.settings))
+        return self._ready(RTDetrForObjectDetection(config), entry, identity=identity)
+
+    def _ready(self, model: RTDetrForObjectDetection, entry: ModelEntry, *, identity: bool) -> RTDetrForObjectDetection:
         if entry.method:
             inject(model, MethodConfig(entry.method, entry.attention or "aats", identity=identity))
         model.train(False)
@@ -140,7 +188,11 @@ class RTDetr(Family):
     def num_labels(self, checkpoint: Checkpoint) -> int | None:
         """See :meth:`Family.num_labels`."""
         head = checkpoint.state.get("model.decoder.class_embed.0.weight")
-        return int(head.shape[0]) if head is not None and head.ndim == 2 and len(head) else None
+        # The width of the decoder, so that a file cannot claim classes which it has no weights for.
+        norm = checkpoint.state.get("model.decoder.layers.0.final_layer_norm.weight")
+        if head is None or norm is None or head.ndim != 2 or head.shape[1:] != norm.shape:
+            return None
+        return len(head) or None
 
     def randomise(self, model: nn.Module) -> None:
         """See :meth:`Family.randomise`."""

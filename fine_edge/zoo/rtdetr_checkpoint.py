@@ -9,13 +9,21 @@ Three layouts are known, told apart by their keys, never by the file's name:
 
 from __future__ import annotations
 
-import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fine_edge.errors import WeightsError
-from fine_edge.zoo.checkpoints import Checkpoint, State, learned, own, read_file
-from fine_edge.zoo.weights_file import weights_file
+from fine_edge.files import read_json
+from fine_edge.zoo.checkpoints import Checkpoint, class_names, learned, own, read_file
+from fine_edge.zoo.hf_processor import read_processor
+from fine_edge.zoo.rtdetr_settings import read_labels, read_settings
+from fine_edge.zoo.tensors import State
+from fine_edge.zoo.weights_file import CONFIG, checkpoint_files
+
+ANCHORS = ("model.decoder.class_embed.0.weight", "decoder.dec_score_head.0.weight")
+"""Keys of transformers' models and of the official repository's, of which each state has one."""
 
 # --- the official repository: its PResNet, hybrid encoder and decoder to transformers' names, first match wins
 _BLOCK = r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\."
@@ -105,34 +113,43 @@ def _from_transformers(state: State) -> State:
     return renamed
 
 
-def _directory_labels(folder: Path) -> tuple[str, ...] | None:
-    config = folder / "config.json"
-    if not config.is_file():
-        return None
-    try:
-        names = json.loads(config.read_text(encoding="utf-8")).get("id2label") or {}
-        return tuple(str(names[key]) for key in sorted(names, key=int)) or None
-    except (ValueError, AttributeError, TypeError, OSError, RecursionError) as error:
-        raise WeightsError(f"config.json is broken ({error})", where=config) from error
-
-
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint of any known layout.
 
     Raises:
-        WeightsError: when the path holds no checkpoint, or one that would need its code run.
+        WeightsError: when the path holds no checkpoint, one that would need its code run, or one whose configuration
+            asks for what is not computed here.
     """
-    labels = None
-    if path.is_dir():
-        labels = _directory_labels(path)
-        file = weights_file(path)
-        if file == path:
-            raise WeightsError("the folder holds no model.safetensors or pytorch_model.bin", where=path)
-        path = file
-    state, metadata = read_file(path)
-    ours = own(state, metadata, path)
+    files = checkpoint_files(path)
+    config = files.settings.get(CONFIG)
+    labels, settings = (None, None) if config is None else _configuration(config)
+    processor = read_processor(files)
+    found = read_file(path, ANCHORS)
+    ours = own(found, path)
     if ours:
-        return ours
-    if any(key.startswith("backbone.res_layers.") for key in state):
-        return Checkpoint(learned(_from_official(state, path)), "official", labels=labels)
-    return Checkpoint(learned(_from_transformers(state)), "transformers", labels=labels)
+        stated = ours.settings
+        return ours if stated is None else replace(ours, settings=read_settings(_mapping(stated, path), path))
+    official = any(key.startswith("backbone.res_layers.") for key in found.state)
+    state = _from_official(found.state, path) if official else _from_transformers(found.state)
+    return Checkpoint(
+        learned(state),
+        "official" if official else "transformers",
+        labels=labels,
+        settings=settings,
+        preprocessing=None if processor is None else processor.preprocessing,
+    )
+
+
+def _configuration(config: Path) -> tuple[tuple[str, ...] | None, dict[str, Any] | None]:
+    """Return the class names and the settings of a ``config.json``."""
+    data = _mapping(read_json(config, WeightsError), config)
+    # Another model first: its other settings would be called unknown ones.
+    settings = read_settings(data, config)
+    names = read_labels(data, config)
+    return None if names is None else class_names(names, config), settings
+
+
+def _mapping(data: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise WeightsError(f"config.json is broken (a {type(data).__name__})", where=path)
+    return data

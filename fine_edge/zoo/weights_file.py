@@ -1,15 +1,101 @@
-"""Where a checkpoint's tensors lie. Torch-free, so that an artifact's origin can be checked without torch."""
+"""Which files a checkpoint consists of, and their identity. Torch-free, so that an origin is checked without torch.
+
+A folder as Hugging Face's libraries write it is more than its tensors: ``config.json`` says what is computed with
+them, ``preprocessor_config.json`` what pictures become first. All of it is read together and has one identity.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
-# Of a Hugging Face directory, best first.
-_NAMES = ("model.safetensors", "pytorch_model.bin")
+from fine_edge.errors import WeightsError
+from fine_edge.files import file_size, read_json, sha256_of, sha256_of_files
+from fine_edge.text import is_plain_name
+
+# Of a Hugging Face folder, best first, as transformers itself prefers them.
+_NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+CONFIG, PREPROCESSOR, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
+_SHARD = re.compile(r".+-\d+-of-\d+\.(safetensors|bin)")
+_MOST_SHARDS = 1000
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files of a checkpoint.
+
+    Attributes:
+        tensors: those that hold tensors.
+        settings: what is said beside the tensors, by the name of the file.
+        index: of the shards, ``None`` where one file holds all.
+    """
+
+    tensors: tuple[Path, ...]
+    settings: dict[str, Path] = field(default_factory=dict)
+    index: Path | None = None
+
+    @property
+    def sha256(self) -> str:
+        """One hash of all files; of a file that stands alone, its own."""
+        index = {} if self.index is None else {self.index.name: self.index}
+        files = {path.name: path for path in self.tensors} | self.settings | index
+        return sha256_of(self.tensors[0]) if len(files) == 1 else sha256_of_files(files)
+
+
+def checkpoint_files(weights: Path) -> CheckpointFiles:
+    """Return the files of a checkpoint, given as a file or as a folder.
+
+    Tensors under the names of a Hugging Face folder are read with the configuration that lies beside them.
+
+    Raises:
+        WeightsError: when there is none, or when its index leads elsewhere.
+    """
+    if weights.is_dir():
+        found = next((weights / name for name in _NAMES if (weights / name).exists()), None)
+        if found is None:
+            raise WeightsError(f"the folder holds no {' or '.join(_NAMES[::2])}", where=weights, mend="give the file")
+        weights = found
+    if _SHARD.fullmatch(weights.name):
+        raise WeightsError("is one shard of several", where=weights, mend="give the folder with all shards and index")
+    if not weights.exists():
+        raise WeightsError("no such checkpoint", where=weights)
+    file_size(weights, WeightsError)
+    settings = {}
+    if weights.name in _NAMES:
+        beside = {name: weights.with_name(name) for name in (CONFIG, PREPROCESSOR, PROCESSOR)}
+        settings = {name: path for name, path in beside.items() if path.exists()}
+    if weights.name.endswith(".index.json"):
+        return CheckpointFiles(_shards(weights), settings, weights)
+    return CheckpointFiles((weights,), settings)
+
+
+def weights_sha256(weights: Path) -> str:
+    """Return the identity of a checkpoint: of every file that is read of it.
+
+    Raises:
+        WeightsError: see :func:`checkpoint_files`.
+    """
+    return checkpoint_files(weights).sha256
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    """Return the files that an index names, which lie beside it."""
+    data = read_json(index, WeightsError)
+    names = data.get("weight_map") if isinstance(data, dict) else None
+    if not isinstance(names, dict) or not names:
+        raise WeightsError("has no weight_map of tensors to files", where=index)
+    outside = next((name for name in names.values() if not is_plain_name(name)), None)
+    if outside is not None:
+        raise WeightsError(f"{outside!r} is no name of a file beside it", where=index)
+    files = [index.with_name(name) for name in sorted(set(names.values()))]
+    if len(files) > _MOST_SHARDS:
+        raise WeightsError(f"names {len(files)} shards, at most {_MOST_SHARDS} are read", where=index)
+    for file in files:
+        file_size(file, WeightsError, mend="bring all shards that the index names")
+    return tuple(files)
 
 
 def weights_file(weights: Path) -> Path:
-    """The file that holds a checkpoint's tensors: the path itself, or the file inside a Hugging Face directory."""
-    if weights.is_dir():
-        return next((weights / name for name in _NAMES if (weights / name).is_file()), weights)
-    return weights
+    """Return the file that holds a checkpoint's tensors, the first of several."""
+    return checkpoint_files(weights).tensors[0]

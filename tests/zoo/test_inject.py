@@ -7,12 +7,15 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet18
 from torchvision.models.detection import retinanet_resnet50_fpn
+from transformers import RTDetrModel
 
-from fine_edge.errors import ConfigError
+from fine_edge.errors import ConfigError, FineEdgeError
 from fine_edge.fusion import Fine
 from fine_edge.zoo.families import family_of
 from fine_edge.zoo.inject import inject_fine
+from fine_edge.zoo.rtdetr import rtdetr_config
 from fine_edge.zoo.yolo.library import DetectionModel, quiet
 
 
@@ -62,6 +65,23 @@ def test_what_is_not_known_is_refused():
     inject_fine(model, "window")
     with pytest.raises(ConfigError, match="a fusion method is already there"):
         inject_fine(model)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: RTDetrModel(rtdetr_config("r18", 3)), "a RTDetrModel is no RT-DETR with its heads"),
+        (lambda: nn.DataParallel(retinanet()), "a DataParallel wraps a detector"),
+        (lambda: resnet18(weights=None), "ResNet has no feature pyramid"),
+        (lambda: None, "a NoneType is not known"),
+    ],
+)
+def test_a_model_of_another_class_is_our_type_error(make, words):
+    with torch.device("meta"):
+        model = make()
+    with pytest.raises(TypeError, match=words) as caught:
+        inject_fine(model)
+    assert isinstance(caught.value, FineEdgeError)
 
 
 def test_a_family_is_found_by_its_name():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import copy
 import re
 
 import pytest
@@ -14,7 +16,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from fine_edge.errors import WeightsError
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.checkpoints import save
+from fine_edge.zoo.checkpoints import learned_state, save
 from fine_edge.zoo.families import family_of
 from fine_edge.zoo.load import load
 
@@ -125,6 +127,93 @@ def test_a_model_with_another_epsilon_is_saved_for_the_usual_one(image, tmp_path
     again.load_state_dict(FAMILY.read(tmp_path / "own.safetensors").state)
     assert next(m for m in model.modules() if isinstance(m, FrozenBatchNorm2d)).eps == 0.0  # left as it was
     for mine, wanted in zip(features(again, image), before, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def small():
+    return load(find("fcos_mobilenetv3")).model
+
+
+def _scripts_file(state):
+    """As ``references/detection`` of torchvision saves it."""
+    args = argparse.Namespace(model="fcos_resnet50_fpn", data_path="coco", weights=None, lr=0.02)
+    return {"model": state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.02}]}, "args": args, "epoch": 25}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        _scripts_file,
+        lambda state: {f"_orig_mod.{key}": tensor for key, tensor in state.items()},
+        lambda state: {"state_dict": {f"model.{key}": t for key, t in state.items()}, "hyper_parameters": {"lr": 1}},
+        lambda state: {"state_dict": {f"model._orig_mod.module.{key}": t for key, t in state.items()}},
+        lambda state: {"model": {"x": torch.zeros(1)}, "model_ema": {f"module.{key}": t for key, t in state.items()}},
+        lambda state: {"net": state, "best": torch.tensor(0.5)},
+        lambda state: {key: tensor.double() for key, tensor in state.items()},
+    ],
+    ids=["script", "compiled", "lightning", "all", "average", "net", "double"],
+)
+def test_what_trainings_write_is_loaded(wrap, small, tmp_path):
+    torch.save(wrap(small.state_dict()), tmp_path / "a.pth")
+    found = load(find("fcos_mobilenetv3"), tmp_path / "a.pth")
+    assert not found.report.missing
+    for key, tensor in learned_state(small).items():
+        assert torch.equal(found.model.state_dict()[key], tensor), key
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.fill_(torch.nan), "not finite"),
+        (lambda t: t.double() * 1e300, "not finite"),
+        (lambda t: t.to(torch.int8), "is of int8, floats are needed"),
+        (lambda t: t > 0, "is of bool"),
+        (lambda t: t.to(torch.float8_e4m3fn), "is of float8_e4m3fn"),
+    ],
+)
+def test_weights_that_nothing_can_be_computed_with_are_refused_by_name(change, words, small, tmp_path):
+    key = "backbone.fpn.inner_blocks.0.0.weight"
+    state = {name: tensor.clone() for name, tensor in small.state_dict().items()}
+    torch.save({**state, key: change(state[key])}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=f"{re.escape(key)} .*{words}"):
+        load(find("fcos_mobilenetv3"), tmp_path / "a.pth")
+
+
+def test_half_files_keep_what_fp16_cannot_hold(small, tmp_path):
+    model = copy.deepcopy(small)
+    with torch.no_grad():
+        model.head.classification_head.cls_logits.weight[0, 0, 0, 0] = 1e6
+    labels = ("background", "a")
+    path = tmp_path / "half.safetensors"
+    save(model, path, name="fcos_mobilenetv3", labels=labels * 45 + labels[:1], half=True)
+    found = load(find("fcos_mobilenetv3"), path).model
+    assert found.head.classification_head.cls_logits.weight[0, 0, 0, 0] == 1e6
+    with torch.no_grad():
+        model.head.classification_head.cls_logits.weight[0, 0, 0, 0] = torch.inf
+    with pytest.raises(WeightsError, match=r"head\.classification_head\.cls_logits\.weight holds 1 of"):
+        save(model, tmp_path / "bad.safetensors", name="fcos_mobilenetv3", labels=labels)
+    assert not (tmp_path / "bad.safetensors").exists()
+
+
+def test_the_model_that_weights_are_of_is_named(small, tmp_path):
+    torch.save(small.state_dict(), tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"weights of another model: .* -> use fcos_mobilenetv3"):
+        load(find("retinanet_r50"), tmp_path / "a.pth")
+    torch.save({"model": small.state_dict(), "args": argparse.Namespace(model="ssd300_vgg16")}, tmp_path / "b.pth")
+    with pytest.raises(WeightsError, match="its args say model = 'ssd300_vgg16'"):
+        load(find("fcos_mobilenetv3"), tmp_path / "b.pth")
+
+
+def test_a_training_from_published_weights_goes_on_without_an_epsilon(image, tmp_path):
+    torch.manual_seed(0)
+    theirs = shaken(BUILDERS["retinanet"]())
+    overwrite_eps(theirs, 0.0)
+    args = argparse.Namespace(model="retinanet_resnet50_fpn", weights="RetinaNet_ResNet50_FPN_Weights.COCO_V1")
+    torch.save({"model": theirs.state_dict(), "args": args}, tmp_path / "a.pth")
+    ours = BUILDERS["retinanet"]().eval()
+    ours.load_state_dict(FAMILY.read(tmp_path / "a.pth").state)
+    for mine, wanted in zip(features(ours, image), features(theirs, image), strict=True):
         torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
 
 

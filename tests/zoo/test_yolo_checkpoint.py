@@ -15,7 +15,7 @@ from fine_edge.errors import WeightsError
 from fine_edge.zoo import checkpoints
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.load import load
-from fine_edge.zoo.yolo.checkpoint import _records, read
+from fine_edge.zoo.yolo.checkpoint import known, read
 from fine_edge.zoo.yolo.library import quiet
 
 pytestmark = pytest.mark.host
@@ -85,6 +85,61 @@ def test_own_classes_come_with_their_names(tmp_path):
     found = load(find("yolov8s"), trainers_file(source, tmp_path))
     assert found.labels == ("cat", "dog", "cow")
     assert found.model.model[-1].nc == 3
+
+
+def _with(change):
+    model = copy.deepcopy(built("yolov8s", 3))
+    model.names = {0: "cat", 1: "dog", 2: "cow"}
+    change(model)
+    return {"model": model, "train_args": {"imgsz": 320}}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda model: setattr(model.model[0], "act", torch.nn.ReLU()), r"model\.0\.act is ReLU.*has SiLU"),
+        (lambda model: setattr(model.model[0].bn, "eps", 0.1), r"model\.0\.bn\.eps = 0\.1"),
+        (lambda model: setattr(model.model[2].m[0], "add", False), r"model\.2\.m\.0\.add = False"),
+        (lambda model: setattr(model.model[22], "f", [15, 18, 20]), r"model\.22\.f = \[15, 18, 20\]"),
+        (lambda model: setattr(model, "stride", torch.tensor([4.0, 8.0, 16.0])), "stride = "),
+        (lambda model: setattr(model, "names", {0: "cat"}), "it names 1 classes, its class head has 3"),
+        (lambda model: setattr(model, "names", {1: "a", 2: "b", 3: "c"}), "not for the classes 0"),
+        (lambda model: setattr(model, "names", {0: "a", 1: ["b"], 2: "c"}), "class 1 is a list"),
+        (lambda model: model.model[0].conv.weight.data.fill_(torch.nan), r"model\.0\.conv\.weight holds .* not finite"),
+        (lambda model: model.model[0].bn.running_var.fill_(-1), "negative variance"),
+    ],
+)
+def test_what_a_file_says_beside_its_weights_is_the_model_s_own(change, words, tmp_path):
+    torch.save(_with(change), tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match=words):
+        load(find("yolov8s"), tmp_path / "x.pt")
+
+
+def test_names_are_made_fit_to_be_written_and_the_training_s_size_is_known(tmp_path):
+    torch.save(_with(lambda model: setattr(model, "names", ["a\nb", "\ud800", "ok"])), tmp_path / "x.pt")
+    found = load(find("yolov8s"), tmp_path / "x.pt")
+    assert found.labels == ("a\\nb", "\\ud800", "ok")
+    assert found.trained_hw == (320, 320)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "kind", "words"),
+    [
+        ("yolo11n.yaml", "DetectionModel", r"the file says yolo11n of ultralytics.*not supported.*yolov5s"),
+        (
+            "yolo26n-seg.yaml",
+            "SegmentationModel",
+            r"is yolo26n-seg of ultralytics.*segmentation.*supported: yolov5s",
+        ),
+    ],
+)
+def test_another_model_of_ultralytics_is_called_by_its_name(yaml, kind, words, tmp_path):
+    from ultralytics.nn import tasks
+
+    with quiet():
+        torch.save({"model": getattr(tasks, kind)(yaml, verbose=False)}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match=words):
+        load(find("yolov8s"), tmp_path / "x.pt")
 
 
 def test_a_fused_model_names_getattr_which_is_not_called(tmp_path):
@@ -164,7 +219,7 @@ def test_names_that_are_known_are_inert_too(tmp_path):
     data = {"model": built("yolov8s"), "a": Call(getattr, "text", "upper"), "b": Call(DetectionModel, "yolov8n.yaml")}
     torch.save(data, tmp_path / "calls.pt")
     assert read(tmp_path / "calls.pt").state.keys() == checkpoints.learned_state(built("yolov8s")).keys()
-    found = checkpoints.read_torch(tmp_path / "calls.pt", _records())
+    found = checkpoints.read_torch(tmp_path / "calls.pt", known(tmp_path / "calls.pt"))
     assert not callable(found["a"])
     assert not isinstance(found["b"], torch.nn.Module)
 

@@ -18,12 +18,14 @@ from fine_edge.zoo.count import Cost, count_panoptic, count_semantic
 from fine_edge.zoo.family import Family, GraphForm, Reference
 from fine_edge.zoo.onnx_defaults import export_with_defaults
 from fine_edge.zoo.segmentation import panoptic, semantic
+from fine_edge.zoo.segmentation.head import CHANNELS
 from fine_edge.zoo.segmentation.mmseg_keys import from_mmseg
 from fine_edge.zoo.segmentation.panoptic import PanopticFpn
 from fine_edge.zoo.segmentation.semantic import SemanticFpn
 from fine_edge.zoo.torchvision.fpn import pyramid_fusions
 
 # The class heads, whose first dimensions are the labels of a model together.
+ANCHORS = ("semantic.classifier.weight", "decode_head.conv_seg.weight")
 _CLASS_HEADS = ("roi_heads.box_predictor.cls_score.weight", "semantic.classifier.weight")
 
 
@@ -48,17 +50,19 @@ class FpnSegmenter(Family):
 
     def read(self, path: Path) -> Checkpoint:
         """State dicts of these models, mmsegmentation's checkpoints of Semantic FPN, our own files."""
-        state, metadata = read_file(path)
-        ours = own(state, metadata, path)
+        found = read_file(path, ANCHORS)
+        ours = own(found, path)
         if ours:
             return ours
-        renamed = from_mmseg(state)
-        return Checkpoint(learned(renamed), "torch" if renamed is state else "mmsegmentation")
+        renamed = from_mmseg(found.state)
+        return Checkpoint(learned(renamed), "torch" if renamed is found.state else "mmsegmentation")
 
     def num_labels(self, checkpoint: Checkpoint) -> int | None:
         """Of the semantic head and, of Panoptic FPN, the detector's."""
         heads = [checkpoint.state[key] for key in _CLASS_HEADS if key in checkpoint.state]
-        if _CLASS_HEADS[-1] not in checkpoint.state or not all(head.ndim and len(head) for head in heads):
+        # Every class has weights for the channels of its head, so that a file cannot claim classes which it lacks.
+        whole = all(head.ndim in (2, 4) and len(head) and head.shape[1] >= CHANNELS for head in heads)
+        if _CLASS_HEADS[-1] not in checkpoint.state or not whole:
             return None
         return sum(len(head) for head in heads)
 

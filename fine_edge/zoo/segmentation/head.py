@@ -13,18 +13,19 @@ from fine_edge.errors import ConfigError
 STRIDE = 4
 # Of its coarsest: every level has then exactly twice the size of the one above it.
 COARSEST_STRIDE = 32
-_CHANNELS = 128
+CHANNELS = 128
+"""Of every stage, and of what the classifier sees."""
 _GROUPS = 32
 
 
 def batch_norm() -> nn.Module:
     """For Semantic FPN: mmsegmentation's choice, which the paper trained and counted; costs nothing once exported."""
-    return nn.BatchNorm2d(_CHANNELS)
+    return nn.BatchNorm2d(CHANNELS)
 
 
 def group_norm() -> nn.Module:
     """For Panoptic FPN: its authors' choice and mmdetection's, as its batches are too small for batch norms."""
-    return nn.GroupNorm(_GROUPS, _CHANNELS)
+    return nn.GroupNorm(_GROUPS, CHANNELS)
 
 
 def upsampled(x: Tensor, factor: int) -> Tensor:
@@ -34,7 +35,7 @@ def upsampled(x: Tensor, factor: int) -> Tensor:
 
 def _stage(channels: int, norm: Callable[[], nn.Module], *, doubled: bool) -> nn.Sequential:
     """Convolution, norm, ReLU and, where ``doubled``, upsampling."""
-    conv = nn.Conv2d(channels, _CHANNELS, 3, padding=1, bias=False)
+    conv = nn.Conv2d(channels, CHANNELS, 3, padding=1, bias=False)
     layers: list[nn.Module] = [conv, norm(), nn.ReLU(inplace=True)]
     if doubled:
         layers.append(nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=False))
@@ -55,11 +56,11 @@ class SemanticHead(nn.Module):
         super().__init__()
         self.levels = nn.ModuleList(
             nn.Sequential(
-                *(_stage(_CHANNELS if j else channels, norm, doubled=bool(level)) for j in range(max(1, level)))
+                *(_stage(CHANNELS if j else channels, norm, doubled=bool(level)) for j in range(max(1, level)))
             )
             for level in range(levels)
         )
-        self.classifier = nn.Conv2d(_CHANNELS, num_classes, 1)
+        self.classifier = nn.Conv2d(CHANNELS, num_classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (B, C, H / 4, W / 4) and coarser, each half of the one before, to logits (B, K, H / 4, W / 4)."""

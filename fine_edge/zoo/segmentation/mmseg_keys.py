@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fine_edge.zoo.checkpoints import State
+from fine_edge.zoo.tensors import State
 
 _MARK = "decode_head.scale_heads."
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(

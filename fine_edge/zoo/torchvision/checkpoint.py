@@ -10,8 +10,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fine_edge.zoo.checkpoints import Checkpoint, State, learned, own, read_file
+from fine_edge.errors import WeightsError
+from fine_edge.zoo.checkpoints import Checkpoint, learned, own, read_file
 from fine_edge.zoo.frozen_batch_norm import weight_for_default_eps
+from fine_edge.zoo.tensors import State
+from fine_edge.zoo.torchvision.script_arguments import ScriptArguments, script_arguments
+
+_CLASS_HEADS = ("head.classification_head.cls_logits.weight", "roi_heads.box_predictor.cls_score.weight")
 
 # Keys of torchvision before 0.14: layers that are blocks of one convolution since.
 _FORMER_KEYS = [
@@ -21,6 +26,7 @@ _FORMER_KEYS = [
 _FORMER_MASK_HEAD = re.compile(r"^(roi_heads\.mask_head)\.mask_fcn(\d)\.(weight|bias)$")
 # RetinaNet's towers, a ReLU behind each convolution; FCOS's have norms between them and never changed.
 _FORMER_TOWER = re.compile(r"^(head\.(?:classification|regression)_head\.conv)\.(\d)\.(weight|bias)$")
+_BOX_HEAD_WIDTH = 1024
 _FCOS_KEY = "head.regression_head.bbox_ctrness.weight"
 
 
@@ -30,15 +36,38 @@ def read(path: Path) -> Checkpoint:
     Raises:
         WeightsError: when the path holds no checkpoint, or one that would need its code run.
     """
-    state, metadata = read_file(path)
-    ours = own(state, metadata, path)
+    found = read_file(path, _CLASS_HEADS)
+    ours = own(found, path)
     if ours:
         return ours
-    state = learned(state)
-    renamed = {_today(key, fcos=_FCOS_KEY in state): tensor for key, tensor in state.items()}
-    if renamed.keys() != state.keys() and _FCOS_KEY not in state:
+    arguments = script_arguments(found.beside, path)
+    state = learned(found.state)
+    fcos = _FCOS_KEY in state
+    renamed = {_today(key, fcos=fcos): tensor for key, tensor in state.items()}
+    former = renamed.keys() != state.keys()
+    if (former or arguments.started_without_eps) and not fcos:
         renamed = _with_eps(renamed)
-    return Checkpoint(renamed, "torchvision")
+    return Checkpoint(renamed, "torchvision", settings=arguments, named=arguments.model)
+
+
+def require_kind(arguments: ScriptArguments, variant: str, path: Path) -> None:
+    """Refuse the weights of a training of another kind of detector than the zoo's.
+
+    Args:
+        arguments: of the training script.
+        variant: of the zoo's model, such as ``fasterrcnn``.
+        path: of the file, for the message.
+
+    Raises:
+        WeightsError: when the arguments name one.
+    """
+    kind = (arguments.model or "").partition("_")[0]
+    if kind and kind != variant.partition("_")[0]:
+        raise WeightsError(
+            f"its args say model = {arguments.model!r}, which is another model",
+            where=path,
+            mend="choose the model that they were trained as: python -m fine_edge.zoo lists all",
+        )
 
 
 def _today(key: str, *, fcos: bool) -> str:
@@ -62,10 +91,13 @@ def _with_eps(state: State) -> State:
 def num_labels(checkpoint: Checkpoint) -> int | None:
     """Number of classes, the background included; ``None`` when these are no weights of a detector."""
     state = checkpoint.state
-    scores, boxes = (
-        state.get(f"head.{part}.weight") for part in ("classification_head.cls_logits", "regression_head.bbox_reg")
-    )
-    if scores is not None and boxes is not None and scores.ndim == boxes.ndim == 4 and boxes.shape[0] >= 4:
-        return int(scores.shape[0]) // (int(boxes.shape[0]) // 4)
-    second_stage = state.get("roi_heads.box_predictor.cls_score.weight")
-    return int(second_stage.shape[0]) if second_stage is not None and second_stage.ndim == 2 else None
+    scores, boxes = (state.get(key) for key in (_CLASS_HEADS[0], "head.regression_head.bbox_reg.weight"))
+    if scores is not None and boxes is not None:
+        if scores.ndim != 4 or boxes.ndim != 4 or boxes.shape[0] < 4 or scores.shape[1:] != boxes.shape[1:]:
+            return None
+        return int(scores.shape[0]) // (int(boxes.shape[0]) // 4) or None
+    second_stage = state.get(_CLASS_HEADS[1])
+    # The width of the box head, so that a file cannot claim classes which it has no weights for.
+    if second_stage is None or second_stage.ndim != 2 or second_stage.shape[1] != _BOX_HEAD_WIDTH:
+        return None
+    return int(second_stage.shape[0]) or None

@@ -18,6 +18,7 @@ from fine_edge.zoo.family import Family, GraphForm, Reference
 from fine_edge.zoo.torchvision import checkpoint as checkpoint_file
 from fine_edge.zoo.torchvision import one_stage, plain, two_stage
 from fine_edge.zoo.torchvision.fpn import inject, pyramid_fusions
+from fine_edge.zoo.torchvision.script_arguments import ScriptArguments
 
 
 def _is_one_stage(model: nn.Module) -> bool:
@@ -48,6 +49,11 @@ class TorchvisionDetector(Family):
     def read(self, path: Path) -> Checkpoint:
         """torchvision's ``.pth`` files, old and new, and our own."""
         return checkpoint_file.read(path)
+
+    def require_settings(self, entry: ModelEntry, model: nn.Module, checkpoint: Checkpoint, where: Path) -> None:  # noqa: ARG002
+        """Refuse what a training script trained as another kind of detector."""
+        if isinstance(checkpoint.settings, ScriptArguments):
+            checkpoint_file.require_kind(checkpoint.settings, entry.variant, where)
 
     def num_labels(self, checkpoint: Checkpoint) -> int | None:
         """See :meth:`Family.num_labels`."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from fine_edge.errors import ConfigError
+from fine_edge.errors import ConfigError, ForeignModelError
 from fine_edge.fusion.methods import MethodConfig, Place, build_method
 from fine_edge.fusion.top_down import top_down
 
@@ -80,7 +80,7 @@ class FusedPyramid(FeaturePyramidNetwork):  # type: ignore[misc]  # torchvision 
 def _pyramid_of(model: nn.Module) -> FeaturePyramidNetwork:
     pyramid = getattr(getattr(model, "backbone", None), "fpn", None)
     if not isinstance(pyramid, FeaturePyramidNetwork):
-        raise ConfigError(
+        raise ForeignModelError(
             f"{type(model).__name__} has no feature pyramid",
             where="backbone.fpn",
             mend="use a detector of torchvision.models.detection whose name ends in _fpn",

@@ -27,8 +27,11 @@ from fine_edge.zoo.yolo.graph import YoloGraph
 from fine_edge.zoo.yolo.library import DetectionModel, quiet
 from fine_edge.zoo.yolo.postprocess import ROWS, one_to_one
 from fine_edge.zoo.yolo.reference import reference
+from fine_edge.zoo.yolo.stated import StatedStructure, require_same_structure
 from fine_edge.zoo.yolo.structure import structure
 from fine_edge.zoo.yolo.weights import randomise
+
+_LEAST_WIDTH = 64
 
 __all__ = ["FAMILY", "Yolo", "inject"]
 
@@ -37,6 +40,7 @@ class Yolo(Family):
     """Detectors of ultralytics."""
 
     libraries = ("torch", "ultralytics")
+    builds_on_meta = False  # it runs itself once to find its strides
 
     def labels(self, entry: ModelEntry) -> tuple[str, ...]:  # noqa: ARG002 - all variants have the same
         """COCO's 80 classes."""
@@ -62,6 +66,11 @@ class Yolo(Family):
     def read(self, path: Path) -> Checkpoint:
         """The ``.pt`` files of ultralytics, state dicts, our own; see :mod:`fine_edge.zoo.yolo.checkpoint`."""
         return checkpoint.read(path)
+
+    def require_settings(self, entry: ModelEntry, model: nn.Module, checkpoint: Checkpoint, where: Path) -> None:  # noqa: ARG002
+        """Refuse a file whose layers compute something else than the model's."""
+        if isinstance(checkpoint.settings, StatedStructure):
+            require_same_structure(model, checkpoint.settings, where)
 
     def num_labels(self, checkpoint: Checkpoint) -> int | None:
         """See :meth:`Family.num_labels`."""
@@ -119,7 +128,9 @@ def checkpoint_classes(checkpoint: Checkpoint) -> int | None:
     heads = [
         tensor
         for key, tensor in checkpoint.state.items()
-        if key.startswith("model.") and key.endswith(".cv3.0.2.weight") and tensor.ndim == 4
+        if key.startswith("model.") and key.endswith(".cv3.0.2.weight") and tensor.ndim == 4 and len(tensor)
+        # The width of the branch, so that a file cannot claim classes which it has no weights for.
+        if tensor.shape[1] >= _LEAST_WIDTH
     ]
     return int(heads[0].shape[0]) if heads else None
 

@@ -7,23 +7,27 @@ Layouts, told apart by what the file holds, never by its name:
 * ``fine_edge``: our own.
 
 What is trusted of a pickle: ``torch.load(weights_only=True)``, its restricted unpickler, with a list of names that a
-detector's file holds (``_KNOWN``). No name leads to ultralytics' class or to any other code: each becomes an inert
-record (:class:`_Record`) that keeps what the file says of the object and can do nothing. The weights are collected from
-these records. A name that is not in the list is refused, and so nothing a file names is ever called; what tensors may
-do wrong (sizes, types) torch checks itself.
+detector's file holds (``_KNOWN``, and layers of ultralytics and torch by any name). No name leads to ultralytics'
+class or to any other code: each becomes an inert record (:class:`fine_edge.zoo.inert.Record`) that keeps what the file
+says of the object and can do nothing. The weights are collected from these records. A name that is not in the list is
+refused, and so nothing a file names is ever called. What the records say of the layers is compared with the model that
+is built (:mod:`fine_edge.zoo.yolo.stated`); what tensors claim, :mod:`fine_edge.zoo.tensors` checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from fine_edge.errors import WeightsError
-from fine_edge.zoo.checkpoints import Checkpoint, State, learned, own, read_file, read_torch
+from fine_edge.zoo.checkpoints import Checkpoint, class_names, learned, names_in, own, read_file, read_torch
+from fine_edge.zoo.inert import Record, records
+from fine_edge.zoo.tensors import plain
 from fine_edge.zoo.yolo.fusion import FusedConcat
+from fine_edge.zoo.yolo.stated import name_of, require_detector, stated_structure, trained_hw
+
+ANCHORS = ("model.0.conv.weight",)
+"""A key that every YOLO here has."""
 
 _TORCH = {
     "torch.nn.modules.activation": ("Identity", "LeakyReLU", "ReLU", "SiLU", "Sigmoid"),
@@ -76,64 +80,54 @@ _KNOWN = [
 ]
 
 
-class _Record:
-    """An object of a file: its attributes as the file says them. Made and filled by torch's unpickler alone."""
-
-    def __init__(self, *_arguments: object) -> None:
-        self.attributes: dict[str, Any] = {}
-
-    def __setstate__(self, state: object) -> None:
-        self.attributes = state if isinstance(state, dict) else {}
-
-    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Parameters and buffers by key, as ``state_dict`` would name them."""
-        for kind in ("_parameters", "_buffers"):
-            for name, tensor in _entries(self.attributes.get(kind)):
-                if isinstance(tensor, Tensor):
-                    yield prefix + name, tensor
-        for name, child in _entries(self.attributes.get("_modules")):
-            if isinstance(child, _Record):
-                yield from child.tensors(f"{prefix}{name}.")
+# These name nothing but layers and settings: read as records, so that any model can be called by its name.
+_LAYERS = ("ultralytics.nn.", "ultralytics.utils.", "torch.nn.modules.")
 
 
-def _entries(value: object) -> list[tuple[str, Any]]:
-    return [(str(key), entry) for key, entry in value.items()] if isinstance(value, dict) else []
+def known(path: Path) -> list[Any]:
+    """Return inert classes for the names that a file of ultralytics may hold."""
+    return records([*_KNOWN, *(name for name in names_in(path) if name.startswith(_LAYERS) and name not in _KNOWN)])
 
 
-def _records() -> list[Any]:
-    """An inert class for each known name; torch tells them apart by the class as well as by the name."""
-    return [(type(name.rpartition(".")[2], (_Record,), {}), name) for name in _KNOWN]
-
-
-def _model(data: object) -> _Record | None:
+def _model(data: object) -> Record | None:
     """The model in a checkpoint of ultralytics' trainer, as its own loader takes it: ``ema`` before ``model``."""
-    found = [data.get("ema"), data.get("model")] if isinstance(data, dict) else []
-    return next((entry for entry in found if isinstance(entry, _Record)), None)
+    found = [data.get("ema"), data.get("model")] if isinstance(data, dict) else [data]
+    return next((entry for entry in found if isinstance(entry, Record) and "_modules" in entry.attributes), None)
 
 
-def _labels(model: _Record) -> tuple[str, ...] | None:
+def _labels(model: Record, path: Path) -> tuple[str, ...] | None:
     """Class names by index, from ``names``: a dict or a list."""
     names = model.attributes.get("names")
-    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise WeightsError(f"names has {len(names)} entries, but not for the classes 0 to N", where=path)
         names = [names[index] for index in range(len(names))]
-    return tuple(map(str, names)) if isinstance(names, list) and names else None
+    return class_names(names, path) if isinstance(names, list) and names else None
 
 
 def _pickled(path: Path) -> Checkpoint | None:
     """A checkpoint of ultralytics' trainer; ``None`` where the file holds no model, but perhaps a state dict."""
-    model = _model(read_torch(path, _records()))
+    data = read_torch(path, known(path))
+    model = _model(data)
     if model is None:
         return None
+    require_detector(model, path)
     try:
-        state = dict(model.tensors())
+        state = plain(dict(model.tensors()), path)
+        stated = stated_structure(model, path)
     except RecursionError as error:
         raise WeightsError("its modules contain themselves", where=path) from error
-    return Checkpoint(learned(_single(state)), "ultralytics", labels=_labels(model))
-
-
-def _single(state: State) -> State:
-    """Trainers save half precision."""
-    return {key: tensor.detach().float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    if not state:
+        raise WeightsError("holds no tensor", where=path)
+    normed = any(key.endswith("running_var") for key in state)
+    return Checkpoint(
+        learned(state),
+        "ultralytics",
+        labels=_labels(model, path),
+        settings=stated,
+        named=f"{name_of(model)} of ultralytics" + ("" if normed else ", its batch norms fused; save it before that"),
+        trained_hw=trained_hw(data),
+    )
 
 
 def read(path: Path) -> Checkpoint:
@@ -144,5 +138,5 @@ def read(path: Path) -> Checkpoint:
     """
     if path.is_file() and path.suffix != ".safetensors" and (pickled := _pickled(path)):
         return pickled
-    state, metadata = read_file(path)
-    return own(state, metadata, path) or Checkpoint(learned(_single(state)), "state_dict")
+    found = read_file(path, ANCHORS)
+    return own(found, path) or Checkpoint(learned(found.state), "state_dict")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fine_edge.errors import ConfigError
+from fine_edge.errors import ConfigError, ForeignModelError
 from fine_edge.fusion.methods import MethodConfig, Place, build_method
 from fine_edge.fusion.top_down import TopDown, top_down
 from fine_edge.zoo.yolo.library import DetectionModel, conv
@@ -116,7 +116,7 @@ def inject(model: DetectionModel, config: MethodConfig | None = None) -> Detecti
     """
     where = "DetectionModel.model"
     if not isinstance(model, DetectionModel):
-        raise ConfigError(
+        raise ForeignModelError(
             f"{type(model).__name__} is not a detector of ultralytics", mend="give a DetectionModel: YOLO(...).model"
         )
     config = config or MethodConfig()

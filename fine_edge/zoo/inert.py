@@ -1,0 +1,52 @@
+"""Objects of a pickle that are neither tensors nor containers, read as records that can do nothing.
+
+``torch.load(weights_only=True)`` refuses every name outside its list. A name that is known here is added to that list
+with a class of our own in its place: nothing that the file names is imported or called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+
+class Record:
+    """An object of a file: its attributes as the file says them. Made and filled by torch's unpickler alone."""
+
+    def __init__(self, *_arguments: object) -> None:
+        self.attributes: dict[str, Any] = {}
+
+    def __setstate__(self, state: object) -> None:
+        self.attributes = state if isinstance(state, dict) else {}
+
+    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Yield parameters and buffers by key, as ``state_dict`` would name them."""
+        for kind in ("_parameters", "_buffers"):
+            for name, tensor in _entries(self.attributes.get(kind)):
+                if isinstance(tensor, Tensor):
+                    yield prefix + name, tensor
+        for path, child in self.children():
+            yield from child.tensors(f"{prefix}{path}.")
+
+    def children(self) -> Iterator[tuple[str, Record]]:
+        """Yield the modules inside by name."""
+        for name, child in _entries(self.attributes.get("_modules")):
+            if isinstance(child, Record):
+                yield name, child
+
+    def modules(self, prefix: str = "") -> Iterator[tuple[str, Record]]:
+        """Yield this module and all inside by path, as ``named_modules`` would."""
+        yield prefix, self
+        for name, child in self.children():
+            yield from child.modules(f"{prefix}.{name}" if prefix else name)
+
+
+def _entries(value: object) -> list[tuple[str, Any]]:
+    return [(str(key), entry) for key, entry in value.items()] if isinstance(value, dict) else []
+
+
+def records(names: list[str]) -> list[Any]:
+    """Return an inert class for each name; torch tells them apart by the class as well as by the name."""
+    return [(type(name.rpartition(".")[2], (Record,), {}), name) for name in names]
