@@ -14,9 +14,10 @@ from typing import Any
 
 from fine_edge import console
 from fine_edge.evaluate.coco_data import CocoData
-from fine_edge.files import sha256_of, sha256_of_files
+from fine_edge.files import sha256_of_files
 from fine_edge.machine import version
 from fine_edge.train.recipe import Recipe
+from fine_edge.zoo.weights_file import weights_sha256
 
 _LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "pillow")
 """Whose versions can change weights. The number of threads changes the last bits of a sum alone, and is left free."""
@@ -54,19 +55,12 @@ def identity_of(
         "recipe": recipe.to_json(),
         "data": {"file": data.path.name, "sha256": data.sha256, "images": len(data.images)},
         "pictures": {"sha256": pictures_sha256},
-        "weights": weights and {"file": weights.name, "sha256": _weights_sha256(weights)},
+        "weights": weights and {"file": weights.name, "sha256": weights_sha256(weights)},
         "half": half,
         "libraries": {name: version(name) for name in _LIBRARIES},
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "device": device,
     }
-
-
-def _weights_sha256(weights: Path) -> str:
-    """Return one hash of a checkpoint: of its file, or of every file in its folder, the configuration among them."""
-    if not weights.is_dir():
-        return sha256_of(weights)
-    return sha256_of_files({path.name: path for path in weights.iterdir() if path.is_file()})
 
 
 def difference(former: Mapping[str, Any], identity: Mapping[str, Any]) -> str | None:
