@@ -12,8 +12,10 @@ from fine_edge.errors import DataError, WeightsError
 from fine_edge.evaluate.label_map import plain
 from fine_edge.fusion.methods import is_of_method
 from fine_edge.zoo.catalog import ModelEntry
-from fine_edge.zoo.checkpoints import learned_state
+from fine_edge.zoo.checkpoints import Checkpoint, learned_state, require_values
 from fine_edge.zoo.families import family_of
+from fine_edge.zoo.hf_processor import refused
+from fine_edge.zoo.rtdetr_settings import stated_settings
 
 BACKGROUND = "__background__"
 
@@ -44,7 +46,8 @@ def start(entry: ModelEntry, labels: tuple[str, ...], weights: Path | None, seed
     model = family.build(entry, len(labels))
     if weights is None:
         return model, 0
-    given, wanted = family.read(weights).state, learned_state(model)
+    checkpoint = family.read(weights)
+    given, wanted = checkpoint.state, learned_state(model)
     fitting = {key: given[key] for key in wanted if key in given and given[key].shape == wanted[key].shape}
     foreign = [key for key in wanted if key not in given and not is_of_method(key)]
     # What has another shape is a class head; anything else would be a handful of tensors that fit by accident.
@@ -56,5 +59,26 @@ def start(entry: ModelEntry, labels: tuple[str, ...], weights: Path | None, seed
             where=weights,
             mend="choose the model that these weights were made for: python -m fine_edge.zoo",
         )
+    for key, tensor in fitting.items():
+        require_values(key, tensor, weights)
+    _refuse_other_settings(entry, model, checkpoint, weights)
     model.load_state_dict(fitting, strict=False)
     return model, len(fitting)
+
+
+def _refuse_other_settings(entry: ModelEntry, model: nn.Module, checkpoint: Checkpoint, weights: Path) -> None:
+    """Refuse a checkpoint whose own settings would be lost: what is trained is the detector of the catalogue."""
+    family = family_of(entry.family)
+    if (num_labels := family.num_labels(checkpoint)) is not None:
+        stated = family.rebuild(entry, checkpoint, num_labels, weights)
+        family.require_settings(entry, stated, checkpoint, weights)
+        ours, theirs = (stated_settings(each) or {} for each in (model, stated))
+        for name in theirs:
+            if theirs[name] != ours[name]:
+                raise refused(name, theirs[name], (ours[name],), weights)
+    if checkpoint.preprocessing not in (None, entry.detector.preprocessing):
+        raise WeightsError(
+            f"its pictures are preprocessed as {checkpoint.preprocessing}, those of a training are not",
+            where=weights,
+            mend="train it with its own library, or start from weights with the usual preprocessing",
+        )

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from fine_edge.errors import DataError, WeightsError
+from fine_edge.preprocess import Preprocessing
 from fine_edge.train.start import labels_of, start
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.checkpoints import save
@@ -56,3 +58,25 @@ def test_weights_of_other_classes_keep_all_but_the_class_head(checkpoint):
 def test_weights_of_another_detector_are_refused(checkpoint):
     with pytest.raises(WeightsError, match="weights of another model"):
         start(find("retinanet_r50"), LABELS, checkpoint, 0)
+
+
+def test_what_a_checkpoint_says_besides_is_not_lost_in_silence(checkpoint, tmp_path):
+    model, _ = start(ENTRY, LABELS, None, 0)
+    path = tmp_path / "other.safetensors"
+    save(model, path, name=ENTRY.name, labels=LABELS, preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5)))
+    with pytest.raises(WeightsError, match="its pictures are preprocessed as "):
+        start(ENTRY, LABELS, path, 0)
+    state = load_file(checkpoint)
+    state["backbone.fpn.inner_blocks.0.0.weight"][0] = torch.nan
+    save_file(state, path)
+    with pytest.raises(WeightsError, match=r"inner_blocks\.0\.0\.weight.*not finite"):
+        start(ENTRY, LABELS, path, 0)
+
+
+def test_settings_that_a_training_would_drop_are_refused(tmp_path):
+    entry, path = find("rtdetr_r18"), tmp_path / "queries.safetensors"
+    model, _ = start(entry, ("a", "b"), None, 0)
+    model.config.num_queries = 100
+    save(model, path, name=entry.name, labels=("a", "b"))
+    with pytest.raises(WeightsError, match=r"num_queries = 100 .* supported: 300"):
+        start(entry, ("a", "b"), path, 0)
