@@ -40,11 +40,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     data = CocoFolder(args.annotations, args.images, args.side)
-    config = rtdetr_config("r18", len(data.names))
-    if args.weights:
-        model = RTDetrForObjectDetection.from_pretrained(args.weights, config=config, ignore_mismatched_sizes=True)
+    if args.weights:  # with the configuration that lies beside them, but for the classes
+        names = dict(enumerate(data.names))
+        model = RTDetrForObjectDetection.from_pretrained(
+            args.weights,
+            id2label=names,
+            label2id={name: index for index, name in names.items()},
+            ignore_mismatched_sizes=True,
+        )
     else:
-        model = RTDetrForObjectDetection(config)
+        model = RTDetrForObjectDetection(rtdetr_config("r18", len(data.names)))
     inject_fine(model)  # starts as the identity: the pretrained detector is what it was
 
     settings = TrainingArguments(
