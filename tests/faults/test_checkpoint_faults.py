@@ -113,6 +113,7 @@ FAULTS = [
     stated("config", "num_queries", "100"),
     stated("config", "encoder_layers", True),
     stated("config", "layer_norm_eps", -1.0),
+    stated("config", "batch_norm_eps", 10**400),
     stated("config", "d_model", 128, "encoder_hidden_dim"),
     Fault("config-heads", "export", folder({"decoder_attention_heads": 7}), ("decoder_attention_heads = 7", "divide")),
     Fault("config-of-rtdetrv2", "export", folder({"model_type": "rt_detr_v2"}), ("RT-DETRv2 is another model",)),
@@ -135,6 +136,7 @@ FAULTS = [
     stated("processor", "size", {"shortest_edge": 800, "longest_edge": 1333}, "height and width"),
     stated("processor", "size", {"height": 10**9, "width": 640}),
     stated("processor", "something_new", 1, "not known"),
+    stated("processor", "rescale_factor", 10**400, "a number"),
     stated("processor", "do_rescale", "yes"),
     Fault(
         "processor-deviation-of-zero",
