@@ -163,6 +163,12 @@ FAULTS = [
     Fault("sparse", "export", claims(lambda: torch.ones(2, 2).to_sparse()), ("sparse_coo",)),
     Fault("compressed", "export", claims(lambda: torch.ones(2, 2).to_sparse_csr(), "fcos_r50"), ("sparse_csr",)),
     Fault("complex", "export", claims(lambda: torch.ones(2, dtype=torch.complex64), "semantic_fpn_r50"), ("complex",)),
+    Fault(
+        "many-of-one",
+        "export",
+        torch_file(lambda: dict.fromkeys(map(str, range(99)), torch.zeros(9, dtype=torch.float16))),
+        ("99 tensors claim",),
+    ),
     Fault("zip-bomb", "export", _zip_bomb, ("packed or overlapping",)),
     Fault("header-that-lies", "export", _header_that_lies, ("not a safetensors file",)),
     Fault("pipe", "export", _pipe, ("not a regular file",)),

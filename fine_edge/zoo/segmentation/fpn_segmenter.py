@@ -58,7 +58,9 @@ class FpnSegmenter(Family):
         if renamed is found.state:
             return Checkpoint(learned(renamed), "torch")
         names = class_names_of(found.beside)
-        return Checkpoint(learned(renamed), "mmsegmentation", labels=names and class_names(names, path))
+        return Checkpoint(
+            learned(renamed), "mmsegmentation", labels=None if names is None else class_names(names, path)
+        )
 
     def num_labels(self, checkpoint: Checkpoint) -> int | None:
         """Of the semantic head and, of Panoptic FPN, the detector's."""
