@@ -154,10 +154,12 @@ def _print_engine(engine: Engine, *, as_json: bool) -> None:
 def _verify(given: argparse.Namespace) -> int:
     plan, manifest = read_plan(given.engine), read_manifest(given.engine)
     check_bytes(given.engine, manifest, plan)
-    check_onnx(given.engine, manifest)
+    compared = check_onnx(given.engine, manifest)
     if manifest.target == "tensorrt" or given.for_this_machine:
         check_platform(given.engine, manifest, here())
     usable = "may run here" if manifest.target == "tensorrt" else "whole; a compile check for SM86, not for running"
+    if not compared:
+        usable += f" (not compared with {manifest.onnx_file}, which does not lie beside it)"
     if given.json:
         console.print_json(Engine(given.engine, manifest, reused=True).to_json() | {"ok": True, "verdict": usable})
     else:

@@ -36,15 +36,18 @@ def check_bytes(engine: Path, manifest: Manifest, plan: bytes) -> None:
         )
 
 
-def check_onnx(engine: Path, manifest: Manifest) -> None:
-    """Refuse an engine beside whose ONNX another one, or another file with weights, has taken the place.
+def check_onnx(engine: Path, manifest: Manifest) -> bool:
+    """Refuse an engine beside which its ONNX, or a file with weights of it, has given way to another.
+
+    Returns:
+        Whether the ONNX lies beside the engine, so that they were compared.
 
     Raises:
         ArtifactError: when the ONNX lies beside the engine and is not the one that it was built from.
     """
     onnx_path = engine.with_name(manifest.onnx_file)
     if not onnx_path.exists():
-        return
+        return False
     found = identity_of(onnx_path)
     if found != manifest.onnx_sha256:
         raise ArtifactError(
@@ -53,6 +56,7 @@ def check_onnx(engine: Path, manifest: Manifest) -> None:
             where=engine,
             mend=f"build it again: python -m fine_edge.engine build {manifest.onnx_file}",
         )
+    return True
 
 
 def check_platform(engine: Path, manifest: Manifest, here: Platform) -> None:

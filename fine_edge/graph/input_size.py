@@ -6,6 +6,7 @@ A compiler takes 1 for every dimension without a number, and its figures are the
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fine_edge.graph.walk import graphs_in
 from fine_edge.text import printable
 
 _PICTURE_RANK = 4
+_USUAL_SIDE = 640
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,12 @@ def described(value: ValueInfoProto) -> str:
 
 def how_to_fix(value: ValueInfoProto) -> str:
     """How to give an input's open dimensions numbers."""
-    if len(value.type.tensor_type.shape.dim) == _PICTURE_RANK:
-        return "give it a size: --input-size 640x640, and --batch 1"
+    dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if len(dims) == _PICTURE_RANK:
+        height, width = (dims[place] if dims[place] > 0 else _USUAL_SIDE for place in _sides(dims))
+        size = f"--input-size {height}x{width}, and --batch {max(1, dims[0])}"
+        channels = dims[({1, 2, 3} - set(_sides(dims))).pop()]
+        return f"give it a size: {size}" if channels > 0 else "export it with a number of channels"
     return (
         "export it with static shapes; --input-size fixes inputs of pictures (B, C, H, W) and what shares their batch"
     )
@@ -156,13 +162,18 @@ def fixed(model: onnx.ModelProto, size: InputSize, path: Path) -> onnx.ModelProt
     return copy
 
 
+def _sides(dims: Sequence[int]) -> tuple[int, int]:
+    """Where height and width of a picture are: behind its channels or, as TensorFlow lays pictures out, before them."""
+    last = dims[3] in (1, 3, 4) and dims[1] not in (1, 3, 4)
+    return (1, 2) if last else (2, 3)
+
+
 def _fill(value: ValueInfoProto, size: InputSize, named: dict[str, int], path: Path) -> None:
     dims = value.type.tensor_type.shape.dim
-    last = dims[3].dim_value in (1, 3, 4) and dims[1].dim_value not in (1, 3, 4)
-    wanted: tuple[int | None, ...] = (size.batch, None, size.height, size.width)
-    if last:  # channels last, as TensorFlow lays pictures out
-        wanted = (size.batch, size.height, size.width, None)
-    for dim, number in zip(dims, wanted, strict=True):
+    height, width = _sides([dim.dim_value for dim in dims])
+    wanted = {0: size.batch, height: size.height, width: size.width}
+    for place, dim in enumerate(dims):
+        number = wanted.get(place)
         if dim.dim_value > 0:
             if number not in (None, dim.dim_value):
                 what = f"input {described(value)} has numbers already, and they are not {size}"

@@ -12,10 +12,11 @@ from fine_edge.errors import DataError, WeightsError
 from fine_edge.evaluate.label_map import plain
 from fine_edge.fusion.methods import is_of_method
 from fine_edge.zoo.catalog import ModelEntry
-from fine_edge.zoo.checkpoints import Checkpoint, learned_state, require_values
+from fine_edge.zoo.checkpoints import Checkpoint, learned_state
 from fine_edge.zoo.families import family_of
 from fine_edge.zoo.hf_processor import refused
 from fine_edge.zoo.rtdetr_settings import stated_settings
+from fine_edge.zoo.tensors import require_values
 
 BACKGROUND = "__background__"
 

@@ -29,7 +29,7 @@ from fine_edge.preprocess import Preprocessing
 from fine_edge.text import printable
 from fine_edge.zoo.catalog import DETECTORS
 from fine_edge.zoo.frozen_batch_norm import weights_for_default_eps
-from fine_edge.zoo.inert import records
+from fine_edge.zoo.inert import PLAIN_DATA, records
 from fine_edge.zoo.rtdetr_settings import stated_settings
 from fine_edge.zoo.tensors import State, plain, refuse_bomb, require_values
 from fine_edge.zoo.weights_file import CheckpointFiles, checkpoint_files
@@ -82,8 +82,8 @@ class ReadFile:
 
 
 _CODE = re.compile(r"unsupported (?:global|class)\b:? ?(?:GLOBAL )?(\S+)", re.IGNORECASE)
-# Settings of a command line, as torchvision's training scripts save them.
-_INERT = ["argparse.Namespace"]
+# A command line, as torchvision's training scripts save it, and what may stand in one.
+_INERT = ("argparse.Namespace", *PLAIN_DATA)
 
 
 def _reason(error: Exception) -> str:

@@ -7,7 +7,6 @@ artifact is asked for.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _KINDS = tuple(f"RTDetrImageProcessor{kind}" for kind in ("", "Fast", "Pil"))
 _BILINEAR = 2
 _LARGEST_SIDE = 8192
+_LARGEST_NUMBER = 2**31
 _LONGEST_SHOWN = 100
 
 # Of these there is one value that a graph of fixed shape can have; the first is transformers' own.
@@ -29,7 +29,6 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "do_resize": (True,),
     "resample": (_BILINEAR, "bilinear"),
     "do_center_crop": (False, None),
-    "crop_size": (None,),
     "image_processor_type": (*_KINDS, None),
     "feature_extractor_type": (*_KINDS, "RTDetrFeatureExtractor", None),
     "data_format": ("channels_first", None),
@@ -39,14 +38,8 @@ _USED = {"size", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "
 # What concerns annotations, speed or the file itself.
 _HARMLESS = {
     *("do_convert_annotations", "format", "return_segmentation_masks", "masks_path", "annotations", "return_tensors"),
-    *(
-        "do_convert_rgb",
-        "disable_grouping",
-        "device",
-        "default_to_square",
-        "model_input_names",
-        "_valid_processor_keys",
-    ),
+    *("do_convert_rgb", "disable_grouping", "device", "default_to_square", "model_input_names", "use_fast"),
+    *("_valid_processor_keys", "crop_size"),  # pictures are not cropped, or the file is refused
     *("processor_class", "_processor_class", "image_processor_class", "image_seq_length", "transformers_version"),
 }
 
@@ -90,6 +83,15 @@ def refused(name: str, value: object, supported: Sequence[object], path: Path) -
     )
 
 
+def unknown(name: str, value: object, path: Path) -> WeightsError:
+    """Return the error of a setting that nobody here knows."""
+    return WeightsError(
+        f"{name} = {shown(value)} is a setting that is not known here, and may change what is computed",
+        where=path,
+        mend="remove it from the file if it does not concern inference",
+    )
+
+
 def shown(value: object) -> str:
     """Return a value as it stands in the file, cut where it is long."""
     text = json.dumps(value, ensure_ascii=True)
@@ -107,12 +109,8 @@ def _processor(data: dict[str, Any], path: Path) -> Processor:
     for name, value in data.items():
         if name in _FIXED and not any(same(value, wanted) for wanted in _FIXED[name]):
             raise refused(name, value, _FIXED[name], path)
-        if name not in _FIXED and name not in _USED and name not in _HARMLESS:
-            raise WeightsError(
-                f"{name} = {shown(value)} is a setting that is not known here, and may change what is computed",
-                where=path,
-                mend="remove it from the file if it does not concern inference",
-            )
+        if name not in _FIXED and name not in _USED and name not in _HARMLESS and value is not None:
+            raise unknown(name, value, path)
     size = _input_hw(data.get("size", {"height": 640, "width": 640}), "size", path)
     if _flag(data, "do_pad", path, default=False) and data.get("pad_size") is not None:
         pad_size = _input_hw(data["pad_size"], "pad_size", path)
@@ -151,14 +149,17 @@ def _flag(data: dict[str, Any], name: str, path: Path, *, default: bool) -> bool
 
 
 def _number(value: Any, name: str, path: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value == 0:
+    if not _is_real(value) or value == 0:
         raise refused(name, value, ("a number other than 0",), path)
     return float(value)
 
 
+def _is_real(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST_NUMBER
+
+
 def _channels(value: Any, name: str, path: Path) -> tuple[float, float, float]:
-    plain = isinstance(value, list | tuple) and len(value) == 3
-    if not plain or any(isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) for x in value):
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(_is_real, value)):
         raise refused(name, value, ("three numbers",), path)
     red, green, blue = map(float, value)
     return red, green, blue

@@ -6,7 +6,7 @@ with a class of our own in its place: nothing that the file names is imported or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -47,6 +47,13 @@ def _entries(value: object) -> list[tuple[str, Any]]:
     return [(str(key), entry) for key, entry in value.items()] if isinstance(value, dict) else []
 
 
-def records(names: list[str]) -> list[Any]:
+PLAIN_DATA = (
+    *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
+    *("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+)
+"""Names of what training scripts keep beside their weights: paths, and single numbers of numpy."""
+
+
+def records(names: Iterable[str]) -> list[Any]:
     """Return an inert class for each name; torch tells them apart by the class as well as by the name."""
     return [(type(name.rpartition(".")[2], (Record,), {}), name) for name in names]

@@ -5,14 +5,13 @@ Settings that a file leaves out have transformers' own defaults, as transformers
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fine_edge.errors import WeightsError
-from fine_edge.zoo.hf_processor import refused, same, shown
+from fine_edge.zoo.hf_processor import refused, same, shown, unknown
 
 MODEL_TYPE, BACKBONE_TYPE = "rt_detr", "rt_detr_resnet"
 
@@ -36,7 +35,7 @@ def _whole(least: int, most: int) -> tuple[Callable[[Any], bool], str]:
 
 
 def _positive(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and 0 < value < 2**31
+    return type(value) in (int, float) and 0 < value < 2**31
 
 
 def _three_widths(value: Any) -> bool:
@@ -109,6 +108,7 @@ _BACKBONE_USED = ("embedding_size", "hidden_sizes", "depths", "layer_type")
 # What serves training, text models, or the file itself.
 _GENERAL = {
     *("_name_or_path", "name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset"),
+    *("attn_implementation", "_attn_implementation_internal", "use_return_dict", "transformers.js_config"),
     *("transformers_version", "dtype", "torch_dtype", "id2label", "label2id", "num_labels", "model_type"),
     *("output_attentions", "output_hidden_states", "return_dict", "return_dict_in_generate", "output_scores"),
     *("problem_type", "finetuning_task", "task_specific_params", "architectures", "is_encoder_decoder", "is_decoder"),
@@ -172,8 +172,8 @@ def read_settings(data: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
             stated[name] = value
         elif name in _FIXED:
             _require_fixed(name, value, _FIXED[name], path)
-        elif name not in _HARMLESS:
-            raise _unknown(name, value, path)
+        elif name not in _HARMLESS and value is not None:
+            raise unknown(name, value, path)
     if not stated and "model_type" not in data and not data.get("backbone_config"):
         return None
     _require_divisible(stated, path)
@@ -251,14 +251,6 @@ def _require_fixed(name: str, value: Any, supported: tuple[Any, ...], path: Path
         raise refused(name, value, supported, path)
 
 
-def _unknown(name: str, value: object, path: Path) -> WeightsError:
-    return WeightsError(
-        f"{name} = {shown(value)} is a setting that is not known here, and may change what is computed",
-        where=path,
-        mend="remove it from the file if it does not concern inference",
-    )
-
-
 def _require_divisible(stated: Mapping[str, Any], path: Path) -> None:
     width, encoder_width = stated.get("d_model", 256), stated.get("encoder_hidden_dim", 256)
     if width != encoder_width:
@@ -282,6 +274,6 @@ def _backbone(data: Any, path: Path) -> dict[str, Any]:
             _require_fixed(f"backbone_config.{name}", value, _BACKBONE_FIXED[name], path)
         elif name in _BACKBONE_USED:
             stated[name] = value
-        elif name not in _GENERAL:
-            raise _unknown(f"backbone_config.{name}", value, path)
+        elif name not in _GENERAL and value is not None:
+            raise unknown(f"backbone_config.{name}", value, path)
     return stated

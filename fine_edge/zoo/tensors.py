@@ -13,6 +13,8 @@ from fine_edge.errors import WeightsError
 State = dict[str, Tensor]
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_MOST_SHARED = 16
+"""Times that a value may be used, which models do for heads that several layers have in common."""
 _AS_PLAIN = "save the state dict of the model in float32 or float16, where it was made"
 
 
@@ -43,6 +45,8 @@ def refuse_bomb(path: Path) -> None:
 def plain(state: State, path: Path) -> State:
     """Return the state with every tensor dense, in memory and of no more elements than its file has for it.
 
+    The same holds of all of them together, but for values that several share.
+
     Floats become float32, which every detector here computes in.
 
     Raises:
@@ -52,6 +56,12 @@ def plain(state: State, path: Path) -> State:
         reason = _not_plain(tensor)
         if reason:
             raise WeightsError(f"{key} {reason}", where=path, mend=_AS_PLAIN)
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    storages = [tensor.untyped_storage() for tensor in state.values()]
+    held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    if claimed > _MOST_SHARED * held:
+        what = f"its {len(state)} tensors claim {claimed} bytes where the file holds {held}"
+        raise WeightsError(what, where=path, mend=_AS_PLAIN)
     return {key: tensor.detach().float() if tensor.dtype in _FLOATS else tensor for key, tensor in state.items()}
 
 

@@ -49,7 +49,12 @@ def test_verify_says_whether_file_and_manifest_belong_together(tmp_path, capsys)
     engine = tmp_path / "m.fp16.rtx-sm86.engine"
     capsys.readouterr()
     assert main(["verify", str(engine)]) == 0
-    assert "compile check for SM86" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "compile check for SM86" in told
+    assert "not compared" not in told
+    (tmp_path / "m.fp16.onnx").rename(tmp_path / "elsewhere.onnx")
+    assert main(["verify", str(engine)]) == 0
+    assert "not compared with m.fp16.onnx" in " ".join(capsys.readouterr().out.split())
     assert main(["verify", str(engine), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
     with pytest.raises(BackendError, match="cannot run in TensorRT"):

@@ -113,6 +113,7 @@ FAULTS = [
     stated("config", "num_queries", "100"),
     stated("config", "encoder_layers", True),
     stated("config", "layer_norm_eps", -1.0),
+    stated("config", "batch_norm_eps", 10**400),
     stated("config", "d_model", 128, "encoder_hidden_dim"),
     Fault("config-heads", "export", folder({"decoder_attention_heads": 7}), ("decoder_attention_heads = 7", "divide")),
     Fault("config-of-rtdetrv2", "export", folder({"model_type": "rt_detr_v2"}), ("RT-DETRv2 is another model",)),
@@ -135,6 +136,7 @@ FAULTS = [
     stated("processor", "size", {"shortest_edge": 800, "longest_edge": 1333}, "height and width"),
     stated("processor", "size", {"height": 10**9, "width": 640}),
     stated("processor", "something_new", 1, "not known"),
+    stated("processor", "rescale_factor", 10**400, "a number"),
     stated("processor", "do_rescale", "yes"),
     Fault(
         "processor-deviation-of-zero",
@@ -161,6 +163,12 @@ FAULTS = [
     Fault("sparse", "export", claims(lambda: torch.ones(2, 2).to_sparse()), ("sparse_coo",)),
     Fault("compressed", "export", claims(lambda: torch.ones(2, 2).to_sparse_csr(), "fcos_r50"), ("sparse_csr",)),
     Fault("complex", "export", claims(lambda: torch.ones(2, dtype=torch.complex64), "semantic_fpn_r50"), ("complex",)),
+    Fault(
+        "many-of-one",
+        "export",
+        torch_file(lambda: dict.fromkeys(map(str, range(99)), torch.zeros(9, dtype=torch.float16))),
+        ("99 tensors claim",),
+    ),
     Fault("zip-bomb", "export", _zip_bomb, ("packed or overlapping",)),
     Fault("header-that-lies", "export", _header_that_lies, ("not a safetensors file",)),
     Fault("pipe", "export", _pipe, ("not a regular file",)),

@@ -145,10 +145,12 @@ def test_mmsegmentations_checkpoints_load(filled_semantic, folder):
     state = {k: v for k, v in filled_semantic.state_dict().items() if ".fine." not in k}
     theirs = {mmseg_key(key): tensor for key, tensor in state.items()}
     assert "decode_head.scale_heads.3.4.bn.running_var" in theirs
-    torch.save({"meta": {"CLASSES": CITYSCAPES_LABELS}, "state_dict": theirs}, folder / "fpn.pth")
+    names = tuple(f"own_{index}" for index in range(19))
+    torch.save({"meta": {"CLASSES": names}, "state_dict": theirs}, folder / "fpn.pth")
     checkpoint = FAMILY.read(folder / "fpn.pth")
     assert checkpoint.layout == "mmsegmentation"
     assert FAMILY.num_labels(checkpoint) == 19
+    assert checkpoint.labels == names
     wanted = checkpoints.learned(state)
     assert checkpoint.state.keys() == wanted.keys()
     assert all(torch.equal(checkpoint.state[key], tensor) for key, tensor in wanted.items())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import copy
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torchvision.models import detection
@@ -137,7 +139,7 @@ def small():
 
 def _scripts_file(state):
     """As ``references/detection`` of torchvision saves it."""
-    args = argparse.Namespace(model="fcos_resnet50_fpn", data_path="coco", weights=None, lr=0.02)
+    args = argparse.Namespace(model="fcos_resnet50_fpn", data_path=Path("coco"), weights=None, lr=np.float64(0.02))
     return {"model": state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.02}]}, "args": args, "epoch": 25}
 
 

@@ -85,6 +85,8 @@ def test_own_classes_come_with_their_names(tmp_path):
     found = load(find("yolov8s"), trainers_file(source, tmp_path))
     assert found.labels == ("cat", "dog", "cow")
     assert found.model.model[-1].nc == 3
+    torch.save({"model": source.state_dict(), "names": source.names}, tmp_path / "state.pt")
+    assert load(find("yolov8s"), tmp_path / "state.pt").labels == ("cat", "dog", "cow")
 
 
 def _with(change):
@@ -102,6 +104,8 @@ def _with(change):
         (lambda model: setattr(model.model[2].m[0], "add", False), r"model\.2\.m\.0\.add = False"),
         (lambda model: setattr(model.model[22], "f", [15, 18, 20]), r"model\.22\.f = \[15, 18, 20\]"),
         (lambda model: setattr(model, "stride", torch.tensor([4.0, 8.0, 16.0])), "stride = "),
+        (lambda model: setattr(model.model[22], "stride", torch.tensor([8.0, 16.0, 64.0])), r"stride = .*64\.0"),
+        (lambda model: setattr(model.model[22], "xyxy", True), r"model\.22\.xyxy = True"),
         (lambda model: setattr(model, "names", {0: "cat"}), "it names 1 classes, its class head has 3"),
         (lambda model: setattr(model, "names", {1: "a", 2: "b", 3: "c"}), "not for the classes 0"),
         (lambda model: setattr(model, "names", {0: "a", 1: ["b"], 2: "c"}), "class 1 is a list"),

@@ -11,7 +11,7 @@ from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.zoo.catalog import ModelEntry
-from fine_edge.zoo.checkpoints import Checkpoint, learned, own, read_file
+from fine_edge.zoo.checkpoints import Checkpoint, class_names, learned, own, read_file
 from fine_edge.zoo.cityscapes import CITYSCAPES_LABELS
 from fine_edge.zoo.coco_panoptic import COCO_PANOPTIC_LABELS
 from fine_edge.zoo.count import Cost, count_panoptic, count_semantic
@@ -19,7 +19,7 @@ from fine_edge.zoo.family import Family, GraphForm, Reference
 from fine_edge.zoo.onnx_defaults import export_with_defaults
 from fine_edge.zoo.segmentation import panoptic, semantic
 from fine_edge.zoo.segmentation.head import CHANNELS
-from fine_edge.zoo.segmentation.mmseg_keys import from_mmseg
+from fine_edge.zoo.segmentation.mmseg_keys import class_names_of, from_mmseg
 from fine_edge.zoo.segmentation.panoptic import PanopticFpn
 from fine_edge.zoo.segmentation.semantic import SemanticFpn
 from fine_edge.zoo.torchvision.fpn import pyramid_fusions
@@ -55,7 +55,12 @@ class FpnSegmenter(Family):
         if ours:
             return ours
         renamed = from_mmseg(found.state)
-        return Checkpoint(learned(renamed), "torch" if renamed is found.state else "mmsegmentation")
+        if renamed is found.state:
+            return Checkpoint(learned(renamed), "torch")
+        names = class_names_of(found.beside)
+        return Checkpoint(
+            learned(renamed), "mmsegmentation", labels=None if names is None else class_names(names, path)
+        )
 
     def num_labels(self, checkpoint: Checkpoint) -> int | None:
         """Of the semantic head and, of Panoptic FPN, the detector's."""

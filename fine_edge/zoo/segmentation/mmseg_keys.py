@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from fine_edge.zoo.tensors import State
 
@@ -26,6 +28,16 @@ def from_mmseg(state: State) -> State:
     if not any(key.startswith(_MARK) for key in state):
         return state
     return {_renamed(key): tensor for key, tensor in state.items()}
+
+
+def class_names_of(checkpoint: dict[str, Any]) -> Sequence[object] | None:
+    """Return the class names that a checkpoint of mmsegmentation's 0.x or 1.x says, ``None`` where it says none."""
+    meta = checkpoint.get("meta")
+    if not isinstance(meta, dict):
+        return None
+    dataset = meta.get("dataset_meta")
+    names = dataset.get("classes") if isinstance(dataset, dict) else meta.get("CLASSES")
+    return names if isinstance(names, list | tuple) and names else None
 
 
 def _renamed(key: str) -> str:

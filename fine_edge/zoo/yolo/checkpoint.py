@@ -59,27 +59,20 @@ _OURS = {
     "fine_edge.fusion.sampling": ("DepthwiseDown",),
     FusedConcat.__module__: (FusedConcat.__name__,),
 }
-_DATA = {
-    "numpy": ("dtype",),
-    "numpy.core.multiarray": ("scalar",),
-    "numpy._core.multiarray": ("scalar",),
-    "pathlib": ("PosixPath", "WindowsPath"),
-    "pathlib._local": ("PosixPath", "WindowsPath"),
-    "builtins": ("getattr",),  # a fused layer's forward
-}
 # Where ultralytics kept its classes before version 8.0.44.
 _OLD = {
     "ultralytics.nn.modules": tuple(name for names in list(_ULTRALYTICS.values())[:3] for name in names),
     "ultralytics.yolo.utils": ("IterableSimpleNamespace",),
 }
 _KNOWN = [
-    f"{module}.{name}"
-    for group in (_TORCH, _ULTRALYTICS, _OLD, _OURS, _DATA)
-    for module, names in group.items()
-    for name in names
+    "builtins.getattr",  # a fused layer's forward
+    *(
+        f"{module}.{name}"
+        for group in (_TORCH, _ULTRALYTICS, _OLD, _OURS)
+        for module, names in group.items()
+        for name in names
+    ),
 ]
-
-
 # These name nothing but layers and settings: read as records, so that any model can be called by its name.
 _LAYERS = ("ultralytics.nn.", "ultralytics.utils.", "torch.nn.modules.")
 
@@ -95,12 +88,15 @@ def _model(data: object) -> Record | None:
     return next((entry for entry in found if isinstance(entry, Record) and "_modules" in entry.attributes), None)
 
 
-def _labels(model: Record, path: Path) -> tuple[str, ...] | None:
-    """Class names by index, from ``names``: a dict or a list."""
-    names = model.attributes.get("names")
+def _labels(names: object, path: Path) -> tuple[str, ...] | None:
+    """Class names by index, from ``names`` of a model or beside its state: a dict or a list."""
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise WeightsError(f"names has {len(names)} entries, but not for the classes 0 to N", where=path)
+            raise WeightsError(
+                f"names has {len(names)} entries, but not for the classes 0 to {len(names) - 1}",
+                where=path,
+                mend="number the classes from 0 on without gaps",
+            )
         names = [names[index] for index in range(len(names))]
     return class_names(names, path) if isinstance(names, list) and names else None
 
@@ -123,7 +119,7 @@ def _pickled(path: Path) -> Checkpoint | None:
     return Checkpoint(
         learned(state),
         "ultralytics",
-        labels=_labels(model, path),
+        labels=_labels(model.attributes.get("names"), path),
         settings=stated,
         named=f"{name_of(model)} of ultralytics" + ("" if normed else ", its batch norms fused; save it before that"),
         trained_hw=trained_hw(data),
@@ -139,4 +135,5 @@ def read(path: Path) -> Checkpoint:
     if path.is_file() and path.suffix != ".safetensors" and (pickled := _pickled(path)):
         return pickled
     found = read_file(path, ANCHORS)
-    return own(found, path) or Checkpoint(learned(found.state), "state_dict")
+    names = found.beside.get("names")
+    return own(found, path) or Checkpoint(learned(found.state), "state_dict", labels=_labels(names, path))

@@ -6,6 +6,7 @@ the same tensors and another of these would find something else, and nothing wou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +32,13 @@ _TASKS = {
 }
 _SUPPORTED = f"supported: {', '.join(name for name in VARIANTS if name != 'yolo12s')}, for boxes"
 
+_UNSCALED = re.compile(r"yolov?\d+")
+
 # Attributes that change what a layer computes; where older versions lack one, it is the default of today.
 _COMPUTING = {
     *("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "ceil_mode"),
     *("eps", "negative_slope", "mode", "size", "scale_factor", "align_corners", "d", "add", "area", "num_heads"),
-    *("head_dim", "key_dim", "scale", "reg_max", "nl", "f", "end2end"),
+    *("head_dim", "key_dim", "scale", "reg_max", "nl", "f", "end2end", "xyxy"),
 }
 
 
@@ -49,10 +52,10 @@ class StatedLayer:
 
 @dataclass(frozen=True)
 class StatedStructure:
-    """All modules of a file by path, and the strides of its head."""
+    """All modules of a file by path, and the strides that it says anywhere."""
 
     layers: Mapping[str, StatedLayer]
-    strides: tuple[float, ...] | None
+    strides: frozenset[tuple[float, ...]]
 
 
 def name_of(model: Record) -> str:
@@ -61,7 +64,7 @@ def name_of(model: Record) -> str:
     stated = yaml.get("yaml_file") if isinstance(yaml, dict) else None
     name = Path(stated).stem if isinstance(stated, str) else "a model"
     scale = yaml.get("scale") if isinstance(yaml, dict) else None
-    return name + scale if isinstance(scale, str) and name[-1:].isdigit() else name
+    return name + scale if isinstance(scale, str) and _UNSCALED.fullmatch(name) else name
 
 
 def require_detector(model: Record, path: Path) -> None:
@@ -87,12 +90,15 @@ def stated_structure(model: Record, path: Path) -> StatedStructure:
     layers = {
         name: StatedLayer(type(record).__name__, _computing(record.attributes)) for name, record in model.modules()
     }
-    stride = model.attributes.get("stride")
-    if isinstance(stride, Tensor):
-        if stride.device.type != "cpu" or stride.layout != stride.contiguous().layout or not 0 < stride.numel() < 10:
-            raise WeightsError("its strides are no numbers", where=path)
-        return StatedStructure(layers, tuple(float(value) for value in stride.flatten()))
-    return StatedStructure(layers, None)
+    # The model's own, and those that its head decodes boxes with.
+    strides = [record.attributes.get("stride") for _, record in model.modules()]
+    return StatedStructure(layers, frozenset(_numbers(one, path) for one in strides if isinstance(one, Tensor)))
+
+
+def _numbers(stride: Tensor, path: Path) -> tuple[float, ...]:
+    if stride.device.type != "cpu" or stride.layout != stride.contiguous().layout or not 0 < stride.numel() < 10:
+        raise WeightsError("its strides are no numbers", where=path)
+    return tuple(float(value) for value in stride.flatten())
 
 
 def trained_hw(data: object) -> tuple[int, int] | None:
@@ -122,13 +128,13 @@ def require_same_structure(model: nn.Module, stated: StatedStructure, where: Pat
         kind = type(module).__name__
         if found.kind != kind and name:
             raise _differs(f"{name} is {found.kind}", kind, where)
-        for attribute, value in _computing(vars(module)).items():
-            if attribute in found.attributes and found.attributes[attribute] != value:
-                raise _differs(f"{name}.{attribute} = {found.attributes[attribute]!r}", value, where)
-    if stated.strides is not None:
-        strides = _strides(model)
-        if stated.strides != strides:
-            raise _differs(f"stride = {stated.strides}", strides, where)
+        for attribute, said in found.attributes.items():
+            value = getattr(module, attribute, said)  # of its class where the module itself has none
+            if not _is_plain(value) or said != _plain(value):
+                raise _differs(f"{name}.{attribute} = {said!r}", value, where)
+    strides = _strides(model)
+    for other in stated.strides - {strides}:
+        raise _differs(f"stride = {other}", strides, where)
 
 
 def _strides(model: Any) -> tuple[float, ...]:
