@@ -12,10 +12,11 @@ from fine_edge.errors import DataError, WeightsError
 from fine_edge.evaluate.label_map import plain
 from fine_edge.fusion.methods import is_of_method
 from fine_edge.zoo.catalog import ModelEntry
-from fine_edge.zoo.checkpoints import Checkpoint, learned_state, require_values
+from fine_edge.zoo.checkpoints import Checkpoint, learned_state
 from fine_edge.zoo.families import family_of
 from fine_edge.zoo.hf_processor import refused
 from fine_edge.zoo.rtdetr_settings import stated_settings
+from fine_edge.zoo.tensors import require_values
 
 BACKGROUND = "__background__"
 
@@ -24,11 +25,12 @@ def labels_of(entry: ModelEntry, categories: tuple[str, ...]) -> tuple[str, ...]
     """Names by the index that the detector gives: torchvision's have the background in front.
 
     Raises:
-        DataError: when two categories are called alike, which nobody could tell apart again.
+        DataError: when two of them are called alike, which nobody could tell apart again.
     """
-    if twice := [name for name, count in Counter(map(plain, categories)).items() if count > 1]:
-        raise DataError(f"more than one category is called {twice[0]!r}", mend="give each category its own name")
-    return (BACKGROUND, *categories) if entry.family == "torchvision" else categories
+    labels = (BACKGROUND, *categories) if entry.family == "torchvision" else categories
+    if twice := [name for name, count in Counter(map(plain, labels)).items() if count > 1]:
+        raise DataError(f"more than one class is called {twice[0]!r}", mend="give each category its own name")
+    return labels
 
 
 def start(entry: ModelEntry, labels: tuple[str, ...], weights: Path | None, seed: int) -> tuple[nn.Module, int]:
