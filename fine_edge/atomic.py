@@ -26,8 +26,8 @@ _SWEPT: set[Path] = set()
 
 def _mend(error: OSError) -> str:
     if error.errno in (28, 122, 27):  # ENOSPC, EDQUOT, EFBIG
-        return "free some space or choose another folder with --out"
-    return "choose a folder you can write to with --out"
+        return "free some space or write to another place"
+    return "choose a folder you can write to"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fine_edge import console
 from fine_edge.errors import DataError, ImageError
-from fine_edge.evaluate.coco_data import CocoData, Ints, Truth
+from fine_edge.evaluate.coco_data import CocoData, Doubles, Ints, Truth
 from fine_edge.evaluate.data import Data
 from fine_edge.evaluate.matching import by_image
 from fine_edge.images import PictureSize, picture_size
@@ -19,6 +19,8 @@ _READERS = 4
 _NAMED = 3
 # Of a label on the border of its picture, a rounding may be outside.
 _SLACK_PX = 1.0
+_FAR = 1.1
+"""Sides of the picture. Corners given for sizes, and labels of a larger picture, end further out."""
 _SWAPPED = (
     "give the pictures as they lay when they were labelled; if only the numbers are swapped, mend them in the labels"
 )
@@ -104,27 +106,45 @@ def _labelled_sizes(data: Data) -> dict[int, tuple[int, int]]:
 
 
 def _tell_of_boxes_outside(data: CocoData, pictures: list[_Picture], of: str, folder: Path) -> None:
-    """Refuse boxes outside of pictures whose size is not stated; where it is and agrees, such boxes are just odd."""
+    """Refuse boxes outside of pictures whose size is not stated; where it is and agrees, such boxes are just odd.
+
+    Boxes that begin in their picture and reach far out of it are odd as well: some data sets complete what is hidden.
+    """
+    corners = data.truth.boxes_xywh[:, :2] + data.truth.boxes_xywh[:, 2:]
+    if (corners <= 1).all():
+        what = f"{data.path} has no box beyond the first pixel of a picture"
+        raise DataError(what, where=folder, mend="give boxes in pixels, not as shares of the picture")
     rows_of = dict(by_image(data.truth.image_ids))
-    outside = [
-        one
-        for one in pictures
-        if one.image_id in rows_of and _has_box_outside(data.truth, rows_of[one.image_id], one.size)
-    ]
-    unsized = [one for one in outside if one.labelled_hw is None]
-    if unsized:
-        what = f"{len(unsized)} {of} have boxes of {data.path} that lie outside of them: {_names(unsized)}"
-        raise DataError(what, where=folder, mend="give the pictures that were labelled")
+    boxed = [(one, _boxes(data.truth, rows_of[one.image_id])) for one in pictures if one.image_id in rows_of]
+    outside = [one for one, boxes in boxed if one.labelled_hw is None and _has_outside(boxes, one.size)]
     if outside:
-        console.warn(f"{len(outside)} {of} have boxes that lie outside of them: {_names(outside)}")
+        what = f"{len(outside)} {of} have boxes of {data.path} that lie outside of them: {_names(outside)}"
+        raise DataError(what, where=folder, mend="give the pictures that were labelled")
+    odd = [one for one, boxes in boxed if _has_outside(boxes, one.size) or _has_far_end(boxes, one.size)]
+    if odd:
+        console.warn(
+            f"{len(odd)} {of} have boxes that lie outside of them or reach far out: {_names(odd)}; boxes are x, y,"
+            " width, height in pixels of these pictures"
+        )
 
 
-def _has_box_outside(truth: Truth, rows: Ints, size: PictureSize) -> bool:
-    """Return whether one of the boxes, crowds left out, lies wholly outside."""
-    left, top, width, height = truth.boxes_xywh[rows[~truth.crowd[rows]]].T
+def _boxes(truth: Truth, rows: Ints) -> Doubles:
+    """Return the boxes (N, 4) x, y, width, height of these rows, crowds left out."""
+    return truth.boxes_xywh[rows[~truth.crowd[rows]]]
+
+
+def _has_outside(boxes_xywh: Doubles, size: PictureSize) -> bool:
+    """Return whether one of the boxes lies wholly outside."""
+    left, top, width, height = boxes_xywh.T
     beyond = (left >= size.width + _SLACK_PX) | (top >= size.height + _SLACK_PX)
     before = (left + width <= -_SLACK_PX) | (top + height <= -_SLACK_PX)
     return bool((beyond | before).any())
+
+
+def _has_far_end(boxes_xywh: Doubles, size: PictureSize) -> bool:
+    """Return whether one of the boxes ends far beyond the right or lower border."""
+    left, top, width, height = boxes_xywh.T
+    return bool(((left + width > size.width * _FAR) | (top + height > size.height * _FAR)).any())
 
 
 def _names(pictures: list[_Picture]) -> str:

@@ -42,7 +42,9 @@ def create_session(
     """
     onnxruntime = libraries.onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: FP16 graphs on a CPU warn about every inserted cast
+    # Nothing but what ends the process: its errors come as exceptions too, and its log brings names of nodes raw to the
+    # terminal. FP16 graphs on a CPU warn about every inserted cast.
+    options.log_severity_level = 4
     if threads:
         options.intra_op_num_threads = threads
     if not optimise:

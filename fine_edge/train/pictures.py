@@ -62,9 +62,8 @@ class LabelledPictures(Dataset[Sample]):
         self.files = [self.by_name[name] for name in data.images.values()]
         missing = [file for file in self.files if not file.is_file()]
         if missing:
-            raise DataError(
-                f"{len(missing)} of {len(self.files)} pictures are missing, such as {missing[0].name}", where=folder
-            )
+            what = f"{len(missing)} of {len(self.files)} pictures are missing, such as {missing[0].name}"
+            raise DataError(what, where=folder, mend="give the folder of the pictures with --images")
         require_labelled_sizes(data, folder)
         self.height, self.width, self.how, self.flips = height, width, how, flips
         index = {category: number for number, category in enumerate(data.categories)}

@@ -25,11 +25,12 @@ def labels_of(entry: ModelEntry, categories: tuple[str, ...]) -> tuple[str, ...]
     """Names by the index that the detector gives: torchvision's have the background in front.
 
     Raises:
-        DataError: when two categories are called alike, which nobody could tell apart again.
+        DataError: when two of them are called alike, which nobody could tell apart again.
     """
-    if twice := [name for name, count in Counter(map(plain, categories)).items() if count > 1]:
-        raise DataError(f"more than one category is called {twice[0]!r}", mend="give each category its own name")
-    return (BACKGROUND, *categories) if entry.family == "torchvision" else categories
+    labels = (BACKGROUND, *categories) if entry.family == "torchvision" else categories
+    if twice := [name for name, count in Counter(map(plain, labels)).items() if count > 1]:
+        raise DataError(f"more than one class is called {twice[0]!r}", mend="give each category its own name")
+    return labels
 
 
 def start(entry: ModelEntry, labels: tuple[str, ...], weights: Path | None, seed: int) -> tuple[nn.Module, int]:

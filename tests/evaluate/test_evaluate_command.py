@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tiny_detector import write_detector
 
+from fine_edge.command import exit_code
 from fine_edge.contract import Artifact, contract_path, read_contract
 from fine_edge.errors import ArtifactError, ConfigError, DataError, OutputError
 from fine_edge.evaluate.__main__ import main
@@ -216,7 +217,7 @@ def test_pictures_that_are_turned_are_told_from_those_that_are_not(scene, capsys
         main(arguments(scene, onnx))
     labelled(scene, (128, 64))
     assert main(arguments(scene, onnx)) == 0
-    assert "warning" not in capsys.readouterr().err
+    assert "EXIF" not in capsys.readouterr().err
     turn(scene, 0, 1)
     with pytest.raises(DataError, match="height and width are swapped -> give the pictures as they lay"):
         main(arguments(scene, onnx))
@@ -233,7 +234,25 @@ def test_boxes_outside_of_pictures_contradict_where_labels_state_no_size(scene, 
         main(arguments(scene, onnx))
     labelled(scene, (64, 63))
     assert main(arguments(scene, onnx)) == 0, "the size is right, and a wrong box is the data set's own matter"
-    assert "warning: 1 of 4 pictures have boxes that lie outside of them: 0.png" in capsys.readouterr().err
+    assert "warning: 1 of 4 pictures have boxes that lie outside of them or reach far out: 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("box", "says"),
+    [
+        ([32, 32, 96, 96], None),
+        ([32, 32, 108, 96], None),
+        ([32, 32, 112, 96], "warning: 1 of 4 pictures have boxes that lie outside of them or reach far out: 0.png;"),
+        ([0.25, 0.25, 0.5, 0.75], "no box beyond the first pixel of a picture -> give boxes in pixels"),
+    ],
+)
+def test_boxes_of_another_unit_or_form_are_told(scene, capsys, box, says):
+    data = json.loads((scene / "data.json").read_text())
+    (scene / "data.json").write_text(json.dumps({**data, "annotations": [{**data["annotations"][0], "bbox": box}]}))
+    code = exit_code(main, list(map(str, arguments(scene, write_detector(scene / "engines")))))
+    err = capsys.readouterr().err
+    assert code == (2 if says and "give" in says else 0)
+    assert says in err if says else "warning" not in err
 
 
 def test_an_artifact_that_changed_is_evaluated_anew(scene, capsys):

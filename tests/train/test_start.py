@@ -29,8 +29,9 @@ def test_labels_are_as_the_library_counts_them():
 
 
 def test_two_classes_of_one_name_are_refused():
-    with pytest.raises(DataError, match="more than one category is called 'dog'"):
-        labels_of(ENTRY, ("dog", "cat", "Dog"))
+    for names, twice in ((("dog", "cat", "Dog"), "dog"), (("__Background__", "cat"), "background")):
+        with pytest.raises(DataError, match=f"more than one class is called '{twice}'"):
+            labels_of(ENTRY, names)
 
 
 def test_a_seed_decides_and_both_detectors_start_as_the_same_function():
