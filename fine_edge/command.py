@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from fine_edge import libraries, streams
-from fine_edge.errors import FineEdgeError, OutputError
+from fine_edge.errors import BackendError, FineEdgeError, OutputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
@@ -72,6 +72,9 @@ def _outcome(main: Callable[[list[str]], int], argv: list[str]) -> int:
         return 130
     except Terminated as end:
         return end.code
+    except MemoryError as error:
+        mend = "close other programs, add swap, or give it less at once"
+        raise BackendError("this machine has too little memory for it", mend=mend) from error
     except OSError as error:
         if error.errno not in _FULL:
             raise

@@ -30,6 +30,14 @@ def test_bad_input_is_one_line_and_2():
     assert done.stdout == ""
 
 
+def test_too_little_memory_is_one_line_and_2():
+    done = end_of("def main(argv): raise MemoryError")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: this machine has too little memory for it -> close other programs, add swap, or give it less at once\n"
+    )
+
+
 def test_a_bug_keeps_its_traceback():
     done = end_of("def main(argv): raise ZeroDivisionError('ours')")
     assert done.returncode == 1
