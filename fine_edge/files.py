@@ -46,10 +46,13 @@ def file_size(path: Path, error: type[FineEdgeError], *, mend: str = "", limit: 
 
 
 def read_text(path: Path, error: type[FineEdgeError], *, mend: str = "", limit: int = MOST_TEXT_BYTES) -> str:
-    """Return the text of a regular UTF-8 file of at most ``limit`` bytes, or raise ``error``."""
+    """Return the text of a regular UTF-8 file of at most ``limit`` bytes, or raise ``error``.
+
+    A byte order mark, which editors on Windows put in front, is no part of the text.
+    """
     file_size(path, error, mend=mend, limit=limit)
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as reason:
         raise error(f"is no UTF-8 text ({reason.reason} at byte {reason.start})", where=path, mend=mend) from reason
     except OSError as reason:

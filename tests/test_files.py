@@ -27,6 +27,11 @@ def test_what_is_no_json_is_one_line(tmp_path, content, words):
         read_json(file, DataError, limit=100 if b" " in content else 10**6)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_document(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
+    assert read_json(tmp_path / "x.json", DataError) == {"a": 1}
+
+
 def test_only_regular_files_are_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
