@@ -48,6 +48,8 @@ _TURNS = {
 }
 _LYING = (5, 6, 7, 8)
 
+_open = Image.open  # Pillow's own: ultralytics puts another in its place, which asks for packages to install
+
 
 @dataclass(frozen=True)
 class NamedImage:
@@ -110,7 +112,7 @@ def _opened(source: Path | BytesIO) -> Image.Image:
         entry[0] == "ignore" and str(getattr(entry[3], "pattern", "")) == r"PIL\b" for entry in warnings.filters
     ):
         warnings.filterwarnings("ignore", module=r"PIL\b")
-    image = Image.open(source, formats=FORMATS)
+    image = _open(source, formats=FORMATS)
     width, height = image.size
     if max(width, height) > MOST_SIDE or width * height > MOST_PIXELS:
         image.close()

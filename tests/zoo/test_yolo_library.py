@@ -18,6 +18,8 @@ before, threads = dict(os.environ), torch.get_num_threads()
 import fine_edge.zoo.yolo
 assert dict(os.environ) == before, set(os.environ) ^ set(before)
 assert torch.get_num_threads() == threads
+from PIL import Image
+assert Image.open.__module__ == "PIL.Image"
 from ultralytics.utils import AUTOINSTALL, ONLINE, SETTINGS_FILE
 from ultralytics.utils.events import events
 assert (AUTOINSTALL, ONLINE, events.enabled) == (False, False, False)

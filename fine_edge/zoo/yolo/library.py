@@ -2,7 +2,8 @@
 
 Left alone, its first import asks a name server whether there is a network, writes a settings file into the user's
 home, asks for the machine's address to know it again, starts collecting events to send, may install packages later,
-and sets OMP_NUM_THREADS for every process started from then on. Nothing of that is wanted of a tool that builds and
+puts a function of its own in the place of Pillow's, which looks for one of them at every file that is no picture, and
+sets OMP_NUM_THREADS for every process started from then on. Nothing of that is wanted of a tool that builds and
 exports models. A program that imported ultralytics itself, or has settings of its own, keeps what it has.
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch  # before ultralytics sets OMP_NUM_THREADS, which it reads when it is first imported
+from PIL import Image
 
 
 def _has_settings() -> bool:
@@ -41,10 +43,12 @@ def _alone() -> Iterator[None]:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ["YOLO_CONFIG_DIR"] = folder
     node, uuid.getnode = uuid.getnode, lambda: 0
+    open_image = Image.open
     try:
         yield
     finally:
         uuid.getnode = node
+        Image.open = open_image
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ.update(before)
