@@ -18,7 +18,7 @@ JETSON := $(firstword $(wildcard /etc/nv_tegra_release) $(shell grep -las tegra 
 EXTRAS ?= $(if $(JETSON),device,dev)
 BACKEND ?= $(if $(JETSON),trt,ort)
 # Tests of the host side that import torch as they are read; others that need it, or NVIDIA's compiler, are marked "host".
-HOST_TESTS := fusion postprocess zoo export train test_examples.py test_blood_cells.py graph/test_exported_scopes.py parity/test_parity_command.py test_public_api.py \
+HOST_TESTS := fusion postprocess zoo export train faults/test_checkpoint_faults.py test_examples.py test_blood_cells.py graph/test_exported_scopes.py parity/test_parity_command.py test_public_api.py \
               plugins/test_plugin_node.py plugins/test_plugin_export.py
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed-$(EXTRAS)
