@@ -96,7 +96,7 @@ def names_in(path: Path) -> list[str]:
     """Return the names outside torch's own list that a file of ``torch.save`` mentions; read, not imported."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:
+    except Exception:  # a damaged file names nothing; reading it for good says what is wrong
         return []
 
 
