@@ -17,9 +17,6 @@ SUITE  ?= table3
 JETSON := $(firstword $(wildcard /etc/nv_tegra_release) $(shell grep -las tegra /proc/device-tree/compatible))
 EXTRAS ?= $(if $(JETSON),device,dev)
 BACKEND ?= $(if $(JETSON),trt,ort)
-# Tests of the host side that import torch as they are read; others that need it, or NVIDIA's compiler, are marked "host".
-HOST_TESTS := fusion postprocess zoo export train faults/test_checkpoint_faults.py test_examples.py test_blood_cells.py graph/test_exported_scopes.py parity/test_parity_command.py test_public_api.py \
-              plugins/test_plugin_node.py plugins/test_plugin_export.py
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed-$(EXTRAS)
 
@@ -44,37 +41,37 @@ endif
 	@touch $@
 
 doctor: $(READY) ## what this machine has, what works, what to do about the rest
-	$(BIN)/python -m fine_edge.doctor $(ARGS)
+	$(BIN)/python -m fine_edge doctor $(ARGS)
 
 bench: $(READY) ## the paper's Table 3, or SUITE=table1 and others, measured on this machine
-	$(BIN)/python -m fine_edge.bench --suite $(SUITE) --backend $(BACKEND) --out $(OUT) $(ARGS)
+	$(BIN)/python -m fine_edge bench --suite $(SUITE) --backend $(BACKEND) --out $(OUT) $(ARGS)
 
 onnx: $(READY) ## export MODEL to ONNX, FP32 and FP16
-	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge.export $$model --precision fp16 --out $(OUT) $(ARGS); done
+	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge export $$model --precision fp16 --out $(OUT) $(ARGS); done
 
 engine: $(READY) ## build a TensorRT engine of MODEL, or do nothing if it is there
-	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge.engine build $$model --out $(OUT) $(ARGS); done
+	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge engine build $$model --out $(OUT) $(ARGS); done
 
 plugins: ## compile the plugins, on a machine with CUDA and TensorRT
 	$(MAKE) -C plugins
 
 results: $(READY) ## write bench/RESULTS.md from the committed records
-	$(BIN)/python -m fine_edge.report bench/results/*.json --markdown bench/RESULTS.md
+	$(BIN)/python -m fine_edge report bench/results/*.json --markdown bench/RESULTS.md
 
 report: $(READY) ## the committed records as one page, engines/report.html
-	$(BIN)/python -m fine_edge.report bench/results/*.json --html $(OUT)/report.html $(ARGS)
+	$(BIN)/python -m fine_edge report bench/results/*.json --html $(OUT)/report.html $(ARGS)
 
 parity: $(READY) ## compare MODEL's ONNX with PyTorch, FP32 and FP16
 	set -e; for model in $(MODELS); do for precision in fp32 fp16; do \
-	  $(BIN)/python -m fine_edge.parity $$model --precision $$precision --out $(OUT) $(ARGS); done; done
+	  $(BIN)/python -m fine_edge parity $$model --precision $$precision --out $(OUT) $(ARGS); done; done
 
 check: onnx ## graph rules and NVIDIA's compiler on MODEL's ONNX
-	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge.graph check $(OUT)/$$model.onnx; \
-	  $(BIN)/python -m fine_edge.graph check $(OUT)/$$model.fp16.onnx; \
-	  $(BIN)/python -m fine_edge.engine inspect $(OUT)/$$model.fp16.onnx; done
+	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge graph check $(OUT)/$$model.onnx; \
+	  $(BIN)/python -m fine_edge graph check $(OUT)/$$model.fp16.onnx; \
+	  $(BIN)/python -m fine_edge engine inspect $(OUT)/$$model.fp16.onnx; done
 
 matrix: $(READY) ## every model exported, checked, compared and compiled: bench/MATRIX.md and matrix.json
-	$(BIN)/python -m fine_edge.matrix --out $(OUT) --json bench/matrix.json --markdown bench/MATRIX.md $(ARGS)
+	$(BIN)/python -m fine_edge matrix --out $(OUT) --json bench/matrix.json --markdown bench/MATRIX.md $(ARGS)
 
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
@@ -82,12 +79,13 @@ test: $(READY) ## all tests
 test-device: ## the tests of what runs without torch; PYTHON=python3.10 for the Jetson's
 	$(PYTHON) -m venv $(VENV)-device
 	$(VENV)-device/bin/python -m pip install --quiet --disable-pip-version-check . 'pytest<10' 'hypothesis<7' 'pytest-xdist<4'
-	$(VENV)-device/bin/python -m pytest -n auto --dist loadfile -m "not host" tests $(HOST_TESTS:%=--ignore=tests/%) $(ARGS)
+	$(VENV)-device/bin/python -m pytest -n auto --dist loadfile -m "not host" $(ARGS)
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean: ## remove exported artifacts and caches, keep the environment
 	rm -rf $(VENV)-device .pytest_cache .mypy_cache .ruff_cache .hypothesis predictions evaluations

@@ -1,7 +1,7 @@
 """FINE in a Faster R-CNN of torchvision, trained by its losses and transformers' Trainer, exported by fine_edge.
 
 python examples/finetune_fasterrcnn.py train.json images/ --weights fasterrcnn_resnet50_fpn_coco.pth --out runs/frcnn
-python -m fine_edge.export fasterrcnn_r50_fine --weights runs/frcnn/fine_edge.safetensors
+python -m fine_edge export fasterrcnn_r50_fine --weights runs/frcnn/fine_edge.safetensors
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """FINE in an RT-DETR of transformers, trained by transformers' Trainer, then exported by fine_edge.
 
 python examples/finetune_rtdetr.py train.json images/ --weights path/to/rtdetr_r18vd --out runs/rtdetr
-python -m fine_edge.export rtdetr_r18_fine --weights runs/rtdetr/fine_edge.safetensors
+python -m fine_edge export rtdetr_r18_fine --weights runs/rtdetr/fine_edge.safetensors
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers import RTDetrForObjectDetection, Trainer, TrainingArguments
 
 from fine_edge.zoo.checkpoints import save
 from fine_edge.zoo.inject import inject_fine
-from fine_edge.zoo.rtdetr import rtdetr_config
+from fine_edge.zoo.rtdetr.family import rtdetr_config
 
 
 def collate(samples: list) -> dict:

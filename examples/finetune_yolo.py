@@ -1,7 +1,7 @@
 """FINE in a YOLOv8 of ultralytics, trained by ultralytics' trainer, then exported by fine_edge.
 
 python examples/finetune_yolo.py data.yaml --weights yolov8s.pt --out runs/yolo
-python -m fine_edge.export yolov8s_fine --weights runs/yolo/train/weights/best.pt
+python -m fine_edge export yolov8s_fine --weights runs/yolo/train/weights/best.pt
 
 ``data.yaml`` is ultralytics' description of a data set. ultralytics is licensed under the AGPL-3.0.
 """

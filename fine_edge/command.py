@@ -73,13 +73,13 @@ def _outcome(main: Callable[[list[str]], int], argv: list[str]) -> int:
     except Terminated as end:
         return end.code
     except MemoryError as error:
-        mend = "close other programs, add swap, or give it less at once"
-        raise BackendError("this machine has too little memory for it", mend=mend) from error
+        hint = "close other programs, add swap, or give it less at once"
+        raise BackendError("this machine has too little memory for it", hint=hint) from error
     except OSError as error:
         if error.errno not in _FULL:
             raise
         what = f"cannot be written ({error.strerror})"
-        raise OutputError(what, where=error.filename, mend="free some space") from error
+        raise OutputError(what, where=error.filename, hint="free some space") from error
 
 
 def _refused(error: FineEdgeError) -> int:
@@ -116,4 +116,4 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
 
 
 def _refuse_without_output(_argv: list[str]) -> NoReturn:
-    raise OutputError("is closed", where="standard output", mend="redirect it to a file or to /dev/null")
+    raise OutputError("is closed", where="standard output", hint="redirect it to a file or to /dev/null")

@@ -85,9 +85,14 @@ out = _Console()
 err = _Console(stderr=True)
 
 
+def json_text(data: Any) -> str:
+    """Return data as one JSON document; what is no number is null, since JSON has no word for it."""
+    return json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
+
+
 def print_json(data: Any) -> None:
-    """Print one JSON document on standard output; what is no number is null, since JSON has no word for it."""
-    sys.stdout.write(json.dumps(_finite(data), indent=1, allow_nan=False) + "\n")
+    """Print one JSON document on standard output."""
+    sys.stdout.write(json_text(data))
 
 
 def _finite(data: Any) -> Any:

@@ -22,8 +22,10 @@ TENSORRT = "10.7"
 
 Precision = Literal["fp32", "fp16"]
 Task = Literal["detection", "instance", "semantic", "panoptic"]
+NmsName = Literal["graph", "onnx"]
+"""How a graph suppresses: by operators that every compiler has, or by ONNX's NonMaxSuppression."""
 
-_AGAIN = "export the model again: python -m fine_edge.export MODEL"
+_AGAIN = "export the model again: python -m fine_edge export MODEL"
 
 
 @dataclass(frozen=True)
@@ -141,19 +143,19 @@ def read_contract(path: Path) -> Contract:
         ArtifactError: when it is missing, not JSON, incomplete or of another format.
     """
     if not path.exists():
-        mend = f"copy it from where the ONNX was made, or {_AGAIN}"
-        raise ArtifactError("the contract is missing", where=path, mend=mend)
-    data = read_json(path, ArtifactError, mend=_AGAIN)
+        hint = f"copy it from where the ONNX was made, or {_AGAIN}"
+        raise ArtifactError("the contract is missing", where=path, hint=hint)
+    data = read_json(path, ArtifactError, hint=_AGAIN)
     try:
         if (found := fields.whole(data["format"], "the format")) != FORMAT:
             raise ArtifactError(f"contract format {found}, this version reads {FORMAT}")
         return _from_json(data)
     except ArtifactError as error:
-        raise ArtifactError(error.what, where=path, mend=error.mend or _AGAIN) from error
+        raise ArtifactError(error.what, where=path, hint=error.hint or _AGAIN) from error
     except KeyError as error:
-        raise ArtifactError(f"the contract is broken (it has no {error})", where=path, mend=_AGAIN) from error
+        raise ArtifactError(f"the contract is broken (it has no {error})", where=path, hint=_AGAIN) from error
     except TypeError as error:  # a list or a number where fields are looked up
-        raise ArtifactError(f"the contract is broken ({error})", where=path, mend=_AGAIN) from error
+        raise ArtifactError(f"the contract is broken ({error})", where=path, hint=_AGAIN) from error
 
 
 def _from_json(data: dict[str, Any]) -> Contract:
@@ -241,7 +243,7 @@ def bound_contract(onnx_path: Path) -> tuple[Contract, Artifact]:
         ArtifactError: when the file or contract is missing, or their hashes differ.
     """
     if not onnx_path.exists():
-        raise ArtifactError("no such ONNX file", where=onnx_path, mend="python -m fine_edge.export MODEL")
+        raise ArtifactError("no such ONNX file", where=onnx_path, hint="python -m fine_edge export MODEL")
     file_size(onnx_path, ArtifactError)
     path = contract_path(onnx_path)
     contract = read_contract(path)
@@ -253,5 +255,5 @@ def bound_contract(onnx_path: Path) -> tuple[Contract, Artifact]:
     raise ArtifactError(
         f"sha256 {actual[:12]} is not what {path.name} lists ({listed})",
         where=onnx_path,
-        mend="the file, or one with its weights, was changed or cut: export it again, or copy all from one place",
+        hint="the file, or one with its weights, was changed or cut: export it again, or copy all from one place",
     )

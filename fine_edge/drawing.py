@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from fine_edge.decode import Findings, label_name
 from fine_edge.detections import Detections
-from fine_edge.findings import Findings, label_name
 from fine_edge.segments import Panoptic, pasted_masks
 from fine_edge.text import printable
 

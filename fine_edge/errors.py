@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, each one line: what, where, mend.
+"""Errors that the user can correct, each one line: what, where, hint.
 
     FineEdgeError              exit code 2
     ├── ConfigError            a configuration that cannot exist (also a ValueError)
@@ -22,19 +22,19 @@ from fine_edge.text import printable
 
 
 class FineEdgeError(Exception):
-    """Base of all errors with a mend. ``str()`` gives the one line that a command prints."""
+    """Base of all errors with a hint. ``str()`` gives the one line that a command prints."""
 
-    def __init__(self, what: str, *, where: object = None, mend: str = "") -> None:
+    def __init__(self, what: str, *, where: object = None, hint: str = "") -> None:
         self.what = what
         self.where = None if where is None else str(where)
-        self.mend = mend
+        self.hint = hint
         super().__init__(what)
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        mend = f" -> {self.mend}" if self.mend else ""
+        hint = f" -> {self.hint}" if self.hint else ""
         # One line whatever a library put into its own message.
-        return printable(" ".join(f"{place}{self.what}{mend}".split()))
+        return printable(" ".join(f"{place}{self.what}{hint}".split()))
 
 
 class ConfigError(FineEdgeError, ValueError):
@@ -81,4 +81,4 @@ class MissingExtraError(FineEdgeError):
     """An optional dependency that is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"this needs {package}", mend=f"pip install 'fine-edge[{extra}]'")
+        super().__init__(f"this needs {package}", hint=f"pip install 'fine-edge[{extra}]'")

@@ -6,14 +6,19 @@ is used again only where the contents of all that it was made from are the same,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import re
+import shutil
 import stat
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fine_edge.errors import FineEdgeError
+from fine_edge.errors import FineEdgeError, OutputError
 
 MOST_JSON_BYTES = 4 * 2**30
 """Annotations of the largest public data sets take 2 GiB."""
@@ -21,13 +26,13 @@ MOST_TEXT_BYTES = 64 * 2**20
 """Contracts, manifests, recipes and configurations take kilobytes."""
 
 
-def file_size(path: Path, error: type[FineEdgeError], *, mend: str = "", limit: int | None = None) -> int:
+def file_size(path: Path, error: type[FineEdgeError], *, hint: str = "", limit: int | None = None) -> int:
     """Return the size in bytes of a regular file; pipes, devices and folders are none.
 
     Args:
         path: the file.
         error: raised when it is missing, no regular file or too large.
-        mend: what to do about a file that is missing.
+        hint: what to do about a file that is missing.
         limit: most bytes it may have.
     """
     try:
@@ -35,28 +40,28 @@ def file_size(path: Path, error: type[FineEdgeError], *, mend: str = "", limit: 
     except OSError as reason:
         missing = isinstance(reason, FileNotFoundError)
         what = "no such file" if missing else f"cannot be read ({reason.strerror or reason})"
-        raise error(what, where=path, mend=mend) from reason
+        raise error(what, where=path, hint=hint) from reason
     except ValueError as reason:  # a name with a zero byte
-        raise error(f"not a file name ({reason})", where=repr(str(path)), mend=mend) from reason
+        raise error(f"not a file name ({reason})", where=repr(str(path)), hint=hint) from reason
     if not stat.S_ISREG(found.st_mode):
-        raise error("not a regular file", where=path, mend=mend or "give a file, not a folder, pipe or device")
+        raise error("not a regular file", where=path, hint=hint or "give a file, not a folder, pipe or device")
     if limit is not None and found.st_size > limit:
-        raise error(f"has {found.st_size} bytes, at most {limit} are read", where=path, mend=mend)
+        raise error(f"has {found.st_size} bytes, at most {limit} are read", where=path, hint=hint)
     return found.st_size
 
 
-def read_text(path: Path, error: type[FineEdgeError], *, mend: str = "", limit: int = MOST_TEXT_BYTES) -> str:
+def read_text(path: Path, error: type[FineEdgeError], *, hint: str = "", limit: int = MOST_TEXT_BYTES) -> str:
     """Return the text of a regular UTF-8 file of at most ``limit`` bytes, or raise ``error``.
 
     A byte order mark, which editors on Windows put in front, is no part of the text.
     """
-    file_size(path, error, mend=mend, limit=limit)
+    file_size(path, error, hint=hint, limit=limit)
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as reason:
-        raise error(f"is no UTF-8 text ({reason.reason} at byte {reason.start})", where=path, mend=mend) from reason
+        raise error(f"is no UTF-8 text ({reason.reason} at byte {reason.start})", where=path, hint=hint) from reason
     except OSError as reason:
-        raise error(f"cannot be read ({reason.strerror or reason})", where=path, mend=mend) from reason
+        raise error(f"cannot be read ({reason.strerror or reason})", where=path, hint=hint) from reason
 
 
 def parse_json(text: str, *, non_finite: bool = False) -> Any:
@@ -79,16 +84,16 @@ def read_json(
     path: Path,
     error: type[FineEdgeError],
     *,
-    mend: str = "",
+    hint: str = "",
     limit: int = MOST_TEXT_BYTES,
     non_finite: bool = False,
 ) -> Any:
     """Return what a JSON file of at most ``limit`` bytes holds, or raise ``error``; see :func:`parse_json`."""
-    text = read_text(path, error, mend=mend, limit=limit)
+    text = read_text(path, error, hint=hint, limit=limit)
     try:
         return parse_json(text, non_finite=non_finite)
     except ValueError as reason:
-        raise error(f"is no JSON ({reason})", where=path, mend=mend) from reason
+        raise error(f"is no JSON ({reason})", where=path, hint=hint) from reason
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -119,3 +124,107 @@ def sha256_of_hashes(hashes: Mapping[str, str]) -> str:
     for name in sorted(hashes):
         digest.update(f"{name}\0{hashes[name]}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+_PARTIAL = re.compile(r"^\..+\.partial-(\d+)$")
+# Partial folders this process writes to. Containers give the same few process ids again and again, so a folder
+# with our own id that is not here was left by a killed predecessor.
+_OPEN: set[Path] = set()
+# Folders that were swept by this process: one with a hundred thousand files is not listed anew for each of them.
+_SWEPT: set[Path] = set()
+
+
+def _hint(error: OSError) -> str:
+    if error.errno in (28, 122, 27):  # ENOSPC, EDQUOT, EFBIG
+        return "free some space or write to another place"
+    return "choose a folder you can write to"
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` met while writing below ``path`` into an :class:`OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror or error})", where=path, hint=_hint(error)) from error
+
+
+def refuse_unwritable(paths: Iterable[Path | None]) -> None:
+    """Find out before minutes of work, not after, that a result could not be written.
+
+    Raises:
+        OutputError: for a path that is no file, or is below a folder that cannot be written to.
+    """
+    for path in filter(None, paths):
+        with output_errors(path):
+            _refuse_special(path)
+            parent = next(folder for folder in path.absolute().parents if folder.exists())
+            # By trying: the superuser has access to everything, but nobody can make a folder in /proc.
+            Path(tempfile.mkdtemp(dir=parent, prefix=".", suffix=f".partial-{os.getpid()}")).rmdir()
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse to put a file in the place of a folder, a device or a pipe; ``/dev/null`` would be gone for everybody."""
+    if path.is_dir():
+        raise OutputError("is a folder, a file name is needed", where=path)
+    if path.exists() and not path.is_file():
+        raise OutputError("is no regular file", where=path, hint="give the name of a file")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove partial folders whose writer was killed, once in each folder."""
+    if folder in _SWEPT:
+        return
+    _SWEPT.add(folder)
+    for entry in folder.iterdir():
+        match = _PARTIAL.match(entry.name)
+        if match and entry not in _OPEN and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Path]:
+    """Give a hidden folder to write into; on success move its files to ``folder``.
+
+    ``last`` names the file that vouches for the others (a contract) and is therefore moved after them.
+    """
+    partial = folder / f".{name}.partial-{os.getpid()}"
+    if partial in _OPEN:
+        raise OutputError("is being written already", where=folder / name, hint="wait for the other writer")
+    try:  # before the folder is made: a Ctrl-C right behind mkdir must remove it as well
+        with output_errors(folder):
+            _refuse_special(folder / (last or name))
+            folder.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
+            _OPEN.add(partial)
+            partial.mkdir()
+            yield partial
+            for file in sorted(partial.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+                _refuse_special(folder / file.name)
+                file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        _OPEN.discard(partial)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` whole or not at all."""
+    with written_together(path.parent, path.name) as partial, output_errors(path):
+        (partial / path.name).write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` whole or not at all; halves of characters, which no encoding has, are written out."""
+    write_bytes(path, text.encode(errors="backslashreplace"))

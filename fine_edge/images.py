@@ -32,7 +32,7 @@ MOST_SIDE = 65_535
 # Photographs of everyday scenes in scikit-image's own wheel; its other images are textures and micrographs.
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "motorcycle_right.png")
 
-DRAWN_BY = "fine_edge.predict"
+DRAWN_BY = "fine_edge.cli.predict"
 """What a drawing names as its software, so that it is not taken for a picture where it lies among them."""
 
 _ORIENTATION = 0x0112
@@ -92,7 +92,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ImageError("32-bit pixels have no agreed range", mend="convert the picture to 8 or 16 bits")
+        raise ImageError("32-bit pixels have no agreed range", hint="convert the picture to 8 or 16 bits")
     return image.convert("RGB")
 
 
@@ -117,23 +117,23 @@ def _opened(source: Path | BytesIO) -> Image.Image:
     if max(width, height) > MOST_SIDE or width * height > MOST_PIXELS:
         image.close()
         what = f"too large: {width}x{height}, at most {MOST_PIXELS} pixels and {MOST_SIDE} a side are read"
-        raise ImageError(what, mend="cut it into tiles, or make it smaller")
+        raise ImageError(what, hint="cut it into tiles, or make it smaller")
     return image
 
 
 def _refused(error: Exception, path: Path) -> ImageError:
     """What a file that cannot be read is told."""
     if isinstance(error, ImageError):
-        return ImageError(error.what, where=path, mend=error.mend)
+        return ImageError(error.what, where=path, hint=error.hint)
     if isinstance(error, MemoryError):
         return ImageError("too large to decode", where=path)
     if isinstance(error, Image.DecompressionBombError):
         what = f"too large: at most {MOST_PIXELS} pixels and {MOST_SIDE} a side are read"
-        return ImageError(what, where=path, mend="cut it into tiles, or make it smaller")
+        return ImageError(what, where=path, hint="cut it into tiles, or make it smaller")
     # Pillow's own message on a file of no format that it knows is an address in memory.
     unknown = isinstance(error, UnidentifiedImageError)
     reason = "of no known format" if unknown else f"{type(error).__name__}: {error}"
-    return ImageError(f"cannot be decoded ({reason})", where=path, mend=f"is it a whole file of {', '.join(FORMATS)}?")
+    return ImageError(f"cannot be decoded ({reason})", where=path, hint=f"is it a whole file of {', '.join(FORMATS)}?")
 
 
 def _require_file(path: Path) -> None:
@@ -210,7 +210,7 @@ def _inside(folder: Path) -> list[Path]:
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror or error})", where=folder) from error
     if not inside:
-        raise ImageError("the folder holds no image", where=folder, mend=f"known: {', '.join(sorted(SUFFIXES))}")
+        raise ImageError("the folder holds no image", where=folder, hint=f"known: {', '.join(sorted(SUFFIXES))}")
     return inside
 
 
@@ -293,5 +293,5 @@ def sample_photographs() -> list[NamedImage]:
     folder = Path(skimage.__file__).parent / "data"
     photographs = [read_image(folder / name) for name in _SAMPLES if (folder / name).is_file()]
     if not photographs:
-        raise ImageError("scikit-image came without its photographs", where=folder, mend="give your own with --images")
+        raise ImageError("scikit-image came without its photographs", where=folder, hint="give your own with --images")
     return [NamedImage(f"skimage/{image.name}", image.pixels) for image in photographs]

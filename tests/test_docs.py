@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+
+from fine_edge.cli import program
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -28,7 +28,7 @@ DOCUMENTS = [
 
 _CODE = re.compile(r"^```[^\n]*\n(.*?)^```|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
 _MAKE = re.compile(r"(?:^|[\s;&$(])make((?:[ \t]+(?:-[A-Za-z]\b|[A-Z_]+=\S+))*)[ \t]+([a-z][a-z-]*)")
-_MODULE = re.compile(r"python3? -m (fine_edge(?:\.\w+)*)([^\n;&|#]*)")
+_COMMAND = re.compile(r"(?:python3? -m fine_edge[ .]|fine-edge )([a-z][a-z-]*)([^\n;&|#]*)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -42,20 +42,18 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def help_of(module: str, *command: str) -> str:
-    """``--help`` of a command of the package, in this process."""
-    spec = importlib.util.find_spec(module)
-    name = f"{module}.__main__" if spec and spec.submodule_search_locations else module
+def help_of(*command: str) -> str:
+    """``--help`` of a command of the program, in this process."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
-        importlib.import_module(name).main([*command, "--help"])
+        program.main([*command, "--help"])
     assert ended.value.code == 0
     return out.getvalue()
 
 
-def known_options(module: str, arguments: list[str]) -> set[str]:
+def known_options(command: str, arguments: list[str]) -> set[str]:
     """Options that a command line may hold: those of the command and of its subcommand, if it names one."""
-    text = help_of(module)
+    text = help_of(command)
     # Choices of an option stand in braces as well: only those of the first positional argument are commands.
     positional = re.search(r"positional arguments:\n  \{([\w,-]+)\}", text)
     subcommands = positional[1].split(",") if positional else []
@@ -64,20 +62,13 @@ def known_options(module: str, arguments: list[str]) -> set[str]:
         r"(?:Also:|, ) ?([a-z]+) [A-Z]", text.partition("\nAlso:")[1] + text.partition("\nAlso:")[2]
     )
     if arguments and arguments[0] in subcommands:
-        text += help_of(module, arguments[0])
+        text += help_of(command, arguments[0])
     return set(re.findall(r"--[a-z][a-z-]*", text))
-
-
-def is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def commands() -> list[tuple[str, str, str]]:
     return sorted(
-        {(path.name, module, rest.strip()) for path in DOCUMENTS for module, rest in _MODULE.findall(code(path))}
+        {(path.name, command, rest.strip()) for path in DOCUMENTS for command, rest in _COMMAND.findall(code(path))}
     )
 
 
@@ -92,13 +83,13 @@ def test_every_make_target_exists(document):
     assert named - make_targets() == set()
 
 
-@pytest.mark.parametrize(("document", "module", "rest"), commands())
-def test_every_command_exists_with_its_options(document, module, rest):
-    assert is_module(module), f"{document} names {module}"
+@pytest.mark.parametrize(("document", "command", "rest"), commands())
+def test_every_command_exists_with_its_options(document, command, rest):
+    assert command in program.COMMANDS, f"{document} names {command}"
     arguments = rest.split()
     options = {word.split("=")[0].strip("[],.:()") for word in arguments if word.lstrip("[(").startswith("--")}
     options = {option for option in options if re.fullmatch(r"--[a-z][a-z-]*", option)}
-    assert options - known_options(module, arguments) == set()
+    assert options - known_options(command, arguments) == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -111,13 +102,13 @@ def test_every_relative_link_leads_somewhere(document):
 def test_the_reader_of_documents_sees_commands(tmp_path):
     """The patterns above, on lines as documents have them."""
     text = (
-        "Run `make -B engine MODEL=x` or\n```sh\npython -m fine_edge.graph check F \\\n  --json\nmake X=1 test\n```\n"
+        "Run `make -B engine MODEL=x` or\n```sh\npython -m fine_edge graph check F \\\n  --json\nmake X=1 test\n```\n"
     )
     (tmp_path / "d.md").write_text(text + "make sure that prose is not read", encoding="utf-8")
     found = code(tmp_path / "d.md")
     assert [target for _, target in _MAKE.findall(found)] == ["engine", "test"]
-    assert [(module, rest.split()) for module, rest in _MODULE.findall(found)] == [
-        ("fine_edge.graph", ["check", "F", "--json"])
+    assert [(command, rest.split()) for command, rest in _COMMAND.findall(found)] == [
+        ("graph", ["check", "F", "--json"])
     ]
 
 

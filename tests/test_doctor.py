@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from jetson.board_tree import EMC, MODEL, write, write_board, write_clocks, write_cooling
 
+from fine_edge.cli.doctor import diagnose, main
 from fine_edge.doctor import backends, software
-from fine_edge.doctor.__main__ import diagnose, main
-from fine_edge.doctor.check import Check, Diagnosis
+from fine_edge.doctor.software import Check, Diagnosis
+from fine_edge.engine import cuda
+from fine_edge.engine.cuda import GpuInfo
 from fine_edge.errors import BackendError
 from fine_edge.jetson.board import Board
-from fine_edge.runners import cuda
-from fine_edge.runners.cuda import GpuInfo
 
 STATUS = {"ok", "warn", "fail", "absent"}
 
@@ -62,7 +62,7 @@ def test_json_says_the_same(capsys):
     assert set(page) == {"machine", "checks", "backends"}
     assert {"cpu", "python", "board", "l4t", "state"} <= set(page["machine"])
     for check in page["checks"]:
-        assert set(check) == {"name", "status", "found", "mend"}
+        assert set(check) == {"name", "status", "found", "hint"}
     for check in (*page["checks"], *page["backends"].values()):
         assert check["status"] in STATUS
         assert check["found"]
@@ -74,7 +74,7 @@ def test_a_jetson_without_tensorrt_is_not_fit(jetson, tmp_path, capsys):
     found = diagnose(Board(jetson), tmp_path)
     tensorrt = named(found, "TensorRT")
     assert (tensorrt.status, tensorrt.found) == ("fail", "not installed")
-    assert "L4T archive" in tensorrt.mend
+    assert "L4T archive" in tensorrt.hint
     assert not found.is_fit
     assert main(["--root", str(jetson)]) == 1
     assert "Something is missing or broken." in capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_the_version_is_compared(jetson, tmp_path, monkeypatch, version, status,
     check = next(check for check in software.software(Board(jetson)) if check.name == "TensorRT")
     assert check.status == status
     assert words in check.found
-    assert ("docker/README.md" in check.mend) == (status == "warn")
+    assert ("docker/README.md" in check.hint) == (status == "warn")
 
 
 def test_a_folder_of_that_name_is_no_tensorrt(jetson, tmp_path, monkeypatch):
@@ -133,13 +133,13 @@ def test_a_tensorrt_that_does_not_load_is_broken_anywhere(tmp_path, monkeypatch,
     broken = named(found, "tensorrt")
     assert broken.status == "fail"
     assert words in broken.found
-    assert "LD_LIBRARY_PATH" in broken.mend
+    assert "LD_LIBRARY_PATH" in broken.hint
     assert not found.is_fit
 
 
 def test_no_gpu_matters_on_a_jetson_only(jetson, tmp_path, monkeypatch):
     def silent():
-        raise BackendError("no CUDA driver", mend="start the container with --runtime nvidia")
+        raise BackendError("no CUDA driver", hint="start the container with --runtime nvidia")
 
     monkeypatch.setattr(cuda, "gpu_info", silent)
     board = named(diagnose(Board(jetson), tmp_path), "CUDA device")
@@ -158,12 +158,12 @@ def test_a_board_that_is_not_at_its_best(jetson, tmp_path):
     assert "yet the GPU is capped at 624 MHz" in named(found, "power mode").found
     clocks = named(found, "clocks")
     assert clocks.found == "not locked: GPU 306 to 624 MHz, memory clock unknown (no file gives the memory clock)"
-    assert "sudo jetson_clocks" in clocks.mend
+    assert "sudo jetson_clocks" in clocks.hint
     assert named(found, "throttling").found.startswith("cooling device gpu-throttle-alert is active")
     memory = named(found, "memory")
     assert memory.found.startswith("1024 of 7619 MiB available, 0 MiB swap: little for a build")
-    assert "close the desktop" in memory.mend
-    assert "mkswap" in memory.mend
+    assert "close the desktop" in memory.hint
+    assert "mkswap" in memory.hint
     assert {check.status for check in found.checks if check.name in ("power mode", "clocks", "throttling")} == {"warn"}
 
 
@@ -173,8 +173,8 @@ def test_a_container_that_lacks_the_mounts(jetson, tmp_path):
         (jetson / path).unlink()
     shutil.rmtree(jetson / "sys/class/devfreq")
     found = diagnose(Board(jetson), tmp_path)
-    assert "mount /etc/nv_tegra_release" in named(found, "board").mend
-    assert "mount /var/lib/nvpmodel" in named(found, "power mode").mend
+    assert "mount /etc/nv_tegra_release" in named(found, "board").hint
+    assert "mount /var/lib/nvpmodel" in named(found, "power mode").hint
     assert named(found, "clocks").found == "not readable"
 
 
@@ -204,7 +204,7 @@ def test_trtexec(jetson, tmp_path, monkeypatch):
     assert list(backends.backends(board))[-1].status == "absent"
     write(jetson, "usr/src/tensorrt/bin/trtexec", "")
     aside = list(backends.backends(board))[-1]
-    assert (aside.status, aside.mend) == ("warn", "export PATH=$PATH:/usr/src/tensorrt/bin")
+    assert (aside.status, aside.hint) == ("warn", "export PATH=$PATH:/usr/src/tensorrt/bin")
     write(tmp_path, "trtexec", "#!/bin/sh")
     (tmp_path / "trtexec").chmod(0o755)
     assert list(backends.backends(board))[-1] == Check("trtexec", "ok", str(tmp_path / "trtexec"))

@@ -12,15 +12,15 @@ def test_every_error_is_one_of_ours():
     assert all(issubclass(kind, FineEdgeError) for kind in kinds)
 
 
-def test_one_line_with_what_where_and_mend():
-    error = FineEdgeError("the file is cut", where="a.onnx", mend="copy it again")
+def test_one_line_with_what_where_and_hint():
+    error = FineEdgeError("the file is cut", where="a.onnx", hint="copy it again")
     assert str(error) == "a.onnx: the file is cut -> copy it again"
-    assert (error.what, error.where, error.mend) == ("the file is cut", "a.onnx", "copy it again")
+    assert (error.what, error.where, error.hint) == ("the file is cut", "a.onnx", "copy it again")
 
 
 @pytest.mark.parametrize("what", ["two\nlines", "a\r\nb", "a\x0bb\u2028c", "  spread \t out "])
 def test_always_one_line(what):
-    text = str(FineEdgeError(what, where="here\nand there", mend="do\nthis"))
+    text = str(FineEdgeError(what, where="here\nand there", hint="do\nthis"))
     assert len(text.splitlines()) == 1
 
 

@@ -93,14 +93,14 @@ def _left(folder):
 def test_nothing_is_sent_or_written_elsewhere(watched, tmp_path):
     onnx, data = str(write_detector(tmp_path / "in")), _labelled(tmp_path / "in")
     commands = [
-        ["fine_edge.doctor.__main__"],
-        ["fine_edge.predict", data[3], "--onnx", onnx],
-        ["fine_edge.evaluate.__main__", "--onnx", onnx, *data],
-        ["fine_edge.graph.__main__", "check", onnx],
-        ["fine_edge.graph.__main__", "fp16", onnx, "--images", data[3]],
-        ["fine_edge.bench.__main__", "show", str(RECORD), "--picture", "bench.png"],
+        ["fine_edge.cli.doctor"],
+        ["fine_edge.cli.predict", data[3], "--onnx", onnx],
+        ["fine_edge.cli.evaluate", "--onnx", onnx, *data],
+        ["fine_edge.cli.graph", "check", onnx],
+        ["fine_edge.cli.graph", "fp16", onnx, "--images", data[3]],
+        ["fine_edge.cli.bench", "show", str(RECORD), "--picture", "bench.png"],
         ["fine_edge.bench.memory", onnx],
-        ["fine_edge.report.__main__", str(RECORD), "--html", "report.html"],
+        ["fine_edge.cli.report", str(RECORD), "--html", "report.html"],
     ]
     assert watched(COMMANDS, json.dumps(commands)) == []
     assert _left(tmp_path) == []
@@ -111,11 +111,11 @@ def test_nothing_is_sent_or_written_elsewhere_by_torch_and_compilers(watched, tm
     onnx, data = str(write_detector(tmp_path / "in")), _labelled(tmp_path / "in")
     small = ["fcos_mobilenetv3", "--input-size", "64"]
     commands = [
-        ["fine_edge.zoo.__main__", "yolov8s"],
-        ["fine_edge.export.__main__", *small],
-        ["fine_edge.train.__main__", *small, *data, "--epochs", "1", "--out", "trained"],
-        ["fine_edge.engine.__main__", "build", onnx, "--target", "rtx-sm86"],
-        ["fine_edge.estimate.__main__", onnx],
+        ["fine_edge.cli.zoo", "yolov8s"],
+        ["fine_edge.cli.export", *small],
+        ["fine_edge.cli.train", *small, *data, "--epochs", "1", "--out", "trained"],
+        ["fine_edge.cli.engine", "build", onnx, "--target", "rtx-sm86"],
+        ["fine_edge.cli.estimate", onnx],
     ]
     assert watched(COMMANDS, json.dumps(commands)) == []
     assert _left(tmp_path) == []

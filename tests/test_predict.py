@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from tiny_detector import LABELS, write_detector
 
-from fine_edge import drawing, predict
+from fine_edge import drawing
+from fine_edge.cli import predict
+from fine_edge.decode import rows
 from fine_edge.detections import Detections
 from fine_edge.errors import ArtifactError, FineEdgeError, ImageError, OutputError
-from fine_edge.findings import rows
 
 
 @pytest.fixture
@@ -224,7 +225,17 @@ def test_the_command_ends_with_2_and_one_line(tmp_path, picture):
     onnx = write_detector(tmp_path / "engines")
     (tmp_path / "engines" / "tiny.contract.json").unlink()
     done = subprocess.run(
-        [sys.executable, "-m", "fine_edge.predict", str(picture), "--onnx", str(onnx), "--out", str(tmp_path / "out")],
+        [
+            sys.executable,
+            "-m",
+            "fine_edge",
+            "predict",
+            str(picture),
+            "--onnx",
+            str(onnx),
+            "--out",
+            str(tmp_path / "out"),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -240,7 +251,7 @@ def test_it_runs_without_torch(tmp_path, picture):
     onnx = write_detector(tmp_path / "engines")
     code = (
         "import sys\nfor name in ('torch', 'transformers', 'safetensors', 'fvcore'): sys.modules[name] = None\n"
-        "from fine_edge import command\nfrom fine_edge.predict import main\ncommand.run(main)"
+        "from fine_edge import command\nfrom fine_edge.cli.predict import main\ncommand.run(main)"
     )
     arguments = [str(picture), "--onnx", str(onnx), "--out", str(tmp_path / "out"), "--json"]
     done = subprocess.run(

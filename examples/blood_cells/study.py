@@ -20,7 +20,7 @@ from statistics import mean, stdev
 from matplotlib.figure import Figure
 
 from fine_edge import console
-from fine_edge.atomic import write_text
+from fine_edge.files import write_text
 from fine_edge.table import Column, Table
 
 BASELINE, REFINED = "fcos_mobilenetv3", "fcos_mobilenetv3_fine"

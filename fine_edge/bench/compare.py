@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fine_edge import machine
+from fine_edge.bench.paper import power_modes, size_text
 from fine_edge.bench.record import Record, Row
-from fine_edge.bench.statistics import unpaired_ratio
-from fine_edge.bench.wording import power_modes, size_text
 from fine_edge.errors import RecordError
+from fine_edge.samples import unpaired_ratio
 from fine_edge.table import Column, Table
 
 
@@ -51,7 +51,7 @@ def compare(a: Record, b: Record) -> Table:
     if unlike:
         raise RecordError(
             f"the records cannot be compared, they differ in {'; '.join(unlike)}",
-            mend="measure both on one machine with the same options",
+            hint="measure both on one machine with the same options",
         )
     later = {row.model: row for row in b.rows}
     if not any(row.model in later for row in a.rows):

@@ -3,40 +3,131 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from fine_edge import atomic, console
-from fine_edge.bench import statistics
-from fine_edge.bench.layer_profile import write_profile
+from fine_edge import console, files, samples
 from fine_edge.bench.measure import Length, Slice, measure_calls
 from fine_edge.bench.prepare import Prepared, make_feeds
 from fine_edge.bench.rig import Extras, Rig
-from fine_edge.bench.row import EngineFigures
-from fine_edge.bench.watch import BoardWatch
+from fine_edge.bench.row import EngineFigures, RowState
 from fine_edge.contract import Contract
+from fine_edge.decode import find
 from fine_edge.engine.build import ensure_engine
+from fine_edge.engine.cuda import Cuda
 from fine_edge.engine.manifest import layers_path
-from fine_edge.engine.options import BuildOptions, EnginePrecision
+from fine_edge.engine.options import BuildOptions, EnginePrecision, read_recipe
 from fine_edge.engine.platform import here, require_tensorrt
-from fine_edge.engine.recipe import read_recipe
-from fine_edge.findings import find
 from fine_edge.images import NamedImage
 from fine_edge.jetson.board import Board
-from fine_edge.runners.cuda import Cuda
+from fine_edge.jetson.sampler import ENERGY_RAIL, Sampler, energy_mj
+from fine_edge.jetson.snapshot import Snapshot
+from fine_edge.jetson.verdict import judge
 from fine_edge.runners.trt import TrtRunner
+from fine_edge.samples import median
+
+# Heat and limits change in seconds, and the counters of over-current events miss nothing in between.
+ROUND_PERIOD_S = 2.0
+SLICE_PERIOD_S = 0.2
+
+
+class BoardWatch:
+    """Snapshots before, between rounds, inside each row's slices, and after."""
+
+    def __init__(self, board: Board, rows: int) -> None:
+        self._board = board
+        self._shared = [board.snapshot()]
+        self._after: list[Snapshot] = []
+        self._slices: list[list[tuple[float, float]]] = [[] for _ in range(rows)]
+        self._while_slices: list[Snapshot] = []
+
+    def round_done(self) -> None:
+        """A snapshot, if the last one is older than :data:`ROUND_PERIOD_S`."""
+        if time.monotonic() - self._shared[-1].at_s >= ROUND_PERIOD_S:
+            self._shared.append(self._board.snapshot())
+
+    @contextlib.contextmanager
+    def throughput(self) -> Iterator[None]:
+        """Sample in the background as long as slices run."""
+        with Sampler(self._board, SLICE_PERIOD_S) as sampler:
+            yield
+        self._while_slices = sampler.snapshots
+
+    @contextlib.contextmanager
+    def slice_of(self, index: int) -> Iterator[None]:
+        """Note whose slice this is."""
+        start_s = time.monotonic()
+        yield
+        self._slices[index].append((start_s, time.monotonic()))
+
+    def finish(self) -> None:
+        """The last snapshot."""
+        self._after = [self._board.snapshot()]
+
+    def state(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> RowState:
+        """Verdict, snapshots and energy of one row."""
+        own = [self._between(*window) for window in self._slices[index]]
+        snapshots = (*self._shared, *(snapshot for part in own for snapshot in part), *self._after)
+        return RowState(judge(snapshots, samples_ms), snapshots, energy_mj_per_image(own, slices))
+
+    def _between(self, start_s: float, end_s: float) -> list[Snapshot]:
+        return [snapshot for snapshot in self._while_slices if start_s <= snapshot.at_s <= end_s]
+
+
+def energy_mj_per_image(snapshots_by_slice: Sequence[Sequence[Snapshot]], slices: Sequence[Slice]) -> float | None:
+    """Energy of the whole module for one image at full throughput, mJ; ``None`` where its power cannot be read.
+
+    Power by trapezoid over the snapshots inside a slice, times the slice's wall time: the first and the last snapshot
+    lie a little inside of it.
+    """
+    total_mj, queries = 0.0, 0
+    for snapshots, taken in zip(snapshots_by_slice, slices, strict=True):
+        powered = [snapshot for snapshot in snapshots if ENERGY_RAIL in snapshot.power_mw]
+        inside_mj = energy_mj(powered)
+        seconds = powered[-1].at_s - powered[0].at_s if powered else 0.0
+        if inside_mj and seconds > 0:
+            total_mj += inside_mj / seconds * taken.wall_s
+            queries += taken.queries
+    return total_mj / queries if queries else None
+
+
+def trtexec_profile(ms_by_layer: dict[str, list[float]], runs: int) -> list[dict[str, Any]]:
+    """The entries of the file from the times of each layer, in the order of execution."""
+    total_ms = sum(sum(times) for times in ms_by_layer.values())
+    return [
+        {"count": runs},
+        *(
+            {
+                "name": name,
+                "timeMs": sum(times),
+                "averageMs": sum(times) / runs,
+                "medianMs": median(times),
+                "percentage": 100 * sum(times) / total_ms if total_ms else 0.0,
+            }
+            for name, times in ms_by_layer.items()
+        ),
+    ]
+
+
+def write_profile(path: Path, ms_by_layer: dict[str, list[float]], runs: int) -> None:
+    """Write the file, whole or not at all."""
+    files.write_text(path, json.dumps(trtexec_profile(ms_by_layer, runs), indent=1) + "\n")
+
 
 MIB = 2**20
 # Three times trtexec's, and enough samples for the 99th percentile.
 LATENCY_S = 10.0
-ROUNDS = statistics.FEWEST_SAMPLES[99]
+ROUNDS = samples.FEWEST_SAMPLES[99]
 SLICES = 5
 SLICE_MS = 2000.0
 # Preprocessing takes longer than the network: enough for a 90th percentile.
-END_TO_END_ROUNDS = statistics.FEWEST_SAMPLES[90]
+END_TO_END_ROUNDS = samples.FEWEST_SAMPLES[90]
 QUICK_END_TO_END_ROUNDS = 6
 # What predict draws unless told otherwise.
 END_TO_END_THRESHOLD = 0.5
@@ -72,7 +163,7 @@ def length(rounds: int | None, quick_rounds: int | None) -> Length:
 
 
 def require_device(model: str) -> None:
-    """Find out before anything is exported; ``model`` is what the mend speaks of.
+    """Find out before anything is exported; ``model`` is what the hint speaks of.
 
     Raises:
         BackendError: when this machine has no TensorRT or no device.
@@ -161,7 +252,7 @@ class DeviceRig(Rig):
             write_profile(folder / f"{engine.name}.profile.json", times, PROFILE_RUNS)
             layers = layers_path(engine)
             if layers.is_file() and layers.parent.absolute() != folder.absolute():
-                atomic.write_bytes(folder / layers.name, layers.read_bytes())
+                files.write_bytes(folder / layers.name, layers.read_bytes())
         console.remark(f"time by layer: {folder}")
 
     def extras(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> Extras:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fine_edge.bench.statistics import median
 from fine_edge.runners.base import Array, TimedRunner, Timing
+from fine_edge.samples import median
 
 WARMUP_MS = 200.0  # as trtexec
 WARMUP_RUNS = 3  # a CPU backend allocates on the first run and may still do so on the second

@@ -91,7 +91,7 @@ def measure_peak_mib(onnx_path: Path, threads: int | None = None) -> float:
 def measure_rtx(onnx_path: Path) -> RtxMemory | None:
     """TensorRT-RTX's figures of an FP16 graph; ``None``, with a remark, where it cannot be compiled here."""
     try:
-        found = _child_json(["fine_edge.engine", "inspect", str(onnx_path), "--json"], onnx_path)
+        found = _child_json(["fine_edge", "engine", "inspect", str(onnx_path), "--json"], onnx_path)
         return RtxMemory(float(found["activation_mib"]), float(found["weights_mib"]))
     except (FineEdgeError, KeyError, TypeError, ValueError) as error:
         console.remark(f"no TensorRT-RTX memory for {onnx_path.name}: {error}")

@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fine_edge import atomic
-from fine_edge.bench.paper import paper_fps_ratio, paper_latency_ratio
+from fine_edge import files
+from fine_edge.bench.paper import (
+    attention_title,
+    conditions,
+    paper_fps_ratio,
+    paper_latency_ratio,
+    rounds_text,
+    size_text,
+)
 from fine_edge.bench.record import Record, Row
-from fine_edge.bench.statistics import Ratio
-from fine_edge.bench.wording import attention_title, conditions, rounds_text, size_text
 from fine_edge.figure import new_figure, to_png
+from fine_edge.samples import Ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +36,7 @@ _OFFSET = 0.2  # measured above the paper's, both around the row's tick
 
 def write_picture(record: Record, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    atomic.write_bytes(path, to_png(lambda: draw(record), 160))
+    files.write_bytes(path, to_png(lambda: draw(record), 160))
 
 
 def draw(record: Record, width_in: float = _WIDTH_IN, *, titled: bool = True) -> Figure:

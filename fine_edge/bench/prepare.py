@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fine_edge.bench.exports import exported, exported_plainly
 from fine_edge.bench.suites import SuiteRow
 from fine_edge.contract import Contract, Precision, TensorSpec, bound_contract
 from fine_edge.errors import ArtifactError, ConfigError
-from fine_edge.export.artifacts import can_export
+from fine_edge.export.artifacts import can_export, exported, exported_plainly
 from fine_edge.export.request import ExportRequest
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import described, network_inputs
@@ -56,7 +55,7 @@ def export_request(row: SuiteRow, input_hw: tuple[int, int], precision: Precisio
         ConfigError: when there can be no such export.
     """
     if row.exporter == "plain" and precision != "fp32":
-        raise ConfigError(f"{row.label} has no FP16 form", where="--precision", mend="use --precision fp32")
+        raise ConfigError(f"{row.label} has no FP16 form", where="--precision", hint="use --precision fp32")
     height, width = input_hw
     return ExportRequest(model=row.model, precision=precision, height=height, width=width, raw=row.raw)
 
@@ -118,7 +117,7 @@ def image_spec(onnx_path: Path) -> TensorSpec:
         raise ArtifactError(
             f"input {described(inputs[0])} is no static (1, 3, H, W)",
             where=onnx_path,
-            mend="export it again",
+            hint="export it again",
         )
     return TensorSpec(inputs[0].name, str(tensor_dtype_to_np_dtype(kind.elem_type)), shape, "image")
 
@@ -133,7 +132,7 @@ def weights_mib(onnx_path: Path) -> float:
             sizes.append(prod(tensor.dims) * tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
         except KeyError as error:
             what = f"the weight {tensor.name!r} is of type {tensor.data_type}, which is none"
-            raise ArtifactError(what, where=onnx_path, mend="export it again") from error
+            raise ArtifactError(what, where=onnx_path, hint="export it again") from error
     return float(sum(sizes)) / 2**20
 
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fine_edge import atomic
-from fine_edge.bench import statistics
+from fine_edge import files, samples
 from fine_edge.bench.measure import HarnessCost
-from fine_edge.bench.record_check import check
 from fine_edge.bench.row import EngineFigures, Row, RowState, optional, size
-from fine_edge.bench.statistics import Ratio
 from fine_edge.errors import RecordError
 from fine_edge.files import read_json
 from fine_edge.number import amount, positive, whole
+from fine_edge.samples import Ratio
 from fine_edge.text import printable_all
 
 __all__ = ["EngineFigures", "MeasuredGroup", "Record", "Row", "RowState", "read_record", "write_record"]
@@ -125,7 +124,7 @@ class Record:
 
     def warnings(self) -> list[str]:
         """What is shaky in this record."""
-        found = (statistics.stability_warning(row.model, row.samples_ms, self.ratio(row)) for row in self.rows)
+        found = (samples.stability_warning(row.model, row.samples_ms, self.ratio(row)) for row in self.rows)
         return [text for text in found if text]
 
     def to_json(self) -> dict[str, Any]:
@@ -158,12 +157,12 @@ class Record:
 
 
 # Tables, pictures and checks ask for the same few ratios again and again, and a bootstrap takes a while.
-_paired_ratio = functools.lru_cache(maxsize=128)(statistics.paired_ratio)
+_paired_ratio = functools.lru_cache(maxsize=128)(samples.paired_ratio)
 
 
 def write_record(record: Record, path: Path) -> None:
     """Write a record's JSON, whole or not at all."""
-    atomic.write_text(path, json.dumps(record.to_json(), indent=1) + "\n")
+    files.write_text(path, json.dumps(record.to_json(), indent=1) + "\n")
 
 
 def read_record(path: Path) -> Record:
@@ -172,19 +171,19 @@ def read_record(path: Path) -> Record:
     Raises:
         RecordError: when it is missing, broken, of another format, or says what its samples do not.
     """
-    mend = "measure again: python -m fine_edge.bench --json FILE"
+    hint = "measure again: python -m fine_edge bench --json FILE"
     try:
-        data = printable_all(read_json(path, RecordError, mend=mend, limit=MOST_BYTES))
+        data = printable_all(read_json(path, RecordError, hint=hint, limit=MOST_BYTES))
         if data.get("estimate") and "backend" not in data:
             what = "holds estimates, which are never shown or compared as measurements"
-            raise RecordError(what, where=path, mend="python -m fine_edge.bench --backend predict")
+            raise RecordError(what, where=path, hint="python -m fine_edge bench --backend predict")
         if data["format"] not in READABLE:
             known = ", ".join(map(str, READABLE))
-            raise RecordError(f"record format {data['format']}, this version reads {known}", where=path, mend=mend)
+            raise RecordError(f"record format {data['format']}, this version reads {known}", where=path, hint=hint)
         record = _record_from(data)
         check(record, data)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
-        raise RecordError(f"the record is broken ({type(error).__name__}: {error})", where=path, mend=mend) from error
+        raise RecordError(f"the record is broken ({type(error).__name__}: {error})", where=path, hint=hint) from error
     return record
 
 
@@ -220,3 +219,52 @@ def _record_from(data: dict[str, Any]) -> Record:
         ),
         accuracy_data=optional(str, data.get("accuracy_data")),
     )
+
+
+def check(record: Record, data: dict[str, Any]) -> None:
+    """Raise ``ValueError`` where the record contradicts itself."""
+    names = [row.model for row in record.rows]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"rows must be named once each, found {names}")
+    _check_groups(record, names)
+    ends = {len(row.end_to_end_ms) for row in record.rows if row.end_to_end_ms is not None}
+    if len(ends) > 1 or 0 in ends:
+        raise ValueError(f"rows have {sorted(ends)} end-to-end samples, all need as many")
+    for row, said in zip(record.rows, data["rows"], strict=True):
+        _check_counts(row, len(record.baseline_of(row).samples_ms))
+        derived = {
+            "latency_ms": row.latency_ms,
+            "fps": row.fps,
+            "ratio": record.ratio(row).value,
+            "compute_median_ms": row.compute_median_ms,
+            "end_to_end_median_ms": row.end_to_end_median_ms,
+        }
+        for key, value in derived.items():
+            if not _agree(said.get(key), value):
+                raise ValueError(f"{row.model}: {key} says {said.get(key)}, the samples say {value}")
+
+
+def _check_groups(record: Record, names: list[str]) -> None:
+    for row in record.rows:
+        if row.baseline not in (None, *names) or not record.is_baseline(record.baseline_of(row)):
+            raise ValueError(f"{row.model}: {row.baseline} is no baseline")
+        if record.input_hw != row.input_hw and None not in (record.input_hw, row.input_hw):
+            raise ValueError(f"{row.model}: input size {row.input_hw}, the record says {record.input_hw}")
+        if record.input_hw is row.input_hw is None:
+            raise ValueError(f"{row.model} has no input size")
+    fewest = min(len(row.samples_ms) for row in record.rows)
+    if fewest != record.rounds:
+        raise ValueError(f"a row has {fewest} samples for {record.rounds} rounds")
+
+
+def _check_counts(row: Row, rounds: int) -> None:
+    taken = {"": row.samples_ms, "compute ": row.compute_ms}
+    for kind, taken_ms in taken.items():
+        if taken_ms is not None and len(taken_ms) != rounds:
+            raise ValueError(f"{row.model} has {len(taken_ms)} {kind}samples for {rounds} rounds")
+
+
+def _agree(said: Any, derived: float | None) -> bool:
+    if said is None or derived is None:
+        return said is derived
+    return math.isclose(float(said), derived, rel_tol=1e-6)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fine_edge.bench import statistics
+from fine_edge import samples
 from fine_edge.bench.measure import Slice
 from fine_edge.bench.memory import RtxMemory
 from fine_edge.jetson.snapshot import Snapshot
@@ -144,17 +144,17 @@ class Row:
     @property
     def latency_ms(self) -> float:
         """Median over rounds."""
-        return statistics.median(self.samples_ms)
+        return samples.median(self.samples_ms)
 
     @property
     def compute_median_ms(self) -> float | None:
         """Median of the GPU compute time, where it was measured."""
-        return statistics.median(self.compute_ms) if self.compute_ms else None
+        return samples.median(self.compute_ms) if self.compute_ms else None
 
     @property
     def end_to_end_median_ms(self) -> float | None:
         """Median from picture to detections, where it was measured."""
-        return statistics.median(self.end_to_end_ms) if self.end_to_end_ms else None
+        return samples.median(self.end_to_end_ms) if self.end_to_end_ms else None
 
     @property
     def fps(self) -> float:
@@ -164,7 +164,7 @@ class Row:
     @property
     def is_unstable(self) -> bool:
         """Whether the samples scatter too much."""
-        return statistics.is_unstable(self.samples_ms)
+        return samples.is_unstable(self.samples_ms)
 
     @property
     def is_quotable(self) -> bool:
@@ -186,8 +186,8 @@ class Row:
             "ap": self.ap,
             "fps": self.fps,
             "latency_ms": self.latency_ms,
-            "latency_p90_ms": statistics.percentile(self.samples_ms, 90),
-            "latency_p99_ms": statistics.percentile(self.samples_ms, 99),
+            "latency_p90_ms": samples.percentile(self.samples_ms, 90),
+            "latency_p99_ms": samples.percentile(self.samples_ms, 99),
             "compute_median_ms": self.compute_median_ms,
             "end_to_end_median_ms": self.end_to_end_median_ms,
             "unstable": self.is_unstable,

@@ -83,7 +83,7 @@ class Suite:
         names = list(dict.fromkeys(group.name for group in self.groups))
         if not found:
             what = f"no group of {self.name} matches {', '.join(map(repr, patterns))}"
-            raise ConfigError(what, where="--only", mend=f"known: {', '.join(names)}")
+            raise ConfigError(what, where="--only", hint=f"known: {', '.join(names)}")
         if len(found) == len(self.groups):
             return self
         chosen = ", ".join(dict.fromkeys(group.name for group in found))
@@ -154,5 +154,5 @@ def find(name: str) -> Suite:
         ConfigError: naming those there are.
     """
     if name not in SUITES:
-        raise ConfigError(f"no suite is called {name!r}", where="--suite", mend=f"known: {', '.join(SUITES)}")
+        raise ConfigError(f"no suite is called {name!r}", where="--suite", hint=f"known: {', '.join(SUITES)}")
     return SUITES[name]

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fine_edge import libraries
-from fine_edge.doctor.check import Check
-from fine_edge.doctor.software import GET_TENSORRT
+from fine_edge.doctor.software import GET_TENSORRT, Check
+from fine_edge.engine.cuda import gpu_info
 from fine_edge.engine.platform import is_installed
 from fine_edge.errors import FineEdgeError
 from fine_edge.jetson.board import Board
-from fine_edge.runners.cuda import gpu_info
 
 _TIMEOUT_S = 120.0
 # Where JetPack and our image put it, which may not be on PATH.
@@ -25,23 +24,23 @@ _TRTEXEC = ("usr/src/tensorrt/bin/trtexec", "opt/tensorrt/bin/trtexec")
 def backends(board: Board) -> Iterator[Check]:
     """One check for each backend that this kind of machine can have."""
     yield _tried("onnxruntime", "onnxruntime", _run_onnxruntime, "pip install --force-reinstall onnxruntime")
-    mend = "its libraries do not load: check LD_LIBRARY_PATH; in a container --runtime nvidia. " + GET_TENSORRT
-    yield _tried("tensorrt", "tensorrt", _run_tensorrt, mend)
+    hint = "its libraries do not load: check LD_LIBRARY_PATH; in a container --runtime nvidia. " + GET_TENSORRT
+    yield _tried("tensorrt", "tensorrt", _run_tensorrt, hint)
     if not board.is_jetson:
         yield _tried("tensorrt-rtx", "tensorrt_rtx", _compile, "pip install --force-reinstall 'fine-edge[rtx]'")
         yield _export()
     yield _trtexec(board)
 
 
-def _tried(name: str, module: str, attempt: Callable[[], str], mend: str) -> Check:
+def _tried(name: str, module: str, attempt: Callable[[], str], hint: str) -> Check:
     if not is_installed(module):
         return Check(name, "absent", "not installed")  # the package's own line says what to do
     try:
         return Check(name, "ok", attempt())
     except FineEdgeError as error:
-        return Check(name, "fail", error.what, error.mend or mend)
+        return Check(name, "fail", error.what, error.hint or hint)
     except Exception as error:  # a broken package may raise anything, and this page is where it must be said
-        return Check(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", mend)
+        return Check(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", hint)
 
 
 def _relu() -> bytes:
@@ -86,7 +85,7 @@ def _run_tensorrt() -> str:
         gpu_info()
     except FineEdgeError:
         return loads  # the device's own line says what to do
-    return _alone(["-m", "fine_edge.engine.self_test"])
+    return _alone(["-m", "fine_edge.doctor.self_test"])
 
 
 def _compile() -> str:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from fine_edge.doctor.check import Check
+from fine_edge.doctor.software import Check
 from fine_edge.errors import FineEdgeError
 from fine_edge.jetson.board import Board
 from fine_edge.jetson.snapshot import Snapshot
@@ -33,14 +33,14 @@ def hardware(board: Board, state: Snapshot, folder: Path) -> Iterator[Check]:
 
 
 def _gpu(board: Board) -> Check:
-    from fine_edge.runners.cuda import gpu_info
+    from fine_edge.engine.cuda import gpu_info
 
     try:
         gpu = gpu_info()
     except FineEdgeError as error:
         needed = board.is_jetson
-        mend = error.mend if needed else "nothing to do: export, parity and the compile check need no GPU"
-        return Check("CUDA device", "fail" if needed else "absent", error.what, mend)
+        hint = error.hint if needed else "nothing to do: export, parity and the compile check need no GPU"
+        return Check("CUDA device", "fail" if needed else "absent", error.what, hint)
     memory = f"{gpu.total_bytes / GIB:.1f} GiB"
     return Check("CUDA device", "ok", f"{gpu.name}, SM {gpu.sm}, driver for CUDA {gpu.driver}, {memory}")
 
@@ -50,8 +50,8 @@ def _board(board: Board) -> Check:
         return Check("board", "ok", "no Jetson: a host for export, parity and the compile check")
     found = f"{board.model or 'model unknown'}, L4T {board.l4t or 'unknown'}"
     if board.l4t is None:
-        mend = "in a container, mount /etc/nv_tegra_release from the host: docker/README.md"
-        return Check("board", "warn", found, mend)
+        hint = "in a container, mount /etc/nv_tegra_release from the host: docker/README.md"
+        return Check("board", "warn", found, hint)
     if not board.l4t.startswith("36."):
         return Check("board", "warn", found, "this is written for JetPack 6 (L4T 36); flash it, or expect surprises")
     return Check("board", "ok", found)
@@ -60,8 +60,8 @@ def _board(board: Board) -> Check:
 def _mode(board: Board, state: Snapshot) -> Check:
     if state.mode is None:
         known = "" if state.mode_id is None else f" {state.mode_id}"
-        mend = "sudo nvpmodel -q shows it; in a container, mount /var/lib/nvpmodel and /etc/nvpmodel.conf from the host"
-        return Check("power mode", "warn", f"unknown{known}", mend)
+        hint = "sudo nvpmodel -q shows it; in a container, mount /var/lib/nvpmodel and /etc/nvpmodel.conf from the host"
+        return Check("power mode", "warn", f"unknown{known}", hint)
     limit = f", GPU up to {state.mode_gpu_mhz:.0f} MHz" if state.mode_gpu_mhz else ""
     found = f"{state.mode} (mode {state.mode_id}){limit}; modes from {board.modes.source}"
     if state.contradiction:
@@ -85,8 +85,8 @@ def _throttling(state: Snapshot) -> Check:
     since = f"; over-current events since boot: {counted}" if counted else ""
     if not state.throttle:
         return Check("throttling", "ok", f"none now{since}")
-    mend = "let it cool down, give it a fan and the power supply of the kit, or a lower power mode"
-    return Check("throttling", "warn", "; ".join(state.throttle) + since, mend)
+    hint = "let it cool down, give it a fan and the power supply of the kit, or a lower power mode"
+    return Check("throttling", "warn", "; ".join(state.throttle) + since, hint)
 
 
 def _temperature(state: Snapshot) -> Check:
@@ -104,10 +104,10 @@ def _memory(board: Board) -> Check:
     found = f"{memory.ram_available_mib:.0f} of {memory.ram_total_mib or 0:.0f} MiB available, {swap_mib:.0f} MiB swap"
     if memory.ram_available_mib >= BUILD_MIB:
         return Check("memory", "ok", f"{found}: enough for a build (about {BUILD_MIB} MiB, estimate)")
-    mend = "close the desktop: sudo systemctl isolate multi-user.target"
+    hint = "close the desktop: sudo systemctl isolate multi-user.target"
     if swap_mib < BUILD_MIB:
-        mend += "; add swap: sudo fallocate -l 8G /swap; sudo chmod 600 /swap; sudo mkswap /swap; sudo swapon /swap"
-    return Check("memory", "warn", f"{found}: little for a build (about {BUILD_MIB} MiB, estimate)", mend)
+        hint += "; add swap: sudo fallocate -l 8G /swap; sudo chmod 600 /swap; sudo mkswap /swap; sudo swapon /swap"
+    return Check("memory", "warn", f"{found}: little for a build (about {BUILD_MIB} MiB, estimate)", hint)
 
 
 def _disk(folder: Path) -> Check:

@@ -5,12 +5,57 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from fine_edge import machine
 from fine_edge.contract import TENSORRT
-from fine_edge.doctor.check import Check
 from fine_edge.engine.platform import is_installed
 from fine_edge.jetson.board import Board
+
+Status = Literal["ok", "warn", "fail", "absent"]
+"""``fail``: it matters on this machine and is missing or broken. ``absent``: it is not here, and need not be."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the page."""
+
+    name: str
+    status: Status
+    found: str
+    hint: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """As ``--json`` shows it."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The whole page."""
+
+    machine: dict[str, Any]
+    checks: tuple[Check, ...]
+    backends: tuple[Check, ...]
+
+    @property
+    def is_fit(self) -> bool:
+        """At least one backend works, and nothing that matters on this machine is missing or broken."""
+        broken = any(check.status == "fail" for check in (*self.checks, *self.backends))
+        return not broken and any(backend.status == "ok" for backend in self.backends)
+
+    def to_json(self) -> dict[str, Any]:
+        """``machine``, ``checks`` and ``backends`` by name."""
+        return {
+            "machine": self.machine,
+            "checks": [check.to_json() for check in self.checks],
+            "backends": {
+                backend.name: {"status": backend.status, "found": backend.found, "hint": backend.hint}
+                for backend in self.backends
+            },
+        }
+
 
 GET_TENSORRT = (
     f"TensorRT {TENSORRT} comes with NVIDIA's L4T archive (Python 3.10) or the 24.12 container (Python 3.12):"
@@ -43,9 +88,9 @@ def _python() -> Check:
     return Check("Python", "fail", found, "use Python 3.10 to 3.13: make setup PYTHON=python3.10")
 
 
-def _package(name: str, module: str, package: str, mend: str) -> Check:
+def _package(name: str, module: str, package: str, hint: str) -> Check:
     if not is_installed(module):
-        return Check(name, "absent", "not installed", mend)
+        return Check(name, "absent", "not installed", hint)
     return Check(name, "ok", machine.version(package) or "installed, version unknown")
 
 

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge import __version__
-from fine_edge.atomic import output_errors, written_together
 from fine_edge.engine import supervise
 from fine_edge.engine.build import Engine, figures_of, now
-from fine_edge.engine.layer_info import kernels_in
 from fine_edge.engine.manifest import Manifest, layers_path, manifest_path
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import MIB
 from fine_edge.engine.plan_file import plugin_hashes, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
+from fine_edge.engine.rtx_log import kernels_in
 from fine_edge.engine.source import Source, engine_name, read_source
 from fine_edge.errors import ArtifactError
-from fine_edge.files import sha256_of
+from fine_edge.files import output_errors, sha256_of, written_together
 from fine_edge.graph.input_size import InputSize, fixed, network_inputs
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView
@@ -92,5 +91,5 @@ def _check_tensors(plan: Path, tensors: list[dict[str, Any]], source: Source, si
         raise ArtifactError(
             f"the plan was not built from {source.path.name}: only {side} has {first[0]} {first[1]} {list(first[2])}",
             where=plan,
-            mend="give the ONNX that trtexec was given",
+            hint="give the ONNX that trtexec was given",
         )

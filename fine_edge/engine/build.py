@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge import __version__, console
-from fine_edge.atomic import written_together
 from fine_edge.engine import preflight, supervise
-from fine_edge.engine.layer_info import kernels_in
 from fine_edge.engine.manifest import Manifest, build_key, layers_path, manifest_path, read_manifest
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import MIB, Job
 from fine_edge.engine.plan_file import check_bytes, plugin_hashes, read_plan
 from fine_edge.engine.platform import Platform, here, require_tensorrt
 from fine_edge.engine.preflight import Preflight
-from fine_edge.engine.rtx_log import Kernel, parse_log
+from fine_edge.engine.rtx_log import Kernel, kernels_in, parse_log
 from fine_edge.engine.sized_file import sized_file
 from fine_edge.engine.source import Source, engine_name, read_source, require_precision
 from fine_edge.errors import ArtifactError, FineEdgeError
-from fine_edge.files import sha256_of
+from fine_edge.files import sha256_of, written_together
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.model_file import read_model
 
@@ -95,7 +93,7 @@ def obtain_engine(
         timeout_s: stop the builder after this long; ``None``: never.
 
     Raises:
-        FineEdgeError: whatever keeps the engine from being built, with its mend; nothing half-written is left.
+        FineEdgeError: whatever keeps the engine from being built, with its hint; nothing half-written is left.
     """
     source = read_source(onnx_path, options.input_size)
     require_precision(source, options)
@@ -149,7 +147,7 @@ def _build(
         for lock in partial.glob("*.lock"):  # Polygraphy's, for a cache that nobody else can see here
             lock.unlink()
         if identity_of(source.path) != source.sha256:
-            raise ArtifactError("was changed while its engine was built", where=source.path, mend="build again")
+            raise ArtifactError("was changed while its engine was built", where=source.path, hint="build again")
         manifest = Manifest(
             model=source.model,
             onnx_file=source.path.name,

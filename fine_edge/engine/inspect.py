@@ -77,7 +77,7 @@ def inspect(onnx_path: Path, timeout_s: float = TIMEOUT_S, size: InputSize | Non
         try:
             outcome = supervise.build(Job(path.absolute(), options), timeout_s)
         except BackendError as error:
-            raise BackendError(error.what, where=onnx_path, mend=_advice(view, onnx_path) or error.mend) from error
+            raise BackendError(error.what, where=onnx_path, hint=_advice(view, onnx_path) or error.hint) from error
         inputs = shapes_text(read_model(path, weights=False) if size else view.model)
     compiler = f"TensorRT-RTX {here().rtx}"
     return Inspection(parse_log(outcome.log), float(outcome.report["build_s"]), compiler, sha256, inputs)
@@ -89,4 +89,4 @@ def _advice(view: GraphView, path: Path) -> str:
     if not errors:
         return ""
     first = errors[0]
-    return f"{first.rule} at {first.node}: {first.message}; all: python -m fine_edge.graph check {path.name}"
+    return f"{first.rule} at {first.node}: {first.message}; all: python -m fine_edge graph check {path.name}"

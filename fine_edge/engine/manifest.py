@@ -136,9 +136,9 @@ def read_manifest(engine: Path) -> Manifest:
         raise ArtifactError(
             "the engine has no manifest, so nothing says what machine it is for",
             where=path,
-            mend="build it here (make engine MODEL=...), or python -m fine_edge.engine adopt for a plan of trtexec",
+            hint="build it here (make engine MODEL=...), or python -m fine_edge engine adopt for a plan of trtexec",
         )
-    data = read_json(path, ArtifactError, mend=rebuild(), non_finite=True)
+    data = read_json(path, ArtifactError, hint=rebuild(), non_finite=True)
     try:
         if (found := fields.whole(data["format"], "the format")) != FORMAT:
             raise ArtifactError(f"manifest format {found}, this version reads {FORMAT}")
@@ -146,12 +146,12 @@ def read_manifest(engine: Path) -> Manifest:
             raise ArtifactError("the manifest was edited or cut: its own hash does not match")
         return _from_json(data)
     except FineEdgeError as error:
-        raise ArtifactError(error.what, where=path, mend=rebuild()) from error
+        raise ArtifactError(error.what, where=path, hint=rebuild()) from error
     except KeyError as error:
-        raise ArtifactError(f"the manifest is broken (it has no {error})", where=path, mend=rebuild()) from error
+        raise ArtifactError(f"the manifest is broken (it has no {error})", where=path, hint=rebuild()) from error
     except (TypeError, ValueError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"[:200]
-        raise ArtifactError(f"the manifest is broken ({reason})", where=path, mend=rebuild()) from error
+        raise ArtifactError(f"the manifest is broken ({reason})", where=path, hint=rebuild()) from error
 
 
 def _from_json(data: dict[str, Any]) -> Manifest:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fine_edge.errors import ConfigError
+from fine_edge import contract_fields as fields
+from fine_edge.errors import ConfigError, FineEdgeError
+from fine_edge.files import read_json
 from fine_edge.graph.input_size import InputSize
+from fine_edge.text import is_plain_name
 
 Target = Literal["tensorrt", "rtx-sm86"]
 EnginePrecision = Literal["fp16", "fp16-weak", "fp32"]
@@ -58,7 +63,7 @@ class BuildOptions:
             ("profiling verbosity", self.profiling_verbosity, VERBOSITIES),
         ):
             if value not in known:
-                raise ConfigError(f"{what} {value!r} is unknown", mend=f"known: {', '.join(known)}")
+                raise ConfigError(f"{what} {value!r} is unknown", hint=f"known: {', '.join(known)}")
         if self.optimization_level not in range(6):
             raise ConfigError(f"optimization level {self.optimization_level} is not 0 to 5")
         if self.workspace_mib is not None and self.workspace_mib < 1:
@@ -68,12 +73,12 @@ class BuildOptions:
         if self.precision == "fp16-weak" and self.target != "tensorrt":
             raise ConfigError(
                 "TensorRT-RTX has no FP16 flag, so fp16-weak cannot be built for it",
-                mend="use --precision fp16, which every TensorRT takes",
+                hint="use --precision fp16, which every TensorRT takes",
             )
         if self.keep_fp32 and self.precision != "fp16-weak":
             raise ConfigError(
                 "layers are kept in FP32 by the builder only with fp16-weak; a strongly typed graph says it itself",
-                mend="python -m fine_edge.graph fp16 FILE.onnx --out FILE.fp16.onnx keeps them in the ONNX",
+                hint="python -m fine_edge graph fp16 FILE.onnx --out FILE.fp16.onnx keeps them in the ONNX",
             )
 
     @property
@@ -105,7 +110,7 @@ class BuildOptions:
         """
         unknown = sorted(set(data) - set(cls.__dataclass_fields__))
         if unknown:
-            raise ConfigError(f"build option {unknown[0]!r} is unknown", mend=f"known: {', '.join(cls().to_json())}")
+            raise ConfigError(f"build option {unknown[0]!r} is unknown", hint=f"known: {', '.join(cls().to_json())}")
         values = dict(data)
         for key in ("keep_fp32", "plugins"):
             if key in values:
@@ -121,3 +126,31 @@ class BuildOptions:
         if values.get("optimization_level", DEFAULT_LEVEL) is None:
             raise ConfigError("build option optimization_level must be a whole number, not null")
         return cls(**values)
+
+
+_HINT = 'it needs {"model": NAME, "build": {...}}; without the file the defaults are used'
+
+
+def recipe_path(model: str, folder: Path) -> Path:
+    """``engines/MODEL.json``."""
+    return folder / f"{model}.json"
+
+
+def read_recipe(model: str, folder: Path) -> BuildOptions:
+    """The model's build options; the defaults where it has no recipe.
+
+    Raises:
+        ConfigError: when the file is broken or is another model's.
+    """
+    path = recipe_path(model, folder)
+    if not is_plain_name(model) or not os.path.lexists(path):
+        return BuildOptions()
+    data = read_json(path, ConfigError, hint=_HINT)
+    try:
+        if data["model"] != model:
+            raise ConfigError(f"this is the recipe of {data['model']!r}", hint=_HINT)
+        return BuildOptions.from_json(fields.mapping(data["build"], "build"))
+    except FineEdgeError as error:
+        raise ConfigError(error.what, where=path, hint=error.hint or _HINT) from error
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the recipe is broken ({type(error).__name__}: {error})", where=path, hint=_HINT) from error

@@ -32,7 +32,7 @@ def check_bytes(engine: Path, manifest: Manifest, plan: bytes) -> None:
         raise ArtifactError(
             f"sha256 {found[:12]} of {len(plan)} bytes is not what its manifest lists ({manifest.engine_sha256[:12]})",
             where=engine,
-            mend=f"the file was changed or cut: {rebuild(manifest)}",
+            hint=f"the file was changed or cut: {rebuild(manifest)}",
         )
 
 
@@ -54,7 +54,7 @@ def check_onnx(engine: Path, manifest: Manifest) -> bool:
             f"was built from another {manifest.onnx_file} ({manifest.onnx_sha256[:12]}) than lies beside it"
             f" ({found[:12]}, its weights included)",
             where=engine,
-            mend=f"build it again: python -m fine_edge.engine build {manifest.onnx_file}",
+            hint=f"build it again: python -m fine_edge engine build {manifest.onnx_file}",
         )
     return True
 
@@ -69,12 +69,12 @@ def check_platform(engine: Path, manifest: Manifest, here: Platform) -> None:
         raise BackendError(
             f"was compiled by TensorRT-RTX {manifest.platform.rtx} for SM86 and cannot run in TensorRT",
             where=engine,
-            mend=f"build it for this machine: {rebuild(manifest)}",
+            hint=f"build it for this machine: {rebuild(manifest)}",
         )
     differences = manifest.platform.differences(here)
     if differences:
         raise BackendError(
-            f"the engine was built by {'; '.join(differences)}", where=engine, mend=f"run {rebuild(manifest)}"
+            f"the engine was built by {'; '.join(differences)}", where=engine, hint=f"run {rebuild(manifest)}"
         )
 
 
@@ -85,7 +85,7 @@ def read_plan(engine: Path) -> bytes:
         ArtifactError: when it is missing or cannot be read.
     """
     if not engine.exists():
-        raise ArtifactError("no such engine file", where=engine, mend=rebuild())
+        raise ArtifactError("no such engine file", where=engine, hint=rebuild())
     file_size(engine, ArtifactError, limit=LARGEST_PLAN)
     try:
         return engine.read_bytes()
@@ -107,7 +107,7 @@ def verified_plan(engine: Path, here: Platform) -> tuple[Manifest, bytes]:
     found = plugin_hashes(manifest.options)
     if found != manifest.plugins_sha256:
         raise BackendError(
-            "a plugin library has changed since the build", where=engine, mend=f"make plugins, then {rebuild(manifest)}"
+            "a plugin library has changed since the build", where=engine, hint=f"make plugins, then {rebuild(manifest)}"
         )
     return manifest, plan
 
@@ -120,7 +120,7 @@ def plugin_hashes(options: BuildOptions) -> tuple[str, ...]:
     """
     for library in options.plugins:
         if not Path(library).is_file():
-            raise BackendError("the plugin library is missing", where=library, mend="make plugins")
+            raise BackendError("the plugin library is missing", where=library, hint="make plugins")
     return tuple(sha256_of(Path(library)) for library in options.plugins)
 
 
@@ -137,6 +137,6 @@ def contract_of(engine: Path) -> Contract:
         raise ArtifactError(
             f"the contract does not speak of the ONNX {manifest.onnx_sha256[:12]} that {engine.name} was built from",
             where=path,
-            mend=f"copy the contract from where the ONNX was made, or {rebuild(manifest)}",
+            hint=f"copy the contract from where the ONNX was made, or {rebuild(manifest)}",
         )
     return contract

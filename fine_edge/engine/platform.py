@@ -81,7 +81,7 @@ def _version_of(package: str) -> str | None:
     except (ImportError, OSError, AttributeError) as error:
         raise BackendError(
             f"{package} is installed but does not load ({error})",
-            mend="its libraries are missing or of another version: python -m fine_edge.doctor",
+            hint="its libraries are missing or of another version: python -m fine_edge doctor",
         ) from error
 
 
@@ -105,7 +105,7 @@ def here() -> Platform:
     tensorrt = _version_of("tensorrt")
     gpu = sm = driver = None
     if tensorrt is not None:  # without TensorRT nothing here asks for the device, and asking makes a CUDA context
-        from fine_edge.runners.cuda import gpu_info
+        from fine_edge.engine.cuda import gpu_info
 
         try:
             info = gpu_info()
@@ -127,9 +127,9 @@ def require_tensorrt(platform: Platform, model: str = "MODEL") -> None:
             f"make onnx MODEL={model}, copy engines/{model}.* to the Jetson and run make engine MODEL={model} there;"
             f" to see here what NVIDIA's compiler makes of it: make engine MODEL={model} ARGS='--target rtx-sm86'"
         )
-        raise BackendError("TensorRT is not on this machine", mend=on_jetson if platform.l4t else on_host)
+        raise BackendError("TensorRT is not on this machine", hint=on_jetson if platform.l4t else on_host)
     if platform.gpu is None:
         raise BackendError(
             f"TensorRT {platform.tensorrt} is here, but no CUDA device answers",
-            mend="python -m fine_edge.doctor says why; in a container, start it with --runtime nvidia",
+            hint="python -m fine_edge doctor says why; in a container, start it with --runtime nvidia",
         )

@@ -10,12 +10,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from fine_edge.atomic import output_errors
 from fine_edge.contract import TENSORRT
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform, require_tensorrt
 from fine_edge.engine.source import Source
 from fine_edge.errors import BackendError, OutputError
+from fine_edge.files import output_errors
 from fine_edge.jetson.board import Board
 from fine_edge.jetson.snapshot import Snapshot
 
@@ -71,7 +71,7 @@ def _check_disk(size_bytes: int, out: Path) -> None:
         raise OutputError(
             f"{free / MIB:.0f} MiB free, an engine and its temporary copy take about {needed / MIB:.0f} MiB (estimate)",
             where=out,
-            mend="free some space or choose another folder with --out",
+            hint="free some space or choose another folder with --out",
         )
 
 
@@ -83,10 +83,10 @@ def _check_tensorrt(source: Source, options: BuildOptions, version: str) -> tupl
     checked_for = source.contract.tensorrt if source.contract else TENSORRT
     found, wanted = _release(version), _release(checked_for)
     if found < (10,):
-        raise BackendError(f"TensorRT {version} is too old", mend=f"install TensorRT {TENSORRT}: docker/README.md")
+        raise BackendError(f"TensorRT {version} is too old", hint=f"install TensorRT {TENSORRT}: docker/README.md")
     if options.precision == "fp16-weak" and found >= (11,):
         raise BackendError(
-            f"TensorRT {version} has no FP16 flag any more", mend="use --precision fp16, which is strongly typed"
+            f"TensorRT {version} has no FP16 flag any more", hint="use --precision fp16, which is strongly typed"
         )
     if found < wanted:
         return (
@@ -111,7 +111,7 @@ def _workspace(source: Source, options: BuildOptions, snapshot: Snapshot) -> int
             f"{snapshot.ram_available_mib:.0f} MiB of memory and {swap_mib:.0f} MiB of swap are free, the build needs"
             f" about {BUILDER_MIB + weights_mib + wanted_mib:.0f} MiB (estimate)",
             where=source.path.name,
-            mend="close the desktop (sudo systemctl isolate multi-user.target), add swap (sudo fallocate -l 8G /swap;"
+            hint="close the desktop (sudo systemctl isolate multi-user.target), add swap (sudo fallocate -l 8G /swap;"
             f" sudo mkswap /swap; sudo swapon /swap){smaller}; or try anyway with --skip-preflight",
         )
     return options.workspace_mib or int(min(max(spare_mib / 2, SMALLEST_WORKSPACE_MIB), LARGEST_WORKSPACE_MIB))

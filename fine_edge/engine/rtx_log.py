@@ -6,9 +6,11 @@ what it is called, what it reads and writes, and which ONNX nodes it came from.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from fine_edge.errors import BackendError
 
@@ -115,7 +117,7 @@ def parse_log(text: str) -> Compiled:
     starts = [index for index, line in enumerate(lines) if line.rpartition("] ")[2].strip() == "Layers:"]
     if not starts:
         raise BackendError(
-            "the compiler's log has no 'Layers:' section", mend="build with detailed profiling verbosity"
+            "the compiler's log has no 'Layers:' section", hint="build with detailed profiling verbosity"
         )
     kernels = []
     for line in lines[starts[-1] + 1 :]:
@@ -164,7 +166,7 @@ def element_bytes(text: str) -> int | None:
 def _total(text: str, title: str) -> int:
     found = re.findall(rf"{title}: (\d+) bytes", text)
     if not found:
-        raise BackendError(f"the log has no '{title}'", mend="build with a VERBOSE logger")
+        raise BackendError(f"the log has no '{title}'", hint="build with a VERBOSE logger")
     return int(found[-1])
 
 
@@ -183,3 +185,22 @@ def first_error(text: str) -> str:
     # With nothing told before the summary, the summary's own reason is the first.
     reason = refused["reason"] if telling[0] in refused.group() else telling[0]
     return f"{refused['node'] or 'a node without a name'} ({refused['kind']}): {_SOURCE_PLACE.sub('', reason)}"
+
+
+def kernels_in(text: str) -> tuple[Kernel, ...] | None:
+    """The engine's layers in order; ``None`` where it was built to tell no more than names, or nothing.
+
+    ``Layers`` holds objects with ``Name``, ``LayerType`` and ``Metadata`` for engines with detailed profiling
+    verbosity, and plain names otherwise.
+    """
+    try:
+        layers = json.loads(text)["Layers"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    if not isinstance(layers, list) or not layers or not all(isinstance(layer, dict) for layer in layers):
+        return None
+    return tuple(kernel for kernel in map(_described_kernel, layers) if not kernel.is_synchronisation)
+
+
+def _described_kernel(layer: dict[str, Any]) -> Kernel:
+    return Kernel(str(layer.get("Name")), str(layer.get("LayerType")), onnx_nodes(str(layer.get("Metadata", ""))))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from fine_edge.atomic import output_errors
+from fine_edge.files import output_errors
 from fine_edge.graph.input_size import InputSize, fixed, require_static
 from fine_edge.graph.model_file import read_model
 

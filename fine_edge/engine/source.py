@@ -95,7 +95,7 @@ def read_source(path: Path, size: InputSize | None = None) -> Source:
         raise ArtifactError(
             f"breaks rule {first.rule} for TensorRT {TENSORRT} at {first.node}: {first.message}{more}",
             where=path,
-            mend=f"{first.mend}; all: python -m fine_edge.graph check {path.name}",
+            hint=f"{first.hint}; all: python -m fine_edge graph check {path.name}",
         )
     holds_fp16 = TensorProto.FLOAT16 in view.dtypes().values()
     plugins = sorted({node.op_type for node in view.nodes if node.domain in PLUGIN_DOMAINS})
@@ -113,13 +113,13 @@ def require_precision(source: Source, options: BuildOptions) -> None:
         raise ArtifactError(
             "the graph is FP32, and a strongly typed engine of it would be FP32 too",
             where=source.path,
-            mend=f"python -m fine_edge.graph fp16 {name} makes an FP16 graph; or --precision fp16-weak, or fp32",
+            hint=f"python -m fine_edge graph fp16 {name} makes an FP16 graph; or --precision fp16-weak, or fp32",
         )
     if options.precision != "fp16" and source.holds_fp16:
         raise ArtifactError(
             f"the graph is FP16 already, {options.precision} starts from FP32",
             where=source.path,
-            mend=f"use {onnx_name(source.model, options.precision)}, or --precision fp16",
+            hint=f"use {onnx_name(source.model, options.precision)}, or --precision fp16",
         )
     if options.keep_fp32:
         known = {node.name for node in GraphView(read_model(source.path, weights=False)).nodes}
@@ -128,5 +128,5 @@ def require_precision(source: Source, options: BuildOptions) -> None:
             raise ArtifactError(
                 f"no node is called {unknown[0]!r}, so it cannot be kept in FP32",
                 where=source.path,
-                mend="check the list",
+                hint="check the list",
             )

@@ -155,7 +155,7 @@ def _events(process: subprocess.Popen[bytes], where: Path, timeout_s: float | No
             left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
             if not selector.select(left_s):
                 raise BackendError(
-                    f"the compiler was stopped after {timeout_s:g} s", where=where, mend="allow more with --timeout-s"
+                    f"the compiler was stopped after {timeout_s:g} s", where=where, hint="allow more with --timeout-s"
                 )
             block = os.read(process.stdout.fileno(), 65536)
             if not block:
@@ -189,18 +189,18 @@ def _close(stream: IO[bytes] | None) -> None:
 def _failure(log: str, code: int, target: Target, where: Path) -> Exception:
     """The one line that says why there is no result."""
     if code == -signal.SIGKILL:
-        return BackendError("the builder was killed, most likely for want of memory", where=where, mend=_MORE_MEMORY)
+        return BackendError("the builder was killed, most likely for want of memory", where=where, hint=_MORE_MEMORY)
     reason = first_error(log)
     tail = "\n".join(log.strip().splitlines()[-40:])
     if no_space := _NO_SPACE.search(tail):
-        return OutputError(f"the plan cannot be written ({no_space.group()})", where=where, mend="free some space")
+        return OutputError(f"the plan cannot be written ({no_space.group()})", where=where, hint="free some space")
     if _NO_MEMORY.search(reason) or _NO_MEMORY.search(tail):
         return BackendError(
-            f"the builder ran out of memory ({reason or 'see its log'})", where=where, mend=_MORE_MEMORY
+            f"the builder ran out of memory ({reason or 'see its log'})", where=where, hint=_MORE_MEMORY
         )
     if code == REFUSED and reason:
-        return BackendError(f"{_TITLES[target]} refuses the graph: {reason}", where=where, mend=_OTHERWISE)
-    return BackendError(f"the compiler crashed ({_how(code, log)})", where=where, mend=_CRASHED)
+        return BackendError(f"{_TITLES[target]} refuses the graph: {reason}", where=where, hint=_OTHERWISE)
+    return BackendError(f"the compiler crashed ({_how(code, log)})", where=where, hint=_CRASHED)
 
 
 def _how(code: int, log: str) -> str:

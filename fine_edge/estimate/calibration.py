@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fine_edge import atomic
+from fine_edge import files
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.files import read_json
 from fine_edge.number import amount, finite
@@ -16,7 +16,7 @@ from fine_edge.text import printable_all
 
 FORMAT = 2
 _FOLDER = Path(__file__).parent / "calibrations"
-_MEND = "python -m fine_edge.estimate calibrate RECORD... --out FILE"
+_HINT = "python -m fine_edge estimate calibrate RECORD... --out FILE"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Calibration:
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
     """Write the file, whole or not at all."""
-    atomic.write_text(path, json.dumps(calibration.to_json(), indent=1) + "\n")
+    files.write_text(path, json.dumps(calibration.to_json(), indent=1) + "\n")
 
 
 def find_calibration(device: str, path: Path | None = None) -> Calibration:
@@ -101,14 +101,14 @@ def find_calibration(device: str, path: Path | None = None) -> Calibration:
     """
     path = path or _FOLDER / f"{device}.json"
     if path.parent == _FOLDER and not path.is_file():
-        raise ConfigError(f"nothing is calibrated for {device}", where="--calibration", mend=_MEND)
+        raise ConfigError(f"nothing is calibrated for {device}", where="--calibration", hint=_HINT)
     try:
-        data = printable_all(read_json(path, ArtifactError, mend=_MEND))
+        data = printable_all(read_json(path, ArtifactError, hint=_HINT))
         if data["format"] != FORMAT:
-            raise ArtifactError(f"calibration of format {data['format']}, known: {FORMAT}", where=path, mend=_MEND)
+            raise ArtifactError(f"calibration of format {data['format']}, known: {FORMAT}", where=path, hint=_HINT)
         return _calibration(data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"is no calibration ({type(error).__name__}: {error})", where=path, mend=_MEND) from error
+        raise ArtifactError(f"is no calibration ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
 
 
 def _errors(data: dict[str, Any]) -> dict[str, float]:

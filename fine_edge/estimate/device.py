@@ -67,7 +67,7 @@ class Device:
         found = self.modes.get(name or self.default_mode)
         if found is None:
             raise ConfigError(
-                f"{self.name} has no mode {name!r}", where="--mode", mend=f"known: {', '.join(self.modes)}"
+                f"{self.name} has no mode {name!r}", where="--mode", hint=f"known: {', '.join(self.modes)}"
             )
         return found
 
@@ -116,13 +116,13 @@ def find_device(name: str) -> Device:
     own = name.endswith(".json")
     if not own and name not in known_devices():
         known = ", ".join(known_devices())
-        raise ConfigError(f"no device is called {name!r}", where="--device", mend=f"known: {known}; or a FILE.json")
+        raise ConfigError(f"no device is called {name!r}", where="--device", hint=f"known: {known}; or a FILE.json")
     path = Path(name) if own else _FOLDER / f"{name}.json"
-    mend = f"copy one of {_FOLDER}"
+    hint = f"copy one of {_FOLDER}"
     try:
-        return _device(printable_all(read_json(path, ArtifactError, mend=mend)))
+        return _device(printable_all(read_json(path, ArtifactError, hint=hint)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"is no device profile ({type(error).__name__}: {error})", where=path, mend=mend) from error
+        raise ArtifactError(f"is no device profile ({type(error).__name__}: {error})", where=path, hint=hint) from error
 
 
 def _device(data: dict[str, Any]) -> Device:

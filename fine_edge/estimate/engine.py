@@ -95,7 +95,7 @@ def _require_sizes(view: GraphView, path: Path) -> None:
         raise ArtifactError(
             f"the size of {len(unknown)} matrix products, such as {label(unknown[0])}, depends on data or is not told",
             where=path,
-            mend="export it with static shapes inside as well: without NonZero, and suppression left out",
+            hint="export it with static shapes inside as well: without NonZero, and suppression left out",
         )
 
 

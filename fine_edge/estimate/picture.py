@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fine_edge import atomic
+from fine_edge import files
 from fine_edge.estimate.latency import BOUNDS, Estimate
-from fine_edge.estimate.render import MARK, SOURCE, place
 from fine_edge.estimate.roofline import Bound
+from fine_edge.estimate.tables import MARK, SOURCE, place
 from fine_edge.estimate.validate import Validation
 from fine_edge.estimate.variants import Variant
 from fine_edge.figure import new_figure, to_png
@@ -26,7 +26,7 @@ _COLORS = {"compute": "#0b6e8f", "memory": "#b5651d", "launch": "#8a8a8a"}
 
 def write_estimate(found: Estimate, path: Path) -> None:
     """Write the time by part of the detector, by what its kernels are bound by."""
-    atomic.write_bytes(path, to_png(lambda: _draw_estimate(found), _DPI))
+    files.write_bytes(path, to_png(lambda: _draw_estimate(found), _DPI))
 
 
 def _draw_estimate(found: Estimate) -> Figure:
@@ -43,7 +43,7 @@ def _draw_estimate(found: Estimate) -> Figure:
 
 def write_suite(title: str, found: Sequence[Estimate], published: Mapping[str, PaperFigures], path: Path) -> None:
     """Write the time by model, by what its kernels are bound by; the paper's as points of their own."""
-    atomic.write_bytes(path, to_png(lambda: _draw_suite(title, found, published), _DPI))
+    files.write_bytes(path, to_png(lambda: _draw_suite(title, found, published), _DPI))
 
 
 def _draw_suite(title: str, found: Sequence[Estimate], published: Mapping[str, PaperFigures]) -> Figure:
@@ -66,7 +66,7 @@ def _draw_suite(title: str, found: Sequence[Estimate], published: Mapping[str, P
 
 def write_validation(found: Validation, path: Path) -> None:
     """Write predicted and published FPS of each model, with the error."""
-    atomic.write_bytes(path, to_png(lambda: _draw_validation(found), _DPI))
+    files.write_bytes(path, to_png(lambda: _draw_validation(found), _DPI))
 
 
 def _draw_validation(found: Validation) -> Figure:
@@ -89,7 +89,7 @@ def _draw_validation(found: Validation) -> Figure:
 
 def write_sweep(title: str, found: Mapping[Variant, Estimate], path: Path) -> None:
     """Write predicted latency against FLOPs; what the detector takes without FINE in grey."""
-    atomic.write_bytes(path, to_png(lambda: _draw_sweep(title, found), _DPI))
+    files.write_bytes(path, to_png(lambda: _draw_sweep(title, found), _DPI))
 
 
 def _draw_sweep(title: str, found: Mapping[Variant, Estimate]) -> Figure:

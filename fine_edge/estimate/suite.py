@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fine_edge import atomic, console, libraries
+from fine_edge import console, files, libraries
 from fine_edge.bench.prepare import export_row
 from fine_edge.bench.suites import SuiteRow, find
 from fine_edge.estimate.calibration import Calibration
 from fine_edge.estimate.device import Device, Mode
 from fine_edge.estimate.engine import EngineWork, engine_work
 from fine_edge.estimate.latency import Estimate, estimate
-from fine_edge.graph.fp16 import to_fp16
+from fine_edge.graph.convert import to_fp16
 
 FORMAT = "estimates-1"
 """Of a file of estimates, which no bench record has."""
@@ -54,7 +54,7 @@ def in_fp16(path: Path) -> Path:
 
     ort = libraries.onnxruntime()
     half = path.with_suffix(".fp16.onnx")
-    with atomic.written_together(path.parent, half.name) as partial:
+    with files.written_together(path.parent, half.name) as partial:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

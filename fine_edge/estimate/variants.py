@@ -67,12 +67,12 @@ def variants(axis: str, values: str | None) -> list[Variant]:
     """
     known = next((name for name in AXES if name == axis), None)
     if known is None:
-        raise ConfigError(f"nothing is swept over {axis!r}", where="--over", mend=f"known: {', '.join(AXES)}")
+        raise ConfigError(f"nothing is swept over {axis!r}", where="--over", hint=f"known: {', '.join(AXES)}")
     given = tuple(values.split(",")) if values else DEFAULTS[known]
     for value in given:
         if not _is_value(known, value):
             example = ",".join(DEFAULTS[known])
-            raise ConfigError(f"{value!r} is no value of {known}", where="--values", mend=f"such as {example}")
+            raise ConfigError(f"{value!r} is no value of {known}", where="--values", hint=f"such as {example}")
     return [Variant(known, value) for value in given]
 
 
@@ -98,14 +98,12 @@ def export_variant(variant: Variant, folder: Path) -> Path:
         raise MissingExtraError("torch", "export") from error
     import onnx
 
-    from fine_edge.atomic import written_together
-    from fine_edge.export.lowering import lower
+    from fine_edge.export.exporter import lower
     from fine_edge.export.trace import trace
-    from fine_edge.graph.fp16 import to_fp16
-    from fine_edge.graph.keep_list import kept_by_exporter
+    from fine_edge.files import written_together
+    from fine_edge.graph.convert import kept_by_exporter, to_fp16
     from fine_edge.zoo.catalog import find
-    from fine_edge.zoo.families import family_of
-    from fine_edge.zoo.family import GraphForm
+    from fine_edge.zoo.family import GraphForm, family_of
     from fine_edge.zoo.load import load
 
     detector = load(find(MODEL if variant.has_fine else BASELINE))

@@ -9,7 +9,7 @@ from typing import Any
 
 from fine_edge.engine.rtx_log import Kernel
 from fine_edge.estimate.flops import NodeWork, Product, Selection
-from fine_edge.layers.attribution import attribute
+from fine_edge.layers.by_part import attribute
 
 # Kinds of kernels that matrix products are computed by; others that name such a node only prepare for it.
 _MATRIX_KINDS = ("correlation", "gemm", "runtime_fusion", "runtime_function")

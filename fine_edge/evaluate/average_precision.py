@@ -124,14 +124,14 @@ def _with_runs(objects: Some, data: CocoData) -> Some:
     if not len(objects):
         return objects
     if objects.masks is None:
-        raise DataError("not every object has a mask", where=data.path, mend="evaluate boxes")
+        raise DataError("not every object has a mask", where=data.path, hint="evaluate boxes")
     outlines = []
     for image, mask in zip(objects.image_ids.tolist(), objects.masks.tolist(), strict=True):
         try:
             outlines.append(masks.runs(mask, data.sizes.get(image)))
         except (LookupError, TypeError, ValueError, OverflowError) as error:
             what = f"a mask in {data.images[image]} cannot be used ({error})"
-            raise DataError(what, where=data.path, mend="evaluate boxes") from error
+            raise DataError(what, where=data.path, hint="evaluate boxes") from error
     return replace(objects, masks=as_objects(outlines))
 
 

@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from fine_edge.detections import Detections, Floats
-from fine_edge.evaluate.coco_data import CocoData
-from fine_edge.evaluate.coco_results import read_results
+from fine_edge.evaluate.coco_data import CocoData, read_results
 from fine_edge.evaluate.evaluation import Evaluation, Origin, score
 from fine_edge.evaluate.journal import Entry, Outlines, Row, found_of, read_journal
 from fine_edge.evaluate.picture_sizes import require_labelled_sizes
-from fine_edge.evaluate.pipeline import Seen
-from fine_edge.evaluate.run import categories_of, look, origin_of
+from fine_edge.evaluate.run import Seen, categories_of, look, origin_of
+from fine_edge.runners.opened import Opened
 from fine_edge.segments import pasted_masks
-from fine_edge.subject import Subject
 
 
 def _entry(seen: Seen, category_of: dict[int, int]) -> Entry:
@@ -53,12 +51,12 @@ def _outlines(masks: Floats, boxes_xyxy_px: Floats, size: tuple[int, int]) -> Ou
 
 
 def evaluate_boxes(
-    subject: Subject, data: CocoData, images: Path, folder: Path, same: dict[str, str] | None = None
+    opened: Opened, data: CocoData, images: Path, folder: Path, same: dict[str, str] | None = None
 ) -> Evaluation:
     """Look at all images that ``folder`` holds no detections of yet, and score them.
 
     Args:
-        subject: a detector.
+        opened: a detector.
         data: what is to be found.
         images: folder of the pictures.
         folder: of the detections, which are kept image by image.
@@ -67,13 +65,13 @@ def evaluate_boxes(
     Raises:
         FineEdgeError: when model and data set do not belong together, or a file cannot be read or written.
     """
-    category_of = categories_of(subject.contract, data, same)
-    looked = look(subject, data, images, folder, category_of, lambda seen: _entry(seen, category_of))
+    category_of = categories_of(opened.contract, data, same)
+    looked = look(opened, data, images, folder, category_of, lambda seen: _entry(seen, category_of))
     found = found_of(read_journal(looked.journal, looked.pictures), looked.journal)
     return score(
         data,
         found,
-        origin_of(subject),
+        origin_of(opened),
         detections=looked.journal,
         skipped=looked.skipped,
         images=images,

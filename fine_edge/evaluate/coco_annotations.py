@@ -21,7 +21,7 @@ from fine_edge.evaluate.ids import Id, Numbering, References, identity, integer
 from fine_edge.evaluate.picture_names import picture_name
 from fine_edge.files import sha256_of
 
-_MEND = "give a COCO annotation file of detection"
+_HINT = "give a COCO annotation file of detection"
 _MOST_SIDE_PX = 2**20
 _ERRORS = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -38,7 +38,7 @@ def coco_from(path: Path, data: Any, *, pictures: bool = True) -> CocoData:
         DataError: when it holds none, or contradicts itself, saying at which entry.
     """
     if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
-        raise DataError("has no images, annotations and categories", where=path, mend=_MEND)
+        raise DataError("has no images, annotations and categories", where=path, hint=_HINT)
     image_numbers, images = numbered(path, data, "images", _file_name if pictures else _any_name("file_name"))
     category_numbers, categories = numbered(path, data, "categories", _any_name("name"))
     truth = _Annotations(path, image_numbers, category_numbers, images, categories).read(data["annotations"])
@@ -75,14 +75,14 @@ def numbered(
         except _ERRORS as error:
             raise _broken(path, key, index, error) from error
         if one in found:
-            raise DataError(f"{key}[{index}] has the id {one!r} of another entry", where=path, mend="number them anew")
+            raise DataError(f"{key}[{index}] has the id {one!r} of another entry", where=path, hint="number them anew")
         found[one] = text
     if not found:
-        raise DataError(f"has no {key}", where=path, mend=_MEND)
+        raise DataError(f"has no {key}", where=path, hint=_HINT)
     try:
         numbering = Numbering.of(list(found))
     except ValueError as error:
-        raise DataError(f"{key} {error}", where=path, mend="number them anew") from error
+        raise DataError(f"{key} {error}", where=path, hint="number them anew") from error
     return numbering, {number: text for one, text in found.items() if (number := numbering.number(one)) is not None}
 
 
@@ -126,13 +126,13 @@ def _sizes(entries: list[dict[str, Any]], numbering: Numbering) -> dict[int, tup
 
 def _entries(path: Path, entries: Any, key: str) -> list[Any]:
     if not isinstance(entries, list):
-        raise DataError(f"{key} is no list", where=path, mend=_MEND)
+        raise DataError(f"{key} is no list", where=path, hint=_HINT)
     return entries
 
 
 def _broken(path: Path, key: str, index: int, error: Exception) -> DataError:
     what = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be used ({error})"
-    return DataError(f"{key}[{index}] {what}", where=path, mend="mend this entry")
+    return DataError(f"{key}[{index}] {what}", where=path, hint="hint this entry")
 
 
 def _crowd(value: Any) -> bool:
@@ -225,7 +225,7 @@ class _Annotations:
                     raise DataError(
                         f"annotations[{index}] has the id {one!r} of another entry",
                         where=self._path,
-                        mend="number them anew",
+                        hint="number them anew",
                     )
                 seen.add(one)
         if 0 in seen:

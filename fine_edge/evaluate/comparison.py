@@ -10,17 +10,15 @@ from typing import Any
 import numpy as np
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_data import CocoData, Found
-from fine_edge.evaluate.coco_results import read_results
-from fine_edge.evaluate.data import read_boxes
-from fine_edge.evaluate.evaluation import Evaluation, Origin, score
+from fine_edge.evaluate.coco_data import CocoData, Found, read_results
+from fine_edge.evaluate.evaluation import Evaluation, Origin, read_evaluation, score
 from fine_edge.evaluate.journal import found_of, read_journal
-from fine_edge.evaluate.known import read_evaluation
 from fine_edge.evaluate.resampling import RESAMPLES, Difference, difference
+from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.files import read_json, sha256_of
 from fine_edge.images import is_folder
 
-_MEND = "evaluate again: python -m fine_edge.evaluate --json"
+_HINT = "evaluate again: python -m fine_edge evaluate --json"
 _METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "ar_100")
 
 
@@ -93,13 +91,13 @@ def _place(path: Path, said: dict[str, Any], key: str) -> Path:
     named = Path(str(said[key]))
     places = [place for place in (named, path.parent / named.name) if place.exists()]
     if not places:
-        raise DataError(f"{named} is gone", where=path, mend=_MEND)
+        raise DataError(f"{named} is gone", where=path, hint=_HINT)
     return places[0]
 
 
 def _same(place: Path, sha256: str, said: dict[str, Any], key: str) -> None:
     if sha256 != said[key]:
-        raise DataError("is not what was evaluated any more", where=place, mend=_MEND)
+        raise DataError("is not what was evaluated any more", where=place, hint=_HINT)
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class _Kept:
 
 def _read(path: Path) -> _Kept:
     read_evaluation(path)  # which says what is wrong with it
-    said = read_json(path, DataError, mend=_MEND)
+    said = read_json(path, DataError, hint=_HINT)
     try:
         data = read_boxes(_place(path, said, "data_file"), pictures=said.get("images_folder") is not None)
         detections = _place(path, said, "detections_file")
@@ -123,7 +121,7 @@ def _read(path: Path) -> _Kept:
         _same(detections, sha256_of(detections), said, "detections_sha256")
         skipped = set(map(str, said["skipped"]))
     except (LookupError, TypeError, OSError) as error:
-        raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, mend=_MEND) from error
+        raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
     seen = data.without({number for number, name in data.images.items() if name in skipped})
     if detections.suffix != ".jsonl":
         return _Kept(said, seen, detections, read_results(detections, data), {})
@@ -146,7 +144,7 @@ def _side(kept: _Kept, data: CocoData) -> Side:
             machine=dict(said["machine"]),
         )
     except (LookupError, TypeError, ValueError) as error:
-        raise DataError(f"an evaluation does not say what it is of ({error!r})", mend=_MEND) from error
+        raise DataError(f"an evaluation does not say what it is of ({error!r})", hint=_HINT) from error
     found = kept.found.taken(np.flatnonzero(np.isin(kept.found.image_ids, list(data.images))))
     return Side(score(data, found, origin, detections=kept.detections, pictures=kept.pictures), found)
 
@@ -167,10 +165,10 @@ def compare(a: Path, b: Path, *, resamples: int = RESAMPLES, advance: Callable[[
     first, second = _read(a), _read(b)
     if first.data.sha256 != second.data.sha256:
         what = f"{a} is of {first.data.path.name}, {b} of {second.data.path.name}"
-        raise DataError(f"{what}: these are not the same", mend="evaluate both on the same annotations")
+        raise DataError(f"{what}: these are not the same", hint="evaluate both on the same annotations")
     data = first.data.without(set(first.data.images) - set(second.data.images))
     if not data.images:
-        raise DataError(f"{a} and {b} have no image in common that both could read", mend=_MEND)
+        raise DataError(f"{a} and {b} have no image in common that both could read", hint=_HINT)
     pictures = {**first.pictures, **second.pictures}
     other = [
         number for number in data.images if first.pictures.get(number, pictures.get(number)) != pictures.get(number)
@@ -178,7 +176,7 @@ def compare(a: Path, b: Path, *, resamples: int = RESAMPLES, advance: Callable[[
     if other:
         names = ", ".join(data.images[number] for number in other[:3])
         what = f"{a} and {b} are of other pictures under {len(other)} of {len(data.images)} names: {names}"
-        raise DataError(what, mend="evaluate both on the same pictures")
+        raise DataError(what, hint="evaluate both on the same pictures")
     sides = _side(first, data), _side(second, data)
     found = (side.found for side in sides)
     folders = [Path(str(kept.said["images_folder"])) for kept in (first, second) if kept.said.get("images_folder")]

@@ -146,7 +146,7 @@ def drift(comparison: Comparison) -> Drift:
     models = [side.evaluation.origin.model for side in (comparison.a, comparison.b)]
     if models[0] != models[1]:
         raise DataError(
-            f"{models[0]} and {models[1]} are two models", mend="python -m fine_edge.evaluate compare A.json B.json"
+            f"{models[0]} and {models[1]} are two models", hint="python -m fine_edge evaluate compare A.json B.json"
         )
     first, second = comparison.a.found, comparison.b.found
     rows_a, rows_b = dict(by_image(first.image_ids)), dict(by_image(second.image_ids))
@@ -158,5 +158,5 @@ def drift(comparison: Comparison) -> Drift:
     found = Drift(comparison, images)
     if not found.matched and not found.flipped:
         what = f"neither finds anything that scores {CONFIDENCE:g} or more: there is nothing to compare"
-        raise DataError(what, where=comparison.data.path, mend="evaluate a model that finds what the data holds")
+        raise DataError(what, where=comparison.data.path, hint="evaluate a model that finds what the data holds")
     return found

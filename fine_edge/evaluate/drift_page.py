@@ -7,10 +7,10 @@ from html import escape
 import numpy as np
 
 from fine_edge import __version__
-from fine_edge.evaluate import page
-from fine_edge.evaluate.comparison_tables import precision_table
+from fine_edge.evaluate import comparison_page
 from fine_edge.evaluate.drift import CONFIDENCE, Drift, ImageDrift
-from fine_edge.evaluate.telling import Judged
+from fine_edge.evaluate.image_pairs import Judged
+from fine_edge.evaluate.tables import precision_change_table
 from fine_edge.table import Column, Table
 
 PICTURES = 8
@@ -51,7 +51,7 @@ def _sides(drift: Drift, image: ImageDrift) -> tuple[Judged, Judged]:
 def _pictures(drift: Drift) -> str:
     changed = most_changed(drift, PICTURES)
     pairs = "".join(
-        page.pair(
+        comparison_page.pair(
             drift.comparison,
             image.image_id,
             _sides(drift, image),
@@ -63,22 +63,22 @@ def _pictures(drift: Drift) -> str:
         for image in changed
     )
     if not pairs:
-        return page.NO_PICTURES if changed else '<p class="soft">No picture changed by a pixel.</p>'
-    key = page.key(right="found by both", wrong="found by this one alone")
+        return comparison_page.NO_PICTURES if changed else '<p class="soft">No picture changed by a pixel.</p>'
+    key = comparison_page.key(right="found by both", wrong="found by this one alone")
     return f"<section><h2>What changed most</h2>{key}{pairs}</section>"
 
 
 def to_html(drift: Drift, most_ap_drop: float | None) -> str:
     """The page."""
     comparison = drift.comparison
-    return page.frame(
+    return comparison_page.frame(
         f"Drift of {comparison.names[1]} from {comparison.names[0]}",
         [
             f'<p class="soft">{len(comparison.data.images)} images of {escape(comparison.data.path.name)}, by fine_edge'
             f" {__version__}.</p>",
-            page.table(drift_table(drift, most_ap_drop), "drift"),
-            page.table(precision_table(comparison), "ap"),
+            comparison_page.table(drift_table(drift, most_ap_drop), "drift"),
+            comparison_page.table(precision_change_table(comparison), "ap"),
             _pictures(drift),
-            page.origins(comparison),
+            comparison_page.origins(comparison),
         ],
     )

@@ -24,10 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fine_edge import console
-from fine_edge.atomic import output_errors
 from fine_edge.errors import DataError
 from fine_edge.evaluate.coco_data import Found, Mask, objects
-from fine_edge.files import MOST_TEXT_BYTES, file_size, parse_json
+from fine_edge.files import MOST_TEXT_BYTES, file_size, output_errors, parse_json
 
 FORMAT = 2
 
@@ -35,7 +34,7 @@ Row = tuple[float, ...]
 """Of a detection: category id, x0, y0, width, height in pixels of the picture, and score."""
 
 _CHECK = b',"check":"'
-_MEND = "remove it or choose another --out"
+_HINT = "remove it or choose another --out"
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Journal:
         self._header = json.dumps({"format": FORMAT, **origin}, sort_keys=True).encode()
         with output_errors(path):
             if path.exists():
-                file_size(path, DataError, mend=_MEND)  # a pipe would be waited for
+                file_size(path, DataError, hint=_HINT)  # a pipe would be waited for
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab+", buffering=0)
         try:
@@ -141,7 +140,7 @@ class Journal:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise DataError("is being written already", where=self.path, mend="wait for the other run") from None
+                raise DataError("is being written already", where=self.path, hint="wait for the other run") from None
             whole = self._whole_bytes()
             self._file.truncate(whole)
             if not whole:
@@ -176,7 +175,7 @@ class Journal:
         except (ValueError, AttributeError):
             other = ["its first line"]
         what = f"is of another artifact, data set or backend ({', '.join(other) or 'it says more'})"
-        return DataError(what, where=self.path, mend=_MEND)
+        return DataError(what, where=self.path, hint=_HINT)
 
     def add(self, entry: Entry) -> None:
         """Append one image; it is in the file when this returns, or nothing of it."""
@@ -215,7 +214,7 @@ def read_journal(path: Path, image_ids: Collection[int]) -> dict[int, Kept]:
     Raises:
         DataError: when it cannot be read, is none, or has nothing of one of the images.
     """
-    file_size(path, DataError, mend="evaluate again")
+    file_size(path, DataError, hint="evaluate again")
     last: dict[int, Kept] = {}
     try:
         with path.open("rb") as file:
@@ -227,11 +226,11 @@ def read_journal(path: Path, image_ids: Collection[int]) -> dict[int, Kept]:
                     last[entry.image_id] = entry
     except (OSError, ValueError, LookupError, TypeError) as error:
         what = f"is no journal of an evaluation ({type(error).__name__}: {error})"
-        raise DataError(what, where=path, mend="evaluate again") from error
+        raise DataError(what, where=path, hint="evaluate again") from error
     missing = [number for number in image_ids if number not in last or last[number].error]
     if missing:
         what = f"has no entry of {len(missing)} of {len(image_ids)} images, such as the one with id {missing[0]}"
-        raise DataError(what, where=path, mend="evaluate again")
+        raise DataError(what, where=path, hint="evaluate again")
     return {number: last[number] for number in image_ids}
 
 
@@ -243,7 +242,7 @@ def table_of(kept: dict[int, Kept], columns: int, where: Path) -> tuple[NDArray[
     """
     tables = [entry.rows for entry in kept.values() if entry.rows.size]
     if any(table.ndim != 2 or table.shape[1] != columns for table in tables):
-        raise DataError(f"has rows that are not of {columns} numbers", where=where, mend="evaluate again")
+        raise DataError(f"has rows that are not of {columns} numbers", where=where, hint="evaluate again")
     counts = [len(entry.rows) for entry in kept.values()]
     images = np.repeat(np.array(list(kept), dtype=np.int64), counts)
     return images, np.concatenate([np.empty((0, columns)), *tables])

@@ -10,8 +10,8 @@ from pathlib import Path
 from fine_edge import console
 from fine_edge.errors import DataError, ImageError
 from fine_edge.evaluate.coco_data import CocoData, Doubles, Ints, Truth
-from fine_edge.evaluate.data import Data
 from fine_edge.evaluate.matching import by_image
+from fine_edge.evaluate.segment_data import Data
 from fine_edge.images import PictureSize, picture_size
 from fine_edge.text import printable
 
@@ -22,7 +22,7 @@ _SLACK_PX = 1.0
 _FAR = 1.1
 """Sides of the picture. Corners given for sizes, and labels of a larger picture, end further out."""
 _SWAPPED = (
-    "give the pictures as they lay when they were labelled; if only the numbers are swapped, mend them in the labels"
+    "give the pictures as they lay when they were labelled; if only the numbers are swapped, correct them in the labels"
 )
 _TURNED = "take the orientation out of the files, so that they lie as they were labelled, or label them upright"
 
@@ -70,10 +70,10 @@ def require_labelled_sizes(data: Data, folder: Path) -> None:
         )
         what = f"{len(wrong)} {of} are not of the size that {data.path} says: {shown}"
         if any(one.labelled_lying for one in wrong):
-            raise DataError(f"{what}; their EXIF orientation turns them", where=folder, mend=_TURNED)
+            raise DataError(f"{what}; their EXIF orientation turns them", where=folder, hint=_TURNED)
         if all(one.labelled_swapped for one in wrong):
-            raise DataError(f"{what}; height and width are swapped", where=folder, mend=_SWAPPED)
-        raise DataError(what, where=folder, mend="give the pictures that were labelled")
+            raise DataError(f"{what}; height and width are swapped", where=folder, hint=_SWAPPED)
+        raise DataError(what, where=folder, hint="give the pictures that were labelled")
     if isinstance(data, CocoData):
         _tell_of_boxes_outside(data, pictures, of, folder)
     _warn_of_turned(pictures)
@@ -113,13 +113,13 @@ def _tell_of_boxes_outside(data: CocoData, pictures: list[_Picture], of: str, fo
     corners = data.truth.boxes_xywh[:, :2] + data.truth.boxes_xywh[:, 2:]
     if (corners <= 1).all():
         what = f"{data.path} has no box beyond the first pixel of a picture"
-        raise DataError(what, where=folder, mend="give boxes in pixels, not as shares of the picture")
+        raise DataError(what, where=folder, hint="give boxes in pixels, not as shares of the picture")
     rows_of = dict(by_image(data.truth.image_ids))
     boxed = [(one, _boxes(data.truth, rows_of[one.image_id])) for one in pictures if one.image_id in rows_of]
     outside = [one for one, boxes in boxed if one.labelled_hw is None and _has_outside(boxes, one.size)]
     if outside:
         what = f"{len(outside)} {of} have boxes of {data.path} that lie outside of them: {_names(outside)}"
-        raise DataError(what, where=folder, mend="give the pictures that were labelled")
+        raise DataError(what, where=folder, hint="give the pictures that were labelled")
     odd = [one for one, boxes in boxed if _has_outside(boxes, one.size) or _has_far_end(boxes, one.size)]
     if odd:
         console.warn(

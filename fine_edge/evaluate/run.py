@@ -1,4 +1,4 @@
-"""A subject on all images of a data set: resumable, with progress, and bound to the artifact that ran.
+"""A opened on all images of a data set: resumable, with progress, and bound to the artifact that ran.
 
 What was found is used again only where all that it depends on is the same: the picture's file, by its sha256 beside
 each image's entry, and everything else, as :func:`_identity` states it in the journal's first line.
@@ -7,27 +7,256 @@ each image's entry, and everything else, as :func:`_identity` states it in the j
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from unicodedata import normalize
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fine_edge import console, machine
 from fine_edge.contract import Contract
+from fine_edge.decode import Findings, from_network, require_finite
 from fine_edge.errors import DataError, ImageError
 from fine_edge.evaluate.coco_data import CocoData
-from fine_edge.evaluate.data import Data
 from fine_edge.evaluate.evaluation import Origin
 from fine_edge.evaluate.journal import Entry, Journal
-from fine_edge.evaluate.label_map import map_labels
 from fine_edge.evaluate.picture_sizes import require_labelled_sizes
-from fine_edge.evaluate.pipeline import READERS, Seen, detect
+from fine_edge.evaluate.segment_data import Data
 from fine_edge.files import file_size, sha256_of
-from fine_edge.images import is_folder
-from fine_edge.runners.base import ROUNDED
-from fine_edge.subject import Subject
+from fine_edge.images import is_folder, read_image
+from fine_edge.preprocess import Placement, preprocess
+from fine_edge.runners.base import ROUNDED, Array, Runner
+from fine_edge.runners.opened import Opened
+from fine_edge.segments import MergeConfig
 from fine_edge.text import file_stem
+
+# One thread keeps up with any network that takes longer than decoding a picture, some 10 ms; the second is for those
+# that do not.
+READERS = 2
+_AHEAD = 4
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Read:
+    """A picture as the network takes it, and the sha256 of its file; ``error`` where it cannot be read."""
+
+    image_id: int
+    sha256: str = ""
+    tensor: NDArray[np.float32] | None = None
+    placement: Placement | None = None
+    error: ImageError | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network found in one image of ``size`` (height, width), or why the image could not be read.
+
+    Attributes:
+        sha256: of the picture's file.
+        inference_s: the image's share of the time that the network alone took.
+    """
+
+    image_id: int
+    found: Findings | None = None
+    error: ImageError | None = None
+    size: tuple[int, int] | None = None
+    inference_s: float = 0.0
+    sha256: str = ""
+
+
+def ahead(
+    work: Callable[[Given], Made], items: Iterable[Given], pool: ThreadPoolExecutor, depth: int
+) -> Iterator[Made]:
+    """``map`` in a pool, in order, never more than ``depth`` items ahead of whoever takes the results."""
+    pending: deque[Future[Made]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) >= depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _reader(folder: Path, contract: Contract) -> Callable[[tuple[int, str]], Read]:
+    height, width = contract.input_hw
+
+    def read(entry: tuple[int, str]) -> Read:
+        image_id, name = entry
+        try:
+            picture = read_image(folder / name)
+        except ImageError as error:
+            return Read(image_id, error=error)
+        return Read(image_id, picture.sha256, *preprocess(picture.pixels, height, width, contract.preprocessing))
+
+    return read
+
+
+def _batches(read: Iterable[Read], size: int) -> Iterator[list[Read]]:
+    """Pictures in batches; those that cannot be read come alone."""
+    batch: list[Read] = []
+    for one in read:
+        if one.error:
+            yield [one]
+            continue
+        batch.append(one)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Inferred:
+    """A batch and what the network made of it, nothing where the picture cannot be read."""
+
+    batch: list[Read]
+    outputs: dict[str, Array]
+    seconds: float = 0.0
+
+
+def _infer(batch: list[Read], contract: Contract, runner: Runner) -> _Inferred:
+    if batch[0].error:
+        return _Inferred(batch, {})
+    tensors = [one.tensor for one in batch if one.tensor is not None]
+    tensors += [tensors[-1]] * (contract.batch - len(tensors))  # a static batch is filled with the last picture
+    feed: dict[str, Array] = {contract.inputs[0].name: np.concatenate(tensors)}
+    start_s = time.perf_counter()
+    outputs = runner.run(feed)
+    return _Inferred(batch, outputs, time.perf_counter() - start_s)
+
+
+def _decode(inferred: _Inferred, contract: Contract) -> list[Seen]:
+    require_finite(inferred.outputs, contract)
+    seen = []
+    for index, one in enumerate(inferred.batch):
+        if one.placement is None:
+            seen.append(Seen(one.image_id, error=one.error))
+            continue
+        # All detections count, however little they score; of segments those that belong to the picture.
+        threshold = MergeConfig().score if contract.task == "panoptic" else 0.0
+        found = from_network(inferred.outputs, contract, one.placement, threshold, index)
+        size, share_s = (one.placement.height, one.placement.width), inferred.seconds / len(inferred.batch)
+        seen.append(Seen(one.image_id, found, size=size, inference_s=share_s, sha256=one.sha256))
+    return seen
+
+
+def detect(images: Iterable[tuple[int, str]], folder: Path, contract: Contract, runner: Runner) -> Iterator[Seen]:
+    """What the network finds in each image, in order; of a batch that is not full, those of its end are left out.
+
+    Args:
+        images: id and file name below ``folder``.
+        folder: of the pictures.
+        contract: of what ``runner`` runs.
+        runner: called from this thread only.
+
+    Raises:
+        ArtifactError: when the artifact does not give what its task asks for, or what are no numbers.
+    """
+    with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "decode") as decoder:
+        read = ahead(_reader(folder, contract), images, readers, max(_AHEAD, 2 * contract.batch))
+        inferred = (_infer(batch, contract, runner) for batch in _batches(read, contract.batch))
+        for seen in ahead(lambda work: _decode(work, contract), inferred, decoder, 2):
+            yield from seen
+
+
+_SHOWN = 8
+
+
+def plain(name: str) -> str:
+    """Return a name without case, with one way of writing each letter and what stands between words."""
+    return " ".join(normalize("NFKC", name).casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + more
+
+
+def _renamed(pairs: Mapping[str, str], labels: tuple[str, ...], categories: Mapping[int, str]) -> dict[str, str]:
+    """Return the names that are given for others, both as :func:`plain` has them.
+
+    Raises:
+        DataError: for one that is nobody's.
+    """
+    sides = (
+        (pairs.keys(), set(categories.values()), "category of the data set"),
+        (pairs.values(), set(labels), "class of the model"),
+    )
+    for given, known, kind in sides:
+        names = {plain(name) for name in known}
+        if unknown := [name for name in given if plain(name) not in names]:
+            raise DataError(
+                f"no {kind} is called {_some(unknown)}; there are {_some(sorted(known))}",
+                where="--same",
+                hint="write CATEGORY=CLASS",
+            )
+    return {plain(theirs): plain(ours) for theirs, ours in pairs.items()}
+
+
+def map_labels(
+    labels: tuple[str, ...],
+    categories: Mapping[int, str],
+    renamed: Mapping[str, str] | None = None,
+    *,
+    used: Collection[int] | None = None,
+) -> dict[int, int]:
+    """Class index of the model to category id of the data set; classes that the data set does not label are left out.
+
+    Args:
+        labels: names of the model's classes, by index.
+        categories: names of the data set's, by id.
+        renamed: names of the model by the data set's name for the same, where they differ.
+        used: ids of the categories that there are objects of; the others are left out where they have no class, or
+            that of another one, and said. All, without it.
+
+    Raises:
+        DataError: when a category of the data set is none of the model's classes, or two names are one.
+    """
+    renamed = _renamed(renamed or {}, labels, categories)
+    ours = [plain(label) for label in labels]
+    wanted = {number: renamed.get(plain(name), plain(name)) for number, name in categories.items()}
+    if used is not None:
+        wanted = _without_empty(wanted, ours, categories, used)
+    if twice := [name for name, count in Counter(wanted.values()).items() if count > 1]:
+        raise DataError(f"more than one category is called {_some(twice)}", hint="give each category its own name")
+    if twice := [name for name in wanted.values() if ours.count(name) > 1]:
+        raise DataError(f"more than one class of the model is called {_some(twice)}")
+    unknown = [categories[number] for number, name in wanted.items() if name not in ours]
+    if unknown:
+        taken = set(wanted.values())
+        unused = [label for label, name in zip(labels, ours, strict=True) if name not in taken]
+        raise DataError(
+            f"the model has no class for {len(unknown)} of {len(categories)} categories: {_some(unknown)};"
+            f" its classes without a category: {_some(unused) or 'none'}",
+            hint="evaluate on what it was trained for, or name pairs with --same CATEGORY=CLASS",
+        )
+    return {ours.index(name): number for number, name in wanted.items()}
+
+
+def _without_empty(
+    wanted: dict[int, str], ours: list[str], categories: Mapping[int, str], used: Collection[int]
+) -> dict[int, str]:
+    """Leave out categories without objects that are in the way, such as the root that some labelling tools write."""
+    kept = {number: name for number, name in wanted.items() if number in used}
+    for number, name in wanted.items():
+        if number not in used and name in ours and name not in kept.values():
+            kept[number] = name
+    if left_out := [categories[number] for number in wanted if number not in kept]:
+        console.remark(f"left out, since the data has no object of them and the model no class: {_some(left_out)}")
+    return {number: name for number, name in wanted.items() if number in kept}
 
 
 @dataclass(frozen=True)
@@ -45,24 +274,24 @@ class Looked:
     pictures: dict[int, str]
 
 
-def origin_of(subject: Subject) -> Origin:
+def origin_of(opened: Opened) -> Origin:
     """Where what it finds comes from."""
     return Origin(
-        model=subject.contract.model,
-        artifact_sha256=subject.artifact_sha256,
-        onnx_sha256=subject.onnx_sha256,
-        precision=subject.precision,
-        backend=subject.runner.name,
-        random_weights=subject.contract.random_weights,
+        model=opened.contract.model,
+        artifact_sha256=opened.artifact_sha256,
+        onnx_sha256=opened.onnx_sha256,
+        precision=opened.precision,
+        backend=opened.runner.name,
+        random_weights=opened.contract.random_weights,
         machine=machine.describe(),
     )
 
 
-def stem(subject: Subject, data: Data) -> str:
+def stem(opened: Opened, data: Data) -> str:
     """Name of an evaluation's files, without what they hold: model, precision, data set and artifact."""
-    rounded = "-rounded" if subject.runner.name == ROUNDED else ""
+    rounded = "-rounded" if opened.runner.name == ROUNDED else ""
     name = file_stem(data.path.stem)
-    return f"{subject.contract.model}.{subject.precision}{rounded}.{name}.{subject.artifact_sha256[:12]}"
+    return f"{opened.contract.model}.{opened.precision}{rounded}.{name}.{opened.artifact_sha256[:12]}"
 
 
 def categories_of(contract: Contract, data: Data, same: dict[str, str] | None) -> dict[int, int]:
@@ -80,11 +309,11 @@ def categories_of(contract: Contract, data: Data, same: dict[str, str] | None) -
     return category_of
 
 
-def _identity(subject: Subject, data: Data, categories: dict[int, int]) -> dict[str, Any]:
+def _identity(opened: Opened, data: Data, categories: dict[int, int]) -> dict[str, Any]:
     """State all that decides what is kept of a picture, but the picture: artifact, contract, data and libraries."""
-    contract = subject.contract
+    contract = opened.contract
     return {
-        **{key: value for key, value in asdict(origin_of(subject)).items() if key != "machine"},
+        **{key: value for key, value in asdict(origin_of(opened)).items() if key != "machine"},
         "preprocessing": contract.preprocessing.to_json(),
         "task": contract.task,
         "postprocessed": contract.postprocessed,
@@ -113,17 +342,17 @@ def _unchanged(journal: Journal, data: Data, images: Path) -> set[int]:
 
 
 def look(
-    subject: Subject,
+    opened: Opened,
     data: Data,
     images: Path,
     folder: Path,
     categories: dict[int, int],
     entry: Callable[[Seen], Entry],
 ) -> Looked:
-    """Run the subject on all images that ``folder`` holds no rows of yet, or rows of other pictures.
+    """Run the opened on all images that ``folder`` holds no rows of yet, or rows of other pictures.
 
     Args:
-        subject: what is run.
+        opened: what is run.
         data: the data set.
         images: folder of its pictures.
         folder: of the journal.
@@ -134,11 +363,11 @@ def look(
         FineEdgeError: when a file cannot be read or written, holds something else, or contradicts the labels.
     """
     if not is_folder(images):
-        raise DataError("no such folder of images", where=images, mend="give it with --images")
+        raise DataError("no such folder of images", where=images, hint="give it with --images")
     require_labelled_sizes(data, images)
-    path = folder / f"{stem(subject, data)}.jsonl"
+    path = folder / f"{stem(opened, data)}.jsonl"
     skipped: dict[int, str] = {}
-    with Journal(path, _identity(subject, data, categories)) as journal:
+    with Journal(path, _identity(opened, data, categories)) as journal:
         done = _unchanged(journal, data, images)
         left = [(number, name) for number, name in data.images.items() if number not in done]
         if changed := len(journal.pictures) - len(done):
@@ -148,7 +377,7 @@ def look(
         with console.progress() as bar:
             task = bar.add_task("images", total=len(data.images), completed=len(done))
             start_s, inference_s = time.perf_counter(), 0.0
-            for seen in detect(left, images, subject.contract, subject.runner):
+            for seen in detect(left, images, opened.contract, opened.runner):
                 journal.add(entry(seen))
                 if seen.error:
                     skipped[seen.image_id] = str(seen.error)

@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_annotations import numbered
+from fine_edge.evaluate.coco_annotations import coco_from, numbered
+from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.ids import Numbering, integer
 from fine_edge.evaluate.picture_names import picture_name
-from fine_edge.files import sha256_of
-from fine_edge.zoo.cityscapes import CITYSCAPES_LABELS
+from fine_edge.evaluate.visdrone import read_visdrone
+from fine_edge.files import MOST_JSON_BYTES, read_json, sha256_of
+from fine_edge.zoo.labels import CITYSCAPES_LABELS
 
 IGNORED = -1
 """Category of pixels that are in no figure."""
@@ -75,12 +77,12 @@ class SegmentData:
                 pixels = np.asarray(image if self.segments is None else image.convert("RGB"), dtype=np.int64)
         except Exception as error:  # Pillow's decoders raise whatever they meet
             what = f"cannot be read as annotation ({type(error).__name__}: {error})"
-            raise DataError(what, where=path, mend="is the data set whole?") from error
+            raise DataError(what, where=path, hint="is the data set whole?") from error
         if self.segments is not None:
             numbers: NDArray[np.int64] = pixels @ np.array([1, 256, 256**2])
             return numbers
         if pixels.ndim != 2:
-            raise DataError("has colours instead of label ids", where=path, mend=f"give *{_LABEL_IDS}")
+            raise DataError("has colours instead of label ids", where=path, hint=f"give *{_LABEL_IDS}")
         known = np.isin(pixels, list(self.categories))
         return np.where(known, pixels, IGNORED)
 
@@ -121,7 +123,7 @@ def read_panoptic(path: Path, data: dict[str, Any]) -> SegmentData:
     """
     folder = path.with_suffix("")
     if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
-        raise DataError("has no images, annotations and categories", where=path, mend=_PANOPTIC)
+        raise DataError("has no images, annotations and categories", where=path, hint=_PANOPTIC)
     image_numbers, names = numbered(path, data, "images", lambda entry: picture_name(entry["file_name"]))
     category_numbers, categories = numbered(path, data, "categories", lambda entry: str(entry["name"]))
     truths: dict[int, Path] = {}
@@ -135,11 +137,11 @@ def read_panoptic(path: Path, data: dict[str, Any]) -> SegmentData:
             segments[number] = tuple(_segment(info, category_numbers, categories) for info in entry["segments_info"])
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             what = f"annotations[{index}] cannot be used ({type(error).__name__}: {error})"
-            raise DataError(what, where=path, mend=_PANOPTIC) from error
+            raise DataError(what, where=path, hint=_PANOPTIC) from error
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
     for number, truth in sorted(truths.items()):
         if not truth.is_file():
-            raise DataError("no such annotation", where=truth, mend=f"unpack the PNGs into {folder}")
+            raise DataError("no such annotation", where=truth, hint=f"unpack the PNGs into {folder}")
         digest.update(f"{number} {sha256_of(truth)}\n".encode())
     images = {number: name for number, name in names.items() if number in truths}
     return SegmentData(path, digest.hexdigest(), images, truths, categories, segments)
@@ -152,3 +154,46 @@ def _segment(info: dict[str, Any], numbering: Numbering, categories: Collection[
     if not 0 <= number < 256**3:
         raise ValueError(f"a PNG has no segment {number}")
     return TrueSegment(number, category, bool(integer(info.get("iscrowd", 0))))
+
+
+Data = CocoData | SegmentData
+
+
+def read_data(path: Path, *, pictures: bool = True) -> Data:
+    """Read a file in one of COCO's formats, or a folder in Cityscapes' or VisDrone's.
+
+    Args:
+        path: of the file or folder.
+        pictures: whether the pictures are read as well, so that their names must be fit for it.
+
+    Raises:
+        DataError: when it is missing, none of them, broken, or has nothing to find.
+    """
+    data = _read(path, pictures)
+    if isinstance(data, CocoData) and data.truth.crowd.all():
+        raise DataError(
+            f"has nothing to find: none of its {len(data.truth)} annotations is of an object",
+            where=path,
+            hint="give annotations of detection; crowds (iscrowd 1) are regions to leave out",
+        )
+    return data
+
+
+def _read(path: Path, pictures: bool) -> Data:
+    if path.is_dir():
+        return read_cityscapes(path) if is_cityscapes(path) else read_visdrone(path)
+    hint = "give a COCO annotation file, or a folder of VisDrone's or Cityscapes' annotations"
+    data = read_json(path, DataError, hint=hint, limit=MOST_JSON_BYTES, non_finite=True)
+    return read_panoptic(path, data) if is_panoptic(data) else coco_from(path, data, pictures=pictures)
+
+
+def read_boxes(path: Path, *, pictures: bool = True) -> CocoData:
+    """Read a data set of boxes, see :func:`read_data`.
+
+    Raises:
+        DataError: likewise, or when it holds segments.
+    """
+    data = read_data(path, pictures=pictures)
+    if isinstance(data, SegmentData):
+        raise DataError("holds segments, not boxes", where=path, hint="give annotations of detection")
+    return data

@@ -15,13 +15,12 @@ from fine_edge.evaluate import panoptic, semantic
 from fine_edge.evaluate.evaluation import FORMAT, Origin, now, sha256_of_pictures
 from fine_edge.evaluate.journal import Entry, Row, read_journal, table_of
 from fine_edge.evaluate.panoptic import PanopticFigures
-from fine_edge.evaluate.pipeline import Seen
-from fine_edge.evaluate.run import categories_of, look, origin_of
+from fine_edge.evaluate.run import Seen, categories_of, look, origin_of
 from fine_edge.evaluate.segment_data import IGNORED, SegmentData
 from fine_edge.evaluate.semantic import SemanticFigures
 from fine_edge.files import sha256_of
+from fine_edge.runners.opened import Opened
 from fine_edge.segments import Panoptic
-from fine_edge.subject import Subject
 
 _SEMANTIC_COLUMNS, _PANOPTIC_COLUMNS = 3, 5
 
@@ -77,7 +76,7 @@ def _class_map(found: Panoptic, category_of: dict[int, int]) -> NDArray[np.int64
 def _same_size(truth: NDArray[np.int64], found: NDArray[np.generic], where: Path) -> None:
     if truth.shape != found.shape:
         sizes = " and ".join("x".join(map(str, shape[::-1])) for shape in (found.shape, truth.shape))
-        raise DataError(f"picture and annotation are of {sizes} pixels", where=where, mend="give the pictures of it")
+        raise DataError(f"picture and annotation are of {sizes} pixels", where=where, hint="give the pictures of it")
 
 
 def _semantic_rows(found: Panoptic, data: SegmentData, image_id: int, category_of: dict[int, int]) -> list[Row]:
@@ -95,12 +94,12 @@ def _panoptic_rows(found: Panoptic, data: SegmentData, image_id: int, category_o
 
 
 def evaluate_segments(
-    subject: Subject, data: SegmentData, images: Path, folder: Path, same: dict[str, str] | None = None
+    opened: Opened, data: SegmentData, images: Path, folder: Path, same: dict[str, str] | None = None
 ) -> SegmentEvaluation:
     """Look at all images that ``folder`` holds no counts of yet, and score them.
 
     Args:
-        subject: a segmenter; panoptic where the data has segments, semantic where it has classes of pixels.
+        opened: a segmenter; panoptic where the data has segments, semantic where it has classes of pixels.
         data: what is to be found.
         images: folder of the pictures.
         folder: of the counts, which are kept image by image.
@@ -109,16 +108,16 @@ def evaluate_segments(
     Raises:
         FineEdgeError: when model and data set do not belong together, or a file cannot be read or written.
     """
-    category_of = categories_of(subject.contract, data, same)
+    category_of = categories_of(opened.contract, data, same)
     rows_of = _semantic_rows if data.segments is None else _panoptic_rows
-    looked = look(subject, data, images, folder, category_of, _entries(rows_of, data, category_of))
+    looked = look(opened, data, images, folder, category_of, _entries(rows_of, data, category_of))
     columns = _SEMANTIC_COLUMNS if data.segments is None else _PANOPTIC_COLUMNS
     if not looked.pictures:
-        raise DataError("none of the images can be read", where=data.path, mend="check --images")
+        raise DataError("none of the images can be read", where=data.path, hint="check --images")
     _, table = table_of(read_journal(looked.journal, looked.pictures), columns, looked.journal)
     figures = semantic.figures if data.segments is None else panoptic.figures
     return SegmentEvaluation(
-        origin=origin_of(subject),
+        origin=origin_of(opened),
         data=data.path.name,
         data_sha256=data.sha256,
         images=len(looked.pictures),

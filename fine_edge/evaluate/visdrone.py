@@ -26,7 +26,7 @@ CATEGORIES = (
 
 _COLUMNS = ("left", "top", "width", "height", "score", "category", "truncation", "occlusion")
 _OTHERS = len(CATEGORIES) + 1
-_MEND = "give the folder 'annotations' of VisDrone-DET, one file a picture"
+_HINT = "give the folder 'annotations' of VisDrone-DET, one file a picture"
 
 
 def read_visdrone(folder: Path) -> CocoData:
@@ -37,7 +37,7 @@ def read_visdrone(folder: Path) -> CocoData:
     """
     files = sorted(folder.glob("*.txt"))
     if not files:
-        raise DataError("holds no annotation files (*.txt)", where=folder, mend=_MEND)
+        raise DataError("holds no annotation files (*.txt)", where=folder, hint=_HINT)
     digest = hashlib.sha256()
     rows: list[tuple[int, int, tuple[float, float, float, float], bool]] = []
     for image_id, path in enumerate(files, start=1):
@@ -59,23 +59,23 @@ def read_visdrone(folder: Path) -> CocoData:
 
 
 def _text(path: Path) -> str:
-    return read_text(path, DataError, mend=_MEND).removeprefix("\ufeff")
+    return read_text(path, DataError, hint=_HINT).removeprefix("\ufeff")
 
 
 def _objects(path: Path, number: int, line: str) -> list[tuple[int, tuple[float, float, float, float], bool]]:
     """Category, box and whether it is a region to ignore, which it is for every category."""
     columns = line.strip().removesuffix(",").split(",")
     if len(columns) != len(_COLUMNS):
-        raise DataError(f"line {number} has {_described(len(columns))}", where=path, mend=_MEND)
+        raise DataError(f"line {number} has {_described(len(columns))}", where=path, hint=_HINT)
     try:
         fields = [float(column) for column in columns]
         place, (score, category) = box(fields[:4]), fields[4:6]
     except ValueError as error:
-        raise DataError(f"line {number} is no object ({error})", where=path, mend=_MEND) from error
+        raise DataError(f"line {number} is no object ({error})", where=path, hint=_HINT) from error
     if category not in range(_OTHERS + 1):
-        raise DataError(f"line {number} has the category {category:g}", where=path, mend=_MEND)
+        raise DataError(f"line {number} has the category {category:g}", where=path, hint=_HINT)
     if score not in (0, 1):
-        raise DataError(f"line {number} has the score {score:g}, as results have", where=path, mend=_MEND)
+        raise DataError(f"line {number} has the score {score:g}, as results have", where=path, hint=_HINT)
     if score == 0 or category in (0, _OTHERS):
         return [(one, place, True) for one in range(1, _OTHERS)]
     return [(int(category), place, False)]

@@ -1,43 +1,63 @@
 """One export: load, lower, trace, check, convert, and write all files together.
 
-The graph is traced from a *lowered* detector (:mod:`fine_edge.export.lowering`); the golden
+The graph is traced from a *lowered* detector (:mod:`fine_edge.export.exporter`); the golden
 outputs come from the library's model as it is, so that they vouch for the lowering too.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import RTDetrForObjectDetection
 
 from fine_edge import __version__, console, machine
-from fine_edge.atomic import output_errors, written_together
 from fine_edge.contract import TENSORRT, Artifact, Contract, Precision, TensorSpec, contract_path, read_contract
 from fine_edge.errors import ArtifactError, ConfigError
-from fine_edge.export.artifacts import source_sha256
-from fine_edge.export.lowering import lower
-from fine_edge.export.lowering.plugin import define_plugin, use_plugin
+from fine_edge.export.plugin import define_plugin, use_plugin
 from fine_edge.export.request import ExportRequest
 from fine_edge.export.trace import trace
-from fine_edge.files import sha256_of
+from fine_edge.files import output_errors, sha256_of, written_together
 from fine_edge.graph.checks import check
-from fine_edge.graph.fp16 import to_fp16
+from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.graph.identity import identity_of
-from fine_edge.graph.keep_list import kept_by_exporter
 from fine_edge.images import sample_photographs
+from fine_edge.lowering.modules import fold_batch_norms, lower_modules
 from fine_edge.preprocess import Preprocessing, preprocess
-from fine_edge.runners.base import Array
-from fine_edge.runners.eager import EagerRunner
-from fine_edge.zoo.catalog import find
+from fine_edge.zoo.catalog import FamilyName, find
 from fine_edge.zoo.count import Cost
-from fine_edge.zoo.families import family_of
-from fine_edge.zoo.family import GraphForm
+from fine_edge.zoo.family import GraphForm, family_of
 from fine_edge.zoo.load import LoadedDetector, load
+from fine_edge.zoo.rtdetr.family import DetectorGraph
+from fine_edge.zoo.rtdetr.lowered import LoweredRTDetr
+
+
+@torch.no_grad()
+def lower(model: nn.Module, family: FamilyName, form: GraphForm) -> nn.Module:
+    """The inference form of a detector for one static input shape; the model itself is left as it is.
+
+    Returns:
+        A module from images (B, 3, H, W) to the outputs that :meth:`Family.outputs` lists, as a tuple.
+
+    Raises:
+        ConfigError: for a configuration that the lowered form does not cover.
+    """
+    model = copy.deepcopy(model)
+    if family == "rtdetr":
+        detector = LoweredRTDetr(cast(RTDetrForObjectDetection, model), form.batch, form.height, form.width)
+        return DetectorGraph(detector, form).eval()
+    fold_batch_norms(model)
+    graph = family_of(family).graph(lower_modules(model), form)
+    return graph.requires_grad_(False).eval()
+
 
 # Of a protobuf file, the graph itself and what FP16 or lowering adds left aside.
 _MOST_ONNX_BYTES = 2**31 - 2**26
@@ -51,13 +71,15 @@ def _golden(detector: LoadedDetector, request: ExportRequest, preprocessing: Pre
         preprocess(photographs[i % len(photographs)].pixels, *shape, preprocessing)[0] for i in range(request.batch)
     ]
     noise = np.random.default_rng(request.seed).random((request.batch, 3, *shape), dtype=np.float32)
-    runner = EagerRunner(detector.model, detector.entry.family, raw=request.raw)
-    arrays: dict[str, Array] = {}
+    family = family_of(detector.entry.family)
+    arrays: dict[str, NDArray[np.generic]] = {}
     for name, images in (("photographs", np.concatenate(batch)), ("noise", noise)):
         arrays[f"{name}/images"] = images
-        for output, value in runner.run({"images": images}).items():
-            arrays[f"{name}/{output}"] = value
-        arrays[f"{name}/selection_margin"] = np.array(runner.selection_margin)
+        with torch.inference_mode():
+            reference = family.reference(detector.model, torch.from_numpy(images), raw=request.raw)
+        for output, value in reference.outputs.items():
+            arrays[f"{name}/{output}"] = value.numpy()
+        arrays[f"{name}/selection_margin"] = np.array(reference.margin)
     buffer = BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stub lists only its own keywords
     return buffer.getvalue()
@@ -82,7 +104,7 @@ def _made_by(detector: LoadedDetector, request: ExportRequest) -> dict[str, Any]
     return {
         "fine_edge": __version__,
         "tensorrt": TENSORRT,
-        "source_sha256": source_sha256(),
+        "source_sha256": machine.source_sha256(),
         "libraries": {name: machine.version(name) for name in libraries},
         "weights": detector.provenance,
         "options": request.options(),
@@ -122,7 +144,7 @@ def _require_one_file(model: torch.nn.Module, request: ExportRequest) -> None:
         raise ConfigError(
             f"weights of {size / 2**30:.1f} GiB do not fit into one ONNX file, which holds less than 2 GiB",
             where=request.model,
-            mend="train for fewer classes",
+            hint="train for fewer classes",
         )
 
 
@@ -182,3 +204,14 @@ def export(request: ExportRequest, folder: Path) -> Path:
         )
         (partial / contract_name).write_text(contract.to_text(), encoding="utf-8")
     return folder / request.onnx_name()
+
+
+def ensure_plain(request: ExportRequest, folder: Path) -> Path:
+    """Export the unchanged model with its library's own defaults to ``MODEL.plain.onnx``."""
+    path = folder / f"{request.model}.plain.onnx"
+    entry = find(request.model)
+    model = load(entry, request.weights, request.seed).model
+    example = torch.zeros(request.batch, 3, *request.input_hw)
+    with written_together(folder, path.name) as partial:
+        family_of(entry.family).plain(model, example, partial / path.name)
+    return path

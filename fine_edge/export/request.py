@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fine_edge.contract import Precision
+from fine_edge.contract import NmsName, Precision
 from fine_edge.errors import ConfigError
-from fine_edge.zoo.catalog import NmsName, find
+from fine_edge.zoo.catalog import find
 from fine_edge.zoo.hf_processor import read_processor
 from fine_edge.zoo.weights_file import checkpoint_files
 
@@ -60,12 +60,12 @@ class ExportRequest:
             if value < SIZE_MULTIPLE_PX or value % SIZE_MULTIPLE_PX:
                 near = max(1, round(value / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
                 raise ConfigError(
-                    f"input {side} {value} is not a positive multiple of {SIZE_MULTIPLE_PX}", mend=f"use {near}"
+                    f"input {side} {value} is not a positive multiple of {SIZE_MULTIPLE_PX}", hint=f"use {near}"
                 )
         if self.batch < 1:
-            raise ConfigError(f"batch {self.batch} is not positive", mend="use --batch 1")
+            raise ConfigError(f"batch {self.batch} is not positive", hint="use --batch 1")
         if self.plugin is not None and self.plugin not in PLUGINS:
-            raise ConfigError(f"no plugin {self.plugin!r}", mend=f"known: {', '.join(PLUGINS)}")
+            raise ConfigError(f"no plugin {self.plugin!r}", hint=f"known: {', '.join(PLUGINS)}")
 
     def _own_hw(self) -> tuple[int, int]:
         """Height and width where none are asked for: the checkpoint's own where its folder says them."""
@@ -80,7 +80,7 @@ class ExportRequest:
             raise ConfigError(
                 f"its size of {height}x{width} pixels does not divide by {SIZE_MULTIPLE_PX}",
                 where=self.weights,
-                mend="choose another with --input-size",
+                hint="choose another with --input-size",
             )
         return height, width
 
@@ -117,8 +117,8 @@ def parse_size(text: str | None) -> tuple[int, int]:
         return 0, 0
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
-        raise ConfigError(f"input size {text!r} is not understood", mend="use a side such as 640, or HEIGHTxWIDTH")
+        raise ConfigError(f"input size {text!r} is not understood", hint="use a side such as 640, or HEIGHTxWIDTH")
     height, width = int(parts[0]), int(parts[-1])
     if not height or not width:
-        raise ConfigError(f"input size {text!r} has no pixels", mend="use a side such as 640, or HEIGHTxWIDTH")
+        raise ConfigError(f"input size {text!r} has no pixels", hint="use a side such as 640, or HEIGHTxWIDTH")
     return height, width

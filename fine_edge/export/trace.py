@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from fine_edge.zoo.onnx_defaults import quiet_exporter
+from fine_edge.zoo.library_export import quiet_exporter
 
 # 17 is the first with LayerNormalization as one operator and 20 breaks GridSample in TensorRT 10.x;
 # torch's exporter is written for 18 and up.

@@ -67,13 +67,13 @@ class FineConfig:
             raise ConfigError(
                 f"channels ({self.channels}) must be divisible by {name} ({divisor})",
                 where="FineConfig",
-                mend=f"choose a {name} that divides {self.channels}",
+                hint=f"choose a {name} that divides {self.channels}",
             )
         if self.identity and self.modulation == "none":
             raise ConfigError(
                 "modulation 'none' replaces the low-level map, so it cannot start as the identity",
                 where="FineConfig",
-                mend="use modulation 'residual' or 'direct', or identity=False",
+                hint="use modulation 'residual' or 'direct', or identity=False",
             )
 
     @property

@@ -94,7 +94,7 @@ def build_method(place: Place, config: MethodConfig) -> nn.Module:
         ConfigError: for a name that is not in :data:`METHODS`.
     """
     if config.name not in METHODS:
-        raise ConfigError(f"no fusion method is called {config.name!r}", mend=f"known: {', '.join(METHODS)}")
+        raise ConfigError(f"no fusion method is called {config.name!r}", hint=f"known: {', '.join(METHODS)}")
     return METHODS[config.name](place, config)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import onnx
 
 from fine_edge.graph import rules_attention, rules_model, rules_operators, rules_weights
-from fine_edge.graph.finding import Finding
-from fine_edge.graph.view import GraphView
+from fine_edge.graph.view import Finding, GraphView
 
 Rule = Callable[[GraphView], list[Finding]]
 

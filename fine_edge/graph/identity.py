@@ -23,7 +23,7 @@ def identity_of(path: Path) -> str:
     Raises:
         ArtifactError: when the file is missing or no regular file, or a file that it names cannot be read.
     """
-    file_size(path, ArtifactError, mend="python -m fine_edge.export MODEL")
+    file_size(path, ArtifactError, hint="python -m fine_edge export MODEL")
     digest, may_name_others = _scanned(path)
     if not may_name_others:
         return digest

@@ -5,7 +5,6 @@ A compiler takes 1 for every dimension without a number, and its figures are the
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +42,12 @@ class InputSize:
         """
         if text is None:
             if batch is not None:
-                raise ConfigError("needs --input-size", where="--batch", mend="--input-size 640 --batch 1")
+                raise ConfigError("needs --input-size", where="--batch", hint="--input-size 640 --batch 1")
             return None
         parts = text.lower().split("x")
         if len(parts) > 2 or not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
             what = f"input size {text!r} is not understood"
-            raise ConfigError(what, where="--input-size", mend="use a side such as 640, or HEIGHTxWIDTH")
+            raise ConfigError(what, where="--input-size", hint="use a side such as 640, or HEIGHTxWIDTH")
         return cls(int(parts[0]), int(parts[-1]), 1 if batch is None else batch)
 
     @classmethod
@@ -70,12 +69,6 @@ class InputSize:
     def __str__(self) -> str:
         """``1x3x640x640`` without its channels."""
         return f"{self.batch} x {self.height}x{self.width}"
-
-
-def add_input_size(parser: argparse.ArgumentParser, of: str = "a graph whose input is dynamic") -> None:
-    """Add ``--input-size`` and ``--batch``."""
-    parser.add_argument("--input-size", metavar="SIDE|HxW", help=f"of {of}, pixels")
-    parser.add_argument("--batch", type=int, metavar="N", help="pictures at a time, with --input-size (default: 1)")
 
 
 def network_inputs(model: onnx.ModelProto) -> list[ValueInfoProto]:
@@ -104,7 +97,7 @@ def require_static(model: onnx.ModelProto, path: Path) -> None:
     """
     for value in network_inputs(model):
         if is_open(value):
-            raise ArtifactError(f"input {described(value)} is dynamic (FE04)", where=path, mend=how_to_fix(value))
+            raise ArtifactError(f"input {described(value)} is dynamic (FE04)", where=path, hint=how_to_fix(value))
 
 
 def described(value: ValueInfoProto) -> str:
@@ -177,7 +170,7 @@ def _fill(value: ValueInfoProto, size: InputSize, named: dict[str, int], path: P
         if dim.dim_value > 0:
             if number not in (None, dim.dim_value):
                 what = f"input {described(value)} has numbers already, and they are not {size}"
-                raise ArtifactError(what, where=path, mend="leave out --input-size, or give its own")
+                raise ArtifactError(what, where=path, hint="leave out --input-size, or give its own")
             continue
         if number is None:
             raise ArtifactError(f"input {described(value)} does not say how many channels it has", where=path)

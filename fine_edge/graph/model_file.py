@@ -35,14 +35,14 @@ def read_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     model = _parse(path, _read_bytes(path))
     reason = _incompleteness(model)
     if reason:
-        raise ArtifactError(f"not a usable ONNX model ({reason})", where=path, mend=_AGAIN)
+        raise ArtifactError(f"not a usable ONNX model ({reason})", where=path, hint=_AGAIN)
     external = external_tensors(model)
     size = sum(extent(tensor, path)[2] for tensor in external)
     if weights and size > MAX_BYTES:
         raise ArtifactError(
             f"{size / 2**30:.1f} GiB of weights, and this command holds at most 2 GiB of them",
             where=path,
-            mend="export the model in FP16, which halves them; graph check and engine build take the file as it is",
+            hint="export the model in FP16, which halves them; graph check and engine build take the file as it is",
         )
     if weights:
         for tensor in external:
@@ -53,12 +53,12 @@ def read_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
 
 
 def _read_bytes(path: Path) -> bytes:
-    size = file_size(path, ArtifactError, mend="" if path.exists() else "python -m fine_edge.export MODEL")
+    size = file_size(path, ArtifactError, hint="" if path.exists() else "python -m fine_edge export MODEL")
     if size > MAX_BYTES:
         raise ArtifactError(
             f"{size / 2**30:.1f} GiB, more than an ONNX file can have",
             where=path,
-            mend="write the weights beside it: onnx.save(model, 'm.onnx', save_as_external_data=True)",
+            hint="write the weights beside it: onnx.save(model, 'm.onnx', save_as_external_data=True)",
         )
     try:
         return path.read_bytes()
@@ -68,16 +68,16 @@ def _read_bytes(path: Path) -> bytes:
 
 def _parse(path: Path, data: bytes) -> onnx.ModelProto:
     if not data:
-        raise ArtifactError("the file is empty", where=path, mend=_AGAIN)
+        raise ArtifactError("the file is empty", where=path, hint=_AGAIN)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except (DecodeError, RecursionError) as error:
-        raise ArtifactError(f"not an ONNX file, or a part of one ({error})", where=path, mend=_AGAIN) from error
+        raise ArtifactError(f"not an ONNX file, or a part of one ({error})", where=path, hint=_AGAIN) from error
     if not _is_text(model):
-        raise ArtifactError("not an ONNX file (a name in it is not UTF-8 text)", where=path, mend=_AGAIN)
+        raise ArtifactError("not an ONNX file (a name in it is not UTF-8 text)", where=path, hint=_AGAIN)
     if reason := expansion(model):
-        raise ArtifactError(f"cannot be expanded: {reason}", where=path, mend=_NOT_FOR_READERS)
+        raise ArtifactError(f"cannot be expanded: {reason}", where=path, hint=_NOT_FOR_READERS)
     return model
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto
 
-from fine_edge.graph.finding import Finding
-from fine_edge.graph.view import GraphView, input_name, label, output_name
+from fine_edge.graph.view import Finding, GraphView, input_name, label, output_name
 
 SMALLEST_HEAD, LARGEST_HEAD, HEAD_STEP = 16, 256, 8
 """Head dimensions that the fused kernel takes: 16 <= d <= 256, d a multiple of 8."""
@@ -87,7 +86,7 @@ def attention_fuses(graph: GraphView) -> list[Finding]:
 
     Source: TensorRT developer guide, multi-head attention fusion; measured with TensorRT-RTX 1.7.1 for SM86:
     d = 16 is fused, d = 8 is not, FP32 never is.
-    Mend: convert to FP16; choose heads so that C / heads is 16, 24, 32 ...
+    Hint: convert to FP16; choose heads so that C / heads is 16, 24, 32 ...
     """
     found = []
     every = attentions(graph)
@@ -101,8 +100,8 @@ def attention_fuses(graph: GraphView) -> list[Finding]:
             continue
         if entry.dtype in _FUSED_TYPES or entry.dtype == TensorProto.FLOAT:
             message = f"attention with head dimension {d} is not fused"
-            mend = f"choose heads so that d is a multiple of {HEAD_STEP} from {SMALLEST_HEAD} to {LARGEST_HEAD}"
-            found.append(Finding("FE16", "warning", label(entry.softmax), message, mend))
+            hint = f"choose heads so that d is a multiple of {HEAD_STEP} from {SMALLEST_HEAD} to {LARGEST_HEAD}"
+            found.append(Finding("FE16", "warning", label(entry.softmax), message, hint))
     return found
 
 
@@ -135,7 +134,7 @@ def fine_operators(graph: GraphView) -> list[Finding]:
 
     Source: the lowerings measured for this package: only these operators become few kernels and a fused attention;
     shape arithmetic, casts, gathers and masks split the block.
-    Mend: export again with static shapes; look at what the exporter made of the named line.
+    Hint: export again with static shapes; look at what the exporter made of the named line.
     """
     found = []
     for node in graph.nodes:
@@ -143,8 +142,8 @@ def fine_operators(graph: GraphView) -> list[Finding]:
             continue
         if node.op_type in _FINE_FORBIDDEN:
             message = f"{node.op_type} inside FINE splits the block"
-            mend = "export with static shapes and without masks"
-            found.append(Finding("FE17", "error", label(node), message, mend))
+            hint = "export with static shapes and without masks"
+            found.append(Finding("FE17", "error", label(node), message, hint))
         else:
             message = f"{node.op_type} inside FINE is not part of its fast form"
             found.append(Finding("FE17", "info", label(node), message, "compare the number of kernels"))

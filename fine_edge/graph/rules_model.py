@@ -5,10 +5,9 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto
 
-from fine_edge.graph.finding import Finding, Severity
 from fine_edge.graph.half_range import beyond_half
 from fine_edge.graph.input_size import described, is_open, network_inputs
-from fine_edge.graph.view import GraphView, input_name, is_static, label
+from fine_edge.graph.view import Finding, GraphView, Severity, input_name, is_static, label
 from fine_edge.graph.walk import tensors_in
 from fine_edge.graph.weight_files import outside_folder
 
@@ -27,7 +26,7 @@ def valid_onnx(graph: GraphView) -> list[Finding]:
     """FE01: the graph obeys the ONNX specification.
 
     Source: the ONNX IR specification, as ``onnx.checker`` implements it.
-    Mend: export again; a file that was edited or cut cannot be repaired by guessing.
+    Hint: export again; a file that was edited or cut cannot be repaired by guessing.
     """
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
@@ -50,7 +49,7 @@ def opset_range(graph: GraphView) -> list[Finding]:
 
     Source: ONNX operator changelog (LayerNormalization-17, GridSample-20); which opset is the highest
     that 10.7 reads is not documented, so a newer one is a warning.
-    Mend: export with ``opset_version=17``.
+    Hint: export with ``opset_version=17``.
     """
     if OLDEST_OPSET <= graph.opset <= NEWEST_OPSET:
         return []
@@ -65,7 +64,7 @@ def split_layer_norm(graph: GraphView) -> list[Finding]:
     """FE03: no LayerNorm in pieces (Pow, ReduceMean, Add, Sqrt).
 
     Source: D-FINE issue 44 and TensorRT issue 3657: squares overflow FP16 and no object is detected.
-    Mend: export with opset 17 or newer, or keep these nodes in FP32.
+    Hint: export with opset 17 or newer, or keep these nodes in FP32.
     """
     found = []
     for node in graph.nodes:
@@ -79,8 +78,8 @@ def split_layer_norm(graph: GraphView) -> list[Finding]:
         roots = [user for add in sums for output in add.output for user in graph.consumers(output)]
         if squares and any(user.op_type == "Sqrt" for user in roots):
             message = "a LayerNorm in pieces: its squares overflow in FP16, and nothing is detected"
-            mend = f"export with opset {OLDEST_OPSET} or newer, or keep {label(node)} and its neighbours in FP32"
-            found.append(Finding("FE03", "error", label(node), message, mend))
+            hint = f"export with opset {OLDEST_OPSET} or newer, or keep {label(node)} and its neighbours in FP32"
+            found.append(Finding("FE03", "error", label(node), message, hint))
     return found
 
 
@@ -89,17 +88,17 @@ def static_shapes(graph: GraphView) -> list[Finding]:
 
     Source: the contract of this package: one engine, one shape; TensorRT needs an optimisation profile
     for every other input, and a contract cannot vouch for an output without a shape.
-    Mend: export without ``dynamic_axes`` or ``dynamic_shapes``, or name a size with ``--input-size``.
+    Hint: export without ``dynamic_axes`` or ``dynamic_shapes``, or name a size with ``--input-size``.
     """
-    mend = "export with static shapes, or compile for one: engine build FILE.onnx --input-size 640x640"
+    hint = "export with static shapes, or compile for one: engine build FILE.onnx --input-size 640x640"
     found = []
     for value in network_inputs(graph.model):
         if is_open(value):
             message = f"input {described(value)} has a dynamic shape"
-            found.append(Finding("FE04", "error", "graph", message, mend))
+            found.append(Finding("FE04", "error", "graph", message, hint))
     for value in graph.model.graph.output:
         if not is_static(graph.shape(value.name)):
-            found.append(Finding("FE04", "error", "graph", f"output {value.name!r} has no static shape", mend))
+            found.append(Finding("FE04", "error", "graph", f"output {value.name!r} has no static shape", hint))
     return found
 
 
@@ -108,7 +107,7 @@ def supported_types(graph: GraphView) -> list[Finding]:
 
     Source: onnx-tensorrt, docs/operators.md: FP32, FP16, BF16, INT32, INT64, INT8, BOOL; UINT8 at network
     inputs and outputs alone; DOUBLE is computed as FP32, clamped to its range.
-    Mend: cast to FP32, INT32 or INT64 before the export.
+    Hint: cast to FP32, INT32 or INT64 before the export.
     """
     edges = {value.name for value in (*graph.model.graph.input, *graph.model.graph.output)}
     problems: dict[tuple[str, Severity, str], list[str]] = {}
@@ -120,9 +119,9 @@ def supported_types(graph: GraphView) -> list[Finding]:
             problems.setdefault((kind, "error", "TensorRT has it at inputs and outputs alone"), []).append(name)
         elif kind == "DOUBLE":
             problems.setdefault((kind, "warning", "TensorRT computes it as FP32"), []).append(name)
-    mend = "cast to FP32, INT32 or INT64 before the export"
+    hint = "cast to FP32, INT32 or INT64 before the export"
     return [
-        Finding("FE05", severity, "graph", f"{kind} in {_some(names)}: {reason}", mend)
+        Finding("FE05", severity, "graph", f"{kind} in {_some(names)}: {reason}", hint)
         for (kind, severity, reason), names in problems.items()
     ]
 
@@ -132,7 +131,7 @@ def weights_inside(graph: GraphView) -> list[Finding]:
 
     Source: ONNX external data specification; files are copied without those that they need, and a location outside
     the folder lets a file read what it should not.
-    Mend: save the model with its weights inside.
+    Hint: save the model with its weights inside.
     """
     locations = [
         entry.value
@@ -154,17 +153,17 @@ def half_range(graph: GraphView) -> list[Finding]:
     """FE07: FP32 constants fit into FP16.
 
     Source: IEEE 754 binary16, largest finite number 65504.
-    Mend: keep the node that reads the constant in FP32, or rescale.
+    Hint: keep the node that reads the constant in FP32, or rescale.
     """
     found = []
     for entry in beyond_half(graph.model):
         message = f"constant {entry.tensor!r} holds {entry.largest:.6g}, beyond FP16's 65504"
         if entry.sentinel:
             message += ": read as a mask, it becomes 65504"
-        mend = (
+        hint = (
             "nothing, where it is a mask" if entry.sentinel else f"keep {entry.node} in FP32, or rescale the constant"
         )
-        found.append(Finding("FE07", "info" if entry.sentinel else "warning", entry.node, message, mend))
+        found.append(Finding("FE07", "info" if entry.sentinel else "warning", entry.node, message, hint))
     return found
 
 

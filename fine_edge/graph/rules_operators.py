@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
-from fine_edge.graph.finding import Finding, Severity
 from fine_edge.graph.runaway import MOST_TRIPS, unbounded_loop
-from fine_edge.graph.view import GraphView, attribute_int, attribute_text, input_name, label
+from fine_edge.graph.view import Finding, GraphView, Severity, attribute_int, attribute_text, input_name, label
 
 TOPK_LIMIT = 3840
 """The largest K of TensorRT's TopK layer; 3841 parses and fails in the builder."""
@@ -15,7 +14,7 @@ PLUGIN_DOMAINS = ("trt.plugins",)
 """Domains whose nodes are TensorRT plugins by convention; elsewhere a name that ends in ``_TRT`` is one."""
 
 _DEVICE_CHECK = "build it on the device before relying on it"
-# Operator: severity, what happens, mend.
+# Operator: severity, what happens, hint.
 _SPECIAL: dict[str, tuple[Severity, str, str]] = {
     "NonZero": ("error", "its output's shape depends on data", "use Where or a mask of fixed size"),
     "Unique": ("error", "its output's shape depends on data", "leave it out of the graph"),
@@ -46,7 +45,7 @@ def gridsample_mode(graph: GraphView) -> list[Finding]:
 
     Source: onnx-tensorrt pull request 1060 and TensorRT issue 4646: 10.x parsers know the modes by their
     names of opset 16 and read ``linear`` and ``cubic`` as nearest, so boxes are wrong without a warning.
-    Mend: export with opset 17 to 19.
+    Hint: export with opset 17 to 19.
     """
     found = []
     for node in graph.nodes:
@@ -61,7 +60,7 @@ def gridsample_rank(graph: GraphView) -> list[Finding]:
     """FE09: GridSample on 4-D maps.
 
     Source: TensorRT operators documentation, GridSample: input and grid of rank 4.
-    Mend: fold the extra dimension into the batch.
+    Hint: fold the extra dimension into the batch.
     """
     found = []
     for node in graph.nodes:
@@ -76,7 +75,7 @@ def scatter_nd(graph: GraphView) -> list[Finding]:
     """FE10: no ScatterND with a reduction, nor of opset 18 or newer.
 
     Source: TensorRT 10.9 release notes (opset 18 mended there); the parser refuses every reduction.
-    Mend: write the update as Concat or Where, or export with opset 17.
+    Hint: write the update as Concat or Where, or export with opset 17.
     """
     found = []
     for node in graph.nodes:
@@ -96,7 +95,7 @@ def topk_size(graph: GraphView) -> list[Finding]:
     """FE11: TopK with a constant K of at most 3840.
 
     Source: TensorRT operators documentation, TopK; measured: 3840 builds, 3841 parses and fails in the builder.
-    Mend: select fewer, or in two steps.
+    Hint: select fewer, or in two steps.
     """
     found = []
     for node in graph.nodes:
@@ -117,7 +116,7 @@ def constant_axes(graph: GraphView) -> list[Finding]:
     """FE12: Slice and Pad with constant axes, Pad with constant pads.
 
     Source: onnx-tensorrt, docs/operators.md: ``axes`` must be an initialiser; static shapes need the pads.
-    Mend: export with Python numbers instead of tensors.
+    Hint: export with Python numbers instead of tensors.
     """
     found = []
     inputs = {"Slice": ((3, "axes"),), "Pad": ((1, "pads"), (3, "axes"))}
@@ -134,7 +133,7 @@ def resize_mode(graph: GraphView) -> list[Finding]:
     """FE13: Resize without antialiasing, nearest or linear.
 
     Source: onnx-tensorrt, docs/operators.md (nearest, linear); the parser says "Antialiasing is not supported".
-    Mend: nearest or linear, ``antialias=False``.
+    Hint: nearest or linear, ``antialias=False``.
     """
     found = []
     for node in graph.nodes:
@@ -154,7 +153,7 @@ def special_operators(graph: GraphView) -> list[Finding]:
 
     Source: onnx-tensorrt, docs/operators.md; TensorRT 10.1 release notes (DeformConv, ROIAlign_TRT version 2);
     what TensorRT-RTX 1.7.1 refuses without a GPU was measured.
-    Mend: per operator.
+    Hint: per operator.
     """
     found = []
     unbounded = unbounded_loop(graph, graph.model.graph.node)
@@ -169,15 +168,15 @@ def special_operators(graph: GraphView) -> list[Finding]:
     return found
 
 
-def _special(node: NodeProto, severity: Severity, reason: str, mend: str) -> Finding:
-    return Finding("FE14", severity, label(node), f"{node.op_type}: {reason}", mend)
+def _special(node: NodeProto, severity: Severity, reason: str, hint: str) -> Finding:
+    return Finding("FE14", severity, label(node), f"{node.op_type}: {reason}", hint)
 
 
 def foreign_domains(graph: GraphView) -> list[Finding]:
     """FE15: only ONNX operators and TensorRT plugins.
 
     Source: onnx-tensorrt: an unknown operator is looked up in the plugin registry, else refused.
-    Mend: export without the library that adds its own operators, or write a plugin.
+    Hint: export without the library that adds its own operators, or write a plugin.
     """
     local = {(function.domain, function.name) for function in graph.model.functions}
     found = []
@@ -190,6 +189,6 @@ def foreign_domains(graph: GraphView) -> list[Finding]:
             found.append(Finding("FE15", "warning", label(node), message, "load the plugin library before the build"))
         else:
             message = f"{name} is neither ONNX nor a known plugin"
-            mend = "export with ONNX operators alone, or provide a TensorRT plugin"
-            found.append(Finding("FE15", "error", label(node), message, mend))
+            hint = "export with ONNX operators alone, or provide a TensorRT plugin"
+            found.append(Finding("FE15", "error", label(node), message, hint))
     return found

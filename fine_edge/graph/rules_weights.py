@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto
 
-from fine_edge.graph.finding import Finding
 from fine_edge.graph.runaway import too_large
-from fine_edge.graph.view import GraphView, label, tensor_values
+from fine_edge.graph.view import Finding, GraphView, label, tensor_values
 from fine_edge.graph.walk import all_graphs, all_nodes
 from fine_edge.graph.weight_files import external_values
 
@@ -35,7 +34,7 @@ def finite_weights(graph: GraphView) -> list[Finding]:
 
     Source: IEEE 754: one NaN makes every detection NaN, and no score of NaN is above a threshold, so that nothing is
     found and nothing complains. Infinities in masks (Add, Where) and limits (Clip, Pad) are legitimate.
-    Mend: export from a checkpoint with finite weights.
+    Hint: export from a checkpoint with finite weights.
     """
     found, infinite = [], set()
     for name, owner, nan, inf in _non_finite(graph):
@@ -56,7 +55,7 @@ def fits_memory(graph: GraphView) -> list[Finding]:
 
     Source: ONNX Runtime and TensorRT fold constants while they load a graph, whatever their size: a few bytes of
     ConstantOfShape, Expand or Tile fill all memory before anything can be stopped.
-    Mend: export with fixed shapes.
+    Hint: export with fixed shapes.
     """
     reason = too_large(graph)
     return [Finding("FE19", "error", "graph", reason, "export with fixed shapes")] if reason else []

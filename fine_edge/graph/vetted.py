@@ -29,7 +29,7 @@ def vet(view: GraphView, path: Path) -> None:
         ArtifactError: naming the node or tensor.
     """
     if reason := runaway(view):
-        mend = "export it with fixed shapes and loops unrolled; do not use a file you did not make"
-        raise ArtifactError(reason, where=path, mend=mend)
+        hint = "export it with fixed shapes and loops unrolled; do not use a file you did not make"
+        raise ArtifactError(reason, where=path, hint=hint)
     for finding in finite_weights(view):
-        raise ArtifactError(f"{finding.message} ({finding.rule})", where=path, mend=finding.mend)
+        raise ArtifactError(f"{finding.message} ({finding.rule})", where=path, hint=finding.hint)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -203,3 +205,36 @@ def attribute_text(node: NodeProto, name: str, default: str) -> str:
         if attribute.name == name and attribute.type == AttributeProto.STRING:
             return str(attribute.s, "utf-8", errors="replace")
     return default
+
+
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found by one rule.
+
+    Attributes:
+        rule: number of the rule, ``FE04``.
+        severity: ``error``: TensorRT 10.7 refuses the graph or computes something else; ``warning``: it
+            builds, and is slower or needs more than the graph; ``info``: good to know.
+        node: name of the node, or ``graph`` where no single node is to blame.
+        message: what is wrong and what follows from it.
+        hint: what to do.
+    """
+
+    rule: str
+    severity: Severity
+    node: str
+    message: str
+    hint: str
+
+    def to_json(self) -> dict[str, str]:
+        """As ``--json`` prints it."""
+        return {
+            "rule": self.rule,
+            "severity": self.severity,
+            "node": self.node,
+            "message": self.message,
+            "hint": self.hint,
+        }

@@ -50,11 +50,11 @@ def weight_file(tensor: TensorProto, model_path: Path) -> Path:
         raise ArtifactError(
             f"the weight {tensor.name!r} is kept in {location!r}, outside the model's folder",
             where=model_path,
-            mend="do not use a file you did not make; else save it with its weights inside",
+            hint="do not use a file you did not make; else save it with its weights inside",
         )
     file = folder / location
     if not file.exists():
-        raise ArtifactError(f"its weight file {location} is missing", where=model_path, mend="copy it beside the model")
+        raise ArtifactError(f"its weight file {location} is missing", where=model_path, hint="copy it beside the model")
     file_size(file, ArtifactError)
     return file
 
@@ -84,11 +84,11 @@ def extent(tensor: TensorProto, model_path: Path) -> tuple[Path, int, int]:
         offset, length = int(info.offset or 0), int(info.length or 0)
     except (ValueError, TypeError) as error:
         raise ArtifactError(
-            f"the place of weight {tensor.name!r} is broken ({error})", where=model_path, mend=_AGAIN
+            f"the place of weight {tensor.name!r} is broken ({error})", where=model_path, hint=_AGAIN
         ) from error
     size = file.stat().st_size
     if offset < 0 or length < 0 or offset + length > size:
-        raise ArtifactError(f"its weight file {location_of(tensor)} is cut", where=model_path, mend="copy it again")
+        raise ArtifactError(f"its weight file {location_of(tensor)} is cut", where=model_path, hint="copy it again")
     return file, offset, length or size - offset
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from fine_edge.jetson import heat, power_modes, rails, sysfs
+from fine_edge.jetson import heat, power_modes, sysfs
 from fine_edge.jetson.power_modes import ModeTable
 from fine_edge.jetson.snapshot import Snapshot
 
@@ -117,10 +117,10 @@ class Board:
             gpu_max_mhz=self._gpu_clock("max"),
             gpu_min_mhz=self._gpu_clock("min"),
             emc_mhz=next((clock for path in self._emc_paths() if (clock := sysfs.read_mhz(path))), None),
-            power_mw=rails.read_power_mw(self.root),
+            power_mw=heat.read_power_mw(self.root),
             mode=mode.name if mode else None,
             mode_id=mode_id,
-            throttle=(*heat.read_cooling(self.root), *heat.read_trips(self.root), *rails.read_alarms(self.root)),
+            throttle=(*heat.read_cooling(self.root), *heat.read_trips(self.root), *heat.read_alarms(self.root)),
             oc_events=heat.read_oc_events(self.root),
             mode_gpu_mhz=power_modes.allowed_gpu_mhz(mode, self.model),
         )

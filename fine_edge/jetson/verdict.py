@@ -95,7 +95,7 @@ def _unlocked(snapshots: Sequence[Snapshot]) -> list[_Finding]:
 
 
 def _unstable(samples_ms: Sequence[float]) -> list[_Finding]:
-    from fine_edge.bench.statistics import UNSTABLE_SPREAD, is_unstable, robust_spread
+    from fine_edge.samples import UNSTABLE_SPREAD, is_unstable, robust_spread
 
     if not samples_ms or not is_unstable(samples_ms):
         return []

@@ -70,7 +70,7 @@ class LayerProfile:
         return any(layer.median_ms is not None for layer in self.layers)
 
     def to_json(self) -> dict[str, Any]:
-        """As :mod:`fine_edge.layers.document` keeps it."""
+        """As :mod:`fine_edge.layers.cost` keeps it."""
         return {
             "source": self.source,
             "activation_mib": self.activation_mib,

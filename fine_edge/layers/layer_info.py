@@ -18,29 +18,29 @@ from typing import Any
 from fine_edge.engine.rtx_log import element_bytes, onnx_nodes
 from fine_edge.errors import ArtifactError
 from fine_edge.files import file_size
-from fine_edge.layers.attribution import attribute
+from fine_edge.layers.by_part import attribute
 from fine_edge.layers.layer import LayerTime
 
-_MEND = "trtexec --loadEngine=ENGINE --exportLayerInfo=FILE, of an engine built with --profilingVerbosity=detailed"
+_HINT = "trtexec --loadEngine=ENGINE --exportLayerInfo=FILE, of an engine built with --profilingVerbosity=detailed"
 
 
 MOST_BYTES = 256 * 2**20
 """Times of a million inferences."""
 
 
-def read_json(path: Path, mend: str) -> Any:
+def read_json(path: Path, hint: str) -> Any:
     """JSON of an untrusted file; trtexec does not escape names, so control characters may stand in strings.
 
     Raises:
         ArtifactError: when it is missing or no JSON.
     """
-    file_size(path, ArtifactError, mend=mend, limit=MOST_BYTES)
+    file_size(path, ArtifactError, hint=hint, limit=MOST_BYTES)
     try:
         return json.loads(path.read_text(encoding="utf-8", errors="replace"), strict=False)
     except OSError as error:
-        raise ArtifactError(f"cannot be read ({error.strerror})", where=path, mend=mend) from error
+        raise ArtifactError(f"cannot be read ({error.strerror})", where=path, hint=hint) from error
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"is no JSON ({type(error).__name__}: {error})", where=path, mend=mend) from error
+        raise ArtifactError(f"is no JSON ({type(error).__name__}: {error})", where=path, hint=hint) from error
 
 
 def read_layer_info(path: Path) -> tuple[LayerTime, ...]:
@@ -49,22 +49,22 @@ def read_layer_info(path: Path) -> tuple[LayerTime, ...]:
     Raises:
         ArtifactError: when the file is missing, broken, something else, or of an engine that tells only names.
     """
-    data = read_json(path, _MEND)
+    data = read_json(path, _HINT)
     layers = data.get("Layers") if isinstance(data, dict) else None
     if not isinstance(layers, list) or not layers:
-        raise ArtifactError("has no 'Layers': it is no layer information of an engine", where=path, mend=_MEND)
+        raise ArtifactError("has no 'Layers': it is no layer information of an engine", where=path, hint=_HINT)
     if any(isinstance(layer, str) for layer in layers):
         raise ArtifactError(
             "holds names only, the engine was built without details",
             where=path,
-            mend="build it with --profilingVerbosity=detailed",
+            hint="build it with --profilingVerbosity=detailed",
         )
     seen: set[str] = set()
     try:
         return tuple(_layer(layer, seen) for layer in layers)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"has a broken layer ({type(error).__name__}: {error})"
-        raise ArtifactError(what, where=path, mend=_MEND) from error
+        raise ArtifactError(what, where=path, hint=_HINT) from error
 
 
 def _layer(layer: dict[str, Any], seen: set[str]) -> LayerTime:

@@ -15,7 +15,7 @@ from fine_edge.engine.manifest import manifest_path, read_manifest
 from fine_edge.engine.rtx_log import Kernel
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.input_size import InputSize
-from fine_edge.layers.attribution import attribute
+from fine_edge.layers.by_part import attribute
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.layers.layer_info import read_layer_info
 from fine_edge.layers.trtexec import read_profile, read_times
@@ -97,7 +97,7 @@ def joined(layers: Sequence[LayerTime], times: Sequence[tuple[str, float]], wher
     """
     total = sum(ms for _, ms in times)
     if total <= 0:
-        raise ArtifactError("no layer took any time", where=where, mend="profile at least one inference")
+        raise ArtifactError("no layer took any time", where=where, hint="profile at least one inference")
     waiting: dict[str, deque[float]] = defaultdict(deque)
     for name, ms in times:
         waiting[name].append(ms)
@@ -107,7 +107,7 @@ def joined(layers: Sequence[LayerTime], times: Sequence[tuple[str, float]], wher
         raise ArtifactError(
             f"{len(left)} of {len(times)} timed layers are not in the layer information",
             where=where,
-            mend="take both from the same engine",
+            hint="take both from the same engine",
         )
     return (*timed, *(_timed(_nameless(name), ms, total) for name, ms in left))
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fine_edge.bench.statistics import median
 from fine_edge.errors import ArtifactError
 from fine_edge.layers.layer import amount
 from fine_edge.layers.layer_info import read_json
+from fine_edge.samples import median
 
 _PROFILE_MEND = "trtexec --loadEngine=ENGINE --separateProfileRun --dumpProfile --exportProfile=FILE"
 _TIMES_MEND = "trtexec --loadEngine=ENGINE --exportTimes=FILE"
@@ -50,9 +50,9 @@ def read_profile(path: Path) -> list[tuple[str, float]]:
         entries = [(str(entry["name"]), _layer_ms(entry)) for entry in data if "count" not in entry]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"is no profile of trtexec ({type(error).__name__}: {error})"
-        raise ArtifactError(what, where=path, mend=_PROFILE_MEND) from error
+        raise ArtifactError(what, where=path, hint=_PROFILE_MEND) from error
     if not entries:
-        raise ArtifactError("holds no layers", where=path, mend=_PROFILE_MEND)
+        raise ArtifactError("holds no layers", where=path, hint=_PROFILE_MEND)
     return entries
 
 
@@ -75,7 +75,7 @@ def read_times(path: Path) -> QueryTimes:
         latency = [float(amount(query["latencyMs"]) or 0) for query in data]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"holds no times of trtexec ({type(error).__name__}: {error})"
-        raise ArtifactError(what, where=path, mend=_TIMES_MEND) from error
+        raise ArtifactError(what, where=path, hint=_TIMES_MEND) from error
     if not compute:
-        raise ArtifactError("holds no queries", where=path, mend=_TIMES_MEND)
+        raise ArtifactError("holds no queries", where=path, hint=_TIMES_MEND)
     return QueryTimes(tuple(compute), tuple(latency))

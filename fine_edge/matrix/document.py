@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from fine_edge import atomic, machine
-from fine_edge.matrix.row import NOT_RUN, Row
+import fine_edge
+from fine_edge import console, files, machine
+from fine_edge.contract import contract_path, read_contract
+from fine_edge.errors import ArtifactError
+from fine_edge.export.artifacts import existing
+from fine_edge.files import read_json
+from fine_edge.matrix.row import NOT_RUN, Job, Row
 from fine_edge.table import Column, Table
 
 FORMAT = 1
@@ -35,7 +43,7 @@ class Matrix:
 
     Attributes:
         rows: by model.
-        origin: see :func:`fine_edge.matrix.origin.origin`.
+        origin: see :func:`fine_edge.matrix.document.origin`.
         photographs: that took part in parity.
     """
 
@@ -66,7 +74,7 @@ class Matrix:
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        atomic.write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
+        files.write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
 
     def table(self, models: list[str]) -> Table:
         """The rows of some models; the whole reasons stand below."""
@@ -90,3 +98,111 @@ def _summary(rows: list[Row]) -> str:
     text = f"{len(rows) - len(failed) - len(left)} of {len(rows)} models pass"
     text += f"; {len(failed)} fail: {', '.join(failed)}" if failed else ""
     return text + (f"; {len(left)} {NOT_RUN}: {', '.join(left)}" if left else "") + "."
+
+
+_LIBRARIES = (
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "scipy",
+    "scikit-image",
+    "torch",
+    "torchvision",
+    "transformers",
+    "ultralytics",
+    "tensorrt-rtx-cu12",
+    "polygraphy",
+)
+# Folders whose source judges what an export made; what makes it has a hash of its own.
+_JUDGES = ("engine", "matrix", "parity", "runners")
+
+
+def source_sha256() -> str:
+    """Hash of the code that makes graphs and of the code that judges them."""
+    root = Path(fine_edge.__file__).parent
+    digest = hashlib.sha256(machine.source_sha256().encode())
+    for file in sorted(path for folder in _JUDGES for path in (root / folder).rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def libraries() -> dict[str, str]:
+    """Installed versions of all that takes part, by distribution."""
+    return {name: version for name in _LIBRARIES if (version := machine.version(name))}
+
+
+def origin() -> dict[str, Any]:
+    """Source, libraries and machine as they are now."""
+    described = machine.describe()
+    return {
+        "source_sha256": source_sha256(),
+        "libraries": libraries(),
+        "machine": {key: described[key] for key in (*machine.IDENTITY, "python")},
+    }
+
+
+CACHE_FORMAT = 1
+
+
+class Cache:
+    """Passed rows by model, in ``OUT/matrix.cache``; what failed is always tried again.
+
+    A row depends on code, libraries, machine and options, and on the artifacts by what they hold: the two ONNX files,
+    the golden file and the weights that they were exported from.
+
+    Args:
+        folder: of the artifacts.
+        origin: of this run, see :func:`fine_edge.matrix.document.origin`.
+    """
+
+    def __init__(self, folder: Path, origin: dict[str, Any]) -> None:
+        self._path = folder / "matrix.cache"
+        self._folder = folder
+        self._origin = origin
+        self._entries = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not os.path.lexists(self._path):
+            return {}
+        try:
+            data = read_json(self._path, ArtifactError)
+            if data["format"] != CACHE_FORMAT:
+                return {}
+            return {str(model): dict(entry) for model, entry in data["rows"].items()}
+        except (ArtifactError, ValueError, LookupError, TypeError, AttributeError) as error:
+            console.warn(f"{self._path}: not readable ({type(error).__name__}), all rows are run anew")
+            return {}
+
+    def find(self, job: Job) -> Row | None:
+        """The row of a model if it passed with the same code, libraries, machine, options and artifacts."""
+        entry = self._entries.get(job.model, {})
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            row = Row.from_json(entry["row"])
+            made_of = (entry["origin"], entry["options"], row.model, row.source_sha256)
+            now = (self._origin, job.options(), job.model, self._origin["source_sha256"])
+            if made_of == now and self._has_artifacts(job, row):
+                return row
+        return None
+
+    def _has_artifacts(self, job: Job, row: Row) -> bool:
+        """Whether the very files that the row speaks of are there, whole."""
+        paths = [existing(job.request(precision), self._folder) for precision in ("fp32", "fp16")]
+        if paths[0] is None or paths[1] is None:
+            return False
+        try:
+            artifacts = read_contract(contract_path(paths[0])).artifacts
+        except ArtifactError:  # it was there a moment ago
+            return False
+        return {artifact.precision: artifact.sha256 for artifact in artifacts} == row.artifacts
+
+    def keep(self, job: Job, row: Row) -> None:
+        """Write a finished row, or forget what was known of a model that now fails.
+
+        Raises:
+            OutputError: when the folder cannot be written.
+        """
+        self._entries.pop(job.model, None)
+        if not row.failed:
+            self._entries[job.model] = {"origin": self._origin, "options": job.options(), "row": row.to_json()}
+        files.write_text(self._path, json.dumps({"format": CACHE_FORMAT, "rows": self._entries}, indent=1) + "\n")

@@ -15,11 +15,10 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from fine_edge.matrix.job import Job
-from fine_edge.matrix.row import Row
-from fine_edge.matrix.worker import GRACE_S
+from fine_edge.matrix.row import Job, Row
+from fine_edge.matrix.stages import GRACE_S
 
-WORKER = (sys.executable, "-m", "fine_edge.matrix.worker")
+WORKER = (sys.executable, "-m", "fine_edge.matrix.stages")
 _LAST_WORDS = 200
 
 

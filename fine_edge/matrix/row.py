@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
+
+from fine_edge.contract import Precision
+from fine_edge.export.request import ExportRequest
 
 Cell = str | int | float
 
@@ -56,7 +60,7 @@ class Row:
         activation_mib: memory for activations, MiB.
         note: the whole reason of each failing cell, and what else there is to say.
         artifacts: sha256 of the ONNX files by precision.
-        source_sha256: of the code that made and judged them, see :func:`fine_edge.matrix.origin.source_sha256`.
+        source_sha256: of the code that made and judged them, see :func:`fine_edge.matrix.document.source_sha256`.
         seconds: of each stage.
         finished_at: UTC, ISO 8601; empty while stages are missing.
     """
@@ -142,3 +146,45 @@ class Row:
         if wrong or not all(isinstance(known[name], dict) for name in ("artifacts", "seconds")):
             raise ValueError(f"no row ({', '.join(wrong) or 'artifacts'})")
         return cls(**{**known, "input_hw": (height, width)})
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        model: name in the zoo.
+        height, width: of the input, pixels.
+        folder: where artifacts are, or are written to.
+        photographs: how many take part in parity, besides an input of noise.
+        threads: of ONNX Runtime; ``None`` leaves it to ONNX Runtime.
+    """
+
+    model: str
+    height: int
+    width: int
+    folder: Path
+    photographs: int = 2
+    threads: int | None = None
+
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        """Height and width of the input, pixels."""
+        return self.height, self.width
+
+    def request(self, precision: Precision) -> ExportRequest:
+        """The export that it needs."""
+        return ExportRequest(self.model, precision=precision, height=self.height, width=self.width)
+
+    def options(self) -> dict[str, Any]:
+        """What its row depends on besides model and origin."""
+        return {"height": self.height, "width": self.width, "photographs": self.photographs}
+
+    def to_json(self) -> dict[str, Any]:
+        """As the process gets it."""
+        return {"model": self.model, **self.options(), "folder": str(self.folder), "threads": self.threads}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Job:
+        """Read it back."""
+        return cls(**{**data, "folder": Path(data["folder"])})

@@ -27,7 +27,7 @@ _LONGEST_HEADER = 4096
 _INPUT = "images"
 _MARGIN = "selection_margin"
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_MEND = "copy it with the ONNX file, or export again"
+_HINT = "copy it with the ONNX file, or export again"
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, RuntimeError, EOFError, KeyError, SyntaxError)
 
 
@@ -53,20 +53,20 @@ def read_golden(contract: Contract, folder: Path, onnx_path: Path) -> list[Golde
         ArtifactError: when it is missing, changed, broken, not of the contract's shapes and types, or not finite.
     """
     if not contract.golden:
-        raise ArtifactError("its contract names no golden file", where=onnx_path, mend="export the model again")
+        raise ArtifactError("its contract names no golden file", where=onnx_path, hint="export the model again")
     path = folder / contract.golden["file"]
     if path.exists():
         file_size(path, ArtifactError)
     if not path.exists() or sha256_of(path) != contract.golden["sha256"]:
-        raise ArtifactError("the golden file is missing or not the one the contract names", where=path, mend=_MEND)
+        raise ArtifactError("the golden file is missing or not the one the contract names", where=path, hint=_HINT)
     try:
         with zipfile.ZipFile(path) as archive:
             return _cases(archive, contract)
     except ArtifactError as error:
-        raise ArtifactError(f"the golden file {error.what}", where=path, mend=_MEND) from error
+        raise ArtifactError(f"the golden file {error.what}", where=path, hint=_HINT) from error
     except _BROKEN as error:
         reason = f"{type(error).__name__}: {error}"[:200]
-        raise ArtifactError(f"the golden file cannot be read ({reason})", where=path, mend=_MEND) from error
+        raise ArtifactError(f"the golden file cannot be read ({reason})", where=path, hint=_HINT) from error
 
 
 def _cases(archive: zipfile.ZipFile, contract: Contract) -> list[GoldenCase]:

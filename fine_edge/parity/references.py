@@ -78,7 +78,7 @@ def against_pytorch(
     detector = load(find(contract.model), weights, provenance.get("seed", 0))
     if any(provenance.get(key) != detector.provenance.get(key) for key in ("source", "sha256")):
         raise ArtifactError(
-            "was exported from other weights", where=onnx_path, mend="give the same --weights, or check with --golden"
+            "was exported from other weights", where=onnx_path, hint="give the same --weights, or check with --golden"
         )
     eager = EagerRunner(detector.model, detector.entry.family, raw=not contract.postprocessed)
     cases = []

@@ -5,16 +5,56 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fine_edge.bench.record import Record
-from fine_edge.bench.render import to_table
-from fine_edge.report.provenance import files_table
+from fine_edge.bench.table import to_table
+from fine_edge.table import Column, Table
+
+HASH_DIGITS = 16
+"""Shown of a sha256; the record has all 64."""
+
+
+def machine_facts(record: Record) -> list[tuple[str, str]]:
+    """What the record says of the machine and how it measured, by name."""
+    machine, platform = record.machine, record.platform or {}
+    facts: list[tuple[str, Any]] = [
+        ("measured", record.measured_at),
+        ("device", machine.get("gpu")),
+        ("CPU", _joined(machine.get("cpu"), f"{machine.get('cores')} cores", machine.get("arch"))),
+        ("memory", f"{machine.get('memory_gib')} GiB"),
+        ("system", _joined(machine.get("os"), f"Python {machine.get('python')}")),
+        ("libraries", _joined(*(f"{name} {value}" for name, value in (machine.get("libraries") or {}).items()))),
+        ("platform", _joined(*(f"{name} {value}" for name, value in platform.items() if value is not None))),
+        ("backend", record.backend + (", CUDA graph" if record.cuda_graph else "")),
+        ("images", _joined(*record.images)),
+        ("rounds", record.rounds),
+        ("threads", record.threads),
+    ]
+    return [(name, str(value)) for name, value in facts if value]
+
+
+def _joined(*parts: Any) -> str:
+    return ", ".join(str(part) for part in parts if part)
+
+
+def files_table(record: Record) -> Table:
+    """Precision, origin of the weights, and hashes by row."""
+    with_engines = any(row.engine for row in record.rows)
+    titles = ["Model", "Precision", "Weights", "ONNX sha256", *(("Engine sha256",) if with_engines else ())]
+    table = Table("Files", [Column(title, numeric=False) for title in titles])
+    for row in record.rows:
+        engine = [row.engine.engine_sha256[:HASH_DIGITS] if row.engine else None] if with_engines else []
+        weights = "random" if row.random_weights else "trained"
+        table.add(row.model, row.precision or record.precision, weights, row.artifact_sha256[:HASH_DIGITS], *engine)
+    return table
+
 
 _HEAD = """# Results
 Generated from the records named below; edit nothing here. How each figure is measured: [METHOD.md](METHOD.md).
 
 ```
-python -m fine_edge.report bench/results/*.json --markdown bench/RESULTS.md
+python -m fine_edge report bench/results/*.json --markdown bench/RESULTS.md
 ```
 """
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from fine_edge.runners.base import Array
 from fine_edge.zoo.catalog import FamilyName
-from fine_edge.zoo.families import family_of
+from fine_edge.zoo.family import family_of
 
 
 class EagerRunner:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 
+from fine_edge.graph.emulate import emulated
+from fine_edge.graph.model_file import read_model
+from fine_edge.runners.base import ROUNDED
+
 _ANOTHER = "copy ONNX file and contract from the same place, or export again"
 _ELEMENT_TYPES = {
     "tensor(float)": "float32",
@@ -71,7 +75,7 @@ def _require_same(side: str, node: Any, spec: TensorSpec, where: Path) -> None:
     )
     if not fits or _ELEMENT_TYPES.get(node.type) != spec.dtype:
         what = f"{side} {spec.name} is {node.type} {dims}, its contract says {spec.dtype} {spec.shape}"
-        raise ArtifactError(what, where=where, mend=_ANOTHER)
+        raise ArtifactError(what, where=where, hint=_ANOTHER)
 
 
 class OrtRunner(WallTimed):
@@ -110,7 +114,7 @@ class OrtRunner(WallTimed):
             found = {node.name: node for node in nodes}
             if set(found) != {spec.name for spec in specs}:
                 what = f"has the {side}s {', '.join(found)}, its contract says {', '.join(spec.name for spec in specs)}"
-                raise ArtifactError(what, where=self._path, mend=_ANOTHER)
+                raise ArtifactError(what, where=self._path, hint=_ANOTHER)
             for spec in specs:
                 _require_same(side, found[spec.name], spec, self._path)
 
@@ -130,3 +134,13 @@ class OrtRunner(WallTimed):
     def close(self) -> None:
         """Free the session."""
         self._session = None
+
+
+class RoundingRunner(OrtRunner):
+    """Runs an FP16 ONNX file and rounds to FP16 after every operator, sums being FP32. For parity, not for timing."""
+
+    name = ROUNDED
+
+    def __init__(self, onnx_path: Path, threads: int | None = None) -> None:
+        read_vetted(onnx_path)
+        super().__init__(onnx_path, threads, model=emulated(read_model(onnx_path)))

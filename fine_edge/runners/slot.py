@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fine_edge.engine.cuda import Cuda, Graph, Stream
 from fine_edge.errors import ArtifactError
 from fine_edge.runners.base import Array, Timing
-from fine_edge.runners.cuda import Cuda, Graph, Stream
 from fine_edge.runners.trt_engine import Port
 
 

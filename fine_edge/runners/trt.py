@@ -19,12 +19,12 @@ import numpy as np
 
 from fine_edge import console
 from fine_edge.contract import Contract, contract_path
+from fine_edge.engine.cuda import Cuda, Stream
 from fine_edge.engine.manifest import Manifest
 from fine_edge.engine.plan_file import contract_of, verified_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.errors import ArtifactError, BackendError
 from fine_edge.runners.base import Array, Timing
-from fine_edge.runners.cuda import Cuda, Stream
 from fine_edge.runners.slot import Slot
 from fine_edge.runners.trt_engine import LoadedEngine, Port, failure
 
@@ -281,6 +281,6 @@ def _contract_dtypes(path: Path, ports: tuple[Port, ...], contract: Contract | N
         raise ArtifactError(
             f"the engine's tensors are not its contract's: {found}",
             where=path,
-            mend="make engine MODEL=... ARGS=--rebuild",
+            hint="make engine MODEL=... ARGS=--rebuild",
         )
     return {spec.name: np.dtype(spec.dtype) for spec in (*contract.inputs, *contract.outputs)}

@@ -21,7 +21,7 @@ from fine_edge.errors import ArtifactError, BackendError
 if TYPE_CHECKING:
     import tensorrt as trt
 
-_REBUILD = "build the engine again on this machine: python -m fine_edge.engine build MODEL --rebuild"
+_REBUILD = "build the engine again on this machine: python -m fine_edge engine build MODEL --rebuild"
 
 
 class EngineLog(Protocol):
@@ -49,10 +49,10 @@ def engine_log() -> Any:
     return _Log()
 
 
-def failure(what: str, where: Path, log: EngineLog, mend: str = _REBUILD) -> BackendError:
+def failure(what: str, where: Path, log: EngineLog, hint: str = _REBUILD) -> BackendError:
     """An error with the first reason that TensorRT's log gives: those after it are consequences."""
     reason = f" ({log.errors[0]})" if log.errors else ""
-    return BackendError(f"{what}{reason}", where=where, mend=mend)
+    return BackendError(f"{what}{reason}", where=where, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class LoadedEngine:
         context: trt.IExecutionContext | None = self.engine.create_execution_context()
         if context is None:
             mib = self.activation_bytes / 2**20
-            mend = f"it needs {mib:.0f} MiB of device memory: close other programs, or add swap"
-            raise failure("TensorRT makes no execution context", self.where, self.log, mend)
+            hint = f"it needs {mib:.0f} MiB of device memory: close other programs, or add swap"
+            raise failure("TensorRT makes no execution context", self.where, self.log, hint)
         return context
 
     @property
@@ -136,7 +136,7 @@ def _load_plugins(plugins: Sequence[str], log: Any) -> None:
             ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             raise BackendError(
-                f"the plugin library does not load ({error})", where=library, mend="make plugins"
+                f"the plugin library does not load ({error})", where=library, hint="make plugins"
             ) from error
     if plugins:
         trt.init_libnvinfer_plugins(log, "")
@@ -149,11 +149,11 @@ def _port(engine: trt.ICudaEngine, index: int, where: Path) -> Port:
     dims = engine.get_tensor_shape(name)
     shape = tuple(int(dims[axis]) for axis in range(len(dims)))
     if min(shape, default=1) < 1:
-        raise ArtifactError(f"{name} has shape {shape}, only static shapes can be run", where=where, mend=_REBUILD)
+        raise ArtifactError(f"{name} has shape {shape}, only static shapes can be run", where=where, hint=_REBUILD)
     kind = engine.get_tensor_dtype(name)
     to_numpy: Any = trt.nptype  # a Python function without annotations
     try:
         dtype = np.dtype(to_numpy(kind))
     except TypeError as error:  # bfloat16, fp8 and int4, which numpy lacks
-        raise ArtifactError(f"{name} is {kind}, which numpy has no type for", where=where, mend=_REBUILD) from error
+        raise ArtifactError(f"{name} is {kind}, which numpy has no type for", where=where, hint=_REBUILD) from error
     return Port(name, engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT, shape, dtype)

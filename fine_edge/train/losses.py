@@ -75,5 +75,5 @@ def trainable(entry: ModelEntry, model: nn.Module) -> Trainable:
     if entry.family == "rtdetr":
         return Trainable(model, _for_rtdetr)
     raise ConfigError(
-        f"{entry.name} is trained by its own library", where=entry.name, mend="see examples/finetune_yolo.py"
+        f"{entry.name} is trained by its own library", where=entry.name, hint="see examples/finetune_yolo.py"
     )

@@ -63,7 +63,7 @@ class LabelledPictures(Dataset[Sample]):
         missing = [file for file in self.files if not file.is_file()]
         if missing:
             what = f"{len(missing)} of {len(self.files)} pictures are missing, such as {missing[0].name}"
-            raise DataError(what, where=folder, mend="give the folder of the pictures with --images")
+            raise DataError(what, where=folder, hint="give the folder of the pictures with --images")
         require_labelled_sizes(data, folder)
         self.height, self.width, self.how, self.flips = height, width, how, flips
         index = {category: number for number, category in enumerate(data.categories)}
@@ -81,7 +81,7 @@ class LabelledPictures(Dataset[Sample]):
                 f"has nothing to learn: none of its {len(truth)} boxes is one of an object, has an area and lies in its"
                 " picture",
                 where=data.path,
-                mend="give annotations of detection; crowds (iscrowd 1) teach nothing",
+                hint="give annotations of detection; crowds (iscrowd 1) teach nothing",
             )
 
     def __len__(self) -> int:

@@ -41,7 +41,7 @@ class Recipe:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"must be above 0, not {getattr(self, name)}", where=f"--{name.replace('_', '-')}")
         if self.flips not in FLIPS:
-            raise ConfigError(f"{self.flips!r} is unknown", where="--flips", mend=f"known: {', '.join(FLIPS)}")
+            raise ConfigError(f"{self.flips!r} is unknown", where="--flips", hint=f"known: {', '.join(FLIPS)}")
 
     def to_json(self) -> dict[str, Any]:
         """As it stands beside the checkpoint."""

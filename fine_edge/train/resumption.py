@@ -15,7 +15,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from fine_edge import atomic, console
+from fine_edge import console, files
 from fine_edge.errors import DataError
 from fine_edge.files import read_json, sha256_of
 
@@ -95,7 +95,7 @@ class Keeper(TrainerCallback):
         folder = Path(str(args.output_dir))
         checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         manifest = {"training": self._fingerprint, "files": _hashes(checkpoint)}
-        atomic.write_text(checkpoint / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        files.write_text(checkpoint / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         older = [path for path in _newest_first(folder) if _steps(path) < state.global_step]
         whole = [path for path in older if self._is_own(path)]
         for path in whole[_KEPT - 1 :]:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from fine_edge import atomic, console
+from fine_edge import console, files
 from fine_edge.errors import ConfigError, DataError, OutputError
 from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.export.request import ExportRequest
@@ -29,8 +29,7 @@ from fine_edge.train.start import labels_of, start
 from fine_edge.train.statistics import PICTURES, measure
 from fine_edge.zoo.catalog import ModelEntry, find
 from fine_edge.zoo.checkpoints import save
-from fine_edge.zoo.families import family_of
-from fine_edge.zoo.family import GraphForm
+from fine_edge.zoo.family import GraphForm, family_of
 
 RECORD = "training.json"
 
@@ -67,7 +66,7 @@ def train(
     entry = find(recipe.model)
     record_file, checkpoint = folder / RECORD, folder / f"{recipe.model}.safetensors"
     if not record_file.exists():
-        atomic.refuse_unwritable([record_file, checkpoint])
+        files.refuse_unwritable([record_file, checkpoint])
     labels = labels_of(entry, tuple(data.categories.values()))
     model, taken = start(entry, labels, weights, recipe.seed)
     subject = trainable(entry, model)
@@ -79,10 +78,10 @@ def train(
     if record and _is_finished(record, checkpoint):
         console.remark(f"{checkpoint} is finished")
         return Trained(checkpoint, record)
-    atomic.refuse_unwritable([record_file, checkpoint])
+    files.refuse_unwritable([record_file, checkpoint])
     if not record:
         record = {**identity, "machine": describe()}
-        atomic.write_text(record_file, json.dumps(record, indent=1) + "\n")
+        files.write_text(record_file, json.dumps(record, indent=1) + "\n")
     if weights:
         console.remark(f"{weights.name}: {taken} tensors taken over")
     trainer = _FiniteTrainer(
@@ -104,7 +103,7 @@ def train(
         _require_finite(model)
         save(model, checkpoint, name=recipe.model, labels=labels, half=half)
         record["checkpoint"] = {"sha256": sha256_of(checkpoint)}
-        atomic.write_text(record_file, json.dumps(record, indent=1) + "\n")
+        files.write_text(record_file, json.dumps(record, indent=1) + "\n")
     return Trained(checkpoint, record)
 
 
@@ -122,7 +121,7 @@ class _FiniteTrainer(Trainer):
             raise DataError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}: this training diverges",
                 where=self.args.output_dir,
-                mend="give a lower --learning-rate and another --out",
+                hint="give a lower --learning-rate and another --out",
             )
         return loss
 
@@ -133,7 +132,7 @@ def _require_finite(model: nn.Module) -> None:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise DataError(
                 f"the training has diverged: {name} is not finite",
-                mend="give a lower --learning-rate and another --out",
+                hint="give a lower --learning-rate and another --out",
             )
 
 
@@ -152,15 +151,15 @@ def _run(trainer: Trainer, folder: Path, training: str) -> None:
     """Train, from the newest whole checkpoint of this very training if there is one."""
     trainer.add_callback(Keeper(training, trainer.accelerator.wait_for_everyone))
     former = newest_whole(folder, training)
-    with atomic.output_errors(folder):
+    with files.output_errors(folder):
         try:
             trainer.train(resume_from_checkpoint=str(former) if former else None)
         except SafetensorError as error:  # how it reports a full disk
-            raise OutputError(f"cannot be written ({error})", where=folder, mend="free some space") from error
+            raise OutputError(f"cannot be written ({error})", where=folder, hint="free some space") from error
         except RuntimeError as error:  # how torch.save does
             if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
                 raise
-            raise OutputError("a checkpoint cannot be written", where=folder, mend="free some space") from error
+            raise OutputError("a checkpoint cannot be written", where=folder, hint="free some space") from error
 
 
 def _device() -> str:
@@ -192,12 +191,12 @@ def _former(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the record of the training that a folder holds, if it holds this one."""
     if not path.exists():
         return None
-    former = read_json(path, DataError, mend="choose another --out, or remove it")
+    former = read_json(path, DataError, hint="choose another --out, or remove it")
     if not isinstance(former, dict):
-        raise DataError("is no record of a training", where=path, mend="choose another --out, or remove it")
+        raise DataError("is no record of a training", where=path, hint="choose another --out, or remove it")
     if other := difference(former, identity):
         raise ConfigError(
-            f"holds a training with {other}", where=path.parent, mend="choose another --out, or remove it"
+            f"holds a training with {other}", where=path.parent, hint="choose another --out, or remove it"
         )
     return former
 
@@ -211,5 +210,5 @@ def _is_finished(record: Mapping[str, Any], checkpoint: Path) -> bool:
     if "losses" not in record or not checkpoint.exists():
         return False
     if record.get("checkpoint") != {"sha256": sha256_of(checkpoint)}:
-        raise DataError("is not what was trained here", where=checkpoint, mend="move it away to have it written again")
+        raise DataError("is not what was trained here", where=checkpoint, hint="move it away to have it written again")
     return True

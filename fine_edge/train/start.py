@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from fine_edge.errors import DataError, WeightsError
-from fine_edge.evaluate.label_map import plain
+from fine_edge.evaluate.run import plain
 from fine_edge.fusion.methods import is_of_method
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state
-from fine_edge.zoo.families import family_of
+from fine_edge.zoo.family import family_of
 from fine_edge.zoo.hf_processor import refused
-from fine_edge.zoo.rtdetr_settings import stated_settings
+from fine_edge.zoo.rtdetr.settings import stated_settings
 from fine_edge.zoo.tensors import require_values
 
 BACKGROUND = "__background__"
@@ -29,7 +29,7 @@ def labels_of(entry: ModelEntry, categories: tuple[str, ...]) -> tuple[str, ...]
     """
     labels = (BACKGROUND, *categories) if entry.family == "torchvision" else categories
     if twice := [name for name, count in Counter(map(plain, labels)).items() if count > 1]:
-        raise DataError(f"more than one class is called {twice[0]!r}", mend="give each category its own name")
+        raise DataError(f"more than one class is called {twice[0]!r}", hint="give each category its own name")
     return labels
 
 
@@ -59,7 +59,7 @@ def start(entry: ModelEntry, labels: tuple[str, ...], weights: Path | None, seed
         raise WeightsError(
             f"weights of another model: {len(foreign) + len(other_shape)} tensors do not fit, such as {example}",
             where=weights,
-            mend="choose the model that these weights were made for: python -m fine_edge.zoo",
+            hint="choose the model that these weights were made for: python -m fine_edge zoo",
         )
     for key, tensor in fitting.items():
         require_values(key, tensor, weights)
@@ -82,5 +82,5 @@ def _refuse_other_settings(entry: ModelEntry, model: nn.Module, checkpoint: Chec
         raise WeightsError(
             f"its pictures are preprocessed as {checkpoint.preprocessing}, those of a training are not",
             where=weights,
-            mend="train it with its own library, or start from weights with the usual preprocessing",
+            hint="train it with its own library, or start from weights with the usual preprocessing",
         )

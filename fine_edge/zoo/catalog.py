@@ -1,7 +1,7 @@
 """Every model by name: detectors, one line each, and what the paper puts into their fusions.
 
 This file is plain data, so that the device can list and name models without torch; what
-builds a detector is its family, see :mod:`fine_edge.zoo.families`.
+builds a detector is its family, see :mod:`fine_edge.zoo.family`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.paper import PaperFigures, rows_of
 
 FamilyName = str
-"""Of a file or folder beside this one, whose ``FAMILY`` builds the detector."""
+"""Name of the folder beside this file whose ``family.FAMILY`` builds the detector."""
 Task = Literal["detection", "instance", "semantic", "panoptic"]
 MethodName = Literal["fine", "sni", "fapn", "adafpn", "mgc"]
 AttentionName = Literal["aats", "vanilla", "window", "area", "linear"]
-NmsName = Literal["graph", "onnx"]
 
 _COMPLEXITY: dict[AttentionName | None, str] = {
     None: "-",
@@ -176,5 +175,5 @@ def find(name: str) -> ModelEntry:
         return entry
     near = difflib.get_close_matches(name, CATALOG, n=3, cutoff=0.4) or list(CATALOG)
     raise UnknownModelError(
-        f"no model is called {name!r}", mend=f"nearest: {', '.join(near)} (all: python -m fine_edge.zoo)"
+        f"no model is called {name!r}", hint=f"nearest: {', '.join(near)} (all: python -m fine_edge zoo)"
     )

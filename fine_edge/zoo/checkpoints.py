@@ -21,19 +21,35 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
-from fine_edge.atomic import output_errors, written_together
 from fine_edge.errors import ArtifactError, OutputError, WeightsError
-from fine_edge.files import file_size, parse_json, read_json
+from fine_edge.files import file_size, output_errors, parse_json, read_json, written_together
 from fine_edge.preprocess import Preprocessing
 from fine_edge.text import printable
 from fine_edge.zoo.catalog import DETECTORS
-from fine_edge.zoo.frozen_batch_norm import weights_for_default_eps
 from fine_edge.zoo.inert import PLAIN_DATA, records
-from fine_edge.zoo.rtdetr_settings import stated_settings
+from fine_edge.zoo.rtdetr.settings import stated_settings
 from fine_edge.zoo.tensors import State, plain, refuse_bomb, require_values
 from fine_edge.zoo.weights_file import CheckpointFiles, checkpoint_files
 from fine_edge.zoo.wrappers import bare, state_of
+
+EPS = 1e-5
+
+
+def weight_for_default_eps(weight: Tensor, var: Tensor, eps: float) -> Tensor:
+    """The weight (C,) with which a frozen batch norm of :data:`EPS` does what this one does with ``eps``."""
+    return (weight.double() * torch.sqrt((var.double() + EPS) / (var.double() + eps))).to(weight)
+
+
+def weights_for_default_eps(model: nn.Module) -> dict[str, Tensor]:
+    """The weights, by key, that a model's state needs instead of its own; empty where all have :data:`EPS`."""
+    return {
+        f"{name}.weight": weight_for_default_eps(module.weight, module.running_var, module.eps)
+        for name, module in model.named_modules()
+        if isinstance(module, FrozenBatchNorm2d) and module.eps != EPS
+    }
+
 
 # Keys that a network holds but that are not learned.
 _NOT_LEARNED = re.compile(r"(num_batches_tracked|(^|\.)anchors|(^|\.)valid_mask)$")
@@ -115,7 +131,7 @@ def read_torch(path: Path, allowed: Sequence[Any] = ()) -> Any:
         raise WeightsError(
             "is a TorchScript program, not weights",
             where=path,
-            mend=f"save torch.jit.load({path.name!r}).state_dict() with torch.save",
+            hint=f"save torch.jit.load({path.name!r}).state_dict() with torch.save",
         )
     refuse_bomb(path)
     try:
@@ -127,7 +143,7 @@ def read_torch(path: Path, allowed: Sequence[Any] = ()) -> Any:
         if isinstance(error, pickle.UnpicklingError) and (code := _CODE.search(str(error))):
             raise _needs_code(code[1], path) from error
         raise WeightsError(
-            f"not a PyTorch checkpoint ({_reason(error)})", where=path, mend="is the file whole?"
+            f"not a PyTorch checkpoint ({_reason(error)})", where=path, hint="is the file whole?"
         ) from error
 
 
@@ -147,18 +163,18 @@ def _needs_code(code: str, path: Path) -> WeightsError:
         return WeightsError(
             f"a model of ultralytics: it cannot be loaded without running code ({code})",
             where=path,
-            mend=f"use the model that it is of, where that is one of {yolos}",
+            hint=f"use the model that it is of, where that is one of {yolos}",
         )
     if any(name.startswith("torch.nn.modules.") for name in names_in(path)):
         return WeightsError(
             f"a whole model instead of its weights: it cannot be loaded without running code ({code})",
             where=path,
-            mend=f"save its state dict, where you trust it: torch.save({loaded}.state_dict(), 'weights.pth')",
+            hint=f"save its state dict, where you trust it: torch.save({loaded}.state_dict(), 'weights.pth')",
         )
     return WeightsError(
         f"cannot be loaded without running code ({code})",
         where=path,
-        mend="save only the state dict, or convert it to safetensors where you trust it:"
+        hint="save only the state dict, or convert it to safetensors where you trust it:"
         f" torch.save({loaded}['model'], 'weights.pth') if it lies under 'model'",
     )
 
@@ -192,7 +208,7 @@ def class_names(names: Sequence[object], path: Path) -> tuple[str, ...]:
     for index, name in enumerate(names):
         if not isinstance(name, str | int | float):
             raise WeightsError(
-                f"its class names are broken (class {index} is a {type(name).__name__})", where=path, mend="use text"
+                f"its class names are broken (class {index} is a {type(name).__name__})", where=path, hint="use text"
             )
     return tuple(printable(str(name)) for name in names)
 
@@ -232,7 +248,7 @@ def _require_indexed(state: State, index: Path) -> None:
     lacking = [key for key in read_json(index, WeightsError)["weight_map"] if key not in state]
     if lacking:
         raise WeightsError(
-            f"the shards lack {len(lacking)} tensors of the index, such as {lacking[0]}", where=index, mend="copy all"
+            f"the shards lack {len(lacking)} tensors of the index, such as {lacking[0]}", where=index, hint="copy all"
         )
 
 
@@ -308,7 +324,7 @@ def save(
         try:
             save_file(state, str(partial / path.name), metadata=metadata)
         except SafetensorError as error:  # how it reports a full disk
-            raise OutputError(f"cannot be written ({error})", where=path, mend="free some space") from error
+            raise OutputError(f"cannot be written ({error})", where=path, hint="free some space") from error
 
 
 def _halved(tensor: Tensor) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from fine_edge.contract import TensorSpec
-from fine_edge.zoo.catalog import ModelEntry, NmsName
+from fine_edge.contract import NmsName, TensorSpec
+from fine_edge.errors import MissingExtraError
+from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint
 from fine_edge.zoo.count import Cost
 
@@ -142,3 +144,24 @@ class Family(ABC):
     @abstractmethod
     def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
         """Write an ONNX file as a user of the library would without us: by its own exporter, or torch.onnx's."""
+
+
+# Extras of what is not in ``export``.
+_EXTRAS = {"ultralytics": "yolo"}
+
+
+def family_of(name: str) -> Family:
+    """What :attr:`Detector.family` names; its library is imported now and not before.
+
+    Raises:
+        MissingExtraError: when the library is not installed.
+    """
+    try:
+        module = importlib.import_module(f"fine_edge.zoo.{name}.family")
+    except ModuleNotFoundError as error:
+        package = error.name or name
+        if package.startswith("fine_edge"):
+            raise
+        raise MissingExtraError(package, _EXTRAS.get(package, "export")) from error
+    family: Family = module.FAMILY
+    return family

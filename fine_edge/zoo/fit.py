@@ -14,7 +14,7 @@ from fine_edge.errors import FineEdgeError, WeightsError
 from fine_edge.fusion.methods import is_of_method
 from fine_edge.zoo.catalog import CATALOG, DETECTORS, ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state
-from fine_edge.zoo.families import family_of
+from fine_edge.zoo.family import family_of
 
 # Tensors that only these models have, which share all others with RT-DETR.
 _MARKS = (
@@ -80,7 +80,7 @@ def require_shapes(model: nn.Module, checkpoint: Checkpoint, where: Path, settin
     raise WeightsError(
         f"its configuration says {settings(key)}, which its tensors contradict: {key} {has}, it would be {needs}",
         where=where,
-        mend="bring both files from the same model",
+        hint="bring both files from the same model",
     )
 
 
@@ -100,14 +100,14 @@ def refuse_misfit(wanted: Mapping[str, Tensor], checkpoint: Checkpoint, entry: M
     all_methods = [key for key in wanted if is_of_method(key)]
     other = _other_model(found)
     if other:
-        raise WeightsError(f"weights of {other}, which is another model", where=where, mend=choose(entry, where))
+        raise WeightsError(f"weights of {other}, which is another model", where=where, hint=choose(entry, where))
     if found.wrong_shape:
         key = found.wrong_shape[0]
         raise WeightsError(
             f"{of}: {key} is {tuple(given[key].shape)}, needed {tuple(wanted[key].shape)}"
             f" ({len(found.wrong_shape)} such)",
             where=where,
-            mend=choose(entry, where),
+            hint=choose(entry, where),
         )
     if len(found.missing) > len(methods) or (methods and len(methods) < len(all_methods)):
         outside = [key for key in found.missing if not is_of_method(key)] or methods
@@ -115,11 +115,11 @@ def refuse_misfit(wanted: Mapping[str, Tensor], checkpoint: Checkpoint, entry: M
             f"{of}: {len(outside)} tensors are missing, such as {outside[0]}"
             f" ({len(given)} given, {len(found.unexpected)} unexpected)",
             where=where,
-            mend=choose(entry, where),
+            hint=choose(entry, where),
         )
     if any(map(is_of_method, found.unexpected)):
         raise WeightsError(
-            "holds trained FINE weights that this model would drop", where=where, mend="use its _fine model"
+            "holds trained FINE weights that this model would drop", where=where, hint="use its _fine model"
         )
     if found.misplaced:
         known = {_without_numbers(key) for key in wanted}
@@ -128,7 +128,7 @@ def refuse_misfit(wanted: Mapping[str, Tensor], checkpoint: Checkpoint, entry: M
             f"{'weights of a deeper model' if deeper else of}: {len(found.misplaced)} tensors have no place here, such"
             f" as {found.misplaced[0]}",
             where=where,
-            mend=choose(entry, where),
+            hint=choose(entry, where),
         )
     return found
 

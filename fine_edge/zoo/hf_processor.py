@@ -79,7 +79,7 @@ def refused(name: str, value: object, supported: Sequence[object], path: Path) -
     return WeightsError(
         f"{name} = {shown(value)} changes what is computed and is not supported",
         where=path,
-        mend=f"supported: {known}",
+        hint=f"supported: {known}",
     )
 
 
@@ -88,7 +88,7 @@ def unknown(name: str, value: object, path: Path) -> WeightsError:
     return WeightsError(
         f"{name} = {shown(value)} is a setting that is not known here, and may change what is computed",
         where=path,
-        mend="remove it from the file if it does not concern inference",
+        hint="remove it from the file if it does not concern inference",
     )
 
 

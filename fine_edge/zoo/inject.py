@@ -16,7 +16,7 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 # By the package that a model's class comes from: what knows its necks.
 _INJECTORS = {
-    "transformers": "fine_edge.zoo.rtdetr",
+    "transformers": "fine_edge.zoo.rtdetr.family",
     "torchvision": "fine_edge.zoo.torchvision.fpn",
     "ultralytics": "fine_edge.zoo.yolo.fusion",
 }
@@ -45,7 +45,7 @@ def inject_fine(model: _Model, attention: AttentionName = "aats", *, identity: b
     if _is_wrapper(model):
         raise ForeignModelError(
             f"a {type(model).__name__} wraps a detector",
-            mend="give inject_fine the detector inside, then wrap it (DataParallel, torch.compile)",
+            hint="give inject_fine the detector inside, then wrap it (DataParallel, torch.compile)",
         )
     for kind in type(model).__mro__:
         injector = _INJECTORS.get(kind.__module__.partition(".")[0])
@@ -55,7 +55,7 @@ def inject_fine(model: _Model, attention: AttentionName = "aats", *, identity: b
             return model
     raise ForeignModelError(
         f"FINE's place in a {type(model).__name__} is not known",
-        mend=f"known: detectors of {', '.join(_INJECTORS)}; or place fine_edge.fusion.Fine yourself",
+        hint=f"known: detectors of {', '.join(_INJECTORS)}; or place fine_edge.fusion.Fine yourself",
     )
 
 

@@ -16,7 +16,7 @@ from fine_edge.fusion.methods import is_of_method
 from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state
-from fine_edge.zoo.families import family_of
+from fine_edge.zoo.family import family_of
 from fine_edge.zoo.fit import choose, refuse_misfit
 from fine_edge.zoo.random_weights import randomise_offsets
 from fine_edge.zoo.tensors import require_values
@@ -95,14 +95,14 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
     checkpoint = family.read(weights)
     if checkpoint.model not in (None, entry.name) and any(map(is_of_method, checkpoint.state)):
         raise WeightsError(
-            f"holds weights of {checkpoint.model}, not of {entry.name}", where=weights, mend=f"use {checkpoint.model}"
+            f"holds weights of {checkpoint.model}, not of {entry.name}", where=weights, hint=f"use {checkpoint.model}"
         )
     num_labels = family.num_labels(checkpoint)
     if num_labels is None:
         raise WeightsError(
             f"these are not weights of {entry.detector.name} (no class head)",
             where=weights,
-            mend=choose(entry, weights),
+            hint=choose(entry, weights),
         )
     labels = _labels(checkpoint, labels, num_labels, weights)
     with _seeded(seed):
@@ -123,7 +123,7 @@ def _labels(checkpoint: Checkpoint, usual: tuple[str, ...], num_labels: int, whe
         raise WeightsError(
             f"it names {len(stated)} classes, its class head has {num_labels}",
             where=where,
-            mend="give every class of the head a name, by its number from 0 on",
+            hint="give every class of the head a name, by its number from 0 on",
         )
     return stated
 

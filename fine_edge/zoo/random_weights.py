@@ -32,6 +32,7 @@ from fine_edge.fusion.adafpn import AdaptiveUpsampling
 from fine_edge.fusion.fapn import FeatureAlignment
 from fine_edge.fusion.methods import is_of_method
 from fine_edge.images import sample_photographs
+from fine_edge.lowering.layers import is_batch_norm
 from fine_edge.preprocess import Preprocessing, preprocess
 
 # Pixels of a map.
@@ -44,12 +45,6 @@ def photographs(height: int, width: int, how: Preprocessing, count: int = 4) -> 
     """(count, 3, height, width) of real photographs, as inputs of a network."""
     batch = [preprocess(image.pixels, height, width, how)[0] for image in sample_photographs()[:count]]
     return torch.from_numpy(np.concatenate(batch))
-
-
-def is_batch_norm(module: nn.Module) -> bool:
-    """A batch norm of any library."""
-    # Frozen batch norms are classes of their own, with the same buffers.
-    return hasattr(module, "running_mean") and hasattr(module, "running_var")
 
 
 def _calibrate(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:

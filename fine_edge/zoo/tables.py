@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fine_edge import console
 from fine_edge.errors import MissingExtraError
 from fine_edge.zoo.catalog import CATALOG, ModelEntry, find
-from fine_edge.zoo.differences import LIMIT_G, LIMIT_M, LIMIT_OF_BASELINE, NOTES
-from fine_edge.zoo.paper import DOWN_ROWS, ROWS, PaperFigures
+from fine_edge.zoo.paper import DOWN_ROWS, LIMIT_G, LIMIT_M, LIMIT_OF_BASELINE, NOTES, ROWS, PaperFigures
 
 if TYPE_CHECKING:
     from fine_edge.fusion.config import DownName
@@ -154,7 +153,7 @@ def _require_torch() -> None:
 
 def _count(entry: ModelEntry, rows: list[CountedRow]) -> list[CountedRow]:
     """The rows with their figures. The model is built once, and gone when this returns."""
-    from fine_edge.zoo.families import family_of
+    from fine_edge.zoo.family import family_of
 
     family = family_of(entry.family)
     model = family.build(entry, len(family.labels(entry)))

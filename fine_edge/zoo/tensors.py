@@ -38,7 +38,7 @@ def refuse_bomb(path: Path) -> None:
         raise WeightsError(
             "is a zip file with packed or overlapping contents, which torch.save does not write",
             where=path,
-            mend="save it again with torch.save, where it was made",
+            hint="save it again with torch.save, where it was made",
         )
 
 
@@ -55,13 +55,13 @@ def plain(state: State, path: Path) -> State:
     for key, tensor in state.items():
         reason = _not_plain(tensor)
         if reason:
-            raise WeightsError(f"{key} {reason}", where=path, mend=_AS_PLAIN)
+            raise WeightsError(f"{key} {reason}", where=path, hint=_AS_PLAIN)
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     storages = [tensor.untyped_storage() for tensor in state.values()]
     held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     if claimed > _MOST_SHARED * held:
         what = f"its {len(state)} tensors claim {claimed} bytes where the file holds {held}"
-        raise WeightsError(what, where=path, mend=_AS_PLAIN)
+        raise WeightsError(what, where=path, hint=_AS_PLAIN)
     return {key: tensor.detach().float() if tensor.dtype in _FLOATS else tensor for key, tensor in state.items()}
 
 
@@ -97,15 +97,15 @@ def require_values(key: str, tensor: Tensor, path: object) -> None:
         WeightsError: when it is no float, not finite, or a negative variance.
     """
     if tensor.dtype != torch.float32:
-        raise WeightsError(f"{key} is of {str(tensor.dtype)[6:]}, floats are needed", where=path, mend=_AS_PLAIN)
+        raise WeightsError(f"{key} is of {str(tensor.dtype)[6:]}, floats are needed", where=path, hint=_AS_PLAIN)
     wrong = int((~torch.isfinite(tensor)).sum())
     if wrong:
         raise WeightsError(
             f"{key} holds {wrong} of {tensor.numel()} values that are not finite (NaN or infinity)",
             where=path,
-            mend="take a checkpoint from before the training diverged",
+            hint="take a checkpoint from before the training diverged",
         )
     if key.endswith("running_var") and tensor.numel() and float(tensor.min()) < 0:
         raise WeightsError(
-            f"{key} holds a negative variance", where=path, mend="is the file damaged? make or fetch it again"
+            f"{key} holds a negative variance", where=path, hint="is the file damaged? make or fetch it again"
         )

@@ -54,10 +54,10 @@ def checkpoint_files(weights: Path) -> CheckpointFiles:
     if weights.is_dir():
         found = next((weights / name for name in _NAMES if (weights / name).exists()), None)
         if found is None:
-            raise WeightsError(f"the folder holds no {' or '.join(_NAMES[::2])}", where=weights, mend="give the file")
+            raise WeightsError(f"the folder holds no {' or '.join(_NAMES[::2])}", where=weights, hint="give the file")
         weights = found
     if _SHARD.fullmatch(weights.name):
-        raise WeightsError("is one shard of several", where=weights, mend="give the folder with all shards and index")
+        raise WeightsError("is one shard of several", where=weights, hint="give the folder with all shards and index")
     if not weights.exists():
         raise WeightsError("no such checkpoint", where=weights)
     file_size(weights, WeightsError)
@@ -92,7 +92,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     if len(files) > _MOST_SHARDS:
         raise WeightsError(f"names {len(files)} shards, at most {_MOST_SHARDS} are read", where=index)
     for file in files:
-        file_size(file, WeightsError, mend="bring all shards that the index names")
+        file_size(file, WeightsError, hint="bring all shards that the index names")
     return tuple(files)
 
 

@@ -30,7 +30,7 @@ def state_of(data: Any, path: Path) -> State:
         raise WeightsError(f"holds a {type(data).__name__}, not a state dict", where=path)
     state = _inside(data, _DEEPEST)
     if not state:
-        raise WeightsError("holds no tensor", where=path, mend="give a state dict, or a dict with 'model' or 'ema'")
+        raise WeightsError("holds no tensor", where=path, hint="give a state dict, or a dict with 'model' or 'ema'")
     return state
 
 
@@ -70,7 +70,7 @@ def bare(state: State, anchors: Sequence[str], path: Path) -> State:
         raise WeightsError(
             f"holds {len(prefixes)} models, under {' and '.join(prefixes[:3])}",
             where=path,
-            mend="save the state dict of one of them",
+            hint="save the state dict of one of them",
         )
     if not prefixes:
         return state

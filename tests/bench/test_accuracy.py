@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from fine_edge.bench.__main__ import main
-from fine_edge.bench.accuracy import with_accuracy
 from fine_edge.bench.record import read_record, write_record
-from fine_edge.bench.render import to_table
 from fine_edge.bench.row import EngineFigures
+from fine_edge.bench.table import to_table
+from fine_edge.cli.bench import main, with_accuracy
 from fine_edge.errors import DataError
-from fine_edge.evaluate.known import Known, read_evaluations
+from fine_edge.evaluate.evaluation import Known, read_evaluations
 
 
 def known(sha256, ap, data="val.json", images=5000):

@@ -6,11 +6,10 @@ import pytest
 from PIL import Image
 from tiny_bench import WEIGHTS, write_tiny_artifact, write_tiny_onnx
 
-from fine_edge.bench import __main__ as cli
 from fine_edge.bench import memory, prepare, session, suites
-from fine_edge.bench.backends import BACKENDS
-from fine_edge.bench.options import BenchOptions
+from fine_edge.bench.backends import BACKENDS, BenchOptions
 from fine_edge.bench.record import read_record, write_record
+from fine_edge.cli import bench as cli
 from fine_edge.errors import ArtifactError, BackendError, ConfigError, FineEdgeError
 from fine_edge.runners.ort import OrtRunner
 from fine_edge.zoo.paper import ROWS
@@ -213,7 +212,7 @@ def test_a_record_is_shown_again_and_compared(record, tmp_path, capsys):
         (["compare", "{tmp}/bad/x.png", "{tmp}/bad/x.png"], "is no JSON"),
     ],
 )
-def test_bad_input_is_one_line_with_a_mend(tmp_path, monkeypatch, capsys, arguments, words):
+def test_bad_input_is_one_line_with_a_hint(tmp_path, monkeypatch, capsys, arguments, words):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_bytes(b"not a picture")

@@ -13,13 +13,12 @@ from runners.fake_cuda import COMPUTE_MS, COPY_MS, GRAPH_MS, MIB, FakeCuda
 from runners.fixtures import device  # noqa: F401 - a fixture
 from tiny_detector import write_detector
 
-from fine_edge.bench import __main__ as cli
 from fine_edge.bench import device as bench_device
 from fine_edge.bench import measure, prepare, session
-from fine_edge.bench.backends import BACKENDS
-from fine_edge.bench.layer_profile import trtexec_profile
-from fine_edge.bench.options import BenchOptions
+from fine_edge.bench.backends import BACKENDS, BenchOptions
+from fine_edge.bench.device import trtexec_profile
 from fine_edge.bench.record import read_record
+from fine_edge.cli import bench as cli
 from fine_edge.contract import contract_path, read_contract
 from fine_edge.engine.manifest import layers_path
 from fine_edge.errors import BackendError
@@ -200,7 +199,7 @@ def test_all_is_freed_when_measuring_fails(tmp_path, built, images, device, monk
     def broken(*_arguments, **_options):
         raise BackendError("the board fell asleep")
 
-    monkeypatch.setattr("fine_edge.bench.timings.measure_throughput", broken)
+    monkeypatch.setattr("fine_edge.bench.session.measure_throughput", broken)
     with pytest.raises(BackendError, match="asleep"):
         bench(tmp_path, images, "--rounds", "2")
     assert not device.memory

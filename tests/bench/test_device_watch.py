@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fine_edge.bench import watch
+from fine_edge.bench import device
+from fine_edge.bench.device import BoardWatch, energy_mj_per_image
 from fine_edge.bench.measure import Slice
-from fine_edge.bench.watch import BoardWatch, energy_mj_per_image
 from fine_edge.jetson.snapshot import Snapshot
 
 LOCKED = Snapshot(0.0, gpu_mhz=1020, gpu_min_mhz=1020, gpu_max_mhz=1020, power_mw={"VDD_IN": 12000.0})
@@ -44,7 +44,7 @@ class FakeSampler:
     current = None
 
     def __init__(self, board, period_s):
-        assert period_s == watch.SLICE_PERIOD_S
+        assert period_s == device.SLICE_PERIOD_S
         self.board = board
         self.snapshots = []
         FakeSampler.current = self
@@ -62,9 +62,9 @@ class FakeSampler:
 @pytest.fixture
 def board(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(watch.time, "monotonic", clock.monotonic)
-    monkeypatch.setattr(watch, "Sampler", FakeSampler)
-    monkeypatch.setattr(watch, "ROUND_PERIOD_S", 0.03)
+    monkeypatch.setattr(device.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(device, "Sampler", FakeSampler)
+    monkeypatch.setattr(device, "ROUND_PERIOD_S", 0.03)
     return FakeBoard(clock)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_bench import write_tiny_artifact
 
-from fine_edge.bench import exports
 from fine_edge.errors import ArtifactError, BackendError, FineEdgeError, MissingExtraError
+from fine_edge.export import artifacts
 from fine_edge.export.artifacts import ensure_exported
 from fine_edge.export.request import ExportRequest
 
@@ -21,7 +21,7 @@ def in_another_process(request: ExportRequest, folder: Path) -> Path:
 
 
 def refused(request: ExportRequest, folder: Path) -> Path:
-    raise ArtifactError("cannot be lowered", where=folder, mend=f"leave {request.model} alone")
+    raise ArtifactError("cannot be lowered", where=folder, hint=f"leave {request.model} alone")
 
 
 def without_library(_request: ExportRequest, _folder: Path) -> Path:
@@ -34,7 +34,7 @@ def killed(_request: ExportRequest, _folder: Path) -> Path:
 
 
 def test_an_export_leaves_its_memory_to_another_process(tmp_path):
-    assert exports._apart(in_another_process, REQUEST, tmp_path) == tmp_path / "yolov8s.onnx"
+    assert artifacts._apart(in_another_process, REQUEST, tmp_path) == tmp_path / "yolov8s.onnx"
     assert (tmp_path / "pid").read_text(encoding="utf-8") != str(os.getpid())
 
 
@@ -47,44 +47,44 @@ def test_an_export_leaves_its_memory_to_another_process(tmp_path):
 )
 def test_an_error_comes_home_as_it_was(tmp_path, export, line):
     with pytest.raises(FineEdgeError) as caught:
-        exports._apart(export, REQUEST, tmp_path)
+        artifacts._apart(export, REQUEST, tmp_path)
     assert str(caught.value) == line.replace("{tmp}", str(tmp_path))
 
 
-def test_a_killed_export_is_an_error_with_a_mend(tmp_path):
+def test_a_killed_export_is_an_error_with_a_hint(tmp_path):
     with pytest.raises(BackendError, match="was killed") as caught:
-        exports._apart(killed, REQUEST, tmp_path)
-    assert "memory" in caught.value.mend
+        artifacts._apart(killed, REQUEST, tmp_path)
+    assert "memory" in caught.value.hint
 
 
 def test_what_is_there_is_not_exported_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(exports, "existing", lambda request, folder: folder / request.onnx_name())
-    monkeypatch.setattr(exports, "_apart", lambda *_arguments: pytest.fail("exported"))
-    assert exports.exported(REQUEST, tmp_path) == tmp_path / "yolov8s.onnx"
+    monkeypatch.setattr(artifacts, "existing", lambda request, folder: folder / request.onnx_name())
+    monkeypatch.setattr(artifacts, "_apart", lambda *_arguments: pytest.fail("exported"))
+    assert artifacts.exported(REQUEST, tmp_path) == tmp_path / "yolov8s.onnx"
 
 
 def test_what_is_not_there_is_exported_and_a_plain_export_always(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(exports, "existing", lambda _request, _folder: None)
-    monkeypatch.setattr(exports, "_apart", lambda export, _request, folder: asked.append(export) or folder)
-    assert exports.exported(REQUEST, tmp_path) == exports.exported_plainly(REQUEST, tmp_path) == tmp_path
-    assert asked == [ensure_exported, exports._ensure_plain]
+    monkeypatch.setattr(artifacts, "existing", lambda _request, _folder: None)
+    monkeypatch.setattr(artifacts, "_apart", lambda export, _request, folder: asked.append(export) or folder)
+    assert artifacts.exported(REQUEST, tmp_path) == artifacts.exported_plainly(REQUEST, tmp_path) == tmp_path
+    assert asked == [ensure_exported, artifacts._ensure_plain]
 
 
 def test_a_missing_library_is_known_before_anything_is_exported(tmp_path, monkeypatch):
-    monkeypatch.setattr(exports, "can_export", lambda: True)
-    monkeypatch.setattr(exports.importlib.util, "find_spec", lambda name: None if name == "ultralytics" else name)
-    exports.require_library(ExportRequest("fasterrcnn_r50"), tmp_path, plain=True)
+    monkeypatch.setattr(artifacts, "can_export", lambda: True)
+    monkeypatch.setattr(artifacts.importlib.util, "find_spec", lambda name: None if name == "ultralytics" else name)
+    artifacts.require_library(ExportRequest("fasterrcnn_r50"), tmp_path, plain=True)
     for plain in (False, True):
         with pytest.raises(MissingExtraError, match="ultralytics"):
-            exports.require_library(REQUEST, tmp_path, plain=plain)
-    monkeypatch.setattr(exports, "existing", lambda _request, folder: folder)
-    exports.require_library(REQUEST, tmp_path, plain=False)
+            artifacts.require_library(REQUEST, tmp_path, plain=plain)
+    monkeypatch.setattr(artifacts, "existing", lambda _request, folder: folder)
+    artifacts.require_library(REQUEST, tmp_path, plain=False)
 
 
 def test_a_machine_without_torch_needs_libraries_for_plain_exports_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(exports, "can_export", lambda: False)
-    monkeypatch.setattr(exports.importlib.util, "find_spec", lambda _name: None)
-    exports.require_library(REQUEST, tmp_path, plain=False)
+    monkeypatch.setattr(artifacts, "can_export", lambda: False)
+    monkeypatch.setattr(artifacts.importlib.util, "find_spec", lambda _name: None)
+    artifacts.require_library(REQUEST, tmp_path, plain=False)
     with pytest.raises(MissingExtraError, match="torch"):
-        exports.require_library(REQUEST, tmp_path, plain=True)
+        artifacts.require_library(REQUEST, tmp_path, plain=True)

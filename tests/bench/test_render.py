@@ -6,23 +6,23 @@ import pytest
 from PIL import Image
 from tiny_bench import as_pairs, make_row
 
-from fine_edge.bench import render
 from fine_edge.bench.memory import RtxMemory
 from fine_edge.bench.picture import draw, write_picture
 from fine_edge.bench.record import MeasuredGroup
+from fine_edge.bench.table import to_table
 
 
 def cells_of(record):
-    rows = list(csv.DictReader(io.StringIO(render.to_table(record).to_csv())))
+    rows = list(csv.DictReader(io.StringIO(to_table(record).to_csv())))
     return rows[0], rows[1]
 
 
 def test_columns_are_those_of_table_3_with_the_paper_apart(record):
-    titles = [column.full_title for column in render.to_table(record).columns]
+    titles = [column.full_title for column in to_table(record).columns]
     table3 = ["Model", "Attention", "Complexity", "#Params (M)", "FLOPs (G)", "Mem (MiB)", "FPS", "Latency (ms)", "AP"]
     assert [title for title in titles if title in table3] == table3
     assert titles[-5:] == [f"{name} paper (Orin Nano)" for name in ("Mem", "FPS", "Latency (ms)", "Ratio", "AP")]
-    assert [bool(column.source) for column in render.to_table(record).columns] == [False] * 12 + [True] * 5
+    assert [bool(column.source) for column in to_table(record).columns] == [False] * 12 + [True] * 5
 
 
 def test_cells_hold_measurements_and_dashes_for_what_is_not_known(record):
@@ -40,19 +40,19 @@ def test_cells_hold_measurements_and_dashes_for_what_is_not_known(record):
 def test_the_accuracy_of_an_evaluated_artifact_takes_the_dashs_place(record):
     evaluated = replace(record, rows=tuple(replace(row, accuracy={"ap": 39.71}) for row in record.rows))
     assert cells_of(evaluated)[1]["AP"] == "39.7"
-    assert not any(note.startswith("AP:") for note in render.to_table(evaluated).notes)
+    assert not any(note.startswith("AP:") for note in to_table(evaluated).notes)
 
 
 def test_the_title_says_where_it_was_measured(record):
-    title = render.to_table(record).title
+    title = to_table(record).title
     for words in ("Test CPU", "ONNX Runtime (CPU)", "FP32", "640x640", "8 rounds"):
         assert words in title
     assert "QUICK" not in title
-    assert "QUICK LOOK" in render.to_table(replace(record, quick=True)).title
+    assert "QUICK LOOK" in to_table(replace(record, quick=True)).title
 
 
 def test_notes_define_the_figures_and_name_images_weights_and_the_harness(record):
-    notes = " ".join(render.to_table(record).notes)
+    notes = " ".join(to_table(record).notes)
     for words in (
         "skimage/coffee.png",
         "random weights",
@@ -69,13 +69,13 @@ def test_notes_define_the_figures_and_name_images_weights_and_the_harness(record
 
 def test_scatter_is_warned_of(with_samples):
     shaky = with_samples([300, 600, 350, 700, 400, 500, 900, 450])
-    assert any("rtdetr_r18_fine is unstable" in note for note in render.to_table(shaky).notes)
+    assert any("rtdetr_r18_fine is unstable" in note for note in to_table(shaky).notes)
 
 
 def test_p90_appears_once_there_are_64_samples(record):
     def repeated(count):
         rows = tuple(replace(row, samples_ms=row.samples_ms * (count // 8)) for row in record.rows)
-        return [c.title for c in render.to_table(replace(record, rounds=count, rows=rows)).columns]
+        return [c.title for c in to_table(replace(record, rounds=count, rows=rows)).columns]
 
     assert "Latency p90 (ms)" not in repeated(56)
     assert "Latency p90 (ms)" in repeated(64)
@@ -90,14 +90,14 @@ def test_rtx_columns_appear_where_something_was_compiled(record):
 
 def test_a_suite_outside_the_paper_has_no_paper_columns(record):
     rows = tuple(replace(row, paper=None, params_m=None) for row in record.rows)
-    table = render.to_table(replace(record, rows=rows))
+    table = to_table(replace(record, rows=rows))
     assert not any(column.source for column in table.columns)
     assert not any("Orin" in note for note in table.notes)
     assert "#Params (M)" not in [column.title for column in table.columns]
 
 
 def test_pairs_are_shown_as_table_1_would_be(pairs_record):
-    table = render.to_table(pairs_record)
+    table = to_table(pairs_record)
     ours = [column.title for column in table.columns if not column.source]
     assert ours[:3] == ["Model", "#Params (M)", "FLOPs (G)"]  # one attention strategy: no column for it
     assert ours[5:9] == ["FPS", "Latency (ms)", "Ratio", "Ratio 95 % CI"]
@@ -114,7 +114,7 @@ def test_pairs_are_shown_as_table_1_would_be(pairs_record):
 
 
 def test_notes_of_groups_say_how_they_were_measured_and_what_memory_they_took(pairs_record):
-    notes = render.to_table(pairs_record).notes
+    notes = to_table(pairs_record).notes
     for words in (
         "latency over the baseline's, the first row of its group,",
         "Groups are measured one after the other",
@@ -127,19 +127,19 @@ def test_notes_of_groups_say_how_they_were_measured_and_what_memory_they_took(pa
         assert any(words in note for note in notes)
     assert not any("Warning" in note for note in notes)
     heavy = replace(pairs_record, groups=(pairs_record.groups[0], MeasuredGroup("yolov8s", 6145.0)))
-    assert "Warning: the process took more than 6 GiB with yolov8s." in render.to_table(heavy).notes
+    assert "Warning: the process took more than 6 GiB with yolov8s." in to_table(heavy).notes
 
 
 def test_unlike_input_sizes_get_a_column(pairs_record):
     rows = tuple(replace(row, input_hw=(512, 1024)) if "yolo" in row.model else row for row in pairs_record.rows)
-    table = render.to_table(replace(pairs_record, rows=rows, input_hw=None))
+    table = to_table(replace(pairs_record, rows=rows, input_hw=None))
     assert [row[1] for row in table.rows] == ["640x640", "640x640", "1024x512", "1024x512"]
     assert "FP32, input sizes as listed, 8 rounds" in table.title
 
 
 def test_the_papers_columns_name_no_device_where_it_timed_nothing(pairs_record):
     rows = tuple(replace(row, paper={"ap_baseline": 37.9, "ap": 39.2}) for row in pairs_record.rows)
-    table = render.to_table(replace(pairs_record, rows=rows))
+    table = to_table(replace(pairs_record, rows=rows))
     assert [column.full_title for column in table.columns if column.source] == ["AP without it paper", "AP paper"]
     assert not any("Orin" in note for note in table.notes)
 

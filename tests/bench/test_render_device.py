@@ -8,7 +8,7 @@ import pytest
 
 from fine_edge.bench.paper import agreements, difference_percent, obstacles
 from fine_edge.bench.picture import draw
-from fine_edge.bench.render import to_table
+from fine_edge.bench.table import to_table
 
 
 def cells_of(record):

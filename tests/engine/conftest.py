@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fine_edge.runners import cuda
+from fine_edge.engine import cuda
 
 HERE = Path(__file__).parent
 SHIM = HERE / "tensorrt_shim"

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 from fine_edge import command
+from fine_edge.cli.engine import main
 from fine_edge.engine import supervise
-from fine_edge.engine.__main__ import main
 
 
 def counting(number: int, then):

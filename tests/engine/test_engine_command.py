@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto
 from small_graphs import attention
 
-from fine_edge.engine.__main__ import main
+from fine_edge.cli.engine import main
 from fine_edge.engine.manifest import manifest_path
 from fine_edge.errors import ArtifactError, BackendError, ConfigError, UnknownModelError
 from fine_edge.export import artifacts

@@ -11,8 +11,8 @@ import sys
 import pytest
 from small_graphs import attention, mismatched
 
+from fine_edge.cli.engine import main
 from fine_edge.engine import platform, supervise
-from fine_edge.engine.__main__ import main
 from fine_edge.engine.inspect import inspect
 from fine_edge.errors import ArtifactError, BackendError, MissingExtraError
 
@@ -65,7 +65,7 @@ def test_the_table_says_what_it_is_not(tmp_path, capsys):
 
 
 def test_a_broken_graph_is_one_line_with_node_and_reason(tmp_path):
-    command = [sys.executable, "-m", "fine_edge.engine", "inspect", str(mismatched(tmp_path / "m.onnx"))]
+    command = [sys.executable, "-m", "fine_edge", "engine", "inspect", str(mismatched(tmp_path / "m.onnx"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1

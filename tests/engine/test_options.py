@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fine_edge.engine.options import BuildOptions
-from fine_edge.engine.recipe import read_recipe
+from fine_edge.engine.options import BuildOptions, read_recipe
 from fine_edge.errors import ConfigError
 from fine_edge.graph.input_size import InputSize
 from fine_edge.zoo.catalog import CATALOG

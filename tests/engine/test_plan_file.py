@@ -28,7 +28,7 @@ def test_a_plan_of_this_machine_comes_with_its_manifest(tmp_path):
         (Platform(rtx="1.7.1"), "TensorRT 10.7.0, here none"),
     ],
 )
-def test_a_foreign_plan_gives_one_line_with_the_mend(tmp_path, here, words):
+def test_a_foreign_plan_gives_one_line_with_the_hint(tmp_path, here, words):
     engine, _ = written(tmp_path)
     with pytest.raises(BackendError) as caught:
         verified_plan(engine, here)

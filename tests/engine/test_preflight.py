@@ -56,7 +56,7 @@ def test_a_workspace_that_was_asked_for_is_kept(source, tmp_path):
     assert check(source, tmp_path, workspace_mib=300).workspace_mib == 300
 
 
-def test_too_little_memory_is_refused_with_figures_and_mend(source, tmp_path):
+def test_too_little_memory_is_refused_with_figures_and_hint(source, tmp_path):
     with pytest.raises(BackendError) as caught:
         check(source, tmp_path, BoardOf(ram_available_mib=1000.0))
     line = str(caught.value)

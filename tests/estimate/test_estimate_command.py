@@ -5,13 +5,11 @@ import json
 import pytest
 import works
 
-from fine_edge.bench import predict
-from fine_edge.bench.__main__ import main as bench
 from fine_edge.bench.record import read_record
+from fine_edge.cli import estimate as command
+from fine_edge.cli.bench import main as bench
 from fine_edge.errors import ArtifactError, ConfigError, OutputError, RecordError, UnknownModelError
-from fine_edge.estimate import __main__ as command
-from fine_edge.estimate import commands, suite
-from fine_edge.estimate import sweep as sweep_module
+from fine_edge.estimate import suite
 from fine_edge.estimate.calibration import find_calibration
 from fine_edge.estimate.variants import variants
 
@@ -23,9 +21,8 @@ def compiled(monkeypatch, tmp_path):
     one = engines["rtdetr_r18_fine"]
     monkeypatch.setattr(command, "engine_work", lambda *_: one)
     monkeypatch.setattr(command, "export_row", lambda *_, **__: tmp_path)
-    monkeypatch.setattr(sweep_module, "engine_work", lambda *_: one)
     monkeypatch.setattr(suite, "compile_rows", lambda rows, *_: [engines[row.model] for row in rows])
-    monkeypatch.setattr(commands, "compile_table", lambda *_: list(engines.values()))
+    monkeypatch.setattr(command, "compile_table", lambda *_: list(engines.values()))
 
 
 @pytest.mark.usefixtures("compiled")
@@ -105,20 +102,22 @@ def test_a_record_without_gpu_times_cannot_calibrate():
 
 @pytest.mark.usefixtures("compiled")
 def test_a_sweep(tmp_path, capsys):
-    assert sweep_module.sweep(["--over", "r", "--out", str(tmp_path)], lambda _, folder: folder) == 0
+    assert command.sweep(["--over", "r", "--out", str(tmp_path)], lambda _, folder: folder) == 0
     shown = capsys.readouterr().out
     assert "without FINE" in shown
     assert "r 2 (paper)" in shown
     assert (tmp_path / "sweep_r.png").is_file()
     path = tmp_path / "sweep.json"
-    assert sweep_module.sweep(["--over", "k", "--out", str(tmp_path), "--json", str(path)], lambda _, f: f) == 0
+    assert command.sweep(["--over", "k", "--out", str(tmp_path), "--json", str(path)], lambda _, f: f) == 0
     assert [row["model"] for row in json.loads(path.read_text())["rows"]] == ["rtdetr_r18_fine"] * 5
 
 
 def test_a_result_that_could_not_be_written_is_refused_first(tmp_path):
+    folder = tmp_path / "folder.json"
+    folder.mkdir()
     for argv in (["rtdetr_r18"], ["sweep", "--over", "r"], ["validate"]):
         with pytest.raises(OutputError, match="a file name is needed"):
-            command.main([*argv, "--json", str(tmp_path)])
+            command.main([*argv, "--json", str(folder)])
     with pytest.raises(OutputError, match="a file name is needed"):
         command.main(["calibrate", "--out", str(tmp_path)])
     with pytest.raises(OutputError, match="a file name is needed"):
@@ -151,9 +150,9 @@ def test_each_input_size_has_a_detector_without_fine_to_compare_with():
 
 
 def test_the_bench_knows_when_it_is_asked_for_estimates():
-    assert predict.is_asked_for(["--backend", "predict"])
-    assert predict.is_asked_for(["--backend=predict"])
-    assert predict.is_asked_for(["--suite", "validate-predictor"])
-    assert not predict.is_asked_for(["--backend", "ort", "--suite", "table3"])
+    assert bench_command._wants_estimates(["--backend", "predict"])
+    assert bench_command._wants_estimates(["--backend=predict"])
+    assert bench_command._wants_estimates(["--suite", "validate-predictor"])
+    assert not bench_command._wants_estimates(["--backend", "ort", "--suite", "table3"])
     with pytest.raises(ConfigError, match="known: ort, trt, predict"):
         bench(["--backend", "onnx"])

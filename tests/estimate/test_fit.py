@@ -12,9 +12,8 @@ from fine_edge.estimate.calibration import Constants, find_calibration
 from fine_edge.estimate.device import find_device
 from fine_edge.estimate.fit import FitRow, fit
 from fine_edge.estimate.latency import estimate
-from fine_edge.estimate.published import calibrate_on_table3, copy_ms, timed_rows
 from fine_edge.estimate.roofline import kernel_times
-from fine_edge.estimate.validate import validate
+from fine_edge.estimate.validate import calibrate_on_table3, copy_ms, timed_rows, validate
 
 DEVICE = find_device("orin-nano-8gb")
 MODE = DEVICE.mode("MAXN_SUPER")

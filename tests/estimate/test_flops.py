@@ -8,7 +8,7 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from fine_edge.estimate.flops import Product, Selection, graph_flops, node_works
-from fine_edge.estimate.tiles import padded_flops
+from fine_edge.estimate.roofline import padded_flops
 from fine_edge.graph.view import GraphView
 
 value = helper.make_tensor_value_info

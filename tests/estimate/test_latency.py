@@ -7,7 +7,7 @@ from fine_edge.estimate.calibration import Calibration, Constants
 from fine_edge.estimate.device import find_device
 from fine_edge.estimate.latency import estimate
 from fine_edge.estimate.picture import write_estimate, write_sweep, write_validation
-from fine_edge.estimate.render import MARK, estimate_table, kernels_table, suite_table
+from fine_edge.estimate.tables import MARK, estimate_table, kernels_table, suite_table
 from fine_edge.estimate.validate import Validation, ValidationRow
 from fine_edge.estimate.variants import variants
 

@@ -7,7 +7,7 @@ import works
 
 from fine_edge.bench.row import Row
 from fine_edge.errors import ArtifactError, ConfigError
-from fine_edge.estimate import own_records
+from fine_edge.estimate import fit
 from fine_edge.estimate.calibration import Constants
 from fine_edge.estimate.device import find_device
 from fine_edge.estimate.roofline import kernel_times
@@ -39,14 +39,14 @@ def board(tmp_path, monkeypatch):
         ms = sum(kernel.ms for kernel in kernel_times(engine.works, DEVICE, MODE, TRUE))
         rows.append(row(name, sha256_of(path), ms, engine.io_bytes / 15e6))
     record = SimpleNamespace(backend="tensorrt", estimate=False, rows=tuple(rows))
-    monkeypatch.setattr(own_records, "read_record", lambda _: record)
-    monkeypatch.setattr(own_records, "engine_work", lambda path, *_: engines[path])
+    monkeypatch.setattr(fit, "read_record", lambda _: record)
+    monkeypatch.setattr(fit, "engine_work", lambda path, *_: engines[path])
     return tmp_path, record
 
 
 def test_the_constants_of_a_board_are_found(board):
     folder, _ = board
-    found = own_records.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder)
+    found = fit.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder)
     assert found.constants.memory_share == pytest.approx(0.7, rel=0.02)
     assert found.constants.copy_gb_s == pytest.approx(15, rel=0.01)
     assert found.origin == "own records mine.json (14 models)"
@@ -58,11 +58,11 @@ def test_a_file_that_was_not_brought_is_named(board):
     folder, _ = board
     (folder / "yolov8s.onnx").unlink()
     with pytest.raises(ArtifactError, match="the ONNX file of yolov8s is not here"):
-        own_records.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder)
+        fit.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder)
 
 
 def test_three_models_are_too_few(board):
     folder, record = board
     record.rows = record.rows[:3]
     with pytest.raises(ConfigError, match="cannot give 4 constants"):
-        own_records.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder)
+        fit.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder)

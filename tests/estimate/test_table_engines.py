@@ -6,7 +6,7 @@ import works
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
-from fine_edge.estimate import published
+from fine_edge.estimate import validate
 from fine_edge.estimate.device import find_device
 from fine_edge.estimate.suite import in_fp16
 from fine_edge.graph.view import GraphView
@@ -19,13 +19,13 @@ def test_yolo_is_timed_as_its_library_exports_it(monkeypatch, tmp_path):
         asked.extend(rows)
         return [works.engine(row.label) for row in rows]
 
-    monkeypatch.setattr(published, "compile_rows", compile_rows)
-    found = published.compile_table("1", find_device("orin-nano-8gb"), tmp_path)
+    monkeypatch.setattr(validate, "compile_rows", compile_rows)
+    found = validate.compile_table("1", find_device("orin-nano-8gb"), tmp_path)
     assert {row.model for row in asked if row.exporter == "plain"} == {
         f"yolov{version}{fine}" for version in ("8s", "10s", "12s") for fine in ("", "_fine")
     }
     assert all(row.raw == (row.exporter == "plain") for row in asked)
-    assert {engine.name for engine in found} == {row.model for row in published.timed_rows("1")}
+    assert {engine.name for engine in found} == {row.model for row in validate.timed_rows("1")}
 
 
 def test_a_librarys_export_in_fp16_has_its_shapes_folded(tmp_path):

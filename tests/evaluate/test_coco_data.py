@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_results import read_results
-from fine_edge.evaluate.data import read_boxes
+from fine_edge.evaluate.coco_data import read_results
+from fine_edge.evaluate.segment_data import read_boxes
 
 GOOD = {
     "images": [{"id": 5, "file_name": "a/b.jpg", "width": 9}, {"id": 6, "file_name": "c.jpg"}],

@@ -8,11 +8,11 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
+from fine_edge.cli.evaluate import main
 from fine_edge.errors import DataError, OutputError
-from fine_edge.evaluate.__main__ import main
 from fine_edge.evaluate.comparison import compare
 from fine_edge.evaluate.comparison_page import to_html
-from fine_edge.evaluate.telling import MISSED, RIGHT, WRONG, drawings, most_telling
+from fine_edge.evaluate.image_pairs import MISSED, RIGHT, WRONG, drawings, most_telling
 
 BOX, FAR = [10, 10, 60, 60], [100, 10, 20, 20]
 

@@ -16,11 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tiny_detector import write_detector
 
+from fine_edge.cli.evaluate import main
 from fine_edge.command import exit_code
 from fine_edge.contract import Artifact, contract_path, read_contract
 from fine_edge.errors import ArtifactError, ConfigError, DataError, OutputError
-from fine_edge.evaluate.__main__ import main
-from fine_edge.evaluate.known import read_evaluations
+from fine_edge.evaluate.evaluation import read_evaluations
 from fine_edge.files import sha256_of
 
 
@@ -115,7 +115,7 @@ def test_a_run_goes_on_where_it_was_killed(scene, capsys):
     (scene / "data.json").write_text(json.dumps(data))
     onnx = write_detector(scene / "engines")
     process = subprocess.Popen(
-        [sys.executable, "-m", "fine_edge.evaluate", *arguments(scene, onnx)], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "fine_edge", "evaluate", *arguments(scene, onnx)], stdout=subprocess.DEVNULL
     )
     journal = scene / "out" / f"tiny.fp32.data.{sha256_of(onnx)[:12]}.jsonl"
     while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 20):

@@ -9,10 +9,10 @@ from test_pipeline import Brightness, contract
 
 from fine_edge.detections import Detections
 from fine_edge.evaluate.boxes import _entry, evaluate_boxes
-from fine_edge.evaluate.data import read_boxes
 from fine_edge.evaluate.journal import Entry, Journal, Outlines, found_of, read_journal
-from fine_edge.evaluate.pipeline import Seen
-from fine_edge.subject import Subject
+from fine_edge.evaluate.run import Seen
+from fine_edge.evaluate.segment_data import read_boxes
+from fine_edge.runners.opened import Opened
 
 SIZE = (60, 80)
 
@@ -75,8 +75,8 @@ def test_mask_ap_is_of_the_masks_and_ap_of_the_boxes(data, tmp_path, is_triangle
     y, x = np.mgrid[:28, :28]
     mask = (x + y < 28).astype(np.float32) if is_triangle else np.ones((28, 28), np.float32)
     made = replace(contract(task="instance"), labels=("a",))
-    subject = Subject(Masked(mask), made, "fp32", "sha", "sha")
-    evaluation = evaluate_boxes(subject, data, tmp_path, tmp_path / "out")
+    opened = Opened(Masked(mask), made, "fp32", "sha", "sha")
+    evaluation = evaluate_boxes(opened, data, tmp_path, tmp_path / "out")
     assert evaluation.boxes.ap50 == pytest.approx(1)
     assert evaluation.masks.ap50 == pytest.approx(ap50)
     assert evaluation.to_json()["mask"]["ap50"] == pytest.approx(ap50)

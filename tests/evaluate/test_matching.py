@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fine_edge.detections import iou
-from fine_edge.evaluate.error_counts import count, count_by_category, count_by_size
-from fine_edge.evaluate.matching import KINDS, judge, overlaps
+from fine_edge.evaluate.matching import KINDS, count, count_by_category, count_by_size, judge, overlaps
 
 BOX = (0, 0, 40, 40)
 ELSEWHERE = (200, 200, 40, 40)

@@ -9,12 +9,12 @@ from PIL import Image
 from test_pipeline import Brightness, contract
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.data import read_boxes, read_data
-from fine_edge.evaluate.known import read_evaluation
-from fine_edge.evaluate.render import segment_table
+from fine_edge.evaluate.evaluation import read_evaluation
+from fine_edge.evaluate.segment_data import read_boxes, read_data
 from fine_edge.evaluate.segments import evaluate_segments
-from fine_edge.subject import Subject
-from fine_edge.zoo.cityscapes import CITYSCAPES_LABELS
+from fine_edge.evaluate.tables import segment_table
+from fine_edge.runners.opened import Opened
+from fine_edge.zoo.labels import CITYSCAPES_LABELS
 
 SIDE = 8
 
@@ -30,8 +30,8 @@ class Maps(Brightness):
         return self.outputs
 
 
-def subject(runner, task, labels):
-    return Subject(runner, replace(contract(task=task), labels=labels), "fp32", "sha", "sha")
+def opened(runner, task, labels):
+    return Opened(runner, replace(contract(task=task), labels=labels), "fp32", "sha", "sha")
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_cityscapes(cityscapes):
     classes[:, :, 6:] = CITYSCAPES_LABELS.index("car")
     runner = Maps(classes=classes)
     evaluation = evaluate_segments(
-        subject(runner, "semantic", CITYSCAPES_LABELS), data, cityscapes / "leftImg8bit", cityscapes / "out"
+        opened(runner, "semantic", CITYSCAPES_LABELS), data, cityscapes / "leftImg8bit", cityscapes / "out"
     )
     assert evaluation.figures.iou_by_category["road"] == pytest.approx(4 / 6)
     assert evaluation.figures.iou_by_category["car"] == pytest.approx(2 / 4)
@@ -75,7 +75,7 @@ def test_pictures_of_another_size_are_refused(cityscapes):
     classes = np.zeros((1, SIDE, SIDE), np.int64)
     with pytest.raises(DataError, match=r"1 of 2 pictures are not .*: ulm/ulm_1_leftImg8bit.png is 9x9, not 8x8"):
         evaluate_segments(
-            subject(Maps(classes=classes), "semantic", CITYSCAPES_LABELS),
+            opened(Maps(classes=classes), "semantic", CITYSCAPES_LABELS),
             read_data(cityscapes / "gtFine"),
             cityscapes / "leftImg8bit",
             cityscapes / "out",
@@ -120,7 +120,7 @@ def test_coco_panoptic(panoptic):
         stuff=np.full((1, SIDE, SIDE), 2, np.int64),
     )
     evaluation = evaluate_segments(
-        subject(runner, "panoptic", LABELS),
+        opened(runner, "panoptic", LABELS),
         read_data(panoptic / "panoptic.json"),
         panoptic / "images",
         panoptic / "out",

@@ -13,8 +13,8 @@ from test_average_precision import twelve
 
 from fine_edge.errors import DataError
 from fine_edge.evaluate.average_precision import average_precision
-from fine_edge.evaluate.coco_results import read_results
-from fine_edge.evaluate.data import read_boxes
+from fine_edge.evaluate.coco_data import read_results
+from fine_edge.evaluate.segment_data import read_boxes
 
 pytestmark = pytest.mark.host  # pycocotools is the tests' own
 

@@ -2,9 +2,8 @@ import pytest
 from data_sets import detections
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.data import read_data
-from fine_edge.evaluate.error_counts import count
-from fine_edge.evaluate.matching import judge
+from fine_edge.evaluate.matching import count, judge
+from fine_edge.evaluate.segment_data import read_data
 from fine_edge.evaluate.visdrone import CATEGORIES, read_visdrone
 
 LINES = """10,20,30,40,1,4,0,0

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from fine_edge import command
+from fine_edge.cli.export import main
 from fine_edge.export import exporter
-from fine_edge.export.__main__ import main
 from fine_edge.export.request import ExportRequest
 
 
@@ -47,7 +47,7 @@ def child(order: dict) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if order["limit_bytes"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit_bytes"], order["limit_bytes"]))
-    sys.argv = ["fine_edge.export", *order["argv"]]
+    sys.argv = ["fine-edge", *order["argv"]]
     command.run(main)
 
 

@@ -17,10 +17,11 @@ import transformers
 from onnx import numpy_helper
 
 import fine_edge
+from fine_edge import machine
+from fine_edge.cli.export import main
 from fine_edge.contract import bound_contract, contract_path, read_contract
 from fine_edge.errors import ArtifactError
 from fine_edge.export import artifacts, exporter
-from fine_edge.export.__main__ import main
 from fine_edge.export.artifacts import ensure_exported, existing
 from fine_edge.export.request import ExportRequest
 from fine_edge.files import sha256_of
@@ -294,11 +295,11 @@ def test_a_changed_lowering_is_changed_code(tmp_path, monkeypatch):
     """Also in a folder below one of the sources."""
     package = tmp_path / "fine_edge"
     shutil.copytree(Path(fine_edge.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(artifacts.fine_edge, "__file__", str(package / "__init__.py"))
-    before = artifacts.source_sha256()
-    with (package / "export" / "lowering" / "fine.py").open("a") as file:
+    monkeypatch.setattr(machine.fine_edge, "__file__", str(package / "__init__.py"))
+    before = machine.source_sha256()
+    with (package / "zoo" / "rtdetr" / "decoder.py").open("a") as file:
         file.write("# changed\n")
-    assert artifacts.source_sha256() != before
+    assert machine.source_sha256() != before
 
 
 def test_exporting_is_deterministic_and_the_other_precision_stays_in_the_contract(copied, contract):

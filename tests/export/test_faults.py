@@ -200,7 +200,7 @@ def test_a_file_where_the_folder_should_be_is_one_line(exports, tmp_path, below)
 
 def command_line(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "fine_edge.export", *argv],
+        [sys.executable, "-m", "fine_edge", "export", *argv],
         capture_output=True,
         text=True,
         check=False,

@@ -16,7 +16,7 @@ import pytest
 
 from fine_edge import command
 
-_ENTRY = {"predict": "fine_edge.predict"}
+_ENTRY = {"predict": "fine_edge.cli.predict"}
 """Modules of commands that are no packages."""
 
 

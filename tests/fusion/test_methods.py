@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from fine_edge.errors import ConfigError
-from fine_edge.export.lowering.modules import lower_modules
 from fine_edge.export.trace import trace
 from fine_edge.fusion.methods import METHODS, MethodConfig, Place, build_method, method_of
 from fine_edge.fusion.mgc import Mgc
 from fine_edge.fusion.top_down import top_down
 from fine_edge.graph.checks import check
+from fine_edge.lowering.modules import lower_modules
 from fine_edge.zoo.catalog import MethodName
 from fine_edge.zoo.count import macs
 from fine_edge.zoo.paper import rows_of

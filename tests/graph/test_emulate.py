@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto as T
 
+from fine_edge.graph.convert import to_fp16
 from fine_edge.graph.emulate import emulated
-from fine_edge.graph.fp16 import to_fp16
 from fine_edge.graph.view import GraphView
 
 HALF = np.float16

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fine_edge.graph.checks import check
-from fine_edge.graph.fp16 import to_fp16
+from fine_edge.graph.convert import to_fp16
 from fine_edge.graph.rules_attention import module_path
 
 

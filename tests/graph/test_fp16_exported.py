@@ -1,4 +1,4 @@
-"""The way of an exported detector to FP16: nothing to mend as it is, an overflow planted, found, kept and gone."""
+"""The way of an exported detector to FP16: nothing to hint as it is, an overflow planted, found, kept and gone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from onnx import TensorProto as T
 from onnx import numpy_helper
 from planted import pictures
 
+from fine_edge.cli.export import main as export_main
+from fine_edge.cli.graph import main
 from fine_edge.contract import bound_contract, contract_path, read_contract
 from fine_edge.errors import ConfigError
-from fine_edge.export.__main__ import main as export_main
 from fine_edge.export.artifacts import existing
 from fine_edge.export.request import ExportRequest
 from fine_edge.files import sha256_of
-from fine_edge.graph.__main__ import main
-from fine_edge.graph.keep_list import read_keep_list
+from fine_edge.fp16.keep_list import read_keep_list
 from fine_edge.graph.view import GraphView
 
 pytestmark = pytest.mark.host

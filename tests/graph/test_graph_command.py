@@ -9,8 +9,8 @@ import sys
 import pytest
 from graph_builders import attention, save, small_net, unary
 
+from fine_edge.cli.graph import main
 from fine_edge.errors import FineEdgeError
-from fine_edge.graph.__main__ import main
 from fine_edge.graph.checks import RULES, check
 from fine_edge.graph.model_file import read_model
 
@@ -24,7 +24,7 @@ def test_json_lists_the_findings_and_errors_give_1(tmp_path, capsys):
     assert main(["check", str(save(unary("NonZero"), tmp_path / "m.onnx")), "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)
     assert {"FE14"} <= {finding["rule"] for finding in findings}
-    assert all(set(finding) == {"rule", "severity", "node", "message", "mend"} for finding in findings)
+    assert all(set(finding) == {"rule", "severity", "node", "message", "hint"} for finding in findings)
 
 
 def test_warnings_alone_give_0_and_a_clean_file_an_empty_list(tmp_path, capsys):
@@ -45,7 +45,7 @@ def test_node_names_are_shown_as_they_are(tmp_path, capsys):
 
 def test_an_unreadable_file_is_one_line_and_2(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"no model")
-    command = [sys.executable, "-m", "fine_edge.graph", "check", str(tmp_path / "m.onnx")]
+    command = [sys.executable, "-m", "fine_edge", "graph", "check", str(tmp_path / "m.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -11,8 +11,7 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from fine_edge.graph.checks import RULES, check
-from fine_edge.graph.finding import Finding
-from fine_edge.graph.view import GraphView
+from fine_edge.graph.view import Finding, GraphView
 
 X = (1, 4, 8, 8)
 GRID = np.zeros((1, 2, 2, 2), np.float32)
@@ -266,7 +265,7 @@ def test_a_rule_finds_its_fault(case):
     assert found, f"{rule} found nothing"
     assert found[0].severity == severity
     assert words in found[0].message
-    assert found[0].mend
+    assert found[0].hint
     assert found[0].node
 
 
@@ -276,7 +275,7 @@ def test_a_rule_is_silent_without_its_fault(case):
     assert [finding for finding in check(build()) if finding.rule == rule] == []
 
 
-def test_rules_are_numbered_in_order_and_name_source_and_mend():
+def test_rules_are_numbered_in_order_and_name_source_and_hint():
     for number, rule in enumerate(RULES, 1):
         text = rule.__doc__ or ""
         assert re.match(rf"FE{number:02d}: ", text), rule.__name__
@@ -302,7 +301,7 @@ def test_a_clean_graph_has_no_findings():
 def test_a_finding_as_json():
     finding = Finding("FE02", "warning", "graph", "old", "export again")
     assert finding.to_json() == {
-        "rule": "FE02", "severity": "warning", "node": "graph", "message": "old", "mend": "export again"
+        "rule": "FE02", "severity": "warning", "node": "graph", "message": "old", "hint": "export again"
     }  # fmt: skip
 
 

@@ -5,11 +5,9 @@ import pytest
 
 from fine_edge.errors import ArtifactError
 from fine_edge.layers.by_part import part_sums
-from fine_edge.layers.cost import Cost
-from fine_edge.layers.document import read_layers, to_json
-from fine_edge.layers.picture import draw
-from fine_edge.layers.render import cost_table, parts_table
+from fine_edge.layers.cost import Cost, read_layers, to_json
 from fine_edge.layers.sources import from_trtexec
+from fine_edge.layers.tables import cost_table, draw, parts_table
 
 
 def test_sums_by_part_in_the_order_of_data_with_fines_details(fine):

@@ -12,7 +12,7 @@ from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.parts import Part
-from fine_edge.layers.attribution import attribute, nodes_in_name
+from fine_edge.layers.by_part import attribute, nodes_in_name
 from fine_edge.layers.layer import REFORMAT
 from fine_edge.layers.layer_info import read_layer_info
 from fine_edge.layers.sources import from_trtexec, joined
@@ -117,7 +117,7 @@ def test_names_with_raw_control_characters_are_read(tmp_path):
     assert read_profile(tmp_path / "p.json") == [("a\x1fb", 1.0)]
 
 
-def test_an_engine_with_names_only_gets_the_mend(tmp_path):
+def test_an_engine_with_names_only_gets_the_hint(tmp_path):
     (tmp_path / "l.json").write_text(json.dumps({"Layers": ["a", "b"], "Bindings": []}))
     with pytest.raises(ArtifactError, match="--profilingVerbosity=detailed"):
         read_layer_info(tmp_path / "l.json")

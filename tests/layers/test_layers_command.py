@@ -4,8 +4,8 @@ import engine_files as files
 import pytest
 from PIL import Image
 
+from fine_edge.cli.layers import main
 from fine_edge.errors import ConfigError
-from fine_edge.layers.__main__ import main
 
 
 @pytest.fixture

@@ -25,13 +25,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from fine_edge import command
-from fine_edge.atomic import written_together
+from fine_edge.cli.matrix import main
 from fine_edge.contract import Artifact, Contract, TensorSpec
 from fine_edge.errors import ArtifactError, MissingExtraError
-from fine_edge.export.artifacts import source_sha256
-from fine_edge.files import sha256_of
-from fine_edge.matrix import worker
-from fine_edge.matrix.__main__ import main
+from fine_edge.files import sha256_of, written_together
+from fine_edge.machine import source_sha256
+from fine_edge.matrix import stages
 from fine_edge.matrix.row import ABSENT, OK, STAGES
 from fine_edge.preprocess import Preprocessing
 
@@ -79,7 +78,7 @@ def half_written(folder: Path, signum: int, target: int) -> None:
 
 def behave(what: str, job, row, stage: str):
     if what == "error":
-        raise ArtifactError("the graph is broken", where="x.onnx", mend="mend it")
+        raise ArtifactError("the graph is broken", where="x.onnx", hint="hint it")
     if what == "missing":
         raise MissingExtraError("ultralytics", "yolo")
     if what == "bug":
@@ -128,5 +127,5 @@ if __name__ == "__main__":
         # A shell that runs the tests in the background has its children ignore Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         command.run(lambda argv: main(argv, worker_command(behaviour)))
-    worker.RUN.update({stage: made_up(stage, behaviour) for stage in STAGES})
-    command.run(worker.main)
+    stages.RUN.update({stage: made_up(stage, behaviour) for stage in STAGES})
+    command.run(stages.main)

@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 from made_up_stages import passed, write_artifacts
 
-from fine_edge.matrix.cache import Cache
-from fine_edge.matrix.job import Job
-from fine_edge.matrix.row import STAGES, Row
+from fine_edge.matrix.document import Cache
+from fine_edge.matrix.row import STAGES, Job, Row
 
 ORIGIN = {"source_sha256": "s", "libraries": {"onnx": "1"}, "machine": {"cpu": "c"}}
 

@@ -10,8 +10,8 @@ import sys
 import pytest
 from made_up_stages import SCRIPT, worker_command
 
+from fine_edge.cli.matrix import main
 from fine_edge.errors import FineEdgeError
-from fine_edge.matrix.__main__ import main
 from fine_edge.matrix.row import ABSENT, CELLS, NOT_RUN, STAGES, UNREACHED
 from fine_edge.zoo.catalog import CATALOG
 
@@ -67,12 +67,12 @@ def test_failures_are_cells_with_reasons_and_do_not_stop_the_others(matrix, jobs
     code, rows, out, err = matrix(behaviour, A, B, C, "yolov8s", "--jobs", jobs)
     assert code == 1
     assert [rows[A][name] for name in CELLS] == ["ok", "fails: the graph is broken", "ok", "ok", 141, 4, 29.6]
-    assert rows[A]["note"] == "rules: x.onnx: the graph is broken -> mend it"
+    assert rows[A]["note"] == "rules: x.onnx: the graph is broken -> hint it"
     assert rows[B]["export"] == "fails: this needs ultralytics"
     assert {rows[B][name] for name in CELLS[1:]} == {UNREACHED}
     assert rows[B]["note"] == "export: this needs ultralytics -> pip install 'fine-edge[yolo]'"
     assert rows[C]["parity_fp16"] == "fails: ValueError: nobody expected this"
-    assert rows[C]["note"].startswith("parity_fp16: fine_edge/matrix/worker.py:")
+    assert rows[C]["note"].startswith("parity_fp16: fine_edge/matrix/stages.py:")
     assert rows[C]["note"].endswith(": ValueError: nobody expected this")
     assert rows[C]["rtx_kernels"] == 141
     assert rows["yolov8s"]["activation_mib"] == 29.6
@@ -133,7 +133,7 @@ def test_a_second_run_does_only_what_has_not_passed(matrix, tmp_path):
 def test_bad_input_is_refused_before_anything_runs(tmp_path, arguments, words):
     with pytest.raises(FineEdgeError, match=words) as caught:
         main([*arguments, "--out", str(tmp_path)], worker_command({}))
-    assert caught.value.mend
+    assert caught.value.hint
     assert not list(tmp_path.iterdir())
 
 

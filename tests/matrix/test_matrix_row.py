@@ -30,9 +30,9 @@ def test_a_failing_cell_is_one_short_line(reason):
 
 
 def test_a_stage_that_fails_leaves_its_other_cells_unreached():
-    row = NEW.failing("rtx", "refused", "x.onnx: refused -> mend")
+    row = NEW.failing("rtx", "refused", "x.onnx: refused -> hint")
     assert [row.cells[name] for name in STAGES["rtx"]] == ["fails: refused", UNREACHED, UNREACHED]
-    assert row.note == "rtx: x.onnx: refused -> mend"
+    assert row.note == "rtx: x.onnx: refused -> hint"
     assert row.export == NOT_RUN
     done = row.given_up()
     assert done.complete

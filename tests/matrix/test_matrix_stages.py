@@ -10,13 +10,12 @@ import pytest
 from made_up_stages import write_artifacts
 from onnx import TensorProto, helper
 
+from fine_edge.cli.matrix import main
 from fine_edge.detections import Agreement
 from fine_edge.engine import supervise
 from fine_edge.errors import MissingExtraError
 from fine_edge.matrix import stages
-from fine_edge.matrix.__main__ import main
-from fine_edge.matrix.job import Job
-from fine_edge.matrix.row import ABSENT, OK, STAGES, UNREACHED, Row
+from fine_edge.matrix.row import ABSENT, OK, STAGES, UNREACHED, Job, Row
 from fine_edge.parity.report import ParityReport, TensorDrift
 from fine_edge.parity.tolerance import TOLERANCES
 

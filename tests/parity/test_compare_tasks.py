@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fine_edge.cli.parity import table
 from fine_edge.contract import Artifact, Contract, TensorSpec
 from fine_edge.errors import ArtifactError
-from fine_edge.parity.__main__ import table
 from fine_edge.parity.compare import Case, compare
 from fine_edge.preprocess import Preprocessing
 

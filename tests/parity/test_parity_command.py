@@ -1,4 +1,4 @@
-"""``python -m fine_edge.parity`` on the tiny detector's golden file, and end to end on a small export."""
+"""``python -m fine_edge parity`` on the tiny detector's golden file, and end to end on a small export."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tiny_detector import KNOWN, SIZE, write_detector
 
+from fine_edge.cli.parity import main
 from fine_edge.contract import contract_path, read_contract
 from fine_edge.errors import ArtifactError
 from fine_edge.files import sha256_of
-from fine_edge.parity.__main__ import main
 from fine_edge.runners.ort import OrtRunner
 
 

@@ -15,8 +15,8 @@ from torch import nn
 from fine_edge.contract import bound_contract
 from fine_edge.errors import ConfigError
 from fine_edge.export import exporter
-from fine_edge.export.lowering import lower
-from fine_edge.export.lowering.plugin import OPERATOR, define_plugin, use_plugin
+from fine_edge.export.exporter import lower
+from fine_edge.export.plugin import OPERATOR, define_plugin, use_plugin
 from fine_edge.export.request import ExportRequest
 from fine_edge.export.trace import trace
 from fine_edge.graph.checks import check
@@ -25,7 +25,7 @@ from fine_edge.zoo.catalog import find
 from fine_edge.zoo.count import Cost
 from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.load import load
-from fine_edge.zoo.rtdetr import RTDetr
+from fine_edge.zoo.rtdetr.family import RTDetr
 
 pytestmark = pytest.mark.host
 

@@ -17,11 +17,11 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from fine_edge.errors import ConfigError
-from fine_edge.export.lowering.fine import LoweredFine
-from fine_edge.export.lowering.plugin import DOMAIN, OPERATOR, define_plugin, use_plugin
+from fine_edge.export.plugin import DOMAIN, OPERATOR, define_plugin, use_plugin
 from fine_edge.export.trace import trace
 from fine_edge.fusion import Fine, FineConfig
-from fine_edge.graph.fp16 import to_fp16
+from fine_edge.graph.convert import to_fp16
+from fine_edge.lowering.fine import LoweredFine
 
 pytestmark = pytest.mark.host
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fine_edge.bench.record import read_record, write_record
+from fine_edge.cli.report import main
 from fine_edge.errors import ArtifactError, ConfigError, RecordError
-from fine_edge.report.__main__ import main
 from fine_edge.report.markdown import to_markdown
 
 BENCH = Path(__file__).parents[2] / "bench"

@@ -1,6 +1,6 @@
 """A CUDA device in memory: what is queued on a stream happens at once, in a time of its own that the tests know.
 
-Stands where :class:`fine_edge.runners.cuda.Cuda` stands; ``test_fakes.py`` holds the two to the same signatures.
+Stands where :class:`fine_edge.engine.cuda.Cuda` stands; ``test_fakes.py`` holds the two to the same signatures.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import itertools
 
 import numpy as np
 
+from fine_edge.engine.cuda import GpuInfo
 from fine_edge.errors import BackendError
-from fine_edge.runners.cuda import GpuInfo
 
 MIB = 2**20
 COPY_MS = 0.25
@@ -139,7 +139,7 @@ class FakeCuda:
         try:
             yield
         except FakeCudaError as error:
-            raise BackendError(f"{what} ({error})", mend="look at it") from error
+            raise BackendError(f"{what} ({error})", hint="look at it") from error
 
     def memory(self):
         return self.device.free_bytes, ORIN.total_bytes

@@ -10,7 +10,8 @@ from runners.engines import JETSON
 from runners.fake_cuda import FakeCuda, FakeDevice
 
 from fine_edge.bench import device as bench_device
-from fine_edge.runners import cuda, trt, trt_engine
+from fine_edge.engine import cuda
+from fine_edge.runners import trt, trt_engine
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import types
 import numpy as np
 import pytest
 
+from fine_edge.engine import cuda
+from fine_edge.engine.cuda import Cuda, GpuInfo
 from fine_edge.errors import BackendError, MissingExtraError
-from fine_edge.runners import cuda
-from fine_edge.runners.cuda import Cuda, GpuInfo
 
 
 class Error(Exception):
@@ -126,12 +126,12 @@ def test_the_context_is_taken_and_let_go_once(pycuda):
 
 
 @pytest.mark.usefixtures("pycuda")
-@pytest.mark.parametrize(("kind", "mend"), [(CudaMemoryError, "add swap"), (Error, "doctor")])
-def test_errors_of_pycuda_become_one_line_with_a_mend(kind, mend):
+@pytest.mark.parametrize(("kind", "hint"), [(CudaMemoryError, "add swap"), (Error, "doctor")])
+def test_errors_of_pycuda_become_one_line_with_a_hint(kind, hint):
     opened = Cuda()
     with pytest.raises(BackendError, match="inference failed") as caught, opened.errors("inference failed"):
         raise kind("cuMemAlloc failed: out of memory")
-    assert mend in str(caught.value)
+    assert hint in str(caught.value)
     with pytest.raises(ZeroDivisionError), opened.errors("inference failed"):
         raise ZeroDivisionError
     opened.close()

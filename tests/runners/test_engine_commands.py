@@ -11,11 +11,11 @@ from PIL import Image
 from runners.engines import JETSON, plan_bytes, write_engine
 from tiny_detector import SIZE, write_detector
 
-from fine_edge import predict
+from fine_edge.cli import predict
+from fine_edge.cli.parity import main as parity
 from fine_edge.contract import contract_path, read_contract
 from fine_edge.errors import ArtifactError, BackendError
 from fine_edge.files import sha256_of
-from fine_edge.parity.__main__ import main as parity
 
 
 @pytest.fixture

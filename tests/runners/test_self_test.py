@@ -9,13 +9,13 @@ from runners.engines import plan_bytes, write_engine
 from runners.fixtures import device  # noqa: F401 - a fixture
 
 from fine_edge.doctor import backends
-from fine_edge.engine import self_test as module
+from fine_edge.doctor import self_test as module
+from fine_edge.doctor.self_test import SHAPE, main, self_test, write_mean
 from fine_edge.engine.build import Engine, obtain_engine
+from fine_edge.engine.cuda import GpuInfo
 from fine_edge.engine.manifest import read_manifest
 from fine_edge.engine.options import BuildOptions
-from fine_edge.engine.self_test import SHAPE, main, self_test, write_mean
 from fine_edge.errors import BackendError, MissingExtraError
-from fine_edge.runners.cuda import GpuInfo
 from fine_edge.runners.ort import OrtRunner
 
 PORTS = [
@@ -71,7 +71,7 @@ def test_the_doctor_runs_it_where_a_device_answers_and_only_there(monkeypatch):
     monkeypatch.setattr(backends, "_alone", lambda arguments: ran.append(arguments[-1]) or "10.7.0")
     monkeypatch.setattr(backends, "gpu_info", lambda: GpuInfo("Orin", 87, "12.6", 8 * 2**30))
     assert backends._run_tensorrt() == "10.7.0"
-    assert ran == ["import tensorrt as m; print(m.__version__)", "fine_edge.engine.self_test"]
+    assert ran == ["import tensorrt as m; print(m.__version__)", "fine_edge.doctor.self_test"]
 
     def absent():
         raise MissingExtraError("pycuda", "device")

@@ -16,7 +16,7 @@ import pytest
 from runners import fake_cuda, fake_tensorrt
 
 import fine_edge
-from fine_edge.runners import cuda
+from fine_edge.engine import cuda
 
 API = json.loads((Path(__file__).parent / "tensorrt_10_7.json").read_text(encoding="utf-8"))
 CLASSES = API["classes"]

@@ -9,7 +9,7 @@ from fine_edge.train.losses import trainable
 from fine_edge.train.pictures import Sample
 from fine_edge.train.start import start
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.rtdetr import rtdetr_config
+from fine_edge.zoo.rtdetr.family import rtdetr_config
 
 BOXES = torch.tensor([[16.0, 32.0, 80.0, 96.0], [128.0, 0.0, 256.0, 128.0]])
 SAMPLES = [

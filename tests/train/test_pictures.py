@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.data import read_boxes
+from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.images import read_image
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.train.pictures import LabelledPictures, Sample, mirrored

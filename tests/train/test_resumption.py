@@ -9,8 +9,8 @@ from cells import arguments
 from safetensors.torch import load_file
 
 from fine_edge import command
+from fine_edge.cli.train import main
 from fine_edge.train import run
-from fine_edge.train.__main__ import main
 
 NAME = "fcos_mobilenetv3"
 

@@ -11,9 +11,9 @@ from cells import arguments as cell_arguments
 from PIL import Image
 from safetensors.torch import load_file
 
+from fine_edge.cli.train import main
 from fine_edge.errors import ConfigError, DataError, UnknownModelError
 from fine_edge.train import identity, pictures, run
-from fine_edge.train.__main__ import main
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.load import load
 
@@ -169,7 +169,7 @@ def test_a_broken_record_is_told(cells, tmp_path):
 
 
 def test_one_line_and_exit_code_2(tmp_path):
-    words = [sys.executable, "-m", "fine_edge.train", NAME, "--data", "none.json", "--images", "."]
+    words = [sys.executable, "-m", "fine_edge", "train", NAME, "--data", "none.json", "--images", "."]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -27,7 +27,7 @@ def detector(tmp_path, monkeypatch):
     source, line = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
     path = tmp_path / "retinanet_small.py"
     path.write_text(source)
-    name = "fine_edge.zoo.retinanet_small"
+    name = "fine_edge.zoo.retinanet_small.family"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, name, module)

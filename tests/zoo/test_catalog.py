@@ -6,7 +6,7 @@ import pytest
 
 from fine_edge.errors import UnknownModelError
 from fine_edge.zoo.catalog import CATALOG, DETECTORS, find
-from fine_edge.zoo.coco import COCO_LABELS
+from fine_edge.zoo.labels import COCO_LABELS
 
 # Detector, the paper's name of its fusion, side or sides of its input; * for those with the rivals of Table 2.
 # All are the paper's but fcos_mobilenetv3, which is there to be trained on a CPU.

@@ -14,11 +14,12 @@ from official_names import official_state
 from safetensors.torch import save_file
 
 from fine_edge.errors import OutputError, WeightsError
-from fine_edge.zoo import checkpoints, rtdetr_checkpoint
+from fine_edge.zoo import checkpoints
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.coco import COCO_LABELS
+from fine_edge.zoo.labels import COCO_LABELS
 from fine_edge.zoo.load import load
-from fine_edge.zoo.rtdetr import RTDetr
+from fine_edge.zoo.rtdetr import checkpoint
+from fine_edge.zoo.rtdetr.family import RTDetr
 
 # transformers calls torch.jit and its own progress bars while saving; neither is under test.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -228,7 +229,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, wrap, zipped):
     trap = tmp_path / "executed"
     torch.save(wrap(Payload(trap)), tmp_path / "evil.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(WeightsError, match=r"evil\.pth: cannot be loaded without running code \(posix\.mkdir\) -> "):
-        rtdetr_checkpoint.read(tmp_path / "evil.pth")
+        checkpoint.read(tmp_path / "evil.pth")
     assert not trap.exists()
 
 
@@ -236,7 +237,7 @@ def test_a_bare_pickle_is_not_run_either(tmp_path):
     trap = tmp_path / "executed"
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Payload(trap)))
     with pytest.raises(WeightsError):
-        rtdetr_checkpoint.read(tmp_path / "evil.pth")
+        checkpoint.read(tmp_path / "evil.pth")
     assert not trap.exists()
 
 
@@ -248,7 +249,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, suffix, content):
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="not a") as caught:
-        rtdetr_checkpoint.read(path)
+        checkpoint.read(path)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -267,7 +268,7 @@ def test_hundreds_of_damaged_checkpoints_give_tensors_or_our_error(tmp_path, kin
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
         path.write_bytes(damaged[: rng.randrange(len(damaged))] if rng.random() < 0.2 else damaged)
         try:
-            rtdetr_checkpoint.read(path)
+            checkpoint.read(path)
         except WeightsError as error:
             messages.append(str(error))
     assert len(messages) > 100
@@ -306,9 +307,9 @@ def test_state_dicts_of_something_else(tmp_path, data, reason):
 
 def test_folders_without_what_they_should_hold(tmp_path):
     with pytest.raises(WeightsError, match="the folder holds no model"):
-        rtdetr_checkpoint.read(tmp_path)
+        checkpoint.read(tmp_path)
     with pytest.raises(WeightsError, match="no such checkpoint"):
-        rtdetr_checkpoint.read(tmp_path / "none.pth")
+        checkpoint.read(tmp_path / "none.pth")
 
 
 @pytest.mark.parametrize(
@@ -318,7 +319,7 @@ def test_a_broken_config_is_refused(tmp_path, config):
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(WeightsError, match=r"config\.json(: is no JSON| is broken)"):
-        rtdetr_checkpoint.read(tmp_path)
+        checkpoint.read(tmp_path)
 
 
 @pytest.mark.parametrize("config", [None, {}, {"id2label": None}, {"id2label": {}}])
@@ -326,13 +327,13 @@ def test_a_config_without_labels_is_fine(tmp_path, config):
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     if config is not None:
         (tmp_path / "config.json").write_text(json.dumps(config))
-    assert rtdetr_checkpoint.read(tmp_path).labels is None
+    assert checkpoint.read(tmp_path).labels is None
 
 
 def test_labels_of_a_config_are_in_order_of_their_numbers(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"id2label": {str(i): f"n{i}" for i in range(11)[::-1]}}))
-    assert rtdetr_checkpoint.read(tmp_path).labels == tuple(f"n{i}" for i in range(11))
+    assert checkpoint.read(tmp_path).labels == tuple(f"n{i}" for i in range(11))
 
 
 @pytest.mark.parametrize("labels", [None, "{", "5"])
@@ -340,7 +341,7 @@ def test_a_broken_header_of_our_own_is_refused(tmp_path, labels):
     metadata = {"fine_edge.model": "rtdetr_r18", **({"fine_edge.labels": labels} if labels else {})}
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata=metadata)
     with pytest.raises(WeightsError, match="its class names are broken"):
-        rtdetr_checkpoint.read(tmp_path / "a.safetensors")
+        checkpoint.read(tmp_path / "a.safetensors")
 
 
 def test_a_full_disk_while_saving_leaves_nothing(tmp_path):

@@ -14,8 +14,8 @@ from fine_edge.fusion import Fine, FineConfig
 from fine_edge.fusion.methods import MethodConfig, Place, build_method
 from fine_edge.zoo import count as counting
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.macs import documented_macs, macs, on_meta
-from fine_edge.zoo.rtdetr import RTDetr
+from fine_edge.zoo.count import documented_macs, macs, on_meta
+from fine_edge.zoo.rtdetr.family import RTDetr
 
 TORCHVISION = {
     "fasterrcnn": (detection.fasterrcnn_resnet50_fpn, detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1),

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fine_edge.zoo.catalog import CATALOG
-from fine_edge.zoo.differences import NOTES
+from fine_edge.zoo.paper import NOTES
 from fine_edge.zoo.tables import count_rows
 
 # Millions of parameters and 10^9 operations by table and model, as counted.

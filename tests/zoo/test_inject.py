@@ -13,9 +13,9 @@ from transformers import RTDetrModel
 
 from fine_edge.errors import ConfigError, FineEdgeError
 from fine_edge.fusion import Fine
-from fine_edge.zoo.families import family_of
+from fine_edge.zoo.family import family_of
 from fine_edge.zoo.inject import inject_fine
-from fine_edge.zoo.rtdetr import rtdetr_config
+from fine_edge.zoo.rtdetr.family import rtdetr_config
 from fine_edge.zoo.yolo.library import DetectionModel, quiet
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from fine_edge.errors import ConfigError
-from fine_edge.zoo import rtdetr
 from fine_edge.zoo.catalog import CATALOG, find
 from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.inject import inject_fine
-from fine_edge.zoo.rtdetr import RTDetr, rtdetr_fusions
+from fine_edge.zoo.rtdetr import family
+from fine_edge.zoo.rtdetr.family import RTDetr, rtdetr_fusions
 
 
 @torch.no_grad()
@@ -122,7 +122,7 @@ def test_a_second_fine_is_refused(r18_fine):
 
 def test_an_unknown_variant_is_refused():
     with pytest.raises(ConfigError, match="no variant 'r34' here, known: r18, r50"):
-        rtdetr.rtdetr_config("r34")
+        family.rtdetr_config("r34")
 
 
 @pytest.mark.parametrize("name", [name for name in CATALOG if name.startswith("rtdetr")])

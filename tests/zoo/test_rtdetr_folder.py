@@ -12,7 +12,7 @@ from transformers import RTDetrForObjectDetection, RTDetrImageProcessor
 from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
 
 from fine_edge.errors import WeightsError
-from fine_edge.export.lowering import lower
+from fine_edge.export.exporter import lower
 from fine_edge.export.request import ExportRequest
 from fine_edge.images import sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
@@ -21,7 +21,7 @@ from fine_edge.zoo import checkpoints
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.load import load
-from fine_edge.zoo.rtdetr import RTDetr, rtdetr_config
+from fine_edge.zoo.rtdetr.family import RTDetr, rtdetr_config
 from fine_edge.zoo.weights_file import weights_sha256
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")

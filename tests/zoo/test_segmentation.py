@@ -10,11 +10,10 @@ from fine_edge.errors import ConfigError
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.zoo import checkpoints
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.cityscapes import CITYSCAPES_LABELS
-from fine_edge.zoo.coco import COCO_LABELS
-from fine_edge.zoo.coco_panoptic import COCO_PANOPTIC_LABELS, COCO_STUFF
 from fine_edge.zoo.family import GraphForm
-from fine_edge.zoo.segmentation import FpnSegmenter, panoptic, semantic
+from fine_edge.zoo.labels import CITYSCAPES_LABELS, COCO_LABELS, COCO_PANOPTIC_LABELS, COCO_STUFF
+from fine_edge.zoo.segmentation import panoptic, semantic
+from fine_edge.zoo.segmentation.family import FpnSegmenter
 
 pytestmark = pytest.mark.host
 

@@ -10,19 +10,18 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from fine_edge.detections import from_outputs
 from fine_edge.errors import ConfigError
-from fine_edge.export.lowering import lower
+from fine_edge.export.exporter import lower
 from fine_edge.export.trace import trace
 from fine_edge.graph.checks import check
-from fine_edge.graph.fp16 import to_fp16
-from fine_edge.graph.keep_list import EXPORTER_SCOPES
+from fine_edge.graph.convert import EXPORTER_SCOPES, to_fp16
 from fine_edge.graph.parts import part_of
 from fine_edge.segments import merge, paste_masks
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.coco_panoptic import COCO_PANOPTIC_LABELS, THINGS
 from fine_edge.zoo.family import GraphForm
+from fine_edge.zoo.labels import COCO_PANOPTIC_LABELS, THINGS
 from fine_edge.zoo.load import load
 from fine_edge.zoo.random_weights import photographs
-from fine_edge.zoo.segmentation import FpnSegmenter
+from fine_edge.zoo.segmentation.family import FpnSegmenter
 
 pytestmark = pytest.mark.host
 

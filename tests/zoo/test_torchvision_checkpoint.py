@@ -19,7 +19,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from fine_edge.errors import WeightsError
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.checkpoints import learned_state, save
-from fine_edge.zoo.families import family_of
+from fine_edge.zoo.family import family_of
 from fine_edge.zoo.load import load
 
 pytestmark = pytest.mark.host

@@ -16,17 +16,16 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from fine_edge.errors import ConfigError
-from fine_edge.export.lowering import lower
+from fine_edge.export.exporter import lower
 from fine_edge.export.trace import trace
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.graph.checks import check
-from fine_edge.graph.fp16 import to_fp16
-from fine_edge.graph.keep_list import kept_by_exporter
+from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.families import family_of
-from fine_edge.zoo.family import GraphForm
+from fine_edge.zoo.family import GraphForm, family_of
 from fine_edge.zoo.random_weights import photographs
-from fine_edge.zoo.torchvision import inject, one_stage, one_stage_graph
+from fine_edge.zoo.torchvision import one_stage, one_stage_graph
+from fine_edge.zoo.torchvision.fpn import inject
 
 pytestmark = pytest.mark.host
 

@@ -23,9 +23,8 @@ from fine_edge.errors import ConfigError
 from fine_edge.export.trace import trace
 from fine_edge.fusion.methods import METHODS, MethodConfig
 from fine_edge.graph.checks import check
-from fine_edge.graph.fp16 import to_fp16
-from fine_edge.graph.keep_list import kept_by_exporter
-from fine_edge.postprocess import nms
+from fine_edge.graph.convert import kept_by_exporter, to_fp16
+from fine_edge.lowering import nms
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.random_weights import photographs

@@ -9,10 +9,9 @@ from yolo_models import SIDE, built, loaded, pictures, yolo
 
 from fine_edge.errors import ConfigError
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.coco import COCO_LABELS
+from fine_edge.zoo.labels import COCO_LABELS
 from fine_edge.zoo.load import load
-from fine_edge.zoo.yolo.library import DetectionModel
-from fine_edge.zoo.yolo.structure import VARIANTS, structure
+from fine_edge.zoo.yolo.library import VARIANTS, DetectionModel, structure
 
 pytestmark = pytest.mark.host
 

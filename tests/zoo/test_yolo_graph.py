@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from yolo_models import SIDE, loaded, pictures, yolo
 
 from fine_edge.errors import ConfigError
-from fine_edge.export.lowering import lower
+from fine_edge.export.exporter import lower
 from fine_edge.export.trace import trace
 from fine_edge.graph.checks import check
-from fine_edge.graph.fp16 import to_fp16
-from fine_edge.graph.keep_list import kept_by_exporter
+from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.graph.parts import part_of
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.family import GraphForm

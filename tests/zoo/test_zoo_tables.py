@@ -7,13 +7,12 @@ from typing import ClassVar
 
 import pytest
 
+from fine_edge.cli import zoo as cli
 from fine_edge.errors import MissingExtraError, UnknownModelError
-from fine_edge.zoo import __main__ as cli
-from fine_edge.zoo import families
+from fine_edge.zoo import family
 from fine_edge.zoo.catalog import CATALOG
 from fine_edge.zoo.count import Cost
-from fine_edge.zoo.differences import NOTES
-from fine_edge.zoo.paper import DOWN_ROWS, ROWS
+from fine_edge.zoo.paper import DOWN_ROWS, NOTES, ROWS
 from fine_edge.zoo.tables import CountedRow, count_rows
 
 
@@ -49,7 +48,7 @@ class Library:
 @pytest.fixture
 def library(monkeypatch):
     fake = Library()
-    monkeypatch.setattr(families, "family_of", lambda _name: fake)
+    monkeypatch.setattr(family, "family_of", lambda _name: fake)
     return fake
 
 
@@ -60,7 +59,7 @@ def without_ultralytics(monkeypatch):
             raise MissingExtraError("ultralytics", "yolo")
         return Library()
 
-    monkeypatch.setattr(families, "family_of", family_of)
+    monkeypatch.setattr(family, "family_of", family_of)
 
 
 @pytest.mark.usefixtures("library")

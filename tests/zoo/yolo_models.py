@@ -7,7 +7,7 @@ import functools
 import torch
 
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.families import family_of
+from fine_edge.zoo.family import family_of
 from fine_edge.zoo.load import load
 from fine_edge.zoo.random_weights import photographs
 

@@ -82,5 +82,5 @@ def check_size(height: int, width: int) -> None:
     if height % COARSEST_STRIDE or width % COARSEST_STRIDE:
         raise ConfigError(
             f"an input of {height}x{width} pixels does not divide by {COARSEST_STRIDE}",
-            mend=f"choose multiples of {COARSEST_STRIDE}",
+            hint=f"choose multiples of {COARSEST_STRIDE}",
         )

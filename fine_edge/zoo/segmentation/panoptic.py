@@ -18,9 +18,9 @@ from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.coco_panoptic import COCO_STUFF
 from fine_edge.zoo.family import GraphForm, Reference
-from fine_edge.zoo.onnx_defaults import quiet_exporter
+from fine_edge.zoo.labels import COCO_STUFF
+from fine_edge.zoo.library_export import quiet_exporter
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, settle
 from fine_edge.zoo.segmentation.head import STRIDE, SemanticHead, check_size, group_norm, upsampled
 from fine_edge.zoo.segmentation.semantic import LOGIT_SPREAD, PLACES, ClassMap, full_size

@@ -11,8 +11,7 @@ import re
 from pathlib import Path
 
 from fine_edge.errors import WeightsError
-from fine_edge.zoo.checkpoints import Checkpoint, learned, own, read_file
-from fine_edge.zoo.frozen_batch_norm import weight_for_default_eps
+from fine_edge.zoo.checkpoints import Checkpoint, learned, own, read_file, weight_for_default_eps
 from fine_edge.zoo.tensors import State
 from fine_edge.zoo.torchvision.script_arguments import ScriptArguments, script_arguments
 
@@ -66,7 +65,7 @@ def require_kind(arguments: ScriptArguments, variant: str, path: Path) -> None:
         raise WeightsError(
             f"its args say model = {arguments.model!r}, which is another model",
             where=path,
-            mend="choose the model that they were trained as: python -m fine_edge.zoo lists all",
+            hint="choose the model that they were trained as: python -m fine_edge zoo lists all",
         )
 
 

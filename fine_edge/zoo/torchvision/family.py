@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet, RetinaNet_ResNet50_FPN_Weights
 
@@ -15,10 +16,41 @@ from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint
 from fine_edge.zoo.count import Cost, count_one_stage, count_two_stage
 from fine_edge.zoo.family import Family, GraphForm, Reference
+from fine_edge.zoo.library_export import quiet_exporter
 from fine_edge.zoo.torchvision import checkpoint as checkpoint_file
-from fine_edge.zoo.torchvision import one_stage, plain, two_stage
+from fine_edge.zoo.torchvision import one_stage, two_stage
 from fine_edge.zoo.torchvision.fpn import inject, pyramid_fusions
+from fine_edge.zoo.torchvision.preprocessed import preprocessed
 from fine_edge.zoo.torchvision.script_arguments import ScriptArguments
+
+
+class _OneImage(nn.Module):
+    """Names the outputs of the first image of a batch."""
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (1, 3, H, W) to as many rows as there are detections."""
+        found = self.model([images[0]])[0]
+        return tuple(found[name] for name in self.names)
+
+
+def export(model: nn.Module, example: Tensor, path: Path) -> None:
+    """Write the library's own forward pass, for one image of the example's size, to an ONNX file."""
+    names = ["labels", "boxes", "scores"]
+    if getattr(getattr(model, "roi_heads", None), "mask_predictor", None) is not None:
+        names.append("masks")
+    with torch.no_grad(), quiet_exporter(), preprocessed(model):
+        torch.onnx.export(
+            _OneImage(model, names).eval(),
+            (example[:1],),
+            str(path),
+            input_names=["images"],
+            output_names=names,
+            dynamo=False,
+        )
 
 
 def _is_one_stage(model: nn.Module) -> bool:
@@ -68,7 +100,7 @@ class TorchvisionDetector(Family):
         if _is_one_stage(model):
             return one_stage.reference(model, images, raw=raw)
         if raw:
-            raise ConfigError("a two-stage detector has no raw form", mend="ask for its detections")
+            raise ConfigError("a two-stage detector has no raw form", hint="ask for its detections")
         return two_stage.reference(model, images)
 
     def graph(self, model: nn.Module, form: GraphForm) -> nn.Module:
@@ -87,4 +119,7 @@ class TorchvisionDetector(Family):
 
     def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
         """torchvision's own forward pass through torch.onnx, its resizing left out."""
-        plain.export(model, example, path)
+        export(model, example, path)
+
+
+FAMILY = TorchvisionDetector()

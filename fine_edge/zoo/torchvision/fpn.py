@@ -83,7 +83,7 @@ def _pyramid_of(model: nn.Module) -> FeaturePyramidNetwork:
         raise ForeignModelError(
             f"{type(model).__name__} has no feature pyramid",
             where="backbone.fpn",
-            mend="use a detector of torchvision.models.detection whose name ends in _fpn",
+            hint="use a detector of torchvision.models.detection whose name ends in _fpn",
         )
     return pyramid
 

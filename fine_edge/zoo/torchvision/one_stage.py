@@ -135,7 +135,7 @@ def outputs(model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
     if anchors * classes < detector.detections_per_img:
         raise ConfigError(
             f"input {form.height}x{form.width} has {anchors} anchors for {detector.detections_per_img} detections",
-            mend="use at least 128x128",
+            hint="use at least 128x128",
         )
     return detection_outputs(form.batch, detector.detections_per_img)
 

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.image_list import ImageList
 
-from fine_edge.postprocess.box_coder import BoxDecoder
-from fine_edge.postprocess.largest import largest
-from fine_edge.postprocess.nms import Nms
-from fine_edge.postprocess.rows import take_rows
+from fine_edge.lowering.box_coder import BoxDecoder
+from fine_edge.lowering.nms import Nms
+from fine_edge.lowering.topk import largest, take_rows
 from fine_edge.zoo.family import GraphForm
 
 CANDIDATES = 1000

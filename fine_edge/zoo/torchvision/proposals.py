@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from fine_edge.postprocess.box_coder import BoxDecoder, without_small
-from fine_edge.postprocess.largest import largest
-from fine_edge.postprocess.nms import Nms
-from fine_edge.postprocess.roi_align import SamplingGrid
-from fine_edge.postprocess.rows import take_rows
+from fine_edge.lowering.box_coder import BoxDecoder, without_small
+from fine_edge.lowering.nms import Nms
+from fine_edge.lowering.roi_align import SamplingGrid
+from fine_edge.lowering.topk import largest, take_rows
 from fine_edge.zoo.family import GraphForm
 
 Size = tuple[int, int]

@@ -43,7 +43,7 @@ def script_arguments(beside: Any, path: Path) -> ScriptArguments:
         raise WeightsError(
             f"its args say rpn_score_thresh = {threshold!r}, which changes what is computed and is not supported",
             where=path,
-            mend="supported: 0; remove it from args if the detector was trained without",
+            hint="supported: 0; remove it from args if the detector was trained without",
         )
     model = arguments.get("model") if isinstance(arguments.get("model"), str) else None
     weights = arguments.get("weights")

@@ -20,11 +20,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError
-from fine_edge.postprocess.box_coder import BoxDecoder, without_small
-from fine_edge.postprocess.largest import largest
-from fine_edge.postprocess.nms import Nms
-from fine_edge.postprocess.roi_align import Atlas, AtlasPacking, Pooling, SamplingGrid, pool
-from fine_edge.postprocess.rows import take_rows
+from fine_edge.lowering.box_coder import BoxDecoder, without_small
+from fine_edge.lowering.nms import Nms
+from fine_edge.lowering.roi_align import Atlas, AtlasPacking, Pooling, SamplingGrid, pool
+from fine_edge.lowering.topk import largest, take_rows
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.family import GraphForm, Reference, detection_outputs
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
@@ -70,7 +69,7 @@ def outputs(model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
     if form.raw:
         raise ConfigError(
             "a two-stage detector has no raw form: its second stage looks at what its first one found",
-            mend="export it postprocessed",
+            hint="export it postprocessed",
         )
     heads: Any = model.get_submodule("roi_heads")
     rows = (form.batch, heads.detections_per_img)

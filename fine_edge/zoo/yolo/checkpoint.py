@@ -95,7 +95,7 @@ def _labels(names: object, path: Path) -> tuple[str, ...] | None:
             raise WeightsError(
                 f"names has {len(names)} entries, but not for the classes 0 to {len(names) - 1}",
                 where=path,
-                mend="number the classes from 0 on without gaps",
+                hint="number the classes from 0 on without gaps",
             )
         names = [names[index] for index in range(len(names))]
     return class_names(names, path) if isinstance(names, list) and names else None

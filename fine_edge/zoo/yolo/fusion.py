@@ -117,7 +117,7 @@ def inject(model: DetectionModel, config: MethodConfig | None = None) -> Detecti
     where = "DetectionModel.model"
     if not isinstance(model, DetectionModel):
         raise ForeignModelError(
-            f"{type(model).__name__} is not a detector of ultralytics", mend="give a DetectionModel: YOLO(...).model"
+            f"{type(model).__name__} is not a detector of ultralytics", hint="give a DetectionModel: YOLO(...).model"
         )
     config = config or MethodConfig()
     if config.ffn_ratio is None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fine_edge.postprocess.largest import largest
-from fine_edge.postprocess.nms import Nms
-from fine_edge.postprocess.rows import take_rows
+from fine_edge.lowering.nms import Nms
+from fine_edge.lowering.topk import largest, take_rows
 from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.yolo.library import DetectionModel
 

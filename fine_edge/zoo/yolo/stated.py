@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fine_edge.errors import WeightsError
 from fine_edge.zoo.inert import Record
 from fine_edge.zoo.yolo.fusion import FusedConcat
-from fine_edge.zoo.yolo.structure import VARIANTS
+from fine_edge.zoo.yolo.library import VARIANTS
 
 _DETECTORS = ("DetectionModel", "YOLOv10DetectionModel")
 _TASKS = {
@@ -77,7 +77,7 @@ def require_detector(model: Record, path: Path) -> None:
     if kind not in _DETECTORS:
         what = _TASKS.get(kind, "no detector")
         raise WeightsError(
-            f"is {name_of(model)} of ultralytics ({kind}: {what}), which is not supported", where=path, mend=_SUPPORTED
+            f"is {name_of(model)} of ultralytics ({kind}: {what}), which is not supported", where=path, hint=_SUPPORTED
         )
 
 
@@ -145,7 +145,7 @@ def _differs(stated: str, built: object, where: Path) -> WeightsError:
     return WeightsError(
         f"its model says {stated}, where this detector has {built}: what is computed would change",
         where=where,
-        mend=_SUPPORTED + " as ultralytics builds them",
+        hint=_SUPPORTED + " as ultralytics builds them",
     )
 
 

@@ -1,0 +1,111 @@
+"""What the commands share: options that mean the same in all of them, and how results are delivered."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fine_edge import console, files
+from fine_edge.table import Table
+
+STDOUT = Path("-")
+ARTIFACTS = Path("engines")
+
+
+def _with_value(argv: Sequence[str]) -> list[str]:
+    """Give a bare ``--json`` its value, so that it never takes the argument behind it for its file."""
+    following = [*argv, ""][1:]
+    return [
+        f"--json={STDOUT}" if word == "--json" and not (after.endswith(".json") or after == str(STDOUT)) else word
+        for word, after in zip(argv, following, strict=True)
+    ]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of one command; files that results go to are known to be writable once it has parsed."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments, a bare ``--json`` among them.
+
+        Raises:
+            OutputError: when a file that was named for results cannot be written.
+        """
+        given = super().parse_args(_with_value(args or []), namespace)
+        named = [getattr(given, name, None) for name in ("json", "csv", "markdown", "picture", "html")]
+        files.refuse_unwritable([path for path in named if path is not None and path != STDOUT])
+        return given
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, exit code 2."""
+        if "unrecognized arguments" in message and "--json" in self.format_usage():
+            message += " (a FILE for --json ends in .json)"
+        super().error(message)
+
+
+def sub_command(argv: list[str], commands: Mapping[str, Callable[[list[str]], int]]) -> Callable[[], int] | None:
+    """Return the command that the first argument names, ready to run; ``None`` when it names none."""
+    if not argv or argv[0] not in commands:
+        return None
+    return lambda: commands[argv[0]](argv[1:])
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json [FILE]``."""
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const=STDOUT,
+        type=Path,
+        metavar="FILE",
+        help="print the result as JSON in place of tables; with a FILE, write it there as well as the tables",
+    )
+
+
+def add_artifacts(parser: argparse.ArgumentParser, default: Path = ARTIFACTS) -> None:
+    """Add ``--artifacts DIR``, where exported files and engines lie."""
+    parser.add_argument(
+        "--artifacts",
+        type=Path,
+        default=default,
+        metavar="DIR",
+        help="exported files and engines (default: %(default)s)",
+    )
+    # The name that it had before.
+    parser.add_argument("--out", dest="artifacts", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def add_input_size(parser: argparse.ArgumentParser, of: str = "a graph whose input is dynamic") -> None:
+    """Add ``--input-size`` and ``--batch``."""
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help=f"of {of}, pixels")
+    parser.add_argument("--batch", type=int, metavar="N", help="pictures at a time, with --input-size (default: 1)")
+
+
+def add_table_files(parser: argparse.ArgumentParser, picture: str) -> None:
+    """Add ``--csv``, ``--markdown`` and ``--picture``."""
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table as CSV")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=picture)
+
+
+def deliver(given: argparse.Namespace, data: Any, tables: Iterable[Table]) -> None:
+    """Print tables, or JSON in their place where ``--json`` asks for it; write the JSON file that it names."""
+    if given.json == STDOUT:
+        console.print_json(data)
+        return
+    for table in tables:
+        table.print(console.out)
+    if given.json:
+        files.write_text(given.json, console.json_text(data))
+
+
+def deliver_files(given: argparse.Namespace, table: Table, draw: Callable[[Path], None]) -> None:
+    """Write what ``--csv``, ``--markdown`` and ``--picture`` ask for."""
+    if given.csv:
+        files.write_text(given.csv, table.to_csv())
+    if given.markdown:
+        files.write_text(given.markdown, table.to_markdown())
+    if given.picture:
+        draw(given.picture)
+        console.remark(f"picture: {given.picture}")

@@ -1,0 +1,214 @@
+"""``python -m fine_edge bench``: measure a suite, show a record again, or compare two."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fine_edge import console, files
+from fine_edge.bench import device
+from fine_edge.bench.backends import BACKENDS, ESTIMATES, PRECISIONS, QUICK_ROUNDS, ROUNDS, BenchOptions
+from fine_edge.bench.compare import compare
+from fine_edge.bench.picture import write_picture
+from fine_edge.bench.record import Record, read_record
+from fine_edge.bench.row import Row
+from fine_edge.bench.session import run_bench
+from fine_edge.bench.suites import SUITES, find
+from fine_edge.bench.table import to_table
+from fine_edge.cli.arguments import (
+    STDOUT,
+    Parser,
+    add_artifacts,
+    add_json,
+    add_table_files,
+    deliver,
+    deliver_files,
+    sub_command,
+)
+from fine_edge.cli.estimate import add_board, add_outputs, deliver_all, read_board, validate_table1
+from fine_edge.errors import ConfigError
+from fine_edge.estimate.picture import write_suite
+from fine_edge.estimate.suite import estimate_suite
+from fine_edge.estimate.tables import suite_table
+from fine_edge.estimate.validate import timed_rows
+from fine_edge.evaluate.evaluation import Known, of_one_data_set, read_evaluations
+from fine_edge.export.request import parse_size
+
+
+def _timed_sha256(row: Row) -> str:
+    """Of the file that ran: an engine can compute otherwise than the ONNX file that it was built from."""
+    return row.engine.engine_sha256 if row.engine else row.artifact_sha256
+
+
+def with_accuracy(record: Record, evaluations: Iterable[Known]) -> Record:
+    """The record with the figures of every row that was evaluated, by sha256; other rows stay as they are."""
+    found = of_one_data_set(evaluations, {_timed_sha256(row) for row in record.rows})
+    if not found:
+        return record
+    rows = tuple(
+        replace(row, accuracy=found[_timed_sha256(row)].figures) if _timed_sha256(row) in found else row
+        for row in record.rows
+    )
+    some = next(iter(found.values()))
+    return replace(record, rows=rows, accuracy_data=f"{some.data} ({some.images} images)")
+
+
+VALIDATION = "validate-predictor"
+_PICTURE = "the latency overhead as PNG"
+
+
+def _wants_estimates(argv: Sequence[str]) -> bool:
+    words = " ".join(argv).replace("=", " ").split()
+    pairs = list(itertools.pairwise(words))
+    return ("--backend", ESTIMATES) in pairs or ("--suite", VALIDATION) in pairs
+
+
+def _estimate_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=f"fine-edge bench --backend {ESTIMATES}",
+        description="ESTIMATE a suite's latencies on a board that is not here; nothing is measured.",
+    )
+    parser.add_argument("--backend", default=ESTIMATES, choices=[ESTIMATES], help="this one")
+    parser.add_argument(
+        "--suite", default="table3", help=f"{', '.join(SUITES)}; {VALIDATION}: against the paper's Table 1"
+    )
+    parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="groups, such as 'yolo*'")
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help="of all inputs, pixels (default: each detector's own)")
+    add_board(parser)
+    add_artifacts(parser)
+    add_outputs(parser)
+    return parser
+
+
+def _estimate(argv: list[str]) -> int:
+    given = _estimate_parser().parse_args(argv)
+    if given.suite == VALIDATION:
+        if given.only or given.input_size:
+            raise ConfigError("the whole of Table 1 at 640x640 is compared", where="--only, --input-size")
+        validate_table1(given)
+        return 0
+    device, mode, calibration = read_board(given)
+    size = parse_size(given.input_size)
+    record = estimate_suite(given.suite, device, mode, calibration, given.artifacts, given.only, size)
+    # The paper's figures are of one size.
+    published = {} if any(size) else {row.model: row for row in timed_rows(find(given.suite).paper_table)}
+    table = suite_table(record.title, record.rows, published)
+    deliver_all(given, record.to_json(), [table], lambda path: write_suite(record.title, record.rows, published, path))
+    return 0
+
+
+def _add_evaluations(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--evaluations",
+        type=Path,
+        default=Path("evaluations"),
+        metavar="DIR",
+        help="what fine-edge evaluate wrote; accuracies are of the same file by sha256 (default: evaluations)",
+    )
+
+
+def _measure_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="fine-edge bench",
+        description="Measure a suite of models against each other on real images, group by group.",
+        epilog="Also: show RECORD (render it again), compare RECORD RECORD; each with --help. --backend predict and"
+        " --suite validate-predictor ESTIMATE instead of measuring and have options of their own:"
+        " --backend predict --help.",
+    )
+    parser.add_argument("--suite", default="table3", help=f"{', '.join(SUITES)} (default: table3)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="groups of the suite by their detector's name, such as 'yolo*'; can be given several times (default: all)",
+    )
+    parser.add_argument("--backend", default="ort", help=f"{', '.join(BACKENDS)}, {ESTIMATES} (default: ort)")
+    takes = "; ".join(f"{name}: {', '.join(known)}" for name, known in PRECISIONS.items())
+    parser.add_argument("--precision", help=f"of the artifacts ({takes}; default: the first)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="photographs (default: those of scikit-image)")
+    length = parser.add_mutually_exclusive_group()
+    on_device = f"{device.ROUNDS}, and at least {device.LATENCY_S:g} s of each model"
+    length.add_argument(
+        "--rounds", type=int, metavar="N", help=f"samples per model (default: ort {ROUNDS}; trt {on_device})"
+    )
+    length.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds: a look, nothing to quote")
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help="of all inputs, pixels (default: each detector's own)")
+    parser.add_argument("--threads", type=int, metavar="N", help="ort: of ONNX Runtime (default: its own choice)")
+    parser.add_argument("--cuda-graph", action="store_true", help="trt: replay inferences from CUDA graphs")
+    parser.add_argument("--spin", action="store_true", help="trt: burn a core while waiting for the GPU")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR", help="trt: also write the time by layer, as trtexec --exportProfile"
+    )
+    parser.add_argument("--rtx", action="store_true", help="add TensorRT-RTX's memory of the FP16 graphs (extra rtx)")
+    add_artifacts(parser)
+    add_json(parser)
+    add_table_files(parser, _PICTURE)
+    _add_evaluations(parser)
+    return parser
+
+
+def _measure(argv: list[str]) -> int:
+    given = _measure_parser().parse_args(argv)
+    options = BenchOptions(
+        suite=given.suite,
+        only=tuple(given.only),
+        backend=given.backend,
+        precision=given.precision,
+        images=given.images,
+        rounds=given.rounds,
+        quick=given.quick,
+        input_hw=parse_size(given.input_size),
+        threads=given.threads,
+        folder=given.artifacts,
+        rtx=given.rtx,
+        cuda_graph=given.cuda_graph,
+        spin=given.spin,
+        profile=given.profile,
+    )
+    given.picture = given.picture or given.artifacts / f"bench_{given.suite}.png"
+    profile = given.profile / "x.profile.json" if given.profile else None
+    files.refuse_unwritable([given.picture, profile])
+    evaluations = read_evaluations(given.evaluations)
+    _deliver(with_accuracy(run_bench(options), evaluations), given)
+    return 0
+
+
+def _show(argv: list[str]) -> int:
+    parser = Parser(prog="fine-edge bench show", description="Render a record again.")
+    parser.add_argument("record", type=Path)
+    add_json(parser)
+    add_table_files(parser, _PICTURE)
+    _add_evaluations(parser)
+    given = parser.parse_args(argv)
+    _deliver(with_accuracy(read_record(given.record), read_evaluations(given.evaluations)), given)
+    return 0
+
+
+def _compare(argv: list[str]) -> int:
+    parser = Parser(prog="fine-edge bench compare", description="Ratios of two records.")
+    parser.add_argument("a", type=Path, metavar="A.json")
+    parser.add_argument("b", type=Path, metavar="B.json")
+    given = parser.parse_args(argv)
+    compare(read_record(given.a), read_record(given.b)).print(console.out)
+    return 0
+
+
+def _deliver(record: Record, given: argparse.Namespace) -> None:
+    """Table or JSON to standard output, and the files that were asked for."""
+    table = to_table(record)
+    deliver(given, record.to_json(), [table])
+    if given.json == STDOUT:
+        for text in record.warnings():  # which the table says in its notes
+            console.warn(text)
+    deliver_files(given, table, lambda path: write_picture(record, path))
+
+
+def main(argv: list[str]) -> int:
+    """``show`` and ``compare`` by name, estimates where they are asked for, measuring otherwise."""
+    if run := sub_command(argv, {"show": _show, "compare": _compare}):
+        return run()
+    return _estimate(argv) if _wants_estimates(argv) else _measure(argv)

@@ -1,0 +1,243 @@
+"""``python -m fine_edge estimate``: what a model would take on a board that is not here."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fine_edge import console, files
+from fine_edge.bench.prepare import export_row
+from fine_edge.bench.suites import SuiteRow
+from fine_edge.cli.arguments import (
+    Parser,
+    add_artifacts,
+    add_input_size,
+    add_json,
+    add_table_files,
+    deliver,
+    deliver_files,
+    sub_command,
+)
+from fine_edge.cli.target import ONNX_TARGET, Target, add_artifacts_option
+from fine_edge.errors import ConfigError
+from fine_edge.estimate.calibration import Calibration, find_calibration, write_calibration
+from fine_edge.estimate.device import DEFAULT, Device, Mode, find_device, known_devices
+from fine_edge.estimate.engine import engine_work
+from fine_edge.estimate.fit import calibrate_on_records
+from fine_edge.estimate.latency import Estimate, estimate
+from fine_edge.estimate.picture import write_estimate, write_sweep, write_validation
+from fine_edge.estimate.tables import MARK, estimate_table, kernels_table, notes, place
+from fine_edge.estimate.validate import Validation, calibrate_on_table3, compile_table, validate
+from fine_edge.estimate.variants import AXES, BASELINE, DEFAULTS, MODEL, Variant, export_variant, variants
+from fine_edge.graph.input_size import InputSize
+from fine_edge.table import Column, Table
+
+Export = Callable[[Variant, Path], Path]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of ``sweep``."""
+    made = Parser(
+        prog="fine-edge estimate sweep",
+        description=f"Latency of {MODEL} with other choices of FINE, each exported (needs torch) and compiled.",
+    )
+    made.add_argument("--over", required=True, metavar="AXIS", help=f"{', '.join(AXES)}; width: of the feed-forward")
+    usual = "; ".join(f"{axis}: {','.join(values)}" for axis, values in DEFAULTS.items())
+    made.add_argument("--values", metavar="A,B,...", help=f"default: {usual}")
+    add_board(made)
+    folder = Path("engines/sweep")
+    add_artifacts(made, folder)
+    add_outputs(made, picture="PNG (default: among the artifacts)")
+    return made
+
+
+def sweep(argv: list[str], export: Export = export_variant) -> int:
+    """Run it; ``export`` makes the graph of one variant."""
+    given = parser().parse_args(argv)
+    chosen = variants(given.over, given.values)
+    given.picture = given.picture or given.artifacts / f"sweep_{given.over}.png"
+    files.refuse_unwritable([given.picture])
+    device, mode, calibration = read_board(given)
+    # Each detector without FINE once, right before what is compared with it.
+    points = list(dict.fromkeys(point for variant in chosen for point in (variant.without_fine, variant)))
+    found: dict[Variant, Estimate] = {}
+    for number, point in enumerate(points, 1):
+        console.remark(f"[{number}/{len(points)}] {point.label}")
+        name = f"{MODEL if point.has_fine else BASELINE}, {point.label}"
+        found[point] = estimate(engine_work(export(point, given.artifacts), device, name), device, mode, calibration)
+    title = f"{MODEL} over {given.over}"
+    data = {"estimate": True, "title": title, "rows": [row.to_json() for row in found.values()]}
+    deliver_all(given, data, [_table(title, found)], lambda path: write_sweep(title, found, path))
+    return 0
+
+
+def _table(title: str, found: Mapping[Variant, Estimate]) -> Table:
+    first = next(iter(found.values()))
+    columns = ["GFLOP", "Kernels", "Latency (ms)", "from", "to", "FPS", "FINE adds (ms)"]
+    table = Table(
+        f"{MARK}: {title}, on {place(first)}",
+        [Column("Choice", numeric=False), *map(Column, columns)],
+        notes=[*notes(first)[:2], "What FINE adds is against the detector without it at the same input size."],
+    )
+    for point, row in found.items():
+        times = (row.latency_ms, row.latency_ms_low, row.latency_ms_high)
+        added_ms = row.latency_ms - found[point.without_fine].latency_ms
+        table.add(
+            point.label,
+            f"{row.engine.graph_flops / 1e9:.2f}",
+            len(row.kernels),
+            *(f"{ms:.2f}" for ms in times),
+            f"{row.fps:.1f}",
+            f"{added_ms:+.2f}" if point.has_fine else None,
+        )
+    return table
+
+
+def add_outputs(parser: argparse.ArgumentParser, picture: str = "also draw it (PNG)") -> None:
+    """Add ``--json``, ``--csv``, ``--markdown`` and ``--picture``."""
+    add_json(parser)
+    add_table_files(parser, picture)
+
+
+def deliver_all(
+    given: argparse.Namespace, data: Mapping[str, Any], tables: Sequence[Table], draw: Callable[[Path], None]
+) -> None:
+    """Print tables, or JSON in their place; write the files that were asked for, the first table among them."""
+    deliver(given, data, tables)
+    deliver_files(given, tables[0], draw)
+
+
+def calibrate(argv: list[str]) -> int:
+    """Fit the constants to records, or again to the paper's Table 3."""
+    parser = Parser(
+        prog="fine-edge estimate calibrate",
+        description="Fit the constants to latencies of a board: to TensorRT records of your own, without any to the"
+        " paper's Table 3.",
+    )
+    parser.add_argument("records", nargs="*", type=Path, metavar="RECORD", help="of fine_edge.bench --backend trt")
+    add_device(parser)
+    add_artifacts_option(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the calibration")
+    given = parser.parse_args(argv)
+    files.refuse_unwritable([given.out])
+    device = find_device(given.device)
+    mode = device.mode(given.mode)
+    if given.records and not given.mode:
+        raise ConfigError("say which mode the records were measured in", where="--mode", hint="--mode MAXN_SUPER")
+    if given.records:
+        found = calibrate_on_records(given.records, device, mode, given.artifacts)
+    else:
+        found = calibrate_on_table3(compile_table("3", device, given.artifacts), device, mode)
+    if given.out:
+        write_calibration(found, given.out)
+    _calibration_table(found).print(console.out)
+    return 0
+
+
+def _calibration_table(found: Calibration) -> Table:
+    columns = [Column("Row", numeric=False), Column("Error (%)"), Column("Error when left out (%)")]
+    table = Table(f"Calibration of {found.device}, {found.mode}, on {found.origin}", columns)
+    for name, error in found.rows.items():
+        unseen = found.left_out.get(name)
+        table.add(name, f"{100 * error:+.1f}", None if unseen is None else f"{100 * unseen:+.1f}")
+    table.notes = ["; ".join(f"{name} {value:g}" for name, value in vars(found.constants).items()) + "."]
+    return table
+
+
+def validate_command(argv: list[str]) -> int:
+    """Predicted against published FPS on Table 1."""
+    parser = Parser(
+        prog="fine-edge estimate validate",
+        description="Predicted against published FPS of the paper's Table 1, which is never fitted.",
+    )
+    add_board(parser)
+    add_artifacts(parser)
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="the calibration, its intervals widened by what was found"
+    )
+    add_outputs(parser)
+    given = parser.parse_args(argv)
+    files.refuse_unwritable([given.write])
+    found = validate_table1(given)
+    if given.write:
+        _, _, calibration = read_board(given)
+        write_calibration(replace(calibration, validated=found.latency_errors), given.write)
+    return 0
+
+
+def validate_table1(given: argparse.Namespace) -> Validation:
+    """Export, compile and estimate Table 1, and show it beside what was published."""
+    device, mode, calibration = read_board(given)
+    engines = compile_table("1", device, given.artifacts)
+    found = validate([estimate(engine, device, mode, calibration) for engine in engines])
+    deliver_all(given, found.to_json(), [found.table()], lambda path: write_validation(found, path))
+    return found
+
+
+def add_board(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``, ``--mode`` and ``--calibration``."""
+    add_device(parser)
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="constants of your own board")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device`` and ``--mode``."""
+    known = ", ".join(known_devices())
+    parser.add_argument("--device", default=DEFAULT, metavar="NAME|FILE", help=f"{known}, or a profile of your own")
+    parser.add_argument("--mode", metavar="MODE", help="power mode (default: the device's fastest)")
+
+
+def read_board(given: argparse.Namespace) -> tuple[Device, Mode, Calibration]:
+    """The board that was asked for.
+
+    Raises:
+        FineEdgeError: when there is no such device, mode or calibration.
+    """
+    device = find_device(given.device)
+    return device, device.mode(given.mode), find_calibration(device.name, given.calibration)
+
+
+_COMMANDS = {"sweep": sweep, "calibrate": calibrate, "validate": validate_command}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="fine-edge estimate",
+        description="ESTIMATE a model's latency on a board: NVIDIA's compiler says here, on a CPU, which kernels it"
+        " becomes, and a roofline says how long they take there. Nothing is measured.",
+        epilog="Also: sweep --over AXIS, calibrate RECORD..., validate; each with --help.",
+    )
+    parser.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo in FP16, or an ONNX file as it is")
+    add_board(parser)
+    add_input_size(parser, "a model, or of a graph whose input is dynamic")
+    parser.add_argument("--kernels", type=int, default=10, metavar="N", help="dearest kernels to list (default: 10)")
+    add_artifacts(parser)
+    add_outputs(parser)
+    return parser
+
+
+def _estimate(given: argparse.Namespace) -> Estimate:
+    device, mode, calibration = read_board(given)
+    size, target = InputSize.parse(given.input_size, given.batch), Target.parse(given.target)
+    if target.model is None:
+        path = target.onnx_path(given.artifacts)
+        return estimate(engine_work(path, device, size=size), device, mode, calibration)
+    if size and size.batch != 1:
+        raise ConfigError("a model is exported for one picture at a time", where="--batch", hint="give a FILE.onnx")
+    shape = (size.height, size.width) if size else (0, 0)
+    path = export_row(SuiteRow(target.model), given.artifacts, shape, precision="fp16")
+    return estimate(engine_work(path, device, target.model), device, mode, calibration)
+
+
+def main(argv: list[str]) -> int:
+    """The other commands by name, an estimate otherwise."""
+    if run := sub_command(argv, _COMMANDS):
+        return run()
+    given = _parser().parse_args(argv)
+    found = _estimate(given)
+    tables = [estimate_table(found), kernels_table(found, given.kernels)]
+    deliver_all(given, found.to_json(), tables, lambda path: write_estimate(found, path))
+    return 0

@@ -1,0 +1,87 @@
+"""``python -m fine_edge export``: a detector to ONNX, with its contract and golden file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fine_edge.cli.arguments import Parser, add_artifacts, add_json, deliver
+from fine_edge.contract import contract_path, read_contract
+from fine_edge.errors import ConfigError
+from fine_edge.export.artifacts import ensure_exported, existing
+from fine_edge.export.request import PLUGINS, ExportRequest, parse_size
+from fine_edge.fp16.keep_list import read_keep_list
+from fine_edge.table import Column, Table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="fine-edge export",
+        description="Export a detector to ONNX for TensorRT and ONNX Runtime, with everything the device must know.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model of the zoo: python -m fine_edge zoo")
+    parser.add_argument("--weights", type=Path, help="checkpoint (default: seeded random weights)")
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16"), default="fp32", help="fp16 writes the FP32 file as well"
+    )
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help="multiple of 32 (default: the detector's own)")
+    parser.add_argument("--batch", type=int, default=1, help="images per inference (default: 1)")
+    parser.add_argument("--raw", action="store_true", help="dense outputs instead of detections")
+    parser.add_argument(
+        "--nms",
+        choices=("graph", "onnx"),
+        default="graph",
+        help="overlapping boxes: in ordinary operators, or as NonMaxSuppression (default: graph)",
+    )
+    parser.add_argument("--plugin", choices=PLUGINS, help="TensorRT plugin in the graph (files MODEL.plugin.*)")
+    parser.add_argument(
+        "--keep-fp32", type=Path, metavar="FILE", help="nodes that stay FP32, one a line (graph fp16 --keep-list)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
+    add_artifacts(parser)
+    add_json(parser)
+    return parser
+
+
+def _keep_list(args: argparse.Namespace) -> tuple[str, ...]:
+    if args.keep_fp32 is None:
+        return ()
+    if args.precision != "fp16":
+        raise ConfigError("a keep-list is for FP16 files", where=args.keep_fp32, hint="add --precision fp16")
+    return read_keep_list(args.keep_fp32)
+
+
+def main(argv: list[str]) -> int:
+    """Entry point; returns the exit code."""
+    args = _parser().parse_args(argv)
+    height, width = parse_size(args.input_size)
+    request = ExportRequest(
+        args.model,
+        args.weights,
+        args.precision,
+        height,
+        width,
+        args.batch,
+        raw=args.raw,
+        seed=args.seed,
+        plugin=args.plugin,
+        keep_fp32=_keep_list(args),
+        nms=args.nms,
+    )
+    reused = existing(request, args.artifacts) is not None
+    onnx_path = ensure_exported(request, args.artifacts, replace_trained=True)
+    contract = read_contract(contract_path(onnx_path))
+    files = {a.file: a.sha256 for a in contract.artifacts} | {contract.golden["file"]: contract.golden["sha256"]}
+    weights = contract.made_by["weights"]
+    origin = f"random weights (seed {weights['seed']})" if contract.random_weights else f"{weights['source']} weights"
+    size = f"{request.height}x{request.width}"
+    view = Table(
+        f"{contract.model} at {size}, batch {contract.batch}, opset {contract.opset}, {origin}"
+        + (", already there" if reused else ""),
+        [Column("file", numeric=False), Column("MiB"), Column("sha256", numeric=False)],
+    )
+    for file, digest in files.items():
+        view.add(args.artifacts / file, f"{(args.artifacts / file).stat().st_size / 2**20:.1f}", digest[:16])
+    data = {"onnx": str(onnx_path), "contract": str(contract_path(onnx_path)), "files": files}
+    deliver(args, data, [view])
+    return 0

@@ -1,0 +1,64 @@
+"""``python -m fine_edge layers``: where an engine's time, kernels and memory go, and what FINE has of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fine_edge import console
+from fine_edge.cli.arguments import Parser, add_input_size, add_json, deliver
+from fine_edge.errors import ConfigError
+from fine_edge.graph.input_size import InputSize
+from fine_edge.layers.cost import Cost, to_json
+from fine_edge.layers.layer import LayerProfile
+from fine_edge.layers.sources import from_onnx, from_trtexec
+from fine_edge.layers.tables import cost_table, parts_table, write_picture
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="fine-edge layers",
+        description="Time, kernels and MiB of an engine by part of the detector.",
+        epilog="For an ENGINE.layers.json, times come from the bench or from trtexec --exportProfile; for a FILE.onnx,"
+        " TensorRT-RTX compiles it on this machine and there are no times.",
+    )
+    parser.add_argument("layers", type=Path, metavar="ENGINE.layers.json|FILE.onnx", help="layers, or a model")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="of the bench, or of trtexec --exportProfile")
+    parser.add_argument("--times", type=Path, metavar="FILE", help="of trtexec --exportTimes")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="LAYERS|ONNX", help="the model without FINE: shows what FINE costs"
+    )
+    parser.add_argument("--baseline-profile", type=Path, metavar="FILE", help="times of the baseline")
+    add_input_size(parser)
+    add_json(parser)
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also write a picture (PNG)")
+    return parser
+
+
+def _read(layers: Path, profile: Path | None, times: Path | None, options: str, size: InputSize | None) -> LayerProfile:
+    if layers.suffix != ".onnx":
+        return from_trtexec(layers, profile, times)
+    if profile or times:
+        raise ConfigError("a model is only compiled here, it has no times", where=options)
+    with console.status(f"compiling {layers.name}"):
+        return from_onnx(layers, size)
+
+
+def main(argv: list[str]) -> int:
+    """Print one engine by part, and with a baseline what FINE costs."""
+    given = _parser().parse_args(argv)
+    if given.baseline_profile and not given.baseline:
+        raise ConfigError("needs --baseline", where="--baseline-profile")
+    size = InputSize.parse(given.input_size, given.batch)
+    if size and {given.layers.suffix, given.baseline.suffix if given.baseline else ".onnx"} != {".onnx"}:
+        raise ConfigError("an engine has its size", where="--input-size", hint="give it with FILE.onnx alone")
+    profile = _read(given.layers, given.profile, given.times, "--profile, --times", size)
+    baseline = (
+        _read(given.baseline, given.baseline_profile, None, "--baseline-profile", size) if given.baseline else None
+    )
+    tables = [parts_table(profile), *([cost_table(Cost(profile, baseline))] if baseline else [])]
+    deliver(given, to_json(profile, baseline), tables)
+    if given.picture:
+        write_picture(profile, given.picture)
+        console.remark(f"picture: {given.picture}")
+    return 0

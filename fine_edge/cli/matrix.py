@@ -1,0 +1,126 @@
+"""``python -m fine_edge matrix``: every model of the zoo through export, rules, parity and NVIDIA's compiler."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from pathlib import Path
+
+from rich.progress import Progress, TaskID
+
+from fine_edge import console, files
+from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_json, deliver
+from fine_edge.errors import ConfigError
+from fine_edge.export.request import ExportRequest, parse_size
+from fine_edge.images import sample_photographs
+from fine_edge.matrix.document import Cache, Matrix, origin
+from fine_edge.matrix.pool import WORKER, Pool
+from fine_edge.matrix.row import Job, Row
+from fine_edge.zoo.catalog import CATALOG, find
+
+TIMEOUT_S = 3600.0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="fine-edge matrix",
+        description="Export every model of the zoo, run the graph rules on it, compare it with PyTorch in FP32 and"
+        " FP16, and compile it with TensorRT-RTX. Exit code 1 when a cell fails.",
+        epilog="A run that was interrupted goes on where it stopped; what failed is tried again.",
+    )
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="only these (default: the whole catalogue)")
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help="multiple of 32 (default: each detector's own)")
+    parser.add_argument("--photographs", type=int, default=2, metavar="N", help="compared, besides noise (default: 2)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="models at a time (default: 1)")
+    parser.add_argument(
+        "--timeout-s", type=float, default=TIMEOUT_S, metavar="S", help=f"for one model (default: {TIMEOUT_S:g})"
+    )
+    parser.add_argument("--fresh", action="store_true", help="run again what passed already")
+    add_artifacts(parser)
+    add_json(parser)
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table for documents, at the end")
+    return parser
+
+
+def _jobs(args: argparse.Namespace) -> dict[str, Job]:
+    """Jobs of the models asked for, all checked before the first one is run."""
+    if args.jobs < 1:
+        raise ConfigError(f"{args.jobs} jobs are none", where="--jobs", hint="use 1 or more")
+    if args.timeout_s <= 0:
+        raise ConfigError(f"{args.timeout_s:g} s are none", where="--timeout-s", hint="leave it out")
+    most = len(sample_photographs())
+    if not 1 <= args.photographs <= most:
+        raise ConfigError(f"{args.photographs} photographs", where="--photographs", hint=f"use 1 to {most}")
+    height, width = parse_size(args.input_size)
+    threads = None if args.jobs == 1 else max(1, (os.cpu_count() or 1) // args.jobs)
+    requests = [ExportRequest(name, height=height, width=width) for name in args.models or CATALOG]
+    return {r.model: Job(r.model, *r.input_hw, args.artifacts.absolute(), args.photographs, threads) for r in requests}
+
+
+def _start(args: argparse.Namespace, jobs: dict[str, Job]) -> tuple[Cache, Matrix]:
+    """The matrix with all rows that need not be run again; the others, asked for or not, say that they were not."""
+    made = origin()
+    cache = Cache(args.artifacts, made)
+    rows = {}
+    for name in dict.fromkeys((*CATALOG, *jobs)):
+        job = jobs.get(name) or Job(name, *find(name).detector.input_hw, args.artifacts.absolute(), args.photographs)
+        again = args.fresh and name in jobs
+        rows[name] = (None if again else cache.find(job)) or Row(name, job.input_hw)
+    return cache, Matrix(rows, made, args.photographs)
+
+
+def _run(args: argparse.Namespace, jobs: dict[str, Job], worker: tuple[str, ...]) -> Matrix:
+    cache, matrix = _start(args, jobs)
+    left = [job for job in jobs.values() if not matrix.rows[job.model].complete]
+    if len(left) < len(jobs):
+        console.remark(f"{len(jobs) - len(left)} of {len(jobs)} models passed already; --fresh runs them again")
+    pool = Pool(args.jobs, args.timeout_s, worker)
+    done = 0
+    with console.progress() as bar, contextlib.closing(pool.run(left)) as events:
+        total = bar.add_task("models", total=len(left))
+        tasks: dict[str, TaskID] = {}
+        for event in events:
+            model = event.row.model
+            _show(bar, tasks, model, event.stage)
+            if event.stage is None:
+                done += 1
+                bar.advance(total)
+                matrix.rows[model] = event.row
+                _report(event.row, f"{done}/{len(left)}")
+                cache.keep(jobs[model], event.row)
+                if args.json and args.json != STDOUT:
+                    matrix.write(args.json)
+    return matrix
+
+
+def _show(bar: Progress, tasks: dict[str, TaskID], model: str, stage: str | None) -> None:
+    """One line a model that runs, with its stage."""
+    if stage is None:
+        if model in tasks:
+            bar.remove_task(tasks.pop(model))
+    elif model not in tasks:
+        tasks[model] = bar.add_task(f"{model}: {stage}", total=None)
+    else:
+        bar.update(tasks[model], description=f"{model}: {stage}")
+
+
+def _report(row: Row, count: str) -> None:
+    text = f"[{count}] {row.model}: {row.note if row.failed else 'ok'} ({sum(row.seconds.values()):.0f} s)"
+    (console.warn if row.failed else console.remark)(text)
+
+
+def main(argv: list[str], worker: tuple[str, ...] = WORKER) -> int:
+    """Entry point; returns the exit code."""
+    args = _parser().parse_args(argv)
+    jobs = _jobs(args)
+    files.refuse_unwritable([args.artifacts / "matrix.cache"])
+    matrix = _run(args, jobs, worker)
+    table = matrix.table(list(jobs))
+    deliver(args, matrix.to_json(), [table])
+    if args.markdown:
+        files.write_text(args.markdown, table.to_markdown())
+    rows = [matrix.rows[name] for name in jobs]
+    if any(row.lacks_compiler for row in rows):
+        console.warn("nothing was compiled: TensorRT-RTX is not installed -> pip install 'fine-edge[rtx]'")
+    return 1 if any(row.failed for row in rows) else 0

@@ -1,0 +1,51 @@
+"""``python -m fine_edge report``: records as one HTML file, or as Markdown."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fine_edge import console, files
+from fine_edge.bench.record import read_record
+from fine_edge.cli.arguments import Parser
+from fine_edge.errors import ConfigError
+from fine_edge.layers.cost import read_layers
+from fine_edge.report.bench_page import to_html
+from fine_edge.report.markdown import to_markdown
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="fine-edge report",
+        description="Records of the bench, wherever they were made, as one file for people.",
+    )
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="of python -m fine_edge bench --json")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="one page that needs nothing else")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="tables as Markdown")
+    parser.add_argument(
+        "--layers",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of python -m fine_edge layers --json, for the page; can be given several times",
+    )
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Read every file before the first is written."""
+    given = _parser().parse_args(argv)
+    if not given.html and not given.markdown:
+        raise ConfigError("nothing to write", where="report", hint="give --html FILE or --markdown FILE")
+    records = [(path, read_record(path)) for path in given.records]
+    layers = [read_layers(path) for path in given.layers]
+    if given.html:
+        with console.status("drawing"):
+            page = to_html([record for _, record in records], layers)
+        files.write_text(given.html, page)
+        console.out.print(str(given.html), markup=False, highlight=False, soft_wrap=True)
+    if given.markdown:
+        files.write_text(given.markdown, to_markdown(records, given.markdown.parent))
+        console.out.print(str(given.markdown), markup=False, highlight=False, soft_wrap=True)
+    return 0

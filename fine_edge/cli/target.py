@@ -1,0 +1,123 @@
+"""What a person may name on a command line: a model of the zoo, an ONNX file, or a TensorRT engine."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fine_edge.errors import ConfigError
+from fine_edge.export.artifacts import ensure_exported
+from fine_edge.export.request import ExportRequest, parse_size
+from fine_edge.runners.opened import Opened, open_engine, open_onnx
+from fine_edge.zoo.catalog import CATALOG, find
+
+ONNX_TARGET = "MODEL|FILE.onnx"
+ANY_TARGET = "MODEL|FILE.onnx|FILE.engine"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was named; one of the three is set.
+
+    Attributes:
+        model: name in the zoo.
+        onnx: file.
+        engine: file.
+    """
+
+    model: str | None = None
+    onnx: Path | None = None
+    engine: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Tell by the ending, then by the zoo, what a person means.
+
+        Raises:
+            UnknownModelError: when it is neither a file nor a model.
+        """
+        path = Path(text)
+        if path.suffix == ".engine":
+            return cls(engine=path)
+        if path.suffix == ".onnx" or (text not in CATALOG and path.is_file()):
+            return cls(onnx=path)
+        return cls(model=find(text).name)
+
+    @property
+    def name(self) -> str:
+        """The model, or the file's name."""
+        return self.model or (self.onnx or self.engine or Path()).name
+
+    def onnx_path(self, artifacts: Path, weights: Path | None = None, **options: Any) -> Path:
+        """Return the ONNX file; that of a model is exported into ``artifacts`` unless it is there.
+
+        Args:
+            artifacts: folder of exported files.
+            weights: checkpoint of a model.
+            options: of :class:`fine_edge.export.request.ExportRequest`, for a model.
+
+        Raises:
+            ConfigError: for an engine, which is no graph any more.
+            ArtifactError, WeightsError: when a model cannot be exported.
+        """
+        if self.engine:
+            raise ConfigError("an engine holds no graph", where=self.engine, hint="name its ONNX file, or its model")
+        if self.onnx:
+            return self.onnx
+        assert self.model is not None
+        return ensure_exported(ExportRequest(self.model, weights, **options), artifacts)
+
+
+def add_target_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add what commands on pictures run: ``--model``, ``--onnx`` or ``--engine``, and what a model is exported from."""
+    source = parser.add_mutually_exclusive_group(required=required)
+    source.add_argument(
+        "--model", metavar=ANY_TARGET, help="a model of the zoo, exported if needed; or a file, as by the next two"
+    )
+    source.add_argument("--onnx", type=Path, metavar="FILE", help="an exported ONNX file, its contract beside it")
+    source.add_argument(
+        "--engine", type=Path, metavar="FILE", help="a TensorRT engine of this machine, its manifest beside it"
+    )
+    parser.add_argument("--weights", type=Path, help="checkpoint for a model (default: random weights)")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of a model (default: fp32)")
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help="of a model (default: its own)")
+    parser.add_argument(
+        "--rounded",
+        action="store_true",
+        help="of an FP16 ONNX file: round after every operator, as a device does; ONNX Runtime alone computes it in"
+        " FP32 on x86 (slow)",
+    )
+    add_artifacts_option(parser)
+
+
+def add_artifacts_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--artifacts`` to a command whose ``--out`` is the folder of its results."""
+    parser.add_argument(
+        "--artifacts", type=Path, default=Path("engines"), metavar="DIR", help="exported files (default: %(default)s)"
+    )
+
+
+def target_of(given: argparse.Namespace) -> Target:
+    """Return what the options of :func:`add_target_options` name."""
+    if given.onnx:
+        return Target(onnx=given.onnx)
+    return Target(engine=given.engine) if given.engine else Target.parse(given.model)
+
+
+def open_target(given: argparse.Namespace) -> Opened:
+    """Open what the options of :func:`add_target_options` name.
+
+    Raises:
+        FineEdgeError: when it is missing, broken, stale or foreign.
+    """
+    target = target_of(given)
+    if target.engine:
+        if given.rounded:
+            raise ConfigError("an engine rounds as it was built to", where="--rounded", hint="leave it out")
+        return open_engine(target.engine)
+    height, width = parse_size(given.input_size)
+    size = {"height": height, "width": width}
+    path = target.onnx_path(given.artifacts, given.weights, precision=given.precision, **size)
+    return open_onnx(path, rounded=given.rounded)

@@ -1,0 +1,77 @@
+"""``python -m fine_edge train``: train a detector of the zoo on boxes in COCO's format."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+from fine_edge import console
+from fine_edge.cli.arguments import Parser
+from fine_edge.errors import MissingExtraError
+from fine_edge.evaluate.segment_data import read_boxes
+from fine_edge.export.request import SIZE_MULTIPLE_PX, parse_size
+from fine_edge.train.recipe import FLIPS, Recipe
+from fine_edge.zoo.catalog import find
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="fine-edge train", description=__doc__)
+    parser.add_argument("model", help="name in the zoo, with or without FINE: RT-DETR, or a detector of torchvision")
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="annotations, COCO's format")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="its pictures")
+    parser.add_argument("--weights", type=Path, help="checkpoint to start from, of any classes (default: from nothing)")
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help="pixels (default: the detector's own)")
+    parser.add_argument("--epochs", type=int, default=20, help="passes over the data (default: 20)")
+    parser.add_argument("--batch", type=int, default=8, help="pictures a step (default: 8)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="of AdamW, at its highest (default: 0.001)")
+    parser.add_argument(
+        "--flips",
+        default="horizontal",
+        help=f"{', '.join(FLIPS)}; both where pictures have no up (default: horizontal)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and flips (default: 0)")
+    parser.add_argument("--half", action="store_true", help="write the weights in FP16, half as large")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/train"), metavar="DIR", help="goes on there if interrupted (runs/train)"
+    )
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Train, and say what to do with the checkpoint."""
+    given = _parser().parse_args(argv)
+    entry = find(given.model)
+    height, width = parse_size(given.input_size)
+    recipe = Recipe(
+        model=entry.name,
+        height=height or entry.detector.input_hw[0],
+        width=width or entry.detector.input_hw[1],
+        epochs=given.epochs,
+        batch=given.batch,
+        learning_rate=given.learning_rate,
+        flips=given.flips,
+        seed=given.seed,
+    )
+    data = read_boxes(given.data)
+    for package in ("torch", "transformers", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "train")
+    import torch
+
+    from fine_edge.train.run import train
+
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    trained = train(recipe, data, given.images, given.out, given.weights, half=given.half)
+    losses = trained.record["losses"]
+    console.out.print(
+        f"{trained.checkpoint}: loss {losses[0]['loss']:.3f} to {losses[-1]['loss']:.3f}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    side, other = (-(-value // SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX for value in (recipe.height, recipe.width))
+    weights = f"--weights {trained.checkpoint} --input-size {side}x{other}"
+    console.remark(f"next: python -m fine_edge evaluate --model {entry.name} {weights} --data FILE --images DIR")
+    return 0

@@ -1,0 +1,184 @@
+"""What FP16 costs in accuracy, module by module: each is rounded alone while the rest of the graph stays FP32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from fine_edge.detections import Detections, agree, iou
+from fine_edge.errors import ArtifactError
+from fine_edge.fp16.network import Network
+from fine_edge.graph.convert import to_fp16
+from fine_edge.graph.emulate import emulated
+from fine_edge.graph.parts import MODULES, part_of
+from fine_edge.graph.view import GraphView
+from fine_edge.parity.tolerance import TOLERANCES, Tolerance
+from fine_edge.runners.ort import OrtRunner
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Detections of several pictures against their reference.
+
+    Attributes:
+        matched: pairs of the same class that overlap and score alike.
+        flipped: detections of either side without a partner although they score clearly above the cut-off.
+        flipped_share: the same as a share of both sides' detections.
+        box_px: median, nine tenths and largest difference of a box coordinate over the pairs; ``None`` without pairs.
+        score: the same of their scores.
+    """
+
+    matched: int
+    flipped: int
+    flipped_share: float
+    box_px: tuple[float, float, float] | None
+    score: tuple[float, float, float] | None
+
+    def within(self, tolerance: Tolerance) -> bool:
+        """Whether there are any, few enough are lost, and nine tenths of the others within reach of where they were."""
+        if self.box_px is None or self.score is None:  # nothing in common, or nothing at all: that proves nothing
+            return False
+        return (
+            self.flipped_share <= tolerance.flipped
+            and self.box_px[1] <= tolerance.box_px
+            and self.score[1] <= tolerance.score
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        names = ("median", "p90", "max")
+        spread = {key: dict(zip(names, getattr(self, key) or (None,) * 3, strict=True)) for key in ("box_px", "score")}
+        return asdict(self) | spread
+
+
+def drift(reference: Sequence[Detections], candidate: Sequence[Detections], tolerance: Tolerance) -> Drift:
+    """Compare detections picture by picture, as :func:`fine_edge.detections.agree` pairs them."""
+    agreements = [agree(a, b, score_tolerance=tolerance.score) for a, b in zip(reference, candidate, strict=True)]
+    matched, flipped, ties = (sum(getattr(a, key) for a in agreements) for key in ("matched", "flipped", "ties"))
+    pairs = [_differences(a, b) for a, b in zip(reference, candidate, strict=True)]
+    boxes, scores = (np.concatenate([pair[i] for pair in pairs]) for i in (0, 1))
+    return Drift(matched, flipped, flipped / max(1, 2 * matched + flipped + ties), _spread(boxes), _spread(scores))
+
+
+def _differences(reference: Detections, candidate: Detections) -> tuple[Doubles, Doubles]:
+    """Box and score differences of the pairs of one picture: the assignment of ``agree``, pair by pair."""
+    from scipy.optimize import linear_sum_assignment
+
+    if not len(reference) or not len(candidate):
+        return np.empty(0), np.empty(0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = np.abs(reference.boxes_xyxy_px[:, None] - candidate.boxes_xyxy_px[None]).max(axis=2)  # (N, M) px
+        near = (iou(reference.boxes_xyxy_px, candidate.boxes_xyxy_px) >= 0.5) | (distance <= 0.5)
+        score_gap = np.abs(reference.scores[:, None] - candidate.scores[None])
+    same_class = reference.labels[:, None] == candidate.labels[None]
+    allowed = same_class & near & np.isfinite(distance) & np.isfinite(score_gap)
+    rows, columns = linear_sum_assignment(np.where(allowed, np.minimum(distance, 1e4) / 1e4 + score_gap, 1e3))
+    paired = allowed[rows, columns]
+    rows, columns = rows[paired], columns[paired]
+    return distance[rows, columns].astype(np.float64), score_gap[rows, columns].astype(np.float64)
+
+
+def _spread(values: Doubles) -> tuple[float, float, float] | None:
+    if not values.size:
+        return None
+    median, nine_tenths, largest = np.quantile(values, (0.5, 0.9, 1.0))
+    return float(median), float(nine_tenths), float(largest)
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """One choice of what is rounded.
+
+    Attributes:
+        module: name of the module, or what else was chosen.
+        nodes: how many nodes compute in FP16.
+        drift: what it does to the detections; ``None`` when it cannot be converted.
+        refused: why not.
+    """
+
+    module: str
+    nodes: int
+    drift: Drift | None
+    refused: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        found = self.drift.to_json() if self.drift else None
+        return {"module": self.module, "nodes": self.nodes, "drift": found, "refused": self.refused}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a row of the budget rounds: all nodes but those in ``keep``."""
+
+    title: str
+    keep: frozenset[str]
+
+
+def choices(view: GraphView, kept: Collection[str], proposed: Collection[str]) -> list[Choice]:
+    """Each module alone, then the whole graph: nothing kept, as it is exported, and with the proposal."""
+    names = [node.name for node in view.nodes]
+    modules = {name: part_of(name).module for name in names}
+    alone = [
+        Choice(module, frozenset(name for name in names if modules[name] != module))
+        for module in MODULES
+        if any(modules[node.name] == module for node in view.nodes if _computes_floats(node, view))
+    ]
+    whole = [Choice("all, nothing kept", frozenset())]
+    if kept:
+        whole.append(Choice("all, as exported", frozenset(kept)))
+    if set(proposed) - set(kept):
+        whole.append(Choice("all, with the keep-list", frozenset(kept) | frozenset(proposed)))
+    return (alone if len(alone) > 1 else []) + whole
+
+
+def _computes_floats(node: onnx.NodeProto, view: GraphView) -> bool:
+    return any(view.dtype(name) == TensorProto.FLOAT for name in node.output)
+
+
+def budget(
+    network: Network, view: GraphView, images: Sequence[Path], rows: Sequence[Choice], advance: Callable[[], None]
+) -> list[BudgetRow]:
+    """Round the graph in every way given, run it on the pictures and compare with FP32.
+
+    Args:
+        network: an FP32 network whose outputs are detections.
+        view: of its graph.
+        images: files of pictures.
+        rows: what to round.
+        advance: called after every batch and run, ``1 + len(rows)`` runs in all.
+    """
+    reference = _detections(network, network.model, images, advance)
+    counted = [node.name for node in view.nodes if _computes_floats(node, view)]
+    found = []
+    for row in rows:
+        nodes = sum(name not in row.keep for name in counted)
+        try:
+            half = emulated(to_fp16(network.model, keep_fp32=row.keep))
+        except ArtifactError as error:
+            found.append(BudgetRow(row.title, nodes, None, error.what))
+            continue
+        candidate = _detections(network, half, images, advance)
+        found.append(BudgetRow(row.title, nodes, drift(reference, candidate, TOLERANCES["fp16"])))
+    return found
+
+
+def _detections(
+    network: Network, model: onnx.ModelProto, images: Sequence[Path], advance: Callable[[], None]
+) -> list[Detections]:
+    session = OrtRunner(network.path, model=model)
+    found: list[Detections] = []
+    for count, feed in network.batches(images):
+        outputs = session.run({network.image_input: feed})
+        found += [network.detections(outputs, image) for image in range(count)]
+        advance()
+    return found

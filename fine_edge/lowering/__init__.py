@@ -1,0 +1,1 @@
+"""Exact inference forms of modules, in operators that TensorRT fuses."""

@@ -1,1 +1,0 @@
-"""What follows a network's dense outputs, with fixed shapes: suppression, pooling of regions, selection."""

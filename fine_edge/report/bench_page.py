@@ -1,0 +1,177 @@
+"""Records as one HTML page that needs nothing else: no network, no scripts, pictures inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from fine_edge import __version__
+from fine_edge.bench import picture
+from fine_edge.bench.paper import conditions
+from fine_edge.bench.record import Record
+from fine_edge.bench.table import to_table
+from fine_edge.html import CSS, WIDTH_IN, to_svg
+from fine_edge.jetson.verdict import Verdict
+from fine_edge.layers import tables as layers_picture
+from fine_edge.layers.cost import Cost
+from fine_edge.layers.layer import LayerProfile
+from fine_edge.layers.tables import cost_table, parts_table
+from fine_edge.report.distribution import draw_distribution, draw_state, panels, snapshots_of
+from fine_edge.report.markdown import files_table, machine_facts
+from fine_edge.table import Table
+
+# What belongs to the model and its engine rather than to the measurement.
+_ENGINE = (
+    "Complexity",
+    "#Params (M)",
+    "FLOPs (G)",
+    "Plan (MiB)",
+    "Weights (MiB)",
+    "Activation (MiB)",
+    "Device delta (MiB)",
+    "Host delta (MiB)",
+    "Kernels",
+    "Fused attentions",
+)
+
+
+def in_parts(table: Table) -> list[tuple[str, Table]]:
+    """Heading and table: the measurement, models and engines, and the paper's beside ours; notes with the first.
+
+    A table without an engine's or the paper's columns stays whole.
+    """
+    titles = [column.title for column in table.columns]
+    paper = [place for place, column in enumerate(table.columns) if column.source or "difference" in column.title]
+    engine = [place for place, title in enumerate(titles) if title in _ENGINE] if "Plan (MiB)" in titles else []
+    first = [place for place in range(len(titles)) if place not in paper and place not in engine]
+    parts = [("", _picked(table, first, table.notes))]
+    if engine:
+        parts.append(("Models and engines", _picked(table, [0, *engine])))
+    if paper:
+        parts.append(("Beside the paper", _picked(table, [0, *_beside(table, paper)])))
+    return parts
+
+
+def _beside(table: Table, paper: Sequence[int]) -> list[int]:
+    """Each column of the paper's behind ours of the same title."""
+    places: list[int] = []
+    for place in paper:
+        column = table.columns[place]
+        ours = [i for i, other in enumerate(table.columns) if other.title == column.title and not other.source]
+        places += [i for i in ours if column.source] + [place]
+    return places
+
+
+def _picked(table: Table, places: Sequence[int], notes: Sequence[str] = ()) -> Table:
+    rows = [[row[place] for place in places] for row in table.rows]
+    return Table(table.title, [table.columns[place] for place in places], rows, list(notes))
+
+
+Layers = tuple[LayerProfile, "LayerProfile | None"]
+
+_STAMP_CLASS = {"VALID": "good", "UNKNOWN": "note", "UNSTABLE": "note"}
+
+
+def to_html(records: Sequence[Record], layers: Sequence[Layers] = ()) -> str:
+    """The page: measured records, layers, then estimates apart and marked."""
+    measured = [
+        (record.title, _record_section(record, f"r{i}")) for i, record in enumerate(records) if not record.estimate
+    ]
+    shares = [("FINE's share", _layers_section(*pair, f"l{i}")) for i, pair in enumerate(layers)]
+    estimates = [(f"ESTIMATE: {r.title}", _record_section(r, f"r{i}")) for i, r in enumerate(records) if r.estimate]
+    sections = [*measured, *shares, *estimates]
+    links = "".join(f'<li><a href="#s{i}">{escape(name)}</a></li>' for i, (name, _) in enumerate(sections))
+    opening = (
+        f'<h1>Measurements</h1><p class="soft">By fine_edge {__version__}. Every figure follows from the samples in the'
+        f' records.</p><nav><ul class="notes">{links}</ul></nav>'
+    )
+    body = "\n".join(
+        [opening, *(html.replace("<section", f'<section id="s{i}"', 1) for i, (_, html) in enumerate(sections))]
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Measurements by fine_edge</title><style>{CSS}</style></head>\n<body>{body}</body></html>\n"
+    )
+
+
+def _record_section(record: Record, key: str) -> str:
+    parts = []
+    if record.estimate:
+        parts.append('<p><span class="mark note">ESTIMATE</span> by a model of the device; nothing was measured.</p>')
+    parts.append(f"<h2>{escape(record.title)}</h2>")
+    parts.append(f'<p class="soft">{escape(conditions(record))}, {record.rounds} rounds</p>')
+    if record.quick:
+        parts.append('<p><span class="mark note">QUICK LOOK</span> too few samples to quote.</p>')
+    parts.append(_stamps(record))
+    for place, (heading, table) in enumerate(in_parts(to_table(record))):
+        parts += [f"<h3>{escape(heading)}</h3>"] if heading else []
+        parts.append(_table(table, f"{key}t{place}"))
+    parts += [_figures(record, key), _provenance(record, key)]
+    return f"<section{' class=estimate' if record.estimate else ''}>{''.join(parts)}</section>"
+
+
+def _stamps(record: Record) -> str:
+    items = "".join(_stamp(row.model, row.state.verdict) for row in record.rows if row.state)
+    return f'<ul class="stamps">{items}</ul>' if items else ""
+
+
+def _stamp(model: str, verdict: Verdict) -> str:
+    mark = f'<span class="mark {_STAMP_CLASS.get(verdict.stamp, "bad")}">{escape(verdict.stamp)}</span>'
+    return f"<li>{mark} {escape(model)} <span class=soft>{escape('; '.join(verdict.reasons))}</span></li>"
+
+
+def _table(table: Table, key: str) -> str:
+    """The table in a frame that scrolls sideways, with the alignment that its element does not carry, and its notes."""
+    rules = []
+    for place, column in enumerate(table.columns, 1):
+        cells = f"#{key} :is(th, td):nth-child({place})"
+        rules += [f"{cells} {{ text-align: right }}"] if column.numeric else []
+        rules += [f"{cells} {{ color: var(--paper); font-style: italic }}"] if column.source else []
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    return f'<style>{" ".join(rules)}</style><div class="table" id="{key}" tabindex="0">{table.to_html()}</div>' + (
+        f'<ul class="notes">{notes}</ul>' if notes else ""
+    )
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _figures(record: Record, key: str) -> str:
+    return f'<div class="figures">{"".join(_drawn(record, key))}</div>'
+
+
+def _drawn(record: Record, key: str) -> Iterator[str]:
+    mark = "ESTIMATE. " if record.estimate else ""
+    if len(record.rows) > len(record.baselines):
+        label = f"{mark}Latency over the baseline's, median and 95 % interval, with the paper's where it has one"
+        yield _figure(to_svg(lambda: picture.draw(record, WIDTH_IN, titled=False), label, f"{key}o"), f"{label}.")
+    if not record.estimate:
+        label = f"All {record.rounds} latencies of each row around its median, nothing trimmed"
+        yield _figure(to_svg(lambda: draw_distribution(record, WIDTH_IN), label, f"{key}d"), f"{label}.")
+    snapshots = snapshots_of(record)
+    if panels(snapshots):
+        label = "The board while this was measured; shaded: the board held its clocks back"
+        yield _figure(to_svg(lambda: draw_state(snapshots, WIDTH_IN), label, f"{key}s"), f"{label}.")
+
+
+def _provenance(record: Record, key: str) -> str:
+    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in machine_facts(record))
+    return f"<h3>Where this comes from</h3><dl>{facts}</dl>{_table(files_table(record), f'{key}f')}"
+
+
+def _layers_section(profile: LayerProfile, baseline: LayerProfile | None, key: str) -> str:
+    label = "Time by part of the detector" if profile.is_timed else "Kernels by part of the detector, not timed"
+    figure = _figure(
+        to_svg(lambda: layers_picture.draw(profile, WIDTH_IN, titled=False), label, f"{key}p"), f"{label}."
+    )
+    parts = [
+        f'<h2>FINE\'s share</h2><p class="soft">{escape(profile.source)}</p>',
+        f'<div class="figures">{figure}</div>',
+    ]
+    parts.append(_table(parts_table(profile), f"{key}t"))
+    if baseline:
+        parts += ["<h3>What FINE costs</h3>", f'<p class="soft">Against {escape(baseline.source)}</p>']
+        parts.append(_table(cost_table(Cost(profile, baseline)), f"{key}c"))
+    return f"<section>{''.join(parts)}</section>"

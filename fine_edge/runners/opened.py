@@ -1,0 +1,62 @@
+"""An exported file or an engine, opened: a runner, with the contract that explains its outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fine_edge.contract import Contract, bound_contract
+from fine_edge.engine.plan_file import contract_of
+from fine_edge.errors import ConfigError
+from fine_edge.runners.base import Runner
+from fine_edge.runners.ort import OrtRunner, RoundingRunner
+from fine_edge.runners.trt import TrtRunner
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A runner and what it runs.
+
+    Attributes:
+        contract: what its outputs mean.
+        precision: how it computes.
+        onnx_sha256: of the ONNX file, which an engine was built from.
+        artifact_sha256: of the file that is run: the ONNX file, or the engine.
+    """
+
+    runner: Runner
+    contract: Contract
+    precision: str
+    onnx_sha256: str
+    artifact_sha256: str
+
+
+def open_engine(path: Path) -> Opened:
+    """Open an engine that was built on this machine.
+
+    Raises:
+        FineEdgeError: when it is missing, broken, stale or foreign.
+    """
+    contract = contract_of(path)
+    runner = TrtRunner(path)
+    manifest = runner.manifest
+    return Opened(runner, contract, manifest.precision, manifest.onnx_sha256, manifest.engine_sha256)
+
+
+def open_onnx(path: Path, *, rounded: bool) -> Opened:
+    """Open an exported ONNX file on the CPU.
+
+    Args:
+        path: of the file, its contract beside it.
+        rounded: whether an FP16 file is rounded after every operator, as a device does.
+
+    Raises:
+        ConfigError: when an FP32 file is to be rounded.
+        ArtifactError: when file and contract do not belong together.
+    """
+    contract, artifact = bound_contract(path)  # before anything loads the file
+    if rounded and artifact.precision == "fp32":
+        raise ConfigError("an FP32 file has nothing to round", where="--rounded", hint="use --precision fp16")
+    runner = RoundingRunner(path) if rounded else OrtRunner(path)
+    runner.require(contract)
+    return Opened(runner, contract, artifact.precision, artifact.sha256, artifact.sha256)

@@ -1,0 +1,1 @@
+"""RT-DETR of transformers: build, read, lower."""

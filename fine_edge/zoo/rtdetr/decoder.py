@@ -1,0 +1,143 @@
+"""RT-DETR's query selection and decoder.
+
+* ``decoder_input_proj`` is linear, so it composes with the two-stage head and with each decoder layer's value
+  projection: one product per level gives them all.
+* Boxes of the two-stage head are computed for the selected queries alone, class logits for the last layer alone.
+* Deformable attention is a sum over levels, which TensorRT fuses, gather and all, into one kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fine_edge.lowering.layers import attend, attention, fold, linear, mlp3
+from fine_edge.lowering.topk import largest
+from fine_edge.zoo.rtdetr.encoder import Size
+
+# A finite value whose sigmoid is exactly 1, as that of transformers' finfo.max; FP16 can hold this one.
+INVALID_ANCHOR = 1e4
+ANCHOR_EPS, ANCHOR_SIZE = 1e-2, 0.05
+
+
+def make_anchors(sizes: list[Size]) -> tuple[Tensor, Tensor]:
+    """Anchors as logits (N, 4) and which of them are valid (N, 1), in double."""
+    levels = []
+    for level, (height, width) in enumerate(sizes):
+        y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
+        side = torch.full_like(x, ANCHOR_SIZE * 2.0**level)
+        levels.append(torch.stack([(x + 0.5) / width, (y + 0.5) / height, side, side], -1).reshape(-1, 4))
+    anchors = torch.cat(levels)
+    valid = ((anchors > ANCHOR_EPS) & (anchors < 1 - ANCHOR_EPS)).all(-1, keepdim=True)
+    return torch.where(valid, torch.log(anchors / (1 - anchors)), torch.full_like(anchors, INVALID_ANCHOR)), valid
+
+
+class QuerySelection(nn.Module):
+    """Fused maps to the best queries' features, their box logits and each decoder layer's value tokens."""
+
+    def __init__(self, model: Any, batch: int, sizes: list[Size]) -> None:
+        super().__init__()
+        self.batch, self.queries = batch, int(model.config.num_queries)
+        head, self.norm = model.enc_output
+        values = [layer.encoder_attn.value_proj for layer in model.decoder.layers]
+        self.levels, self.biases = nn.ModuleList(), nn.ParameterList()
+        for project in model.decoder_input_proj:
+            weight, bias = fold(*project)
+            weight = weight.flatten(1)
+            # enc_output's own bias comes after the mask, so it is not in here.
+            self.levels.append(linear(torch.cat([head.weight @ weight, *(v.weight @ weight for v in values)])))
+            biases = [head.weight @ bias, *(v.weight @ bias + v.bias for v in values)]
+            self.biases.append(torch.stack(biases))  # (1 + layers, C)
+        anchors, valid = make_anchors(sizes)
+        self.anchors = nn.Buffer(anchors.float()[None])  # (1, N, 4)
+        self.valid = nn.Buffer(valid.float())  # (N, 1)
+        self.head_bias = head.bias
+        self.score, self.box = model.enc_score_head, model.enc_bbox_head.layers
+        # Each image's first row in the memory of the whole batch.
+        self.first_row = nn.Buffer(torch.arange(batch)[:, None] * len(anchors))
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, list[list[Tensor]]]:
+        """Features (B, Q, C), anchors and their corrections (B, Q, 4), values by layer and level (B, H_i * W_i, C)."""
+        batch, channels = self.batch, maps[0].shape[1]
+        memory: list[Tensor] = []
+        values: list[list[Tensor]] = []
+        for x, level, bias in zip(maps, self.levels, self.biases, strict=True):
+            height, width = x.shape[2:]
+            y = level(x.permute(0, 2, 3, 1).reshape(batch, height * width, channels))  # (B, HW, (1 + layers) * C)
+            own, *per_layer = y.split(channels, dim=-1)
+            memory.append(own + bias[0])
+            values.append([value + bias[j] for j, value in enumerate(per_layer, start=1)])
+        tokens = self.norm(torch.cat(memory, 1) * self.valid + self.head_bias)  # (B, N, C)
+        _, index = largest(self.score(tokens).amax(-1), self.queries)  # (B, Q)
+        if batch == 1:
+            index = index.reshape(-1)
+            x, anchors = tokens.index_select(1, index), self.anchors.index_select(1, index)
+        else:
+            rows = (index + self.first_row).reshape(-1)
+            x = tokens.reshape(-1, channels).index_select(0, rows).reshape(batch, -1, channels)
+            anchors = self.anchors[0].index_select(0, index.reshape(-1)).reshape(batch, -1, 4)
+        return x, anchors, mlp3(self.box, x), [list(per_level) for per_level in zip(*values, strict=True)]
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, deformable cross-attention, feed-forward and the layer's box head."""
+
+    def __init__(self, layer: Any, box: nn.ModuleList, sizes: list[Size]) -> None:
+        super().__init__()
+        attn, cross = layer.self_attn, layer.encoder_attn
+        self.sizes, self.heads, self.points = sizes, cross.n_heads, cross.n_points
+        scale = attn.head_dim**-0.5
+        q, q_bias = attn.q_proj.weight * scale, attn.q_proj.bias * scale
+        # k needs no bias, softmax does not see it; v's goes through the attention into the output projection.
+        self.qk = linear(torch.cat([q, attn.k_proj.weight]), torch.cat([q_bias, torch.zeros_like(q_bias)]))
+        self.v = nn.Buffer(attn.v_proj.weight.T.contiguous())
+        self.out = linear(attn.o_proj.weight, attn.o_proj.bias + attn.o_proj.weight @ attn.v_proj.bias)
+        # location = xy + offset / points * wh / 2, and the grid is 2 * location - 1: together offset / points * wh.
+        self.offsets = linear(cross.sampling_offsets.weight / self.points, cross.sampling_offsets.bias / self.points)
+        self.weights, self.cross_out = cross.attention_weights, cross.output_proj
+        self.norm1, self.norm2 = layer.self_attn_layer_norm, layer.encoder_attn_layer_norm
+        self.norm3 = layer.final_layer_norm
+        self.fc1, self.fc2, self.box = layer.mlp.fc1, layer.mlp.fc2, box
+
+    def forward(self, x: Tensor, position: Tensor, reference: Tensor, values: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Queries (B, Q, C), their positions (B, Q, C), boxes (B, Q, 4), values by level to queries and box deltas."""
+        placed = x + position
+        y = self.norm1(x + self.out(self._self_attention(x, placed)))
+        # ``placed - x`` is ``position``; said so, TensorRT adds it while it writes ``position`` and keeps no copy.
+        x = self.norm2(y + self.cross_out(self._deformable(y + (placed - x), reference, values)))
+        x = self.norm3(x + self.fc2(F.relu(self.fc1(x))))
+        return x, mlp3(self.box, x)
+
+    def _self_attention(self, x: Tensor, placed: Tensor) -> Tensor:
+        batch, count, channels = x.shape
+        if batch > 1:
+            q, k = self.qk(placed).chunk(2, -1)
+            return attention(q, k, x @ self.v, self.heads)
+        by_head = self.qk(placed).reshape(count, 2 * self.heads, -1).transpose(0, 1)
+        q, k = by_head[: self.heads], by_head[self.heads :]
+        # v as a 2-D product: else TensorRT merges it with the box head's first layer and copies both out again.
+        v = (x.reshape(count, channels) @ self.v).reshape(count, self.heads, -1).transpose(0, 1)
+        return attend(q, k, v).transpose(0, 1).reshape(batch, count, channels)
+
+    def _deformable(self, x: Tensor, reference: Tensor, values: list[Tensor]) -> Tensor:
+        """Each head samples ``points`` places of every level around its box, weighted."""
+        batch, count, channels = x.shape
+        heads, levels, points = self.heads, len(self.sizes), self.points
+        offsets = self.offsets(x).reshape(batch, count, heads, levels, points, 2)
+        weights = self.weights(x).reshape(batch, count, heads, levels * points).softmax(-1)
+        centre = (2 * reference[..., :2] - 1)[:, :, None, None, None]
+        grid = centre + offsets * reference[..., 2:][:, :, None, None, None]  # in [-1, 1] over each level
+        grid = grid.permute(0, 2, 1, 3, 4, 5).reshape(batch * heads, count, levels, points, 2)
+        weights = weights.transpose(1, 2).reshape(batch * heads, 1, count, levels * points)
+        sums = []
+        for i, (value, (height, width)) in enumerate(zip(values, self.sizes, strict=True)):
+            level = value.transpose(1, 2).reshape(batch * heads, channels // heads, height, width)
+            sample = F.grid_sample(level, grid[:, :, i], mode="bilinear", padding_mode="zeros", align_corners=False)
+            sums.append((sample * weights[..., i * points : (i + 1) * points]).sum(-1))  # (B * h, d, Q)
+        total: Tensor = sums[0]
+        for level_sum in sums[1:]:
+            total = total + level_sum
+        return total.reshape(batch, channels, count).transpose(1, 2)

@@ -1,0 +1,87 @@
+"""RT-DETR lowered as a whole, from transformers' RTDetrForObjectDetection with or without FINE."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import RTDetrForObjectDetection
+
+from fine_edge.errors import ConfigError
+from fine_edge.zoo.rtdetr.backbone import Backbone
+from fine_edge.zoo.rtdetr.decoder import DecoderLayer, QuerySelection
+from fine_edge.zoo.rtdetr.encoder import HybridEncoder
+
+# inverse_sigmoid clamps probabilities to [1e-5, 1 - 1e-5].
+_LOGIT_LIMIT = -math.log(1e-5)
+# What the rewrites assume of a configuration.
+_COVERED: dict[str, Any] = {
+    "normalize_before": False,
+    "learn_initial_query": False,
+    "num_feature_levels": 3,
+    "eval_size": None,
+    "encode_proj_layers": [2],
+    "activation_function": "silu",
+    "encoder_activation_function": "gelu",
+    "decoder_activation_function": "relu",
+}
+
+
+class BoxRefinement(nn.Module):
+    """Boxes in the logit domain, one layer after another. A module of its own so that it can stay FP32.
+
+    inverse_sigmoid(sigmoid(u)) is u clamped; beyond |u| = 11.51 the two differ by at most 1e-5 in a box.
+    """
+
+    def forward(self, previous: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Box logits (B, Q, 4) and a correction to the next layer's box logits and these boxes in [0, 1]."""
+        box_logits = previous + delta
+        return box_logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT), box_logits.sigmoid()
+
+
+class LoweredRTDetr(nn.Module):
+    """Images (B, 3, H, W) to logits (B, Q, K) and boxes (B, Q, 4) cx, cy, w, h in [0, 1]; all sizes static."""
+
+    def __init__(self, detector: RTDetrForObjectDetection, batch: int, height: int, width: int) -> None:
+        super().__init__()
+        _check(detector.config)
+        config, model = detector.config, detector.model
+        sizes = [(height // stride, width // stride) for stride in config.feat_strides]
+        decoder: Any = model.decoder
+        self.backbone = Backbone(model.backbone.model)
+        self.encoder = HybridEncoder(model, sizes)
+        self.selection = QuerySelection(model, batch, sizes)
+        widen, narrow = decoder.query_pos_head.layers
+        # One copy for each decoder layer: the exporter transposes a weight ahead of time only if it is used once.
+        self.position = nn.ModuleList(
+            nn.Sequential(copy.deepcopy(widen), nn.ReLU(), copy.deepcopy(narrow)) for _ in decoder.layers
+        )
+        self.decoder = nn.ModuleList(
+            DecoderLayer(layer, head.layers, sizes)
+            for layer, head in zip(decoder.layers, decoder.bbox_embed, strict=True)
+        )
+        self.refine = BoxRefinement()
+        self.classes = decoder.class_embed[-1]
+        self.requires_grad_(False)
+        self.train(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw outputs of the last decoder layer."""
+        x, anchors, delta, values = self.selection(self.encoder(self.backbone(images)))
+        box_logits, boxes = self.refine(anchors, delta)
+        for layer, place, value in zip(self.decoder, self.position, values, strict=True):
+            x, delta = layer(x, place(boxes), boxes, value)
+            box_logits, boxes = self.refine(box_logits, delta)
+        return self.classes(x), boxes
+
+
+def _check(config: Any) -> None:
+    """Refuse what the rewrites do not cover, rather than compute something else."""
+    for name, value in _COVERED.items():
+        found = getattr(config, name)
+        if (list(found) if isinstance(found, (list, tuple)) else found) != value:
+            raise ConfigError(f"export needs {name} = {value!r}, found {found!r}", where="RTDetrConfig")
+    if config.backbone_config.hidden_act != "relu":
+        raise ConfigError(f"export needs a relu backbone, found {config.backbone_config.hidden_act!r}")

@@ -1,0 +1,157 @@
+"""Semantic and Panoptic FPN as a family of the zoo."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from fine_edge.contract import TensorSpec
+from fine_edge.errors import ConfigError
+from fine_edge.fusion.methods import MethodConfig
+from fine_edge.zoo.catalog import ModelEntry
+from fine_edge.zoo.checkpoints import Checkpoint, class_names, learned, own, read_file
+from fine_edge.zoo.count import Cost, count_panoptic, count_semantic
+from fine_edge.zoo.family import Family, GraphForm, Reference
+from fine_edge.zoo.labels import CITYSCAPES_LABELS, COCO_PANOPTIC_LABELS
+from fine_edge.zoo.library_export import export_with_defaults
+from fine_edge.zoo.segmentation import panoptic, semantic
+from fine_edge.zoo.segmentation.head import CHANNELS
+from fine_edge.zoo.segmentation.panoptic import PanopticFpn
+from fine_edge.zoo.segmentation.semantic import SemanticFpn
+from fine_edge.zoo.tensors import State
+from fine_edge.zoo.torchvision.fpn import pyramid_fusions
+
+_MARK = "decode_head.scale_heads."
+_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^backbone\.stem\.", "backbone.body.conv1."),
+        (r"^backbone\.layer", "backbone.body.layer"),
+        (r"^neck\.lateral_convs\.(\d+)\.conv\.", r"backbone.fpn.inner_blocks.\1.0."),
+        (r"^neck\.fpn_convs\.(\d+)\.conv\.", r"backbone.fpn.layer_blocks.\1.0."),
+        (r"^decode_head\.conv_seg\.", "semantic.classifier."),
+    )
+)
+# A level's layers stand in one list there, an upsampling behind every convolution with its norm.
+_STAGE = re.compile(r"^decode_head\.scale_heads\.(\d+)\.(\d+)\.(conv|bn)\.")
+
+
+def from_mmseg(state: State) -> State:
+    """The state under the keys of :class:`fine_edge.zoo.segmentation.semantic.SemanticFpn`; any other as it is."""
+    if not any(key.startswith(_MARK) for key in state):
+        return state
+    return {_renamed(key): tensor for key, tensor in state.items()}
+
+
+def class_names_of(checkpoint: dict[str, Any]) -> Sequence[object] | None:
+    """Return the class names that a checkpoint of mmsegmentation's 0.x or 1.x says, ``None`` where it says none."""
+    meta = checkpoint.get("meta")
+    if not isinstance(meta, dict):
+        return None
+    dataset = meta.get("dataset_meta")
+    names = dataset.get("classes") if isinstance(dataset, dict) else meta.get("CLASSES")
+    return names if isinstance(names, list | tuple) and names else None
+
+
+def _renamed(key: str) -> str:
+    if stage := _STAGE.match(key):
+        layer = 0 if stage[3] == "conv" else 1
+        return f"semantic.levels.{stage[1]}.{int(stage[2]) // 2}.{layer}.{key[stage.end() :]}"
+    for pattern, replacement in _RULES:
+        key, matches = pattern.subn(replacement, key)
+        if matches:
+            break
+    return key
+
+
+# The class heads, whose first dimensions are the labels of a model together.
+ANCHORS = ("semantic.classifier.weight", "decode_head.conv_seg.weight")
+_CLASS_HEADS = ("roi_heads.box_predictor.cls_score.weight", "semantic.classifier.weight")
+
+
+class FpnSegmenter(Family):
+    """Semantic FPN and Panoptic FPN: a semantic head on the feature pyramid, alone or beside Mask R-CNN."""
+
+    libraries = ("torch", "torchvision")
+
+    def labels(self, entry: ModelEntry) -> tuple[str, ...]:
+        """Cityscapes' 19 classes, or COCO's things and stuff."""
+        return CITYSCAPES_LABELS if entry.variant == "semantic" else COCO_PANOPTIC_LABELS
+
+    def build(self, entry: ModelEntry, num_labels: int, *, identity: bool = True) -> nn.Module:
+        """See :meth:`Family.build`."""
+        method = MethodConfig(entry.method, entry.attention or "aats", identity=identity) if entry.method else None
+        build = semantic.build if entry.variant == "semantic" else panoptic.build
+        return build(num_labels, method).eval()
+
+    def fusions(self, model: nn.Module) -> list[nn.Module]:
+        """See :meth:`Family.fusions`."""
+        return pyramid_fusions(model)
+
+    def read(self, path: Path) -> Checkpoint:
+        """State dicts of these models, mmsegmentation's checkpoints of Semantic FPN, our own files."""
+        found = read_file(path, ANCHORS)
+        ours = own(found, path)
+        if ours:
+            return ours
+        renamed = from_mmseg(found.state)
+        if renamed is found.state:
+            return Checkpoint(learned(renamed), "torch")
+        names = class_names_of(found.beside)
+        return Checkpoint(
+            learned(renamed), "mmsegmentation", labels=None if names is None else class_names(names, path)
+        )
+
+    def num_labels(self, checkpoint: Checkpoint) -> int | None:
+        """Of the semantic head and, of Panoptic FPN, the detector's."""
+        heads = [checkpoint.state[key] for key in _CLASS_HEADS if key in checkpoint.state]
+        # Every class has weights for the channels of its head, so that a file cannot claim classes which it lacks.
+        whole = all(head.ndim in (2, 4) and len(head) and head.shape[1] >= CHANNELS for head in heads)
+        if _CLASS_HEADS[-1] not in checkpoint.state or not whole:
+            return None
+        return sum(len(head) for head in heads)
+
+    def randomise(self, model: nn.Module) -> None:
+        """See :meth:`Family.randomise`."""
+        if isinstance(model, PanopticFpn):
+            panoptic.randomise(model)
+        else:
+            semantic.randomise(cast(SemanticFpn, model))
+
+    def reference(self, model: nn.Module, images: Tensor, *, raw: bool) -> Reference:
+        """The model's own forward pass; of Panoptic FPN, torchvision's stages and its postprocessing."""
+        if isinstance(model, PanopticFpn):
+            if raw:
+                raise ConfigError("a two-stage detector has no raw form", hint="ask for its detections")
+            return panoptic.reference(model, images)
+        return semantic.reference(cast(SemanticFpn, model), images, raw=raw)
+
+    def graph(self, model: nn.Module, form: GraphForm) -> nn.Module:
+        """See :meth:`Family.graph`."""
+        if isinstance(model, PanopticFpn):
+            return panoptic.PanopticGraph(model, form)
+        return semantic.SemanticGraph(cast(SemanticFpn, model), form)
+
+    def outputs(self, model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
+        """See :meth:`Family.outputs`."""
+        if isinstance(model, PanopticFpn):
+            return panoptic.outputs(model, form)
+        return semantic.outputs(cast(SemanticFpn, model), form)
+
+    def count(self, model: nn.Module, height: int, width: int) -> Cost:
+        """See :meth:`Family.count`."""
+        return (count_panoptic if isinstance(model, PanopticFpn) else count_semantic)(model, height, width)
+
+    def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
+        """torch.onnx's defaults on the model's own forward pass and postprocessing."""
+        if isinstance(model, PanopticFpn):
+            panoptic.plain(model, example, path)
+        else:
+            export_with_defaults(semantic.Classes(cast(SemanticFpn, model)), example, ["classes"], path)
+
+
+FAMILY = FpnSegmenter()
