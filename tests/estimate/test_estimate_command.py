@@ -6,6 +6,7 @@ import pytest
 import works
 
 from fine_edge.bench.record import read_record
+from fine_edge.cli import bench as bench_command
 from fine_edge.cli import estimate as command
 from fine_edge.cli.bench import main as bench
 from fine_edge.errors import ArtifactError, ConfigError, OutputError, RecordError, UnknownModelError
