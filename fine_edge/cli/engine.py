@@ -90,7 +90,7 @@ def _options(given: argparse.Namespace, recipe: BuildOptions) -> BuildOptions:
 
 def _resolve(given: argparse.Namespace) -> tuple[Path, BuildOptions]:
     """The ONNX file and the options to build it with."""
-    target = Target.parse(given.target)
+    target = Target.parse(given.source)
     if target.model is None:
         path = target.onnx_path(given.artifacts)
         size = InputSize.parse(given.input_size, given.batch)
@@ -185,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="fine-edge engine", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build the engine of a model, or do nothing if it is there")
-    build.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo, or an ONNX file")
+    build.add_argument("source", metavar=ONNX_TARGET, help="a model of the zoo, or an ONNX file")
     build.add_argument("--target", choices=TARGETS, help="tensorrt: this machine's GPU; rtx-sm86: no GPU needed")
     _add_settings(build)
     build.add_argument("--recipes", type=Path, default=Path("engines"), help="folder of MODEL.json (default: engines)")

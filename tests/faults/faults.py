@@ -6,7 +6,6 @@ fault costs milliseconds; what only a process of its own shows is tested beside 
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +14,7 @@ from pathlib import Path
 import pytest
 
 from fine_edge import command
-
-_ENTRY = {"predict": "fine_edge.cli.predict"}
-"""Modules of commands that are no packages."""
+from fine_edge.cli.program import main
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,8 @@ def check(fault: Fault, folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     """Run the command on the fault's input: it must end as the table says, with one line of error and no traceback."""
     arguments = fault.arguments(folder)
     before = {path for path in folder.rglob("*") if path.is_file()}
-    main = importlib.import_module(_ENTRY.get(fault.command, f"fine_edge.{fault.command}.__main__")).main
     capsys.readouterr()
-    code = command.exit_code(main, arguments)
+    code = command.exit_code(main, [fault.command, *arguments])
     out, err = capsys.readouterr()
     assert code == fault.code, f"{err}\n{out}"
     for words in fault.words:
