@@ -41,7 +41,7 @@ class Target:
         path = Path(text)
         if path.suffix == ".engine":
             return cls(engine=path)
-        if path.suffix == ".onnx" or (text not in CATALOG and path.is_file()):
+        if path.suffix == ".onnx" or (text not in CATALOG and ("/" in text or path.is_file())):
             return cls(onnx=path)
         return cls(model=find(text).name)
 

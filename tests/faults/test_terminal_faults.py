@@ -110,7 +110,10 @@ FAULTS = [
     Fault("page-with-an-endless-name", "report", _file(_record(), "--html", "{tmp}/" + "a" * 300), ("too long",)),
     Fault("picture-is-a-folder", "layers", lambda folder: ["x.onnx", "--picture", str(folder)], ("is a folder",)),
     Fault(
-        "matrix-below-a-file", "matrix", _file("", "--json", "{tmp}/x.json/m.json", before=["fcos_r50"]), ("no model",)
+        "matrix-below-a-file",
+        "matrix",
+        _file("", "--json", "{tmp}/x.json/m.json", before=["fcos_r50"]),
+        ("cannot be written",),
     ),
     Fault(
         "name-with-escapes",

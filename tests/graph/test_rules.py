@@ -280,7 +280,7 @@ def test_rules_are_numbered_in_order_and_name_source_and_hint():
         text = rule.__doc__ or ""
         assert re.match(rf"FE{number:02d}: ", text), rule.__name__
         assert "Source: " in text
-        assert "Mend: " in text
+        assert "Hint: " in text
 
 
 def test_every_rule_is_tested_both_ways():
