@@ -85,7 +85,7 @@ def test_the_study_that_it_is_from_says_how_it_came_about():
 
 
 @pytest.mark.parametrize(
-    ("document", "names"), [("README.md", ("without FINE", "with FINE")), (FOLDER / "README.md", MODELS)]
+    ("document", "names"), [("docs/FIGURES.md", ("without FINE", "with FINE")), (FOLDER / "README.md", MODELS)]
 )
 def test_what_the_documents_print_is_what_the_study_found(document, names):
     runs = json.loads((FOLDER / "study.json").read_text())

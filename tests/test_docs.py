@@ -18,13 +18,20 @@ DOCUMENTS = [
     for name in (
         "README.md",
         "CONTRIBUTING.md",
+        "docs/COMMANDS.md",
+        "docs/EVIDENCE.md",
+        "docs/FIGURES.md",
+        "docs/VOCABULARY.md",
         "bench/METHOD.md",
+        "bench/PREDICTOR.md",
         "docker/README.md",
         "engines/README.md",
         "plugins/README.md",
         "plugins/fine_modulate/README.md",
     )
 ]
+
+EVIDENCE = ROOT / "docs" / "EVIDENCE.md"
 
 _CODE = re.compile(r"^```[^\n]*\n(.*?)^```|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
 _MAKE = re.compile(r"(?:^|[\s;&$(])make((?:[ \t]+(?:-[A-Za-z]\b|[A-Z_]+=\S+))*)[ \t]+([a-z][a-z-]*)")
@@ -113,8 +120,8 @@ def test_the_reader_of_documents_sees_commands(tmp_path):
 
 
 def evidence() -> list[tuple[str, dict[str, str]]]:
-    """README's table "What has been run where": what, and its cells by column."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## What has been run where")[1].split("\n## ")[0]
+    """The table "What has been run where": what, and its cells by column."""
+    section = EVIDENCE.read_text(encoding="utf-8").split("\n## What has been run where")[1].split("\n## ")[0]
     rows = [
         [cell.strip() for cell in line.strip("| ").split(" | ")] for line in section.splitlines() if line[:1] == "|"
     ]
@@ -132,7 +139,7 @@ def test_every_claim_of_what_was_run_names_what_stands_behind_it():
     assert len(rows) > 8
     for what, cells in rows:
         for column, cell in cells.items():
-            proofs = [ROOT / link for link in _LINK.findall(cell)]
+            proofs = [(EVIDENCE.parent / link).resolve() for link in _LINK.findall(cell)]
             assert proofs or cell in ("-", "never", "not measured yet"), f"{what}, {column}: {cell}"
             assert all(proof.is_file() for proof in proofs), f"{what}, {column}: {cell}"
             assert all(is_record(proof) or proof.name.startswith("test_") for proof in proofs)
@@ -150,8 +157,9 @@ def test_nothing_is_claimed_of_a_jetson_without_a_record_from_one():
 def test_what_ran_in_nvidias_compiler_is_tested_with_it():
     for what, cells in evidence():
         for link in _LINK.findall(next(cell for column, cell in cells.items() if "TensorRT-RTX" in column)):
-            text = (ROOT / link).read_text(encoding="utf-8")
-            if is_record(ROOT / link):
+            proof = EVIDENCE.parent / link
+            text = proof.read_text(encoding="utf-8")
+            if is_record(proof):
                 assert "tensorrt-rtx-cu12" in json.loads(text)["libraries"], f"{what}: {link}"
             else:
                 assert "mark.host" in text, f"{what}: {link} would pass without the compiler"

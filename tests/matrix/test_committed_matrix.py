@@ -28,7 +28,9 @@ def test_readmes_table_of_kernels_is_of_the_matrix():
     """Its FP16 columns; those of FP32 and of weights are of ``make engine``."""
     rows = {row["model"]: row for row in json.loads((BENCH / "matrix.json").read_text(encoding="utf-8"))["rows"]}
     shown = re.findall(
-        r"^\| `(\w+)` \| (\d+) \| (\d+) \| ([\d.]+) \| ", (BENCH.parent / "README.md").read_text("utf-8"), re.M
+        r"^\| `(\w+)` \| (\d+) \| (\d+) \| ([\d.]+) \| ",
+        (BENCH.parent / "docs" / "FIGURES.md").read_text("utf-8"),
+        re.M,
     )
     assert len(shown) == 8
     for model, kernels, fused, activation_mib in shown:
