@@ -13,7 +13,14 @@ import sys
 from collections.abc import Iterator
 from typing import IO, Any, NoReturn, cast
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.console import (
+    Console,
+    ConsoleDimensions,
+    ConsoleOptions,
+    ConsoleRenderable,
+    RenderHook,
+    RenderResult,
+)
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,6 +34,9 @@ from rich.segment import Segment
 from rich.text import Text
 
 from fine_edge.text import printable
+
+WIDTH = 100
+"""Of what is not printed on a terminal."""
 
 
 class _Printable:
@@ -57,6 +67,17 @@ class _Console(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.push_render_hook(_Names())
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines; 100 columns where there is neither a terminal nor ``COLUMNS`` to say how many."""
+        found = super().size
+        known = self.is_terminal or self._width is not None
+        return found if known else ConsoleDimensions(WIDTH, found.height)
+
+    @size.setter
+    def size(self, new: tuple[int, int]) -> None:
+        self._width, self._height = new
 
     @property
     def file(self) -> IO[str]:

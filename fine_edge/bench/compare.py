@@ -1,4 +1,4 @@
-"""Two records side by side, where they may be compared at all."""
+"""Compare two records, where their machines and settings allow it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fine_edge.table import Column, Table
 
 
 def differences(a: Record, b: Record) -> list[str]:
-    """What forbids comparing two records, as ``field: a / b``."""
+    """Return what forbids comparing two records, as ``field: a / b``."""
     fields: dict[str, tuple[object, object]] = {
         "backend": (a.backend, b.backend),
         "precision": (a.precision, b.precision),
@@ -32,17 +32,17 @@ def differences(a: Record, b: Record) -> list[str]:
 
 
 def _unlike_rows(name: str, a: Record, b: Record, of: Callable[[Record, Row], str]) -> list[str]:
-    """Models in both whose rows differ, each named unless all differ alike."""
+    """Return the models in both whose rows differ, each named unless all differ alike."""
     later = {row.model: of(b, row) for row in b.rows}
     pairs = {row.model: (of(a, row), later[row.model]) for row in a.rows if row.model in later}
     unequal = {model: f"{was} / {now}" for model, (was, now) in pairs.items() if was != now}
     if len(unequal) == len(pairs) > 1 and len(set(unequal.values())) == 1:
         return [f"{name}: {next(iter(unequal.values()))}"]
-    return [f"{name} of {model}: {said}" for model, said in unequal.items()]
+    return [f"{name} of {model}: {values}" for model, values in unequal.items()]
 
 
 def compare(a: Record, b: Record) -> Table:
-    """Latency of ``b`` over ``a`` for every model in both.
+    """Return the latency of ``b`` over ``a`` for every model in both.
 
     Raises:
         RecordError: when they come from unlike machines or settings, or share no model.
@@ -90,7 +90,7 @@ def _notes(a: Record, b: Record) -> list[str]:
 
 
 def machine_libraries(a: Record, b: Record) -> list[str]:
-    """Libraries whose versions differ, as ``name a / b``."""
+    """Return the libraries whose versions differ, as ``name a / b``."""
     left, right = a.machine.get("libraries") or {}, b.machine.get("libraries") or {}
     names = sorted(set(left) | set(right))
     return [f"{name} {left.get(name)} / {right.get(name)}" for name in names if left.get(name) != right.get(name)]

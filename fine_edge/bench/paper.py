@@ -1,4 +1,4 @@
-"""The paper's figures beside ours: whether a column means the same, and only then how far apart they are.
+"""Set the paper's figures beside ours: whether a column means the same, and only then the difference.
 
 The paper: Jetson Orin Nano, TensorRT 10.7, FP16, 640x640; FPS and latency fit trtexec's separate "throughput" and
 "latency" (see METHOD.md). It does not name the power mode. Table 3 has both, Table 1 has FPS alone.
@@ -13,29 +13,29 @@ BACKEND_TITLES = {"onnxruntime-cpu": "ONNX Runtime (CPU)", "tensorrt": "TensorRT
 
 
 def attention_title(attention: str | None) -> str | None:
-    """The paper's spelling of an attention strategy."""
+    """Return the paper's spelling of an attention strategy."""
     return {"aats": "AATS"}.get(attention, attention.capitalize()) if attention else None
 
 
 def fixed(value: float | None, digits: int) -> str | None:
-    """A number with so many digits behind the point; nothing stays nothing."""
+    """Return a number with so many digits behind the point; ``None`` stays ``None``."""
     return None if value is None else f"{value:.{digits}f}"
 
 
 def size_text(input_hw: tuple[int, int]) -> str:
-    """Width x height, as pictures are spoken of."""
+    """Return width x height, the order in which pictures are described."""
     height, width = input_hw
     return f"{width}x{height}"
 
 
 def power_modes(record: Record) -> list[str]:
-    """The board's power modes while a record was measured; empty where they could not be read."""
+    """Return the board's power modes while a record was measured; empty where they could not be read."""
     states = [row.state for row in record.rows if row.state]
     return sorted({snapshot.mode for state in states for snapshot in state.snapshots if snapshot.mode})
 
 
 def conditions(record: Record) -> str:
-    """Machine, threads, backend, precision and input size in one line."""
+    """Return machine, threads, backend, precision and input size in one line."""
     sizes = size_text(record.input_hw) if record.input_hw else "input sizes as listed"
     precision = f"{record.precision.upper()}, {sizes}"
     backend = BACKEND_TITLES.get(record.backend, record.backend)
@@ -49,19 +49,19 @@ def conditions(record: Record) -> str:
     library = record.machine.get("libraries", {}).get("onnxruntime")
     backend += f" {library}" if library else ""
     cores = f"{record.machine.get('cores')} cores"
-    if record.threads:  # where it was said how many; the backend takes all cores otherwise
+    if record.threads:  # asked for; otherwise the backend takes all cores
         cores += f" of which {record.threads} used"
     return f"{record.machine.get('cpu')}, {cores}, {backend}, {precision}"
 
 
 def title(record: Record) -> str:
-    """Of a table: what, where, how long."""
+    """Return a table's title: what was measured, where, and in how many rounds."""
     kind = ("ESTIMATE, " if record.estimate else "") + ("QUICK LOOK, " if record.quick else "")
     return f"{record.title} ({kind}{conditions(record)}, {rounds_text(record)})"
 
 
 def rounds_text(record: Record) -> str:
-    """How many rounds each row was measured."""
+    """Return how many rounds each row was measured."""
     most = max(len(row.samples_ms) for row in record.rows)
     return f"{record.rounds} rounds" if most == record.rounds else f"{record.rounds} to {most} rounds"
 
@@ -72,23 +72,22 @@ TENSORRT = "10.7"
 INPUT_HW = (640, 640)
 # FPS are printed as whole numbers.
 _FPS_ROUNDING = 0.5
-_MEM = "never the same: the paper's is FP32 activation of unfused attention, not of the FP16 engine that was timed"
 
 
 def paper_source(record: Record) -> str:
-    """Whose the paper's figures are: with a device where any of them was timed on it."""
+    """Return the source of the paper's figures; it names the device where any of them was timed."""
     timed = any((row.paper or {}).get(key) for row in record.rows for key in ("fps", "latency_ms"))
     return SOURCE if timed else "paper"
 
 
 def paper_latency_ratio(record: Record, row: Row) -> float | None:
-    """The paper's latency of a row over its baseline's, where it has both."""
+    """Return the paper's latency of a row over its baseline's, where it has both."""
     mine, base = _both(record, row, "latency_ms")
     return mine / base if mine and base else None
 
 
 def paper_fps_ratio(record: Record, row: Row) -> Ratio | None:
-    """The baseline's FPS over the row's in the paper, where it has no latencies: between its bounds by rounding."""
+    """Return the baseline's FPS over the row's in the paper, with its bounds by rounding, where it has no latencies."""
     mine, base = _both(record, row, "fps")
     if not mine or not base or min(mine, base) <= _FPS_ROUNDING or paper_latency_ratio(record, row):
         return None
@@ -97,7 +96,7 @@ def paper_fps_ratio(record: Record, row: Row) -> Ratio | None:
 
 
 def fps_ratio(record: Record, row: Row) -> float | None:
-    """Ours as :func:`paper_fps_ratio`, where there is that."""
+    """Return our ratio of FPS where the paper has one (see :func:`paper_fps_ratio`)."""
     return record.baseline_of(row).fps / row.fps if paper_fps_ratio(record, row) else None
 
 
@@ -106,7 +105,7 @@ def _both(record: Record, row: Row, key: str) -> tuple[float | None, float | Non
 
 
 def obstacles(record: Record) -> list[str]:
-    """What keeps a record's milliseconds from being set beside the paper's; empty where nothing does."""
+    """Return why a record's figures must not be set beside the paper's; empty where nothing speaks against it."""
     platform = record.platform or {}
     gpu = f"{record.machine.get('gpu') or ''} {platform.get('gpu') or ''}"
     tensorrt = str(platform.get("tensorrt") or "")
@@ -124,26 +123,26 @@ def obstacles(record: Record) -> list[str]:
 
 
 def agreements(record: Record) -> dict[str, str]:
-    """For each of the paper's columns that the record has, whether ours is of the same definition, in words."""
+    """Return, for each of the paper's columns in the record, whether ours has the same definition."""
     reasons = obstacles(record)
 
     def speed(definition: str) -> str:
         return f"not comparable: {'; '.join(reasons)}" if reasons else f"same definition ({definition})"
 
-    known = {key for row in record.rows for key, value in (row.paper or {}).items() if value is not None}
+    present = {key for row in record.rows for key, value in (row.paper or {}).items() if value is not None}
     latencies = any(paper_latency_ratio(record, row) for row in record.rows)
     throughputs = any(paper_fps_ratio(record, row) for row in record.rows)
-    said = {
-        "FPS": ("fps" in known, speed("queries / wall time, back to back; ours also fills the pinned input")),
-        "Latency": ("latency_ms" in known, speed("median of H2D + compute + D2H")),
+    meanings = {
+        "FPS": ("fps" in present, speed("queries / wall time, back to back; ours also fills the pinned input")),
+        "Latency": ("latency_ms" in present, speed("median of H2D + compute + D2H")),
         "Ratio": (latencies, speed("latency over the baseline's; ours is paired by round")),
         "FPS ratio": (throughputs, speed("the baseline's FPS over the row's; the paper's are of whole numbers")),
-        "AP": ("ap" in known, "COCO AP of the record's own weights, where they were evaluated"),
-        "Mem": ("mem_mb" in known, _MEM),
+        "AP": ("ap" in present, "COCO AP of the record's own weights, where they were evaluated"),
+        "Mem": ("mem_mb" in present, speed("the engine's context memory; ours is the column Activation")),
     }
-    return {column: text for column, (present, text) in said.items() if present}
+    return {column: text for column, (is_present, text) in meanings.items() if is_present}
 
 
 def difference_percent(ours: float | None, paper: float | None) -> float | None:
-    """How much more ours is, in per cent of the paper's."""
+    """Return how much larger our figure is, in per cent of the paper's."""
     return None if ours is None or not paper else 100 * (ours / paper - 1)

@@ -28,6 +28,9 @@ FORMAT = 3
 """Written. Format 1 lacks what came with TensorRT: platform, engine figures, machine state, compute and end-to-end;
 formats 1 and 2 know one group, whose first row is the baseline, one input size, and no accuracy but AP."""
 READABLE = (1, 2, FORMAT)
+EQUAL_LOAD = (0.8, 1.25)
+"""Bounds of FPS times latency in seconds, for a backend that runs one query after the other."""
+_WITHOUT_OVERLAP = "onnxruntime-cpu"
 MOST_BYTES = 256 * 2**20
 """A million samples of each of six rows."""
 
@@ -123,9 +126,41 @@ class Record:
         return 100 * self.harness.worst_ms / min(row.latency_ms for row in self.baselines)
 
     def warnings(self) -> list[str]:
-        """What is shaky in this record."""
+        """Return what is shaky in this record, row by row."""
         found = (samples.stability_warning(row.model, row.samples_ms, self.ratio(row)) for row in self.rows)
-        return [text for text in found if text]
+        return [text for text in found if text] + self._load_warning()
+
+    def warnings_in_short(self) -> list[str]:
+        """Return one line for each kind of warning."""
+        number = len(self.rows)
+        unstable = sum(samples.is_unstable(row.samples_ms) for row in self.rows)
+        compared = [row for row in self.rows if not self.is_baseline(row)]
+        wide = sum(self.ratio(row).is_wide for row in compared)
+        found = []
+        if unstable:
+            limit = f"{samples.UNSTABLE_SPREAD:.0%}".replace("%", " %")
+            found.append(f"{unstable} of {number} rows scatter by more than {limit}: close other programs")
+        if wide:
+            limit = f"{samples.WIDE_INTERVAL:.0%}".replace("%", " %")
+            found.append(f"{wide} of {len(compared)} ratios are not known to +-{limit}: take more --rounds")
+        return found + self._load_warning()
+
+    def _load_warning(self) -> list[str]:
+        """Say where throughput and latency were taken while the machine was loaded differently.
+
+        ONNX Runtime overlaps no queries, so FPS times latency is one second but for the loop around it.
+        """
+        if self.backend != _WITHOUT_OVERLAP:
+            return []
+        low, high = EQUAL_LOAD
+        unequal = [row for row in self.rows if not low <= row.fps * row.latency_ms / 1e3 <= high]
+        if not unequal:
+            return []
+        worst = max(unequal, key=lambda row: abs(math.log(row.fps * row.latency_ms / 1e3)))
+        return [
+            f"{len(unequal)} of {len(self.rows)} rows: FPS and latency are of unlike load"
+            f" ({worst.fps:.2f} FPS, {worst.latency_ms:.1f} ms): measure again"
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a file, derived figures included."""

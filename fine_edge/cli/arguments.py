@@ -82,6 +82,11 @@ def add_input_size(parser: argparse.ArgumentParser, of: str = "a graph whose inp
     parser.add_argument("--batch", type=int, metavar="N", help="pictures at a time, with --input-size (default: 1)")
 
 
+def add_explain(parser: argparse.ArgumentParser) -> None:
+    """Add ``--explain``."""
+    parser.add_argument("--explain", action="store_true", help="also print what the columns mean and every warning")
+
+
 def add_table_files(parser: argparse.ArgumentParser, picture: str) -> None:
     """Add ``--csv``, ``--markdown`` and ``--picture``."""
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table as CSV")
@@ -94,8 +99,10 @@ def deliver(given: argparse.Namespace, data: Any, tables: Iterable[Table]) -> No
     if given.json == STDOUT:
         console.print_json(data)
         return
-    for table in tables:
-        table.print(console.out)
+    for number, table in enumerate(tables):
+        if number:
+            console.out.print()
+        table.print(console.out, explain=getattr(given, "explain", False))
     if given.json:
         files.write_text(given.json, console.json_text(data))
 

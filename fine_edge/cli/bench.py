@@ -1,4 +1,4 @@
-"""``python -m fine_edge bench``: measure a suite, show a record again, or compare two."""
+"""``fine-edge bench``: measure a suite, show a record again, or compare two."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from fine_edge.cli.arguments import (
     STDOUT,
     Parser,
     add_artifacts,
+    add_explain,
     add_json,
     add_table_files,
     deliver,
@@ -39,12 +40,12 @@ from fine_edge.export.request import parse_size
 
 
 def _timed_sha256(row: Row) -> str:
-    """Of the file that ran: an engine can compute otherwise than the ONNX file that it was built from."""
+    """Return the hash of the file that ran: an engine can compute otherwise than the ONNX file it was built from."""
     return row.engine.engine_sha256 if row.engine else row.artifact_sha256
 
 
 def with_accuracy(record: Record, evaluations: Iterable[Known]) -> Record:
-    """The record with the figures of every row that was evaluated, by sha256; other rows stay as they are."""
+    """Return the record with the accuracy of every row that was evaluated, by sha256; other rows stay as they are."""
     found = of_one_data_set(evaluations, {_timed_sha256(row) for row in record.rows})
     if not found:
         return record
@@ -127,7 +128,7 @@ def _measure_parser() -> argparse.ArgumentParser:
         help="groups of the suite by their detector's name, such as 'yolo*'; can be given several times (default: all)",
     )
     parser.add_argument("--backend", default="ort", help=f"{', '.join(BACKENDS)}, {ESTIMATES} (default: ort)")
-    takes = "; ".join(f"{name}: {', '.join(known)}" for name, known in PRECISIONS.items())
+    takes = "; ".join(f"{name}: {', '.join(precisions)}" for name, precisions in PRECISIONS.items())
     parser.add_argument("--precision", help=f"of the artifacts ({takes}; default: the first)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="photographs (default: those of scikit-image)")
     length = parser.add_mutually_exclusive_group()
@@ -135,7 +136,7 @@ def _measure_parser() -> argparse.ArgumentParser:
     length.add_argument(
         "--rounds", type=int, metavar="N", help=f"samples per model (default: ort {ROUNDS}; trt {on_device})"
     )
-    length.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds: a look, nothing to quote")
+    length.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds: too few to quote")
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="of all inputs, pixels (default: each detector's own)")
     parser.add_argument("--threads", type=int, metavar="N", help="ort: of ONNX Runtime (default: its own choice)")
     parser.add_argument("--cuda-graph", action="store_true", help="trt: replay inferences from CUDA graphs")
@@ -146,6 +147,7 @@ def _measure_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rtx", action="store_true", help="add TensorRT-RTX's memory of the FP16 graphs (extra rtx)")
     add_artifacts(parser)
     add_json(parser)
+    add_explain(parser)
     add_table_files(parser, _PICTURE)
     _add_evaluations(parser)
     return parser
@@ -181,6 +183,7 @@ def _show(argv: list[str]) -> int:
     parser = Parser(prog="fine-edge bench show", description="Render a record again.")
     parser.add_argument("record", type=Path)
     add_json(parser)
+    add_explain(parser)
     add_table_files(parser, _PICTURE)
     _add_evaluations(parser)
     given = parser.parse_args(argv)
@@ -198,17 +201,17 @@ def _compare(argv: list[str]) -> int:
 
 
 def _deliver(record: Record, given: argparse.Namespace) -> None:
-    """Table or JSON to standard output, and the files that were asked for."""
+    """Print the table or JSON, and write the files that were asked for."""
     table = to_table(record)
     deliver(given, record.to_json(), [table])
     if given.json == STDOUT:
-        for text in record.warnings():  # which the table says in its notes
+        for text in record.warnings_in_short():  # which the table says in its notes
             console.warn(text)
     deliver_files(given, table, lambda path: write_picture(record, path))
 
 
 def main(argv: list[str]) -> int:
-    """``show`` and ``compare`` by name, estimates where they are asked for, measuring otherwise."""
+    """Run ``show`` or ``compare`` by name, estimate where that is asked for, measure otherwise."""
     if run := sub_command(argv, {"show": _show, "compare": _compare}):
         return run()
     return _estimate(argv) if _wants_estimates(argv) else _measure(argv)

@@ -1,4 +1,4 @@
-"""``python -m fine_edge doctor``: one page on this machine, and what to do about what it lacks.
+"""``fine-edge doctor``: print one page on this machine, and what to do about what it lacks.
 
 Exit code 0 when at least one backend works and nothing is broken; 1 when something that matters here is not:
 TensorRT or the GPU on a Jetson, a package that is installed and does not load.
@@ -22,7 +22,7 @@ _STYLES: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "bold red
 
 
 def diagnose(board: Board, folder: Path) -> Diagnosis:
-    """Look at everything. ``folder`` is where engines and records would be written."""
+    """Check the whole machine; ``folder`` is where engines and records would be written."""
     state = board.snapshot()
     about = {**machine.describe(), "board": board.model, "l4t": board.l4t, "state": state.to_json()}
     checks = (*software(board), *hardware(board, state, folder))
@@ -38,13 +38,13 @@ def _print(diagnosis: Diagnosis) -> None:
     for line in (*diagnosis.checks, *diagnosis.backends):
         if line.hint:
             text = Text.assemble((f"{line.status:6}", _STYLES[line.status]), f" {line.name}: {line.hint}")
-            console.out.print(text, soft_wrap=True)
+            console.out.print(text)
     verdict = ("This machine is fit.", "green") if diagnosis.is_fit else ("Something is missing or broken.", "bold red")
     console.out.print(Text(*verdict))
 
 
 def main(argv: list[str]) -> int:
-    """Entry point."""
+    """Print the page; return 1 when something that matters is missing or broken."""
     parser = Parser(prog="fine-edge doctor", description="one page on this machine")
     add_json(parser)
     parser.add_argument("--root", type=Path, default=Path("/"), help="look at a recorded tree of /sys, /proc and /etc")

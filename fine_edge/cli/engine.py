@@ -1,4 +1,4 @@
-"""``python -m fine_edge engine``: build engines, check them, take over trtexec's, compile without a GPU."""
+"""``fine-edge engine``: build engines, check them, take over trtexec's, compile without a GPU."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from fine_edge.graph.input_size import InputSize
 from fine_edge.table import Column, Table
 
 RTX_NOTES = [
-    "Compiled ahead of time for SM86 on this machine's CPU. Nothing ran on a GPU, and this is not an Orin figure:",
-    "Orin is SM87 and its TensorRT another compiler. It shows how a graph fuses, not how fast it is there.",
+    "Compiled ahead of time for SM86 on this machine's CPU. Nothing ran on a GPU, and this is not an Orin figure:"
+    " Orin is SM87 and its TensorRT another compiler. It shows how a graph fuses, not how fast it is there.",
 ]
 
 
@@ -73,8 +73,8 @@ def _engine_table(engine: Engine) -> Table:
 
 
 def _options(given: argparse.Namespace, recipe: BuildOptions) -> BuildOptions:
-    """The recipe with what the command line says on top."""
-    said = {
+    """Return the recipe, overridden by what the command line says."""
+    given_options = {
         "precision": given.precision,
         "target": given.target,
         "optimization_level": given.optimization_level,
@@ -85,11 +85,11 @@ def _options(given: argparse.Namespace, recipe: BuildOptions) -> BuildOptions:
         "plugins": tuple(str(path.absolute()) for path in given.plugin_library) or None,
         "input_size": InputSize.parse(given.input_size, given.batch),
     }
-    return replace(recipe, **{name: value for name, value in said.items() if value is not None})
+    return replace(recipe, **{name: value for name, value in given_options.items() if value is not None})
 
 
 def _resolve(given: argparse.Namespace) -> tuple[Path, BuildOptions]:
-    """The ONNX file and the options to build it with."""
+    """Return the ONNX file and the options to build it with."""
     target = Target.parse(given.source)
     if target.model is None:
         path = target.onnx_path(given.artifacts)
@@ -182,7 +182,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="fine-edge engine", description=__doc__)
+    parser = Parser(
+        prog="fine-edge engine", description="Build engines, check them, take over trtexec's, compile without a GPU."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build the engine of a model, or do nothing if it is there")
     build.add_argument("source", metavar=ONNX_TARGET, help="a model of the zoo, or an ONNX file")
@@ -216,6 +218,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Entry point."""
+    """Run the sub-command; return its exit code."""
     given = _parser().parse_args(argv)
     return int(given.run(given))

@@ -14,6 +14,7 @@ from fine_edge.bench.suites import SuiteRow
 from fine_edge.cli.arguments import (
     Parser,
     add_artifacts,
+    add_explain,
     add_input_size,
     add_json,
     add_table_files,
@@ -99,6 +100,7 @@ def _table(title: str, found: Mapping[Variant, Estimate]) -> Table:
 def add_outputs(parser: argparse.ArgumentParser, picture: str = "also draw it (PNG)") -> None:
     """Add ``--json``, ``--csv``, ``--markdown`` and ``--picture``."""
     add_json(parser)
+    add_explain(parser)
     add_table_files(parser, picture)
 
 

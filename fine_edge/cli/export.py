@@ -1,4 +1,4 @@
-"""``python -m fine_edge export``: a detector to ONNX, with its contract and golden file."""
+"""``fine-edge export``: export a detector to ONNX, with its contract and golden file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _keep_list(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
+    """Export, or find the export that is there, and list its files; return the exit code."""
     args = _parser().parse_args(argv)
     height, width = parse_size(args.input_size)
     request = ExportRequest(

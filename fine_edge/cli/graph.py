@@ -1,4 +1,4 @@
-"""What TensorRT 10.7 would stumble over in an ONNX file, and what FP16 would lose, found without a GPU."""
+"""``fine-edge graph``: find without a GPU what TensorRT 10.7 refuses in an ONNX file, and what FP16 loses."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def add_fp16(commands: Commands) -> None:
 
 
 def _fp16(arguments: argparse.Namespace) -> int:
-    """Run it; 1 when the conversion proposed does not keep the detections."""
+    """Study FP16 on pictures; return 1 when the proposed conversion does not keep the detections."""
     path = Target.parse(arguments.target).onnx_path(arguments.artifacts)
     if arguments.out:
         check_target(path, arguments.out)
@@ -75,14 +75,14 @@ def _print(found: Study) -> None:
     if found.rows:
         budget_table(found.rows).print(console.out)
     for note in found.notes():
-        console.out.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
-    console.out.print(verdict(found), highlight=False, markup=False, soft_wrap=True)
+        console.out.print(note, style="dim", highlight=False, markup=False)
+    console.out.print(verdict(found), highlight=False, markup=False)
 
 
 def hazard_table(found: Study) -> Table:
-    """One row per open hazard, the worst first."""
+    """Return one row per open hazard, the worst first."""
     columns = [Column("Tensor", False), Column("Node", False), Column("Max abs"), Column("Keep FP32", False)]
-    table = Table(f"{found.network.path.name}: FP16 hazards", [*columns, Column("Reason", False)])
+    table = Table(f"{found.network.path.name}: FP16 hazards", [*columns, Column("Reason", False, below=True)])
     for hazard in found.hazards:
         keep = "yes" if hazard.keep_fp32 else "no"
         table.add(hazard.tensor, hazard.node, f"{hazard.max_abs:.4g}", keep, hazard.reason)
@@ -92,7 +92,7 @@ def hazard_table(found: Study) -> Table:
 
 
 def budget_table(rows: Sequence[BudgetRow]) -> Table:
-    """One row per module, then the whole graph."""
+    """Return one row per module, then the whole graph."""
     titles = ["box median (px)", "box p90 (px)", "box max (px)", "score median", "score p90", "score max", "flipped"]
     table = Table(
         "Drift of the detections against FP32, one module in FP16 at a time",
@@ -110,7 +110,7 @@ def budget_table(rows: Sequence[BudgetRow]) -> Table:
 
 
 def verdict(found: Study) -> str:
-    """One line: whether the conversion proposed keeps the detections."""
+    """Say in one line whether the proposed conversion keeps the detections."""
     limit = TOLERANCES["fp16"]
     limits = f"flipped {limit.flipped:.0%}, p90 of boxes {limit.box_px:g} px, p90 of scores {limit.score:g}"
     if found.ok is None:
@@ -143,8 +143,9 @@ def _write_layer_precisions(found: Study, target: str, *, as_json: bool) -> None
 
 
 def _table(path: Path, findings: list[Finding]) -> Table:
-    """One row per finding; every hint once below, since many nodes share one."""
-    columns = [Column(title, numeric=False) for title in ("Rule", "Severity", "Node", "Message")]
+    """Return one row per finding; each hint stands below once, since many nodes share one."""
+    columns = [Column(title, numeric=False) for title in ("Rule", "Severity", "Node")]
+    columns.append(Column("Message", numeric=False, below=True))
     table = Table(f"{path.name}: TensorRT 10.7 checks", columns)
     for finding in findings:
         table.add(finding.rule, finding.severity, finding.node, finding.message)
@@ -170,8 +171,11 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; 1 when a finding is an error, or FP16 loses detections."""
-    parser = Parser(prog="fine-edge graph", description=__doc__)
+    """Run ``check`` or ``fp16``; return 1 when a finding is an error, or FP16 loses detections."""
+    parser = Parser(
+        prog="fine-edge graph",
+        description="Find without a GPU what TensorRT 10.7 refuses in an ONNX file, and what FP16 loses.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     checker = commands.add_parser("check", help="run all rules on an ONNX file")
     checker.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo, exported if needed, or an ONNX file")

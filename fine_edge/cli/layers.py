@@ -1,4 +1,4 @@
-"""``python -m fine_edge layers``: where an engine's time, kernels and memory go, and what FINE has of them."""
+"""``fine-edge layers``: show an engine's time, kernels and memory by part, and what FINE adds to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser, add_input_size, add_json, deliver
+from fine_edge.cli.arguments import Parser, add_explain, add_input_size, add_json, deliver
 from fine_edge.errors import ConfigError
 from fine_edge.graph.input_size import InputSize
 from fine_edge.layers.cost import Cost, to_json
@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--baseline-profile", type=Path, metavar="FILE", help="times of the baseline")
     add_input_size(parser)
     add_json(parser)
+    add_explain(parser)
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also write a picture (PNG)")
     return parser
 

@@ -1,4 +1,4 @@
-"""``python -m fine_edge matrix``: every model of the zoo through export, rules, parity and NVIDIA's compiler."""
+"""``fine-edge matrix``: take every model of the zoo through export, rules, parity and NVIDIA's compiler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.progress import Progress, TaskID
 
 from fine_edge import console, files
-from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_json, deliver
+from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_explain, add_json, deliver
 from fine_edge.errors import ConfigError
 from fine_edge.export.request import ExportRequest, parse_size
 from fine_edge.images import sample_photographs
@@ -39,12 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fresh", action="store_true", help="run again what passed already")
     add_artifacts(parser)
     add_json(parser)
+    add_explain(parser)
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table for documents, at the end")
     return parser
 
 
 def _jobs(args: argparse.Namespace) -> dict[str, Job]:
-    """Jobs of the models asked for, all checked before the first one is run."""
+    """Return the jobs of the models asked for, all checked before the first one is run."""
     if args.jobs < 1:
         raise ConfigError(f"{args.jobs} jobs are none", where="--jobs", hint="use 1 or more")
     if args.timeout_s <= 0:
@@ -59,7 +60,7 @@ def _jobs(args: argparse.Namespace) -> dict[str, Job]:
 
 
 def _start(args: argparse.Namespace, jobs: dict[str, Job]) -> tuple[Cache, Matrix]:
-    """The matrix with all rows that need not be run again; the others, asked for or not, say that they were not."""
+    """Return the matrix with the rows that need not be run again; the others are marked as not run."""
     made = origin()
     cache = Cache(args.artifacts, made)
     rows = {}
@@ -95,7 +96,7 @@ def _run(args: argparse.Namespace, jobs: dict[str, Job], worker: tuple[str, ...]
 
 
 def _show(bar: Progress, tasks: dict[str, TaskID], model: str, stage: str | None) -> None:
-    """One line a model that runs, with its stage."""
+    """Show one progress line for each running model, with its stage."""
     if stage is None:
         if model in tasks:
             bar.remove_task(tasks.pop(model))
@@ -111,7 +112,7 @@ def _report(row: Row, count: str) -> None:
 
 
 def main(argv: list[str], worker: tuple[str, ...] = WORKER) -> int:
-    """Entry point; returns the exit code."""
+    """Run the models and print the matrix; return 1 when a cell fails."""
     args = _parser().parse_args(argv)
     jobs = _jobs(args)
     files.refuse_unwritable([args.artifacts / "matrix.cache"])

@@ -1,4 +1,4 @@
-"""``python -m fine_edge parity``: an exported detector against its PyTorch model."""
+"""``fine-edge parity``: compare an exported detector with its PyTorch model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fine_edge.table import Column, Table
 
 
 def table(report: ParityReport) -> Table:
-    """The report as people read it."""
+    """Return the report as a table."""
     weights = ", random weights" if report.random_weights else ""
     share = report.tolerance.quantile
     view = Table(
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _of_engine(engine: Path) -> tuple[Path, Opened]:
-    """The ONNX file that an engine was built from, which must lie beside it, and the engine."""
+    """Open an engine; return it behind the ONNX file it was built from, which must lie beside it."""
     manifest = read_manifest(engine)
     onnx_path = engine.with_name(manifest.onnx_file)
     _, artifact = bound_contract(onnx_path)
@@ -91,7 +91,7 @@ def _of_engine(engine: Path) -> tuple[Path, Opened]:
 
 
 def _open(args: argparse.Namespace) -> tuple[Path, Opened]:
-    """The ONNX file that is compared, and what runs it; FP16 is rounded as a device rounds."""
+    """Return the ONNX file that is compared, and what runs it; FP16 is rounded as a device rounds."""
     target = Target.parse(args.target)
     if target.engine:
         return _of_engine(target.engine)
@@ -103,7 +103,7 @@ def _open(args: argparse.Namespace) -> tuple[Path, Opened]:
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
+    """Print the comparison; return 1 beyond tolerance."""
     args = _parser().parse_args(argv)
     onnx_path, opened = _open(args)
     precision: Precision = "fp32" if opened.precision == "fp32" else "fp16"

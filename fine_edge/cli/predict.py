@@ -1,4 +1,4 @@
-"""``python -m fine_edge predict``: an exported detector on pictures, drawn. Needs no torch once exported."""
+"""``fine-edge predict``: run an exported detector on pictures and draw what it finds; needs no torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fine_edge.text import file_stem, printable
 
 
 class _Targets:
-    """Files of drawn pictures below a folder: two never share one, and none is a picture that is read."""
+    """The files of drawn pictures below a folder: no two are the same, and none is a picture that is read."""
 
     def __init__(self, folder: Path, model: str, pictures: Pictures) -> None:
         self._folder, self._model = folder, model
@@ -37,7 +37,7 @@ class _Targets:
         self._taken = {self._key(file) for file in pictures.files}
 
     def _key(self, path: Path) -> str:
-        """What two paths of one file share, also where links lead there or the file system does not tell cases."""
+        """Return a key that all paths of one file share, also through links and on file systems that ignore case."""
         if path.parent not in self._real:
             self._real[path.parent] = os.path.realpath(path.parent)
         return f"{self._real[path.parent]}/{path.name}".casefold()
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _refuse_useless(args: argparse.Namespace) -> None:
-    """Refuse what would be found out only behind the first inference."""
+    """Refuse options whose error would otherwise show after the first inference only."""
     if not 0 <= args.threshold <= 1:
         raise ConfigError(f"{args.threshold:g} is no score", where="--threshold", hint="give a number from 0 to 1")
     with output_errors(args.out):  # such as a name that is too long
@@ -86,7 +86,7 @@ def _refuse_useless(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
+    """Run the detector on every picture; return 1 when a picture could not be read."""
     args = _parser().parse_args(argv)
     _refuse_useless(args)
     pictures = Pictures(args.images)

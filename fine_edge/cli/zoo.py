@@ -1,10 +1,10 @@
-"""``python -m fine_edge zoo``: every model with its #Params and FLOPs beside the paper's, table by table."""
+"""``fine-edge zoo``: count #Params and FLOPs of every model and set them beside the paper's, table by table."""
 
 from __future__ import annotations
 
 from itertools import groupby
 
-from fine_edge.cli.arguments import Parser, add_json, deliver
+from fine_edge.cli.arguments import Parser, add_explain, add_json, deliver
 from fine_edge.table import Column, Table
 from fine_edge.zoo.tables import CountedRow, count_rows
 
@@ -17,11 +17,7 @@ TITLES = {
     "8": "Table 8: detectors for VisDrone, which prints no #Params",
     "": "Models without figures in the paper",
 }
-_COLUMNS = (
-    Column("model", numeric=False),
-    Column("fusion", numeric=False),
-    Column("attention", numeric=False),
-    Column("input", numeric=False),
+_FIGURES = (
     Column("#Params (M)"),
     Column("FLOPs (G)"),
     Column("#Params (M)", source="paper"),
@@ -32,17 +28,27 @@ _COLUMNS = (
 
 
 def table(number: str, rows: list[CountedRow]) -> Table:
-    """One table as people read it: counted, the paper's, and the difference."""
+    """Return one table as people read it: counted, the paper's, and the difference."""
     # Table 6 is about thousandths of the others' figures.
     digits = 5 if number == "6" else 2
-    view = Table(f"{TITLES[number]}, batch 1", list(_COLUMNS))
+    marks: dict[str, int] = {}
+    by_attention = len({row.attention for row in rows} - {None}) > 1
+    sizes = {_size(row) for row in rows}
+    of_one_way = len({row.convention for row in rows if row.convention}) == 1
+    words = ["model", "fusion", *(["attention"] if by_attention else []), *(["input"] if len(sizes) > 1 else [])]
+    view = Table(
+        f"{TITLES[number]}, batch 1" + (f", {sizes.pop()}" if len(sizes) == 1 else ""),
+        [*(Column(word, numeric=False) for word in words), *_FIGURES, Column("notes", numeric=False)],
+    )
     for row in rows:
         paper = row.paper
+        notes = [row.note] if row.note else []
+        notes += [f"FLOPs: {row.convention}."] if row.convention and not of_one_way else []
         view.add(
             row.model,
             row.fusion,
-            row.attention,
-            "x".join(map(str, row.input_hw)),
+            *([row.attention] if by_attention else []),
+            *([_size(row)] if "input" in words else []),
             _cell(row.params_m, digits),
             _cell(row.flops_g, digits),
             # As many digits as the paper has.
@@ -50,29 +56,35 @@ def table(number: str, rows: list[CountedRow]) -> Table:
             paper.flops_g if paper else None,
             _cell(row.difference_m, digits, "+"),
             _cell(row.difference_g, digits, "+"),
+            " ".join(f"[{marks.setdefault(note, len(marks) + 1)}]" for note in notes),
         )
-    view.notes = [*_conventions(rows), *(f"{row.model}: {row.note}" for row in rows if row.note)]
+    view.notes = [f"FLOPs: {row.convention}." for row in rows if row.convention and of_one_way][:1]
+    view.notes += [f"[{mark}] {note}" for note, mark in marks.items()]
+    view.brief = [f"[{mark}] {_in_short(note)}" for note, mark in marks.items()]
     return view
+
+
+def _in_short(note: str) -> str:
+    """Return the first part of a note, which says how far off a row is; the rest says why."""
+    return note.removeprefix("not reproduced: ").split(";")[0]
+
+
+def _size(row: CountedRow) -> str:
+    return "x".join(map(str, row.input_hw))
 
 
 def _cell(figure: float | None, digits: int, sign: str = "") -> str | None:
     return None if figure is None else f"{figure:{sign}.{digits}f}"
 
 
-def _conventions(rows: list[CountedRow]) -> list[str]:
-    """Each once, with the models that were counted so."""
-    models: dict[str, list[str]] = {}
-    for row in rows:
-        if row.convention:
-            models.setdefault(row.convention, []).append(row.model)
-    return [f"FLOPs of {', '.join(names)}: {convention}." for convention, names in models.items()]
-
-
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
-    parser = Parser(prog="fine-edge zoo", description=__doc__)
+    """Print one table after the other, or JSON; return the exit code."""
+    parser = Parser(
+        prog="fine-edge zoo", description="Count #Params and FLOPs of every model and set them beside the paper's."
+    )
     parser.add_argument("models", nargs="*", metavar="MODEL", help="only these models (default: all)")
     add_json(parser)
+    add_explain(parser)
     args = parser.parse_args(argv)
     rows = count_rows(args.models)
     tables = [table(number, list(of_table)) for number, of_table in groupby(rows, key=lambda row: row.table)]

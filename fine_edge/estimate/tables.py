@@ -1,4 +1,4 @@
-"""Estimates as tables, each marked as what it is."""
+"""Show estimates as tables, each marked ESTIMATE."""
 
 from __future__ import annotations
 
@@ -14,62 +14,77 @@ _BESIDE_THE_PAPER = (
     "The paper measured; Table 3 is what the estimate was calibrated on. Its YOLOv8 and v12 were timed without the"
     " suppression of overlaps, which is in these graphs."
 )
-# Longer names would push the figures out of sight.
-_NAME_CHARACTERS = 60
 
 
 def estimate_table(found: Estimate) -> Table:
-    """Time by module, and everything else that one wants to know, in the notes."""
+    """Return time by module, with latency, memory and doubts in the notes."""
     columns = [Column("Part", numeric=False), Column("Time (ms)"), Column("Share (%)"), Column("Kernels")]
     table = Table(f"{MARK}: {found.engine.name} on {place(found)}", columns)
     counts = [kernel.work.module for kernel in found.kernels]
     for module, ms in found.module_ms().items():
         table.add(_title(module), f"{ms:.3f}", f"{100 * ms / found.compute_ms:.1f}", counts.count(module))
     table.add("all kernels", f"{found.compute_ms:.3f}", "100.0", len(found.kernels))
-    table.notes = [
+    latency = (
         f"Latency {found.latency_ms:.2f} ms ({found.latency_ms_low:.2f} to {found.latency_ms_high:.2f}), copies of"
-        f" input and outputs included; {found.fps:.1f} FPS.",
-        *notes(found),
-    ]
+        f" input and outputs included; {found.fps:.1f} FPS."
+    )
+    table.notes = [latency, *notes(found)]
+    table.brief = [latency, _nature(found), _memory(found), *_doubts(found)]
     return table
 
 
 def notes(found: Estimate) -> list[str]:
-    """What an estimate must never be without."""
-    calibration, engine = found.calibration, found.engine
+    """Return the notes that every estimate carries."""
     shares = ", ".join(f"{bound} {100 * ms / found.compute_ms:.0f} %" for bound, ms in found.bound_ms.items())
-    fits = "fits" if found.fits else "does NOT fit"
-    said = [
-        f"{MARK}, nothing was measured: kernels of {engine.compiler} for SM86, timed by a model of the board.",
-        f"Calibrated on {calibration.origin}. The interval is what rows that were not fitted were off by at most.",
+    return [
+        _nature(found),
+        f"Calibrated on {found.calibration.origin}. The interval is what rows that were not fitted were off by at"
+        " most.",
         f"Kernels bound by: {shares}.",
-        f"Activations {engine.activation_mib:.1f} MiB, weights {engine.weights_mib:.1f} MiB: {fits} in"
-        f" {found.device.memory_gib:g} GiB with {RESERVED_GIB:g} GiB kept for the system.",
+        _memory(found),
+        *([f"Compiled for {found.engine.inputs}."] if found.engine.inputs else []),
+        *_doubts(found),
     ]
-    if engine.inputs:
-        said.append(f"Compiled for {engine.inputs}.")
+
+
+def _nature(found: Estimate) -> str:
+    compiler = found.engine.compiler
+    return f"{MARK}, nothing was measured: kernels of {compiler} for SM86, timed by a model of the board."
+
+
+def _memory(found: Estimate) -> str:
+    fits = "fits" if found.fits else "does NOT fit"
+    return (
+        f"Activations {found.engine.activation_mib:.1f} MiB, weights {found.engine.weights_mib:.1f} MiB: {fits} in"
+        f" {found.device.memory_gib:g} GiB with {RESERVED_GIB:g} GiB kept for the system."
+    )
+
+
+def _doubts(found: Estimate) -> list[str]:
+    """Return what widens the error of an estimate beyond its interval."""
+    calibration, engine = found.calibration, found.engine
+    doubts = []
     if found.mode.name != calibration.mode:
-        said.append(f"Fitted in {calibration.mode}, scaled to {found.mode.name} by GPU and memory clocks.")
+        doubts.append(f"Fitted in {calibration.mode}, scaled to {found.mode.name} by GPU and memory clocks.")
     if abs(engine.claimed_flops - 1) > 0.01:
-        said.append(f"Only {100 * engine.claimed_flops:.1f} % of the graph's FLOPs were found in kernels.")
-    return said
+        doubts.append(f"Only {100 * engine.claimed_flops:.1f} % of the graph's FLOPs were found in kernels.")
+    return doubts
 
 
 def kernels_table(found: Estimate, count: int = 10) -> Table:
-    """The dearest kernels."""
+    """Return the slowest kernels."""
     titles = ["Time (ms)", "Bound by", "GFLOP", "MB"]
     columns = [Column("Kernel", numeric=False), Column("Part", numeric=False), *map(Column, titles)]
-    table = Table(f"{MARK}: the {count} dearest of {len(found.kernels)} kernels", columns)
+    table = Table(f"{MARK}: the {count} slowest of {len(found.kernels)} kernels", columns)
     for kernel in found.dearest(count):
         work = kernel.work
-        name = work.name if len(work.name) <= _NAME_CHARACTERS else f"{work.name[: _NAME_CHARACTERS - 3]}..."
         figures = (f"{kernel.ms:.3f}", kernel.bound, f"{work.flops / 1e9:.2f}", f"{work.tensor_bytes / 1e6:.2f}")
-        table.add(name, _title(work.module), *figures)
+        table.add(work.name, _title(work.module), *figures)
     return table
 
 
 def suite_table(title: str, found: Sequence[Estimate], published: Mapping[str, PaperFigures]) -> Table:
-    """One row a model; the paper's figures, by model, in columns of their own where there are any."""
+    """Return one row a model; the paper's figures, by model, in columns of their own where there are any."""
     titles = ["Latency (ms)", "from", "to", "FPS", "GFLOP", "Activation (MiB)", "Weights (MiB)"]
     columns = [Column("Model", numeric=False), *map(Column, titles)]
     if published:
@@ -91,7 +106,7 @@ def suite_table(title: str, found: Sequence[Estimate], published: Mapping[str, P
 
 
 def place(found: Estimate) -> str:
-    """Board and mode."""
+    """Return board and mode."""
     return f"{found.device.title}, {found.mode.name}"
 
 

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs nothing else: figures, errors, and the pictures that tell most."""
+"""Show a comparison as one self-contained HTML page: figures, errors, and the pictures that differ most."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ import numpy as np
 
 from fine_edge import __version__
 from fine_edge.evaluate.comparison import Comparison
-from fine_edge.evaluate.image_pairs import Telling, most_telling
+from fine_edge.evaluate.image_pairs import MISSED, RIGHT, WRONG, Judged, Telling, drawings, most_telling
 from fine_edge.evaluate.tables import category_table, error_change_table, precision_change_table
 from fine_edge.figure import new_figure
-from fine_edge.html import WIDTH_IN, to_svg
+from fine_edge.html import CSS, WIDTH_IN, to_svg
+from fine_edge.table import Table
 from fine_edge.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-from fine_edge.evaluate.image_pairs import MISSED, RIGHT, WRONG, Judged, drawings
-from fine_edge.html import CSS
-from fine_edge.table import Table
 
 _CSS = f"""
 .pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: 0.6rem; max-width: 60rem; margin: 1.2rem 0; }}
@@ -34,7 +30,7 @@ _CSS = f"""
 
 
 def frame(title: str, body: list[str]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -44,7 +40,7 @@ def frame(title: str, body: list[str]) -> str:
 
 
 def table(shown: Table, key: str) -> str:
-    """A table in a frame that scrolls sideways, its title above and its notes below."""
+    """Return a table that scrolls sideways, with its title above and its notes below."""
     rules = " ".join(
         f"#{key} :is(th, td):nth-child({place}) {{ text-align: right }}"
         for place, column in enumerate(shown.columns, 1)
@@ -58,7 +54,7 @@ def table(shown: Table, key: str) -> str:
 
 
 def pair(comparison: Comparison, image_id: int, sides: tuple[Judged, Judged], captions: tuple[str, str]) -> str:
-    """An image as both sides see it; empty where the picture is not there any more."""
+    """Return an image with the detections of both sides; empty where the picture is gone."""
     drawn = drawings(comparison, image_id, *sides)
     if drawn is None:
         return ""
@@ -71,7 +67,7 @@ def pair(comparison: Comparison, image_id: int, sides: tuple[Judged, Judged], ca
 
 
 def key(**meanings: str) -> str:
-    """What the colours ``right``, ``wrong`` and ``missed`` stand for."""
+    """Return the legend of the colours ``right``, ``wrong`` and ``missed``."""
     marks = "".join(f'<b class="{color}">{escape(meaning)}</b>' for color, meaning in meanings.items())
     return f'<p class="key soft">{marks}</p>'
 
@@ -80,7 +76,7 @@ NO_PICTURES = '<p class="soft">The pictures are not on this machine, so none is 
 
 
 def origins(comparison: Comparison) -> str:
-    """Artifacts, backends, machines and data."""
+    """Return artifacts, backends, machines and data."""
     facts = []
     for name, side in zip(comparison.names, (comparison.a, comparison.b), strict=True):
         origin = side.evaluation.origin
@@ -98,21 +94,21 @@ _SIZES = {"ap_s": "small", "ap_m": "medium", "ap_l": "large"}
 
 
 def draw_sizes(comparison: Comparison, width_in: float) -> Figure:
-    """AP of both by size of the objects, with B's relative gain, as the paper's Fig. 4."""
-    known = [metric for metric in ("ap", *_SIZES) if min(comparison.figures(metric)) >= 0]
+    """Draw AP of both by size of the objects, with B's relative gain, as the paper's Fig. 4."""
+    metrics = [metric for metric in ("ap", *_SIZES) if min(comparison.figures(metric)) >= 0]
     figure = new_figure(width_in, 2.9)
     axes = figure.add_subplot()
     for side, (name, color) in enumerate(zip(comparison.names, _COLORS, strict=True)):
-        values = [100 * comparison.figures(metric)[side] for metric in known]
-        axes.bar(np.arange(len(known)) + 0.4 * side - 0.2, values, 0.38, label=printable(name), color=color)
-    for place, metric in enumerate(known):
+        values = [100 * comparison.figures(metric)[side] for metric in metrics]
+        axes.bar(np.arange(len(metrics)) + 0.4 * side - 0.2, values, 0.38, label=printable(name), color=color)
+    for place, metric in enumerate(metrics):
         gain = comparison.gain(metric)
         if gain is not None:
             top = 100 * max(comparison.figures(metric))
             axes.annotate(
                 f"{100 * gain:+.1f} %", (place, top), (0, 3), textcoords="offset points", ha="center", fontsize=8
             )
-    axes.set_xticks(range(len(known)), [_SIZES.get(metric, "all") for metric in known])
+    axes.set_xticks(range(len(metrics)), [_SIZES.get(metric, "all") for metric in metrics])
     axes.set_ylabel("AP, %")
     axes.margins(y=0.15)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.22), ncols=2, fontsize=8)
@@ -141,7 +137,7 @@ def _pictures(comparison: Comparison) -> str:
 
 
 def to_html(comparison: Comparison) -> str:
-    """The page."""
+    """Return the page."""
     a, b = comparison.names
     svg = to_svg(lambda: draw_sizes(comparison, WIDTH_IN), "AP by size of the objects", "sizes")
     data = comparison.data

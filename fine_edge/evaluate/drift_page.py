@@ -1,4 +1,4 @@
-"""Drift as tables and as one HTML page: figures, and the images that changed most."""
+"""Show drift as tables and as one HTML page: figures, and the images that changed most."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICTURES = 8
 
 
 def drift_table(drift: Drift, most_ap_drop: float | None) -> Table:
-    """AP's drop with its limit, and how detections moved."""
+    """Return how far detections moved, with AP's drop and its limit in the notes."""
     notes = [
         f"Detections with a score of {CONFIDENCE:g} or more on either side, paired by class, place and score; flipped:"
         " one side has it alone."
@@ -27,14 +27,14 @@ def drift_table(drift: Drift, most_ap_drop: float | None) -> Table:
         values = drift.quantiles(measure)
         view.add(title, *(f"{value:.{digits}f}" for value in values) if values else (None,) * 3)
     view.notes.append(f"{drift.matched} matched, {drift.flipped} flipped ({drift.flipped_share:.2%} of all).")
-    drop = "cannot be told: there is nothing to find" if drift.ap_drop is None else f"{drift.ap_drop:+.3f} points"
+    drop = "not defined: there is nothing to find" if drift.ap_drop is None else f"{drift.ap_drop:+.3f} points"
     limit = "" if most_ap_drop is None else f", at most {most_ap_drop:g} allowed"
     view.notes.append(f"AP drop: {drop}{limit}.")
     return view
 
 
 def most_changed(drift: Drift, number: int) -> list[ImageDrift]:
-    """At most so many images with the most flipped detections, then with the farthest moved boxes."""
+    """Return at most so many images: those with the most flipped detections first, then with the largest moves."""
     changed = [image for image in drift.images if image.flipped or image.worst_box_px >= 1]
     return sorted(changed, key=lambda image: (-image.flipped, -image.worst_box_px))[:number]
 
@@ -69,7 +69,7 @@ def _pictures(drift: Drift) -> str:
 
 
 def to_html(drift: Drift, most_ap_drop: float | None) -> str:
-    """The page."""
+    """Return the page."""
     comparison = drift.comparison
     return comparison_page.frame(
         f"Drift of {comparison.names[1]} from {comparison.names[0]}",

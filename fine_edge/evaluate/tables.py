@@ -1,4 +1,4 @@
-"""An evaluation for people."""
+"""Show evaluations and comparisons of them as tables."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fine_edge.table import Column, Table
 
 
 def percent(value: float | None) -> str | None:
-    """A fraction in per cent, as the field prints AP; ``None`` where there is nothing it could be of."""
+    """Return a fraction in per cent, as AP is usually printed; ``None`` where it is not defined."""
     return None if value is None or value < 0 else f"{100 * value:.1f}"
 
 
 def _title(evaluation: Evaluation | SegmentEvaluation) -> str:
     origin = evaluation.origin
-    known = [origin.precision, origin.backend, origin.artifact_sha256 and f"sha256 {origin.artifact_sha256[:12]}"]
-    return ", ".join([f"{origin.model} on {evaluation.data} ({evaluation.images} images)", *(k for k in known if k)])
+    details = [origin.precision, origin.backend, origin.artifact_sha256 and f"sha256 {origin.artifact_sha256[:12]}"]
+    return ", ".join([f"{origin.model} on {evaluation.data} ({evaluation.images} images)", *filter(None, details)])
 
 
 def _notes(evaluation: Evaluation | SegmentEvaluation, meaning: str) -> list[str]:
@@ -48,7 +48,7 @@ _FIGURES = {
 
 
 def precision_table(evaluation: Evaluation) -> Table:
-    """COCO's figures, a line for boxes and one for masks where there are any."""
+    """Return COCO's figures, one row for boxes and one for masks where there are any."""
     columns = [Column("of", numeric=False), *(Column(name) for name in _FIGURES)]
     table = Table(_title(evaluation), columns, notes=_notes(evaluation, _AP_MEANING))
     for name, found in (("boxes", evaluation.boxes), ("masks", evaluation.masks)):
@@ -58,11 +58,11 @@ def precision_table(evaluation: Evaluation) -> Table:
 
 
 def error_table(evaluation: Evaluation) -> Table:
-    """Right and wrong detections: in all, by size, and by category, those with the most objects first."""
+    """Return right and wrong detections: all, by size, and by category, those with the most objects first."""
     columns = [
         *(Column("", numeric=False), Column("AP"), Column("TP"), Column("FP"), Column("FN")),
         *(Column("precision"), Column("recall"), Column("F1")),
-        *(Column(name) for name in ("duplicate", "class confusion", "localisation", "background")),
+        *(Column(name, group="FP") for name in ("duplicate", "class confusion", "localisation", "background")),
     ]
     note = f"At IoU {IOU:g} and confidence {CONFIDENCE:g}; the last four columns say what the FP got wrong."
     table = Table("Right and wrong", columns, notes=[note])
@@ -84,7 +84,7 @@ def error_table(evaluation: Evaluation) -> Table:
 
 
 def segment_table(evaluation: SegmentEvaluation) -> Table:
-    """Figures of a segmenter: in all, and by category."""
+    """Return the figures of a segmenter: all, and by category."""
     figures = evaluation.figures
     first = Column("", numeric=False)
     if isinstance(figures, SemanticFigures):
@@ -116,7 +116,7 @@ _MOST_CATEGORIES = 20
 
 
 def _change(a: float | None, b: float | None) -> str | None:
-    """Difference of two fractions in points; ``None`` where one is of nothing."""
+    """Return the difference of two fractions in points; ``None`` where one is not defined."""
     return None if a is None or b is None or min(a, b) < 0 else f"{100 * (b - a):+.1f}"
 
 
@@ -125,7 +125,7 @@ def _columns(comparison: Comparison, first: str) -> list[Column]:
 
 
 def precision_change_table(comparison: Comparison) -> Table:
-    """COCO's figures of both, their difference, and B's relative gain."""
+    """Return COCO's figures of both, their difference, and B's relative gain."""
     ap = comparison.ap
     notes = [
         f"On {len(comparison.data.images)} images of {comparison.data.path.name}. Per cent; difference in points.",
@@ -147,7 +147,7 @@ def precision_change_table(comparison: Comparison) -> Table:
 
 
 def error_change_table(comparison: Comparison) -> Table:
-    """The paper's Table 5, and what the false positives got wrong."""
+    """Return the paper's Table 5, and the kinds of false positives."""
     note = f"At IoU {IOU:g} and confidence {CONFIDENCE:g}."
     table = Table("Right and wrong", _columns(comparison, ""), notes=[note])
     a, b = (side.evaluation.errors.to_json() for side in (comparison.a, comparison.b))
@@ -161,13 +161,13 @@ def error_change_table(comparison: Comparison) -> Table:
 
 
 def category_table(comparison: Comparison) -> Table:
-    """AP by category, those that differ most first."""
+    """Return AP by category, those that differ most first."""
     a, b = (side.evaluation.boxes.by_category for side in (comparison.a, comparison.b))
-    known = [name for name in a if min(a[name], b[name]) >= 0]
-    known.sort(key=lambda name: -abs(b[name] - a[name]))
-    left = len(known) - _MOST_CATEGORIES
+    categories = [name for name in a if min(a[name], b[name]) >= 0]
+    categories.sort(key=lambda name: -abs(b[name] - a[name]))
+    left = len(categories) - _MOST_CATEGORIES
     notes = [f"{left} categories that differ less are left out."] if left > 0 else []
     table = Table("AP by category", _columns(comparison, "category"), notes=notes)
-    for name in known[:_MOST_CATEGORIES]:
+    for name in categories[:_MOST_CATEGORIES]:
         table.add(name, percent(a[name]), percent(b[name]), _change(a[name], b[name]))
     return table

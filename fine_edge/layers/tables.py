@@ -1,8 +1,9 @@
-"""Layer profiles as tables: one engine by part, and FINE against the model without it."""
+"""Show layer profiles as tables: one engine by part, and FINE against the model without it."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from fine_edge import files
 from fine_edge.figure import new_figure, to_png
 from fine_edge.layers.by_part import PartSum, part_sums, whole
 from fine_edge.layers.cost import Cost, Difference
-from fine_edge.layers.layer import LayerProfile
+from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.table import Column, Table
 from fine_edge.text import printable
 
@@ -23,10 +24,10 @@ def _fixed(value: float | None, digits: int, sign: str = "") -> str | None:
 
 
 def parts_table(profile: LayerProfile) -> Table:
-    """Layers, time and MiB by part."""
+    """Return layers, time and MiB by part."""
     titles = ["Kernels", *(("Time (ms)", "Share (%)") if profile.is_timed else ()), "Written (MiB)", "Constants (MiB)"]
     columns = [Column("Part", numeric=False), *map(Column, titles)]
-    table = Table(f"Layers by part: {profile.source}", columns, notes=_notes(profile))
+    table = Table(f"Layers by part: {profile.source}", columns, notes=_notes(profile), brief=_brief(profile))
     for total in part_sums(profile):
         table.add(_indented(total), *_cells(total, timed=profile.is_timed))
     table.add("all", *_cells(whole(profile), timed=profile.is_timed))
@@ -43,12 +44,15 @@ def _cells(total: PartSum, *, timed: bool) -> list[str | None]:
 
 
 def cost_table(cost: Cost) -> Table:
-    """What FINE adds, part by part."""
+    """Return what FINE adds, part by part."""
     timed = cost.fine.is_timed and cost.baseline.is_timed
-    titles = ["Kernels without", "Kernels with", "Difference"]
-    titles += ["Time without (ms)", "Time with (ms)", "Difference (ms)"] if timed else []
-    titles += ["Written: difference (MiB)", "Constants: difference (MiB)"]
-    columns = [Column("Part", numeric=False), *map(Column, titles)]
+    times = ["Time without (ms)", "Time with (ms)", "Difference (ms)"] if timed else []
+    columns = [
+        Column("Part", numeric=False),
+        *map(Column, ["Kernels without", "Kernels with", "Difference"]),
+        *(Column(title, group="times") for title in times),
+        *(Column(title, group="memory") for title in ("Written: difference (MiB)", "Constants: difference (MiB)")),
+    ]
     table = Table(f"What FINE costs: {cost.fine.source}, against {cost.baseline.source}", columns)
     for difference in cost.by_part:
         table.add(difference.title.replace("FINE: ", "· "), *_difference_cells(difference, timed=timed))
@@ -67,15 +71,50 @@ def _difference_cells(difference: Difference, *, timed: bool) -> list[str | None
     return [*cells, _fixed(difference.written_mib, 2, "+"), _fixed(difference.weights_mib, 2, "+")]
 
 
+def _brief(profile: LayerProfile) -> list[str]:
+    """Return what a terminal shows without ``--explain``."""
+    notes = [_timing_note(profile), *_whole_notes(profile)]
+    mixed = [layer for layer in profile.layers if layer.is_mixed]
+    if mixed:
+        notes.append(f"{len(mixed)} layers are fused from nodes of several parts{_share(mixed)}.")
+    return notes
+
+
 def _notes(profile: LayerProfile) -> list[str]:
-    notes = []
-    if profile.is_timed:
+    notes = [_timing_note(profile), *_whole_notes(profile)]
+    notes.append(
+        "Written: activations that the layers write, each counted, MiB = 2^20 bytes. Constants: weights they read, each"
+        " counted once."
+    )
+    mixed = [layer for layer in profile.layers if layer.is_mixed]
+    if mixed:
         notes.append(
-            "Time: of each layer with a profiler attached, which keeps layers from overlapping; shares can be trusted,"
-            " sums are above an inference's time."
+            f"Fused from nodes of several parts and counted for that with most{_share(mixed)}:"
+            f" {', '.join(layer.name for layer in mixed)}."
         )
-    else:
-        notes.append("Not timed: no GPU took part, or no profile was given.")
+    nameless = sum(layer.part.module == "other" and not layer.onnx_nodes for layer in profile.layers)
+    if nameless:
+        notes.append(f"Without a node of the model, as copies and folded constants are: {nameless}.")
+    return notes
+
+
+def _share(layers: Sequence[LayerTime]) -> str:
+    percents = [layer.percent for layer in layers if layer.percent is not None]
+    return f", {sum(percents):.1f} % of the time" if percents else ""
+
+
+def _timing_note(profile: LayerProfile) -> str:
+    if not profile.is_timed:
+        return "Not timed: no GPU took part, or no profile was given."
+    return (
+        "Time: of each layer with a profiler attached, which keeps layers from overlapping; shares can be trusted,"
+        " sums are above an inference's time."
+    )
+
+
+def _whole_notes(profile: LayerProfile) -> list[str]:
+    """Return the figures of an inference as a whole."""
+    notes = []
     if profile.compute_ms is not None and profile.latency_ms is not None:
         notes.append(
             f"An inference without the profiler, medians: compute {profile.compute_ms:.3f} ms, latency (H2D + compute +"
@@ -83,21 +122,6 @@ def _notes(profile: LayerProfile) -> list[str]:
         )
     if profile.activation_mib is not None:
         notes.append(f"The compiler plans {profile.activation_mib:.2f} MiB for all activations, reusing memory.")
-    notes.append(
-        "Written: activations that the layers write, each counted, MiB = 2^20 bytes. Constants: weights they read, each"
-        " counted once."
-    )
-    mixed = [layer for layer in profile.layers if layer.is_mixed]
-    if mixed:
-        percents = [layer.percent for layer in mixed if layer.percent is not None]
-        share = f", {sum(percents):.1f} % of the time" if percents else ""
-        notes.append(
-            f"Fused from nodes of several parts and counted for that with most{share}:"
-            f" {', '.join(layer.name for layer in mixed)}."
-        )
-    nameless = sum(layer.part.module == "other" and not layer.onnx_nodes for layer in profile.layers)
-    if nameless:
-        notes.append(f"Without a node of the model, as copies and folded constants are: {nameless}.")
     return notes
 
 
@@ -113,7 +137,7 @@ def write_picture(profile: LayerProfile, path: Path) -> None:
 
 
 def draw(profile: LayerProfile, width_in: float = 7.0, *, titled: bool = True) -> Figure:
-    """Time by part where the layers were timed, kernels by part otherwise."""
+    """Draw time by part where the layers were timed, kernels by part otherwise."""
     totals = part_sums(profile)
     figure = new_figure(width_in, 1.2 + 0.34 * len(totals))
     axes = figure.add_subplot()

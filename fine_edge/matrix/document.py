@@ -87,8 +87,11 @@ class Matrix:
         for row in rows:
             view.add(row.model, "x".join(map(str, row.input_hw)), *(row.cells[name] for name in _TITLES))
         view.notes = [*LEGEND, *(f"{row.model}: {row.note}" for row in rows if row.note), _summary(rows)]
+        view.brief = [note for note in view.notes if note not in LEGEND]
         if any(row.source_sha256 not in ("", self.origin["source_sha256"]) for row in rows):
-            view.notes.append("The code was changed while this ran: its rows are not of one source.")
+            changed = "The code was changed while this ran: its rows are not of one source."
+            view.notes.append(changed)
+            view.brief.append(changed)
         return view
 
 

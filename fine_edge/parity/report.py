@@ -1,4 +1,4 @@
-"""What one comparison found, output by output and as detections, and whether that is parity."""
+"""Hold what one comparison found, output by output and as detections, and decide whether that is parity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fine_edge.parity.tolerance import Tolerance
 
 @dataclass(frozen=True)
 class TensorDrift:
-    """One output over all inputs.
+    """The differences of one output over all inputs.
 
     Attributes:
         output: its name.
@@ -34,13 +34,13 @@ class TensorDrift:
 
     @property
     def ok(self) -> bool:
-        """Within tolerance; NaN is not."""
+        """Return whether the difference is within tolerance; NaN is not."""
         return bool(self.at_quantile <= self.tolerance)
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Everything one comparison found; ``non_finite`` says where one side gave NaN or an infinity."""
+    """The result of one comparison; ``non_finite`` says where one side gave NaN or an infinity."""
 
     model: str
     precision: Precision
@@ -57,7 +57,7 @@ class ParityReport:
 
     @property
     def flipped_share(self) -> float:
-        """Share of both sides' detections that have no partner although they score above the cut-off."""
+        """Return the share of both sides' detections that have no partner although they score above the cut-off."""
         d = self.detections
         if d is None:
             return 0.0
@@ -65,7 +65,7 @@ class ParityReport:
 
     @property
     def ok(self) -> bool:
-        """Whether something was compared, every tensor is within tolerance and few enough detections are lost."""
+        """Return whether something was compared, every tensor is within tolerance and few detections are lost."""
         return (
             not self.compared_nothing
             and not self.non_finite
@@ -75,12 +75,12 @@ class ParityReport:
 
     @property
     def compared_nothing(self) -> bool:
-        """Whether neither side gave anything in any input: two networks that find nothing agree on nothing."""
+        """Return whether neither side found anything in any input, which proves nothing."""
         return not self.tensors and not (self.detections and self.detections.matched)
 
     @property
     def failure(self) -> str:
-        """Why it is not ok, in words."""
+        """Return why it is not ok, in words."""
         if self.non_finite:
             return f"NaN or infinite: {', '.join(self.non_finite[:3])}"
         if self.compared_nothing:
@@ -94,7 +94,7 @@ class ParityReport:
 
     @property
     def worst(self) -> TensorDrift | None:
-        """The tensor nearest to, or furthest beyond, its tolerance; ``None`` where nothing was found to compare."""
+        """Return the tensor nearest to, or furthest beyond, its tolerance; ``None`` where nothing was compared."""
         return max(
             self.tensors,
             key=lambda t: np.inf if np.isnan(t.at_quantile) else t.at_quantile / t.tolerance,
@@ -102,7 +102,7 @@ class ParityReport:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """Return what ``--json`` prints."""
         worst = self.worst
         return {
             "ok": self.ok,

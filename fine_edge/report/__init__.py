@@ -1,1 +1,1 @@
-"""Records as one page for people: HTML in a single file, or Markdown."""
+"""Write records as one self-contained HTML page or as Markdown."""

@@ -1,4 +1,4 @@
-"""Records as one HTML page that needs nothing else: no network, no scripts, pictures inside."""
+"""Write records as one self-contained HTML page: no network, no scripts, pictures inside."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fine_edge import __version__
 from fine_edge.bench import picture
 from fine_edge.bench.paper import conditions
 from fine_edge.bench.record import Record
-from fine_edge.bench.table import to_table
+from fine_edge.bench.table import ENGINES, MODELS, PAPER, PAPER_ACCURACY, to_table
 from fine_edge.html import CSS, WIDTH_IN, to_svg
 from fine_edge.jetson.verdict import Verdict
 from fine_edge.layers import tables as layers_picture
@@ -20,30 +20,16 @@ from fine_edge.report.distribution import draw_distribution, draw_state, panels,
 from fine_edge.report.markdown import files_table, machine_facts
 from fine_edge.table import Table
 
-# What belongs to the model and its engine rather than to the measurement.
-_ENGINE = (
-    "Complexity",
-    "#Params (M)",
-    "FLOPs (G)",
-    "Plan (MiB)",
-    "Weights (MiB)",
-    "Activation (MiB)",
-    "Device delta (MiB)",
-    "Host delta (MiB)",
-    "Kernels",
-    "Fused attentions",
-)
-
 
 def in_parts(table: Table) -> list[tuple[str, Table]]:
-    """Heading and table: the measurement, models and engines, and the paper's beside ours; notes with the first.
+    """Return headings and tables: the measurement with all notes, models and engines, the paper's figures beside ours.
 
-    A table without an engine's or the paper's columns stays whole.
+    A table without columns of an engine or of the paper stays whole.
     """
-    titles = [column.title for column in table.columns]
-    paper = [place for place, column in enumerate(table.columns) if column.source or "difference" in column.title]
-    engine = [place for place, title in enumerate(titles) if title in _ENGINE] if "Plan (MiB)" in titles else []
-    first = [place for place in range(len(titles)) if place not in paper and place not in engine]
+    groups = [column.group for column in table.columns]
+    paper = [place for place, group in enumerate(groups) if group in (PAPER, PAPER_ACCURACY)]
+    engine = [place for place, group in enumerate(groups) if group in (MODELS, ENGINES)] if ENGINES in groups else []
+    first = [place for place in range(len(groups)) if place not in paper and place not in engine]
     parts = [("", _picked(table, first, table.notes))]
     if engine:
         parts.append(("Models and engines", _picked(table, [0, *engine])))
@@ -53,7 +39,7 @@ def in_parts(table: Table) -> list[tuple[str, Table]]:
 
 
 def _beside(table: Table, paper: Sequence[int]) -> list[int]:
-    """Each column of the paper's behind ours of the same title."""
+    """Return each column of the paper behind ours of the same title."""
     places: list[int] = []
     for place in paper:
         column = table.columns[place]
@@ -73,7 +59,7 @@ _STAMP_CLASS = {"VALID": "good", "UNKNOWN": "note", "UNSTABLE": "note"}
 
 
 def to_html(records: Sequence[Record], layers: Sequence[Layers] = ()) -> str:
-    """The page: measured records, layers, then estimates apart and marked."""
+    """Return the page: measured records, layers, then estimates, which are marked."""
     measured = [
         (record.title, _record_section(record, f"r{i}")) for i, record in enumerate(records) if not record.estimate
     ]
@@ -122,7 +108,7 @@ def _stamp(model: str, verdict: Verdict) -> str:
 
 
 def _table(table: Table, key: str) -> str:
-    """The table in a frame that scrolls sideways, with the alignment that its element does not carry, and its notes."""
+    """Return the table in a frame that scrolls sideways, with alignment and notes, which its element lacks."""
     rules = []
     for place, column in enumerate(table.columns, 1):
         cells = f"#{key} :is(th, td):nth-child({place})"

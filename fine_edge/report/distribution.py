@@ -1,4 +1,4 @@
-"""The latency samples of every row of a record as a figure."""
+"""Draw the latency samples of a record, and the board's state while it was measured."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ import numpy as np
 from fine_edge.bench.paper import attention_title
 from fine_edge.bench.record import Record
 from fine_edge.figure import new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-from typing import TYPE_CHECKING
-
 from fine_edge.jetson.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -29,7 +22,7 @@ _HEIGHT = 0.8  # of a row's histogram, in rows
 
 
 def draw_distribution(record: Record, width_in: float) -> Figure:
-    """One histogram a row around the row's own median, so that scatter can be compared; every sample is in it."""
+    """Draw one histogram a row around the row's own median, so that scatter can be compared; every sample is in it."""
     scattered = [100 * (np.asarray(row.samples_ms) / row.latency_ms - 1) for row in record.rows]
     low, high = min(values.min() for values in scattered), max(values.max() for values in scattered)
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
@@ -49,7 +42,7 @@ def draw_distribution(record: Record, width_in: float) -> Figure:
 
 
 def _names(record: Record) -> list[str]:
-    """Attention strategies where they tell the rows apart, models otherwise; each with its median."""
+    """Return the attention strategies where they differ by row, models otherwise; each with its median."""
     attentions = [row.attention for row in record.rows if not record.is_baseline(row)]
     names = [row.model for row in record.rows]
     if None not in attentions and len(set(attentions)) == len(attentions) > 1:
@@ -63,13 +56,13 @@ _Series = dict[str, list[tuple[float, float]]]
 
 
 def snapshots_of(record: Record) -> list[Snapshot]:
-    """All states of the board, each once, in order of time; rows share those that were taken between their rounds."""
+    """Return all states of the board in order of time, each once although rows share those between their rounds."""
     states = {snapshot.at_s: snapshot for row in record.rows if row.state for snapshot in row.state.snapshots}
     return [states[at_s] for at_s in sorted(states)]
 
 
 def panels(snapshots: list[Snapshot]) -> dict[str, _Series]:
-    """Curves by axis title; panels and curves without a reading are left out."""
+    """Return curves by axis title; panels and curves without a reading are left out."""
     start_s = snapshots[0].at_s if snapshots else 0.0
     found: dict[str, _Series] = {"MHz": {}, "degrees C": {}, "W": {}}
 
@@ -89,7 +82,7 @@ def panels(snapshots: list[Snapshot]) -> dict[str, _Series]:
 
 
 def draw_state(snapshots: list[Snapshot], width_in: float) -> Figure:
-    """One panel under the other over the same seconds; moments in which the board held back are shaded."""
+    """Draw one panel below the other over the same seconds; moments in which the board held back are shaded."""
     shown = panels(snapshots)
     figure = new_figure(width_in, 0.5 + _PANEL_IN * len(shown))
     axes_list = figure.subplots(len(shown), sharex=True, squeeze=False)[:, 0]

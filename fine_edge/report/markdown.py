@@ -1,4 +1,4 @@
-"""Records as Markdown, for ``bench/RESULTS.md``."""
+"""Write records as Markdown, for ``bench/RESULTS.md``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HASH_DIGITS = 16
 
 
 def machine_facts(record: Record) -> list[tuple[str, str]]:
-    """What the record says of the machine and how it measured, by name."""
+    """Return what the record says of the machine and of how it measured, by name."""
     machine, platform = record.machine, record.platform or {}
     facts: list[tuple[str, Any]] = [
         ("measured", record.measured_at),
@@ -39,7 +39,7 @@ def _joined(*parts: Any) -> str:
 
 
 def files_table(record: Record) -> Table:
-    """Precision, origin of the weights, and hashes by row."""
+    """Return precision, origin of the weights, and hashes by row."""
     with_engines = any(row.engine for row in record.rows)
     titles = ["Model", "Precision", "Weights", "ONNX sha256", *(("Engine sha256",) if with_engines else ())]
     table = Table("Files", [Column(title, numeric=False) for title in titles])
@@ -60,7 +60,7 @@ python -m fine_edge report bench/results/*.json --markdown bench/RESULTS.md
 
 
 def to_markdown(records: Sequence[tuple[Path, Record]], folder: Path) -> str:
-    """The text of a Markdown file in ``folder``: measured records, then estimates under a heading of their own."""
+    """Return the text of a Markdown file in ``folder``: measured records, then estimates under their own heading."""
     measured = [part for path, record in records if not record.estimate for part in _section(path, record, folder)]
     estimates = [part for path, record in records if record.estimate for part in _section(path, record, folder)]
     if estimates:

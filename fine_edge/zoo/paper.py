@@ -19,7 +19,7 @@ class PaperFigures:
         input_hw: what they were counted at, pixels.
         fps: frames per second on the board.
         latency_ms: of one inference on the board.
-        mem_mb: the paper's own Mem column, FP32 activations of unfused attention; see METHOD.md.
+        mem_mb: context memory of the engine, MiB, as trtexec prints it; see METHOD.md.
         accuracy: metric to per cent, such as ``ap`` or ``miou``.
     """
 

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fine_edge.bench.compare import compare, differences
+from fine_edge.bench.measure import Slice
 from fine_edge.bench.memory import RtxMemory
 from fine_edge.bench.record import read_record, write_record
 from fine_edge.errors import RecordError
@@ -261,3 +262,24 @@ def test_comparing_devices_says_which_rows_are_not_to_be_quoted(device_record):
     table = compare(device_record, device_record)
     assert "Orin Nano" in table.title
     assert "A holds rows that are not to be quoted: rtdetr_r18_fine THROTTLED." in table.notes
+
+
+def test_warnings_of_one_kind_are_one_line(with_samples):
+    shaky = with_samples([300, 600, 350, 700, 400, 500, 900, 450])
+    assert len(shaky.warnings()) == 1
+    assert shaky.warnings_in_short() == [
+        "1 of 2 rows scatter by more than 5 %: close other programs",
+        "1 of 1 ratios are not known to +-1 %: take more --rounds",
+    ]
+
+
+def test_fps_and_latency_of_unlike_load_are_warned_of_unless_queries_overlap(record):
+    base, other = record.rows
+    assert record.warnings_in_short() == []
+    seconds = 2 * other.latency_ms / 1e3
+    slow = replace(record, rows=(base, replace(other, throughput=(Slice(1, seconds),))))
+    text = f"1 of 2 rows: FPS and latency are of unlike load ({1 / seconds:.2f} FPS, {other.latency_ms:.1f} ms)"
+    assert slow.warnings() == slow.warnings_in_short() == [f"{text}: measure again"]
+    assert replace(slow, backend="tensorrt").warnings() == []
+    within = replace(record, rows=(base, replace(other, throughput=(Slice(1, 1.2 * other.latency_ms / 1e3),))))
+    assert within.warnings() == []

@@ -2,6 +2,7 @@
 
 import pytest
 import works
+from terminal import WIDTHS, assert_fits
 
 from fine_edge.estimate.calibration import Calibration, Constants
 from fine_edge.estimate.device import find_device
@@ -10,6 +11,7 @@ from fine_edge.estimate.picture import write_estimate, write_sweep, write_valida
 from fine_edge.estimate.tables import MARK, estimate_table, kernels_table, suite_table
 from fine_edge.estimate.validate import Validation, ValidationRow
 from fine_edge.estimate.variants import variants
+from fine_edge.zoo.paper import ROWS
 
 DEVICE = find_device("orin-nano-8gb")
 CALIBRATION = Calibration(
@@ -53,7 +55,18 @@ def test_every_table_says_what_it_is():
     assert "fits in 8 GiB" in notes
 
 
-def test_the_dearest_kernels_come_first():
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_table_fits_the_terminal(width):
+    found = estimate(works.recorded()["rtdetr_r18_fine"], DEVICE, DEVICE.mode("15W"), CALIBRATION)
+    published = {row.model: row for row in ROWS if row.table == "3"}
+    rows = (ValidationRow("rtdetr_r18_fine_vanilla", 57.0, 55.5),)
+    validation = Validation(rows, "a test", "orin-nano-8gb", "15W", "RTX")
+    made = [estimate_table(found), kernels_table(found), suite_table("a suite", [found], published), validation.table()]
+    for table in made:
+        assert_fits(table, width)
+
+
+def test_the_slowest_kernels_come_first():
     names = [row[0] for row in kernels_table(made(), 2).rows]
     assert names == ["conv", "pool"]
 

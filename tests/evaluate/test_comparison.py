@@ -70,7 +70,7 @@ def test_the_tables(both, capsys):
     assert run(*both, "--resamples", "50") == 0
     printed = capsys.readouterr().out
     assert "second against first" in printed
-    assert re.search(r"FN\s+│\s+2 │\s+0 │\s+-2", printed)
+    assert re.search(r"FN\s+2\s+0\s+-2", printed)
     assert "95 % interval" in printed
 
 

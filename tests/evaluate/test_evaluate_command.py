@@ -86,7 +86,7 @@ def test_the_table_says_what_it_is(scene, capsys):
     printed = capsys.readouterr().out
     assert "tiny on data.json (4 images), fp32, onnxruntime-cpu, sha256" in printed
     assert "These are random weights: the figures mean nothing." in printed
-    assert "class confusion" in printed
+    assert "localisation" in printed
     assert "[Owl]" in printed
 
 

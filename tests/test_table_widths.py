@@ -1,0 +1,242 @@
+"""Tables of the commands on terminals of 80 and 100 columns; the bench's device and estimates have tests of their own.
+
+What is not read from committed files is made up, with names as long as they get.
+"""
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from terminal import WIDTHS, assert_fits, shown
+
+from fine_edge.bench.compare import compare
+from fine_edge.bench.record import read_record
+from fine_edge.bench.table import to_table
+from fine_edge.cli import doctor, engine, graph, parity, predict, zoo
+from fine_edge.detections import Agreement
+from fine_edge.doctor.software import Check, Diagnosis
+from fine_edge.evaluate import tables as evaluate
+from fine_edge.evaluate.average_precision import AveragePrecision
+from fine_edge.evaluate.drift_page import drift_table
+from fine_edge.evaluate.matching import ErrorCounts
+from fine_edge.files import read_json
+from fine_edge.graph.parts import Part
+from fine_edge.graph.view import Finding
+from fine_edge.layers.cost import Cost
+from fine_edge.layers.layer import LayerProfile, LayerTime
+from fine_edge.layers.tables import cost_table, parts_table
+from fine_edge.matrix.document import Matrix
+from fine_edge.matrix.row import Row
+from fine_edge.parity.report import ParityReport, TensorDrift
+from fine_edge.parity.tolerance import TOLERANCES
+from fine_edge.zoo.catalog import CATALOG
+from fine_edge.zoo.paper import DOWN_ROWS, ROWS
+from fine_edge.zoo.tables import CountedRow
+
+BENCH = Path(__file__).parents[1] / "bench"
+RECORDS = sorted((BENCH / "results").glob("*.json"))
+NODE = "/detector/decoder/layers.0/encoder_attn/sampling_offsets/MatMul_with_a_long_name_1"
+NAMES = ("rtdetr_r18_fine_vanilla.fp32.onnx", "rtdetr_r18_fine_vanilla.fp16.engine")
+
+
+def _zoo(number):
+    rows = []
+    for row in (*ROWS, *DOWN_ROWS):
+        if row.table == number:
+            entry = CATALOG.get(row.model)
+            fusion, attention = (entry.fusion, entry.attention) if entry else ("FPN + FINE", "aats")
+            convention = f"as {entry.family if entry else 'nobody'} counts"
+            figures = (row.params_m or 42.0, row.flops_g, convention, row)
+            rows.append(CountedRow(number, row.model, fusion, attention, row.input_hw, *figures))
+    return zoo.table(number, rows)
+
+
+def _evaluation():
+    precision = AveragePrecision(*[0.381] * 12, {"fire hydrant": 0.912, "cat": 0.5})
+    counts = ErrorCounts(
+        12345, 67890, 34567, {"duplicate": 11111, "class_confusion": 22222, "localisation": 33333, "background": 44444}
+    )
+    return SimpleNamespace(
+        origin=SimpleNamespace(
+            model=NAMES[0], precision="fp32", backend="onnxruntime-cpu", artifact_sha256="ab" * 32, random_weights=True
+        ),
+        data="instances_val2017.json",
+        images=5000,
+        skipped={},
+        boxes=precision,
+        masks=precision,
+        errors=counts,
+        errors_by_size={"small": counts, "medium": counts, "large": counts},
+        errors_by_category={"fire hydrant": counts, "cat": counts},
+    )
+
+
+def _comparison():
+    side = SimpleNamespace(evaluation=_evaluation())
+    return SimpleNamespace(
+        names=NAMES,
+        a=side,
+        b=side,
+        ap=SimpleNamespace(value=0.01, low=-0.02, high=0.03),
+        data=SimpleNamespace(images=range(5000), path=Path("instances_val2017.json")),
+        figures=lambda _: (0.381, 0.392),
+        gain=lambda _: 0.028,
+    )
+
+
+def _drift():
+    return SimpleNamespace(
+        quantiles=lambda _: (0.01, 12.34, 123.45), matched=12345, flipped=12, flipped_share=0.01, ap_drop=0.1
+    )
+
+
+def _profiles():
+    names = ["backbone", "encoder", "decoder", "fine"]
+    layers = [
+        LayerTime(f"{NODE}_{name}", "gemm", (NODE,), Part(name), 12.345, 25.0, 2**28, 2**24, is_mixed=True)
+        for name in names
+    ]
+    made = LayerProfile("rtdetr_r18_fine.fp16.engine by trtexec 10.7", tuple(layers), 123.45, 12.3, 13.4)
+    return made, LayerProfile("rtdetr_r18.fp16.engine by trtexec 10.7", tuple(layers[:3]), 123.45, 12.3, 13.4)
+
+
+def _findings():
+    message = "4 attention(s) in FP32, which is never fused: the maps of scores are kept in memory, all of them"
+    return [
+        Finding("FE16", "warning", NODE, message, "export with --precision fp16"),
+        Finding("FE02", "error", "n", "no", "x"),
+    ]
+
+
+def _hazards():
+    hazard = SimpleNamespace(
+        tensor=f"{NODE}_output_0", node=NODE, max_abs=123456.0, keep_fp32=True, reason="overflows " * 12
+    )
+    drift = SimpleNamespace(box_px=(0.123, 1.234, 12.345), score=(0.0001, 0.0012, 0.0123), flipped_share=0.0123)
+    row = SimpleNamespace(module="all but what is proposed", nodes=1234, drift=drift)
+    network = SimpleNamespace(path=Path("rtdetr_r18_fine_vanilla.fp32.onnx"))
+    return SimpleNamespace(network=network, hazards=[hazard], proposed=[NODE], rows=[row])
+
+
+def _parity():
+    drifts = [
+        TensorDrift(name, 1.23e-05, 0.00123, 1.1e-05, "photograph astronaut.png, [0, 299, 3]", 0.02)
+        for name in ("boxes_xyxy", "scores")
+    ]
+    inputs = ("astronaut.png", "chelsea.png", "coffee.png", "noise")
+    detections = Agreement(900, 1, 2, 1e-4, 0.5)
+    return ParityReport(
+        "rtdetr_r18_fine_vanilla",
+        "fp16",
+        "PyTorch FP32",
+        "ONNX Runtime, rounded",
+        "ab" * 32,
+        True,
+        inputs,
+        (),
+        tuple(drifts),
+        detections,
+        TOLERANCES["fp16"],
+    )
+
+
+def _engine():
+    platform = SimpleNamespace(gpu="Orin", sm=87, l4t="36.4.0", tensorrt="10.7.0", rtx=None)
+    manifest = SimpleNamespace(
+        model="rtdetr_r18_fine_vanilla",
+        precision="fp16",
+        target="rtx-sm86",
+        options=SimpleNamespace(input_size="1x3x640x640"),
+        platform=platform,
+        power_mode="25W",
+        kernels=165,
+        fused_attention=6,
+        activation_mib=64.5,
+        weights_mib=43.0,
+        build_s=612.3,
+        onnx_sha256="ab" * 32,
+        engine_sha256="cd" * 32,
+    )
+    path = Path("/home/somebody/checkouts/fine_edge/engines/of/the/last/week/rtdetr_r18_fine_vanilla.fp16.engine")
+    return SimpleNamespace(path=path, manifest=manifest, reused=True)
+
+
+def _inspection():
+    compiled = SimpleNamespace(kernels=range(146), fused_attention=4, activation_mib=29.6, weights_mib=43.0)
+    inputs = "images float32 (1, 3, 640, 640), orig_target_sizes int64 (1, 2), and one more that makes it long"
+    return SimpleNamespace(
+        compiled=compiled, inputs=inputs, compile_s=12.3, compiler="TensorRT-RTX 1.7", onnx_sha256="ab" * 32
+    )
+
+
+def _matrix(models):
+    data = read_json(BENCH / "matrix.json", ValueError)
+    rows = {row["model"]: Row.from_json(row) for row in data["rows"]}
+    return Matrix(rows, {"source_sha256": data["source_sha256"], "libraries": {}}, 2).table(list(rows)[:models])
+
+
+def _predictions(task):
+    row = {
+        "image": "a_photograph_with_a_name.png",
+        "label": "fire hydrant",
+        "score": 0.9123,
+        "box_xyxy_px": (1, 22, 333, 4444),
+    }
+    return predict._table("caption " * 30, [{**row, "area_px": 123456, "share": 0.123}], SimpleNamespace(task=task))
+
+
+def tables():
+    """Each table by the command that prints it; made when it is asked for."""
+    made = {f"bench-{path.stem}": lambda path=path: to_table(read_record(path)) for path in RECORDS}
+    made |= {f"zoo-{number}": lambda number=number: _zoo(number) for number in ("1", "2", "3", "6", "7", "8")}
+    record = RECORDS[-2]
+    return made | {
+        "bench-compare": lambda: compare(read_record(record), read_record(record)),
+        "evaluate": lambda: evaluate.precision_table(_evaluation()),
+        "evaluate-errors": lambda: evaluate.error_table(_evaluation()),
+        "evaluate-compare": lambda: evaluate.precision_change_table(_comparison()),
+        "evaluate-compare-errors": lambda: evaluate.error_change_table(_comparison()),
+        "evaluate-drift": lambda: drift_table(_drift(), 0.1),
+        "layers": lambda: parts_table(_profiles()[0]),
+        "layers-baseline": lambda: cost_table(Cost(*_profiles())),
+        "graph-check": lambda: graph._table(Path("rtdetr_r18_fine_vanilla.fp32.onnx"), _findings()),
+        "graph-fp16": lambda: graph.hazard_table(_hazards()),
+        "graph-fp16-budget": lambda: graph.budget_table(_hazards().rows),
+        "parity": lambda: parity.table(_parity()),
+        "engine-build": lambda: engine._engine_table(_engine()),
+        "engine-inspect": lambda: engine._inspection_table(Path("m.onnx"), _inspection()),
+        "matrix": lambda: _matrix(12),
+        "predict": lambda: _predictions("detection"),
+        "predict-segments": lambda: _predictions("panoptic"),
+    }
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", tables())
+def test_a_table_fits_the_terminal_and_loses_no_figure(name, width):
+    assert_fits(tables()[name](), width)
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_at_most_six_lines_stand_below_a_benchs_table(path):
+    table = to_table(read_record(path))
+    assert len(table.brief) <= 5
+    below = shown(table, 100).split(table.rows[-1][0])[-1].splitlines()[1:]
+    assert len(below) <= 6
+    assert below[-1] == "Definitions and details: --explain."
+    explained = " ".join(shown(table, 100, explain=True).split())
+    assert all(" ".join(note.split()) in explained for note in table.notes)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_doctors_page_fits(width, monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(doctor.console, "out", Console(file=out, width=width))
+    line = Check(
+        "TensorRT", "warn", "not on this machine, looked in " + "/usr/lib/aarch64-linux-gnu" * 4, "install it " * 12
+    )
+    doctor._print(Diagnosis({}, (line,), (line,)))
+    assert max(map(len, out.getvalue().splitlines())) <= width
+    assert out.getvalue().split().count("install") == 24
