@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fine_edge import console
-from fine_edge.cli.arguments import STDOUT, Parser, add_json, deliver
+from fine_edge.cli.arguments import STDOUT, Parser, add_explain, add_json, deliver
 from fine_edge.cli.target import ONNX_TARGET, Target, add_artifacts_option
 from fine_edge.files import write_text
 from fine_edge.fp16.budget import BudgetRow
 from fine_edge.fp16.keep_list import read_keep_list, write_keep_list
 from fine_edge.fp16.network import read_network
-from fine_edge.fp16.study import LONGEST_ARGUMENT, Study, check_target, layer_precisions, study, write_fp16
+from fine_edge.fp16.study import EMULATION, LONGEST_ARGUMENT, Study, check_target, layer_precisions, study, write_fp16
 from fine_edge.graph.checks import RULES, check
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import Finding
@@ -49,6 +49,7 @@ def add_fp16(commands: Commands) -> None:
         help="write trtexec's arguments for an engine built with --fp16 from the FP32 file (default: print them)",
     )
     add_json(parser)
+    add_explain(parser)
     parser.set_defaults(run=_fp16)
 
 
@@ -62,19 +63,19 @@ def _fp16(arguments: argparse.Namespace) -> int:
     found = study(read_network(path), images, keep)
     deliver(arguments, found.to_json(), [])
     if arguments.json != STDOUT:
-        _print(found)
+        _print(found, explain=arguments.explain)
     _write(found, arguments)
     return 1 if found.ok is False else 0
 
 
-def _print(found: Study) -> None:
+def _print(found: Study, *, explain: bool) -> None:
     if found.hazards:
-        hazard_table(found).print(console.out)
+        hazard_table(found).print(console.out, explain=explain)
     else:
         console.out.print(f"{found.network.path.name}: no open FP16 hazard", highlight=False)
     if found.rows:
         budget_table(found.rows).print(console.out)
-    for note in found.notes():
+    for note in (note for note in found.notes() if explain or note != EMULATION):
         console.out.print(note, style="dim", highlight=False, markup=False)
     console.out.print(verdict(found), highlight=False, markup=False)
 
@@ -87,7 +88,9 @@ def hazard_table(found: Study) -> Table:
         keep = "yes" if hazard.keep_fp32 else "no"
         table.add(hazard.tensor, hazard.node, f"{hazard.max_abs:.4g}", keep, hazard.reason)
     if found.proposed:
-        table.notes.append(f"Proposed to stay FP32 ({len(found.proposed)}): {', '.join(found.proposed)}.")
+        number = len(found.proposed)
+        table.notes.append(f"Proposed to stay FP32 ({number}): {', '.join(found.proposed)}.")
+        table.brief = [f"Proposed to stay FP32: {number} nodes; --keep-list FILE writes them."]
     return table
 
 

@@ -25,6 +25,11 @@ from fine_edge.graph.identity import identity_of
 from fine_edge.graph.view import GraphView
 from fine_edge.parity.tolerance import TOLERANCES
 
+EMULATION = (
+    "FP16 is emulated: each FP16 result is rounded once, sums are FP32. ONNX Runtime's own run of an FP16 file"
+    " on x86 skips the rounding between neighbours and hides overflows; a GPU may fuse nodes (fewer roundings)"
+    " or add in FP16 (more loss)."
+)
 LONGEST_ARGUMENT = 128 * 1024
 """Linux takes no longer argument (MAX_ARG_STRLEN)."""
 
@@ -137,9 +142,7 @@ class Study:
             f" {described['cpu']}.",
             f"{len(self.seen.stats)} float tensors seen in {self.seen.chunks} runs a batch, at most {CHUNK_MIB} MiB of"
             " them at one time.",
-            "FP16 is emulated: each FP16 result is rounded once, sums are FP32. ONNX Runtime's own run of an FP16 file"
-            " on x86 skips the rounding between neighbours and hides overflows; a GPU may fuse nodes (fewer roundings)"
-            " or add in FP16 (more loss).",
+            EMULATION,
         ]
         if self.seen.hidden_nodes:
             notes.append(f"Not observed: {self.seen.hidden_nodes} nodes inside If, Loop or Scan.")

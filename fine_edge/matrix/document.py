@@ -30,6 +30,7 @@ _TITLES = {
     "fused_attention": Column("fused attentions"),
     "activation_mib": Column("activation (MiB)"),
 }
+_MOST_FAILURES = 3
 LEGEND = (
     "Parity: against PyTorch, of the output nearest to its tolerance the difference and the tolerance, and how many"
     " detections were matched; FP16 is rounded after every operator.",
@@ -87,12 +88,25 @@ class Matrix:
         for row in rows:
             view.add(row.model, "x".join(map(str, row.input_hw)), *(row.cells[name] for name in _TITLES))
         view.notes = [*LEGEND, *(f"{row.model}: {row.note}" for row in rows if row.note), _summary(rows)]
-        view.brief = [note for note in view.notes if note not in LEGEND]
+        view.brief = _brief(rows)
         if any(row.source_sha256 not in ("", self.origin["source_sha256"]) for row in rows):
             changed = "The code was changed while this ran: its rows are not of one source."
             view.notes.append(changed)
             view.brief.append(changed)
         return view
+
+
+def _brief(rows: list[Row]) -> list[str]:
+    """Return why models fail, of many only the first, and how many others have remarks."""
+    failures = [f"{row.model}: {row.note}" for row in rows if row.failed and row.note]
+    remarks = sum(bool(row.note) and not row.failed for row in rows)
+    more = len(failures) - _MOST_FAILURES
+    return [
+        *failures[:_MOST_FAILURES],
+        *([f"{more} more failures: --explain."] if more > 0 else []),
+        *([f"{remarks} models have remarks: --explain."] if remarks else []),
+        _summary(rows),
+    ]
 
 
 def _summary(rows: list[Row]) -> str:

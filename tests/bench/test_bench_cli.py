@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from tiny_bench import WEIGHTS, write_tiny_artifact, write_tiny_onnx
 
+from fine_edge import command
 from fine_edge.bench import memory, prepare, session, suites
 from fine_edge.bench.backends import BACKENDS, BenchOptions
 from fine_edge.bench.record import read_record, write_record
@@ -118,6 +119,9 @@ def test_table_7_is_measured_at_each_detectors_own_size(tmp_path, capsys):
     assert [record.input_hw_of(row) for row in record.rows[::2]] == [(800, 800), (512, 1024), (640, 640)]
     assert record.rows[2].paper["miou"] == 74.5
     printed = " ".join(capsys.readouterr().out.split())
+    assert "Definitions and details: --explain." in printed
+    assert cli.main(["show", str(tmp_path / "r.json"), "--explain"]) == 0
+    assert "FPS: back-to-back queries / wall time" in " ".join(capsys.readouterr().out.split())
     for words in ("1024x512", "input sizes as listed", "mIoU", "Mask AP", "PQ"):
         assert words in printed
 
@@ -206,7 +210,7 @@ def test_a_record_is_shown_again_and_compared(record, tmp_path, capsys):
         (["--images", "{tmp}/none"], "no such image"),
         (["--images", "{tmp}/empty"], "no image"),
         (["--images", "{tmp}/bad"], "cannot be decoded"),
-        (["--json", "{tmp}/empty"], "is a folder"),
+        (["--json={tmp}/empty"], "is a folder"),
         (["--csv", "{tmp}/bad/x.png/y.csv"], "cannot be written"),
         (["show", "{tmp}/none.json"], "no such file"),
         (["compare", "{tmp}/bad/x.png", "{tmp}/bad/x.png"], "is no JSON"),
@@ -219,7 +223,7 @@ def test_bad_input_is_one_line_with_a_hint(tmp_path, monkeypatch, capsys, argume
     filled = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     monkeypatch.setattr("sys.argv", ["bench", *filled])
     with pytest.raises(SystemExit) as left:
-        cli.command.run(cli.main)
+        command.run(cli.main)
     assert left.value.code == 2
     line = capsys.readouterr().err
     assert line.startswith("error: ")

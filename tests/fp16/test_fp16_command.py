@@ -75,10 +75,13 @@ def test_a_planted_overflow_is_found_kept_and_parity_restored(tmp_path, images, 
 
 
 def test_the_table_shows_the_same(tmp_path, images, capsys):
-    assert run(write_planted(tmp_path / "m"), "--images", images, "--layer-precisions") == 0
+    path = write_planted(tmp_path / "m")
+    assert run(path, "--images", images) == 0
+    assert "Proposed to stay FP32: 2 nodes; --keep-list FILE writes them." in capsys.readouterr().out
+    assert run(path, "--images", images, "--layer-precisions", "--explain") == 0
     out = capsys.readouterr().out
     assert "overflow: 3.255e+05 becomes infinite beyond 65504" in out
-    assert f"Proposed to stay FP32 (2): {GROW}, {SHRINK}." in out
+    assert f"Proposed to stay FP32 (2): {GROW}, {SHRINK}." in " ".join(out.split())
     assert "parity of 'all, with the keep-list': ok" in out
     assert "random weights" in out
     assert "ONNX Runtime" in out
