@@ -1,7 +1,7 @@
 """PyTorch module to ONNX graph: torch.onnx's exporter, with nodes named after the modules they came from.
 
-TensorRT and its tools show ONNX node names for every layer, so ``/encoder/fine.0/MatMul_2`` there
-tells at once which part of the detector a kernel belongs to.
+TensorRT and its tools show the ONNX node name of every layer. A name such as ``/encoder/fine.0/MatMul_2`` tells which
+part of the detector a kernel belongs to.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import ast
 from collections import Counter
 
 import onnx
+import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
 from fine_edge.zoo.library_export import quiet_exporter
 
-# 17 is the first with LayerNormalization as one operator and 20 breaks GridSample in TensorRT 10.x;
+# 17 is the first opset with LayerNormalization as one operator, and 20 breaks GridSample in TensorRT 10.x.
 # torch's exporter is written for 18 and up.
 OPSET = 18
 
@@ -24,7 +26,7 @@ def trace(module: nn.Module, example: Tensor, inputs: list[str], outputs: list[s
     """Export ``module(example)`` with static shapes.
 
     Args:
-        module: in eval mode.
+        module: the network, in eval mode.
         example: its one input.
         inputs: name of the input.
         outputs: names of the outputs.
@@ -42,15 +44,14 @@ def trace(module: nn.Module, example: Tensor, inputs: list[str], outputs: list[s
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    model: onnx.ModelProto = program.model_proto
-    _name_after_modules(model.graph)
-    _strip(model)
-    return model
+    _name_after_modules(program.model.graph)
+    _strip(program.model)
+    return program.model_proto
 
 
-def _scope(node: onnx.NodeProto) -> str:
-    """``/encoder/fine.0`` from the exporter's list of nested module paths."""
-    scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
+def _scope(node: ir.Node) -> str:
+    """Return ``/encoder/fine.0``, read from the list of nested module paths that the exporter writes."""
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]")
     paths = [path for path in ast.literal_eval(scopes)[:-1] if path]  # the last one is the operator's own name
     if not paths:
         return ""
@@ -64,26 +65,27 @@ def _scope(node: onnx.NodeProto) -> str:
     return "/" + "/".join(parts)
 
 
-def _name_after_modules(graph: onnx.GraphProto) -> None:
-    seen: Counter[str] = Counter()
-    scopes: dict[str, str] = {}  # of the node that gives a tensor
-    for node in graph.node:
-        # The exporter's own rewrites, such as slices into one Split, forget the scope: take the one of the input.
-        scope = _scope(node) or next((scopes[name] for name in node.input if name in scopes), "")
-        scopes.update(dict.fromkeys(node.output, scope))
-        name = f"{scope}/{node.op_type}"
-        node.name = f"{name}_{seen[name]}" if seen[name] else name
-        seen[name] += 1
+def _name_after_modules(graph: ir.Graph) -> None:
+    """Name every node ``SCOPE/OPERATOR``, with a number from the second of one name on."""
+    taken: Counter[str] = Counter()
+    scopes: dict[ir.Node, str] = {}
+    for node in graph:
+        # The exporter's own rewrites, such as slices into one Split, lose the scope: use that of the first input.
+        producers = [value.producer() for value in node.inputs if value is not None]
+        inherited = (scopes[producer] for producer in producers if producer is not None and producer in scopes)
+        scopes[node] = _scope(node) or next(inherited, "")
+        name = f"{scopes[node]}/{node.op_type}"
+        node.name = f"{name}_{taken[name]}" if taken[name] else name
+        taken[name] += 1
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Drop what the exporter notes for debugging: stack traces would put one machine's paths into the artifact."""
-    del model.metadata_props[:], model.graph.metadata_props[:]
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for values in (model.graph.input, model.graph.output, model.graph.value_info, model.graph.initializer):
-        for value in values:
-            del value.metadata_props[:]
-            value.doc_string = ""
-    model.doc_string = model.graph.doc_string = ""
+def _strip(model: ir.Model) -> None:
+    """Remove what the exporter notes for debugging: its stack traces hold paths of the machine that exported."""
+    ClearMetadataAndDocStringPass()(model)
+    # The pass clears graphs and nodes; the model and its values keep theirs.
+    model.metadata_props.clear()
+    model.doc_string = None
+    computed = (value for node in model.graph for value in node.outputs)
+    for value in (*model.graph.inputs, *model.graph.initializers.values(), *computed):
+        value.metadata_props.clear()
+        value.doc_string = None
