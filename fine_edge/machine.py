@@ -1,4 +1,4 @@
-"""What machine a figure came from. Figures of unlike machines are never compared."""
+"""Description of the machine that a figure came from. Figures of different machines are never compared."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from typing import Any
 
 import fine_edge
 
-# Libraries whose version can move a latency.
+MIB = 2**20
+GIB = 2**30
+
+# A new version of these libraries can change a latency.
 _LIBRARIES = (
     *("fine-edge", "numpy", "onnx", "onnxruntime", "torch", "torchvision", "transformers", "ultralytics"),
     *("tensorrt-rtx-cu12", "tensorrt"),
 )
-# Folders whose source decides what an exported graph looks like.
+# The source in these folders decides what an exported graph looks like.
 _EXPORTING = ("fusion", "lowering", "zoo", "export", "graph")
-# What must be equal before two records are compared.
+# Two records are compared only when these fields are equal.
 IDENTITY = ("cpu", "cores", "arch", "os", "memory_gib", "gpu")
 
 
@@ -38,7 +41,7 @@ def _lines(path: str) -> list[str]:
 
 
 def version(package: str) -> str | None:
-    """Installed version of a package without importing it."""
+    """Return the installed version of a package without importing it; ``None`` when it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -46,7 +49,7 @@ def version(package: str) -> str | None:
 
 
 def describe() -> dict[str, Any]:
-    """CPU, cores usable by this process, memory, operating system, libraries; the model name on a Jetson."""
+    """Return CPU, cores usable by this process, memory, operating system and libraries; on a Jetson also its model."""
     import psutil
 
     jetson = "".join(_lines("/proc/device-tree/model")).strip("\0 ") or None
@@ -55,7 +58,7 @@ def describe() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "arch": platform.machine(),
         "os": platform.system(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "memory_gib": round(psutil.virtual_memory().total / GIB),
         "gpu": jetson,
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES if version(name)},
@@ -63,12 +66,12 @@ def describe() -> dict[str, Any]:
 
 
 def unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """The identifying fields in which two machines differ, as ``field: a / b``."""
+    """Return the identifying fields in which two machines differ, as ``field: a / b``."""
     return [f"{key}: {a.get(key)} / {b.get(key)}" for key in IDENTITY if a.get(key) != b.get(key)]
 
 
 def source_sha256() -> str:
-    """Hash of the code that makes graphs, so that a changed lowering re-exports instead of reusing old files."""
+    """Return a hash of the code that makes graphs: after a change of it, models are exported again."""
     root = Path(fine_edge.__file__).parent
     digest = hashlib.sha256()
     for file in sorted(path for folder in _EXPORTING for path in (root / folder).rglob("*.py")):

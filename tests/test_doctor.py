@@ -157,7 +157,7 @@ def test_a_board_that_is_not_at_its_best(jetson, tmp_path):
     found = diagnose(Board(jetson), tmp_path)
     assert "yet the GPU is capped at 624 MHz" in named(found, "power mode").found
     clocks = named(found, "clocks")
-    assert clocks.found == "not locked: GPU 306 to 624 MHz, memory clock unknown (no file gives the memory clock)"
+    assert clocks.found == "not locked: GPU 306 to 624 MHz, memory clock unknown (no file holds the memory clock)"
     assert "sudo jetson_clocks" in clocks.hint
     assert named(found, "throttling").found.startswith("cooling device gpu-throttle-alert is active")
     memory = named(found, "memory")

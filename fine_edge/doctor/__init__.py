@@ -1,1 +1,1 @@
-"""One page on this machine, and what to do about what it lacks: ``python -m fine_edge doctor``."""
+"""The page of ``python -m fine_edge doctor``: what this machine has and lacks, with hints."""

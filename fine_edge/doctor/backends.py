@@ -1,4 +1,4 @@
-"""Which backends work, by trying them on the smallest network."""
+"""Checks of the backends: each runs or compiles the smallest network."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fine_edge.errors import FineEdgeError
 from fine_edge.jetson.board import Board
 
 _TIMEOUT_S = 120.0
-# Where JetPack and our image put it, which may not be on PATH.
+# JetPack and our image put trtexec here, which may not be on PATH.
 _TRTEXEC = ("usr/src/tensorrt/bin/trtexec", "opt/tensorrt/bin/trtexec")
 
 
 def backends(board: Board) -> Iterator[Check]:
-    """One check for each backend that this kind of machine can have."""
+    """Yield one check for each backend that this kind of machine can have."""
     yield _tried("onnxruntime", "onnxruntime", _run_onnxruntime, "pip install --force-reinstall onnxruntime")
     hint = "its libraries do not load: check LD_LIBRARY_PATH; in a container --runtime nvidia. " + GET_TENSORRT
     yield _tried("tensorrt", "tensorrt", _run_tensorrt, hint)
@@ -34,17 +34,17 @@ def backends(board: Board) -> Iterator[Check]:
 
 def _tried(name: str, module: str, attempt: Callable[[], str], hint: str) -> Check:
     if not is_installed(module):
-        return Check(name, "absent", "not installed")  # the package's own line says what to do
+        return Check(name, "absent", "not installed")  # the line of the package has the hint
     try:
         return Check(name, "ok", attempt())
     except FineEdgeError as error:
         return Check(name, "fail", error.what, error.hint or hint)
-    except Exception as error:  # a broken package may raise anything, and this page is where it must be said
+    except Exception as error:  # a broken package may raise anything, and this page must report it
         return Check(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", hint)
 
 
 def _relu() -> bytes:
-    """The smallest network worth compiling: 8 values through a ReLU."""
+    """Return the smallest network worth compiling: a ReLU of 8 values."""
     from onnx import TensorProto, helper
 
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
@@ -64,12 +64,12 @@ def _run_onnxruntime() -> str:
 
 
 def _import_alone(module: str) -> str:
-    """Import in a process of its own."""
-    return f"{_alone(['-c', f'import {module} as m; print(m.__version__)']).split()[-1]} loads"
+    """Import a module in a process of its own and return its version as a sentence."""
+    return f"{_python_output(['-c', f'import {module} as m; print(m.__version__)']).split()[-1]} loads"
 
 
-def _alone(arguments: list[str]) -> str:
-    """The last line that Python prints in a process of its own, which a broken library may take down."""
+def _python_output(arguments: list[str]) -> str:
+    """Run Python in a process of its own, which a broken library may crash; return the last line it prints."""
     command = [sys.executable, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     if done.returncode:
@@ -79,13 +79,13 @@ def _alone(arguments: list[str]) -> str:
 
 
 def _run_tensorrt() -> str:
-    """Import it and, where a device answers, build and run an engine."""
+    """Import TensorRT and, where a device answers, build and run an engine."""
     loads = _import_alone("tensorrt")
     try:
         gpu_info()
     except FineEdgeError:
-        return loads  # the device's own line says what to do
-    return _alone(["-m", "fine_edge.doctor.self_test"])
+        return loads  # the line of the device has the hint
+    return _python_output(["-m", "fine_edge.doctor.self_test"])
 
 
 def _compile() -> str:
@@ -102,14 +102,14 @@ def _export() -> Check:
     missing = [name for name in ("torch", "transformers", "safetensors", "onnxscript") if not is_installed(name)]
     if not missing:
         return Check("pytorch export", "ok", "its packages are installed (not imported here)")
-    return Check("pytorch export", "absent", f"without {', '.join(missing)}", "pip install 'fine-edge[export]'")
+    return Check("pytorch export", "absent", f"{', '.join(missing)} missing", "pip install 'fine-edge[export]'")
 
 
 def _trtexec(board: Board) -> Check:
     on_path = shutil.which("trtexec")
     if on_path:
         return Check("trtexec", "ok", on_path)
-    aside = next((path for path in _TRTEXEC if (board.root / path).is_file()), None)
-    if aside:
-        return Check("trtexec", "warn", f"/{aside} is not on PATH", f"export PATH=$PATH:/{Path(aside).parent}")
+    found = next((path for path in _TRTEXEC if (board.root / path).is_file()), None)
+    if found:
+        return Check("trtexec", "warn", f"/{found} is not on PATH", f"export PATH=$PATH:/{Path(found).parent}")
     return Check("trtexec", "absent", "not on PATH", "optional; it comes with TensorRT" if board.is_jetson else "")

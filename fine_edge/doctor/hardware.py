@@ -1,4 +1,4 @@
-"""The device, the board and its state, memory and disk."""
+"""Checks of the CUDA device, the board and its state, memory and disk."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from fine_edge.doctor.software import Check
 from fine_edge.errors import FineEdgeError
 from fine_edge.jetson.board import Board
 from fine_edge.jetson.snapshot import Snapshot
+from fine_edge.machine import GIB
 
-GIB = 2**30
 # Estimates. A build of RT-DETR R50 takes the builder itself and several copies of 170 MiB of weights.
 BUILD_MIB = 2400
-# PyTorch for the host, or engines, timing caches and records for the board.
+# PyTorch on a host, or engines, timing caches and records on a board.
 FREE_DISK_GIB = 2.0
 
 
 def hardware(board: Board, state: Snapshot, folder: Path) -> Iterator[Check]:
-    """``state`` of the board now; ``folder`` is where engines and records would be written."""
+    """Yield one check for each part of the hardware.
+
+    Args:
+        board: the board.
+        state: its state now.
+        folder: the folder that engines and records are written to.
+    """
     yield _gpu(board)
     yield _board(board)
     if board.is_jetson:
@@ -39,7 +45,7 @@ def _gpu(board: Board) -> Check:
         gpu = gpu_info()
     except FineEdgeError as error:
         needed = board.is_jetson
-        hint = error.hint if needed else "nothing to do: export, parity and the compile check need no GPU"
+        hint = error.hint if needed else "nothing to do: export, parity and engine inspect need no GPU"
         return Check("CUDA device", "fail" if needed else "absent", error.what, hint)
     memory = f"{gpu.total_bytes / GIB:.1f} GiB"
     return Check("CUDA device", "ok", f"{gpu.name}, SM {gpu.sm}, driver for CUDA {gpu.driver}, {memory}")
@@ -47,21 +53,21 @@ def _gpu(board: Board) -> Check:
 
 def _board(board: Board) -> Check:
     if not board.is_jetson:
-        return Check("board", "ok", "no Jetson: a host for export, parity and the compile check")
+        return Check("board", "ok", "no Jetson: a host for export, parity and engine inspect")
     found = f"{board.model or 'model unknown'}, L4T {board.l4t or 'unknown'}"
     if board.l4t is None:
         hint = "in a container, mount /etc/nv_tegra_release from the host: docker/README.md"
         return Check("board", "warn", found, hint)
     if not board.l4t.startswith("36."):
-        return Check("board", "warn", found, "this is written for JetPack 6 (L4T 36); flash it, or expect surprises")
+        return Check("board", "warn", found, "fine-edge supports JetPack 6 (L4T 36): flash it; others are untested")
     return Check("board", "ok", found)
 
 
 def _mode(board: Board, state: Snapshot) -> Check:
     if state.mode is None:
-        known = "" if state.mode_id is None else f" {state.mode_id}"
+        number = "" if state.mode_id is None else f" {state.mode_id}"
         hint = "sudo nvpmodel -q shows it; in a container, mount /var/lib/nvpmodel and /etc/nvpmodel.conf from the host"
-        return Check("power mode", "warn", f"unknown{known}", hint)
+        return Check("power mode", "warn", f"unknown{number}", hint)
     limit = f", GPU up to {state.mode_gpu_mhz:.0f} MHz" if state.mode_gpu_mhz else ""
     found = f"{state.mode} (mode {state.mode_id}){limit}; modes from {board.modes.source}"
     if state.contradiction:
@@ -85,13 +91,13 @@ def _throttling(state: Snapshot) -> Check:
     since = f"; over-current events since boot: {counted}" if counted else ""
     if not state.throttle:
         return Check("throttling", "ok", f"none now{since}")
-    hint = "let it cool down, give it a fan and the power supply of the kit, or a lower power mode"
+    hint = "let it cool down, use a fan and the power supply of the kit, or set a lower power mode"
     return Check("throttling", "warn", "; ".join(state.throttle) + since, hint)
 
 
 def _temperature(state: Snapshot) -> Check:
     if not state.temperatures_c:
-        return Check("temperature", "absent", "no sensor readable")
+        return Check("temperature", "absent", "no sensor can be read")
     name, celsius = max(state.temperatures_c.items(), key=lambda item: item[1])
     return Check("temperature", "ok", f"{celsius:.1f} C at the hottest sensor ({name})")
 
@@ -99,7 +105,7 @@ def _temperature(state: Snapshot) -> Check:
 def _memory(board: Board) -> Check:
     memory = board.memory
     if memory.ram_available_mib is None:
-        return Check("memory", "warn", "/proc/meminfo does not say")
+        return Check("memory", "warn", "/proc/meminfo does not list it")
     swap_mib = memory.swap_free_mib or 0.0
     found = f"{memory.ram_available_mib:.0f} of {memory.ram_total_mib or 0:.0f} MiB available, {swap_mib:.0f} MiB swap"
     if memory.ram_available_mib >= BUILD_MIB:

@@ -1,7 +1,7 @@
-"""``python -m fine_edge.doctor.self_test``: build the smallest engine on this machine's GPU, run it, check its answer.
+"""``python -m fine_edge.doctor.self_test``: build the smallest engine on this machine's GPU, run it, check its result.
 
-The whole way of a detector in a few seconds: parser, builder, manifest, plan, CUDA memory, streams and events. The
-doctor starts it in a process of its own, which a broken driver may take down.
+It uses all that a detector uses, in a few seconds: parser, builder, manifest, plan, CUDA memory, streams and events.
+The doctor starts it in a process of its own, which a broken driver may crash.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fine_edge.engine.options import BuildOptions
 from fine_edge.errors import BackendError
 
 SHAPE = (1, 3, 8, 8)
-# Sums of 192 values in FP32, in whatever order.
+# Enough for sums of 192 values in FP32 in any order.
 _TOLERANCE = 1e-4
 
 
 def write_mean(path: Path) -> None:
-    """An FP32 network that gives the mean of its input."""
+    """Write an FP32 network that returns the mean of its input."""
     from onnx import TensorProto, helper
 
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, SHAPE)
@@ -37,10 +37,10 @@ def write_mean(path: Path) -> None:
 
 
 def self_test() -> str:
-    """Build, load and run; what worked, in words.
+    """Build, load and run an engine; return a sentence on what worked.
 
     Raises:
-        FineEdgeError: where it does not get through, or the engine's answer is wrong.
+        FineEdgeError: when a step fails, or the engine's result is wrong.
     """
     from fine_edge.runners.trt import TrtRunner
 
@@ -54,15 +54,15 @@ def self_test() -> str:
     expected = float(images.mean(dtype=np.float64))
     if not abs(found - expected) <= _TOLERANCE:
         raise BackendError(
-            f"an engine gives {found:.6f} for a mean of {expected:.6f}",
-            hint="TensorRT or the driver is broken: reinstall",
+            f"an engine returns {found:.6f} for a mean of {expected:.6f}",
+            hint="TensorRT or the driver is broken: install both again (docker/README.md)",
         )
     platform = engine.manifest.platform
     return f"built and ran an engine on {platform.gpu} (TensorRT {platform.tensorrt})"
 
 
 def main(_argv: list[str]) -> int:
-    """Entry point."""
+    """Run the self-test, print its sentence and return exit code 0."""
     sys.stdout.write(self_test() + "\n")
     return 0
 

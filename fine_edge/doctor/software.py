@@ -1,4 +1,4 @@
-"""Python and the packages that backends need, by their metadata; nothing is imported."""
+"""Checks of Python and of the packages that backends need, by their metadata; nothing is imported."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fine_edge.engine.platform import is_installed
 from fine_edge.jetson.board import Board
 
 Status = Literal["ok", "warn", "fail", "absent"]
-"""``fail``: it matters on this machine and is missing or broken. ``absent``: it is not here, and need not be."""
+"""``fail``: needed on this machine, and missing or broken. ``absent``: not installed, and not needed here."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the page."""
+    """One line of the doctor's page."""
 
     name: str
     status: Status
@@ -27,13 +27,13 @@ class Check:
     hint: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """As ``--json`` shows it."""
+        """Return the object that ``--json`` prints."""
         return dict(vars(self))
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The whole page."""
+    """The doctor's page."""
 
     machine: dict[str, Any]
     checks: tuple[Check, ...]
@@ -41,12 +41,12 @@ class Diagnosis:
 
     @property
     def is_fit(self) -> bool:
-        """At least one backend works, and nothing that matters on this machine is missing or broken."""
+        """Whether a backend works and nothing that is needed on this machine is missing or broken."""
         broken = any(check.status == "fail" for check in (*self.checks, *self.backends))
         return not broken and any(backend.status == "ok" for backend in self.backends)
 
     def to_json(self) -> dict[str, Any]:
-        """``machine``, ``checks`` and ``backends`` by name."""
+        """Return the object that ``--json`` prints: ``machine``, ``checks``, and ``backends`` by name."""
         return {
             "machine": self.machine,
             "checks": [check.to_json() for check in self.checks],
@@ -61,12 +61,12 @@ GET_TENSORRT = (
     f"TensorRT {TENSORRT} comes with NVIDIA's L4T archive (Python 3.10) or the 24.12 container (Python 3.12):"
     " docker/README.md"
 )
-# As a wheel names itself: NVIDIA's archive and containers, and PyPI.
+# Names of the wheels: of NVIDIA's archive and containers, and of PyPI.
 _TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
 
 
 def software(board: Board) -> Iterator[Check]:
-    """Python, TensorRT, and what else this kind of machine wants."""
+    """Yield checks of Python, TensorRT, and the other packages that this kind of machine needs."""
     yield _python()
     yield _tensorrt(board)
     yield _package("ONNX Runtime", "onnxruntime", "onnxruntime", "pip install onnxruntime")
@@ -98,7 +98,7 @@ def _tensorrt(board: Board) -> Check:
     if not is_installed("tensorrt"):
         if board.is_jetson:
             return Check("TensorRT", "fail", "not installed", GET_TENSORRT)
-        return Check("TensorRT", "absent", "not installed", "engines are built on the Jetson; nothing to do here")
+        return Check("TensorRT", "absent", "not installed", "nothing to do here: engines are built on the Jetson")
     version = next((found for package in _TENSORRT_PACKAGES if (found := machine.version(package))), None)
     if version is None:
         return Check("TensorRT", "warn", "installed, version unknown", GET_TENSORRT)

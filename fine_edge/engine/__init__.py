@@ -1,1 +1,1 @@
-"""What NVIDIA's compiler makes of a graph."""
+"""Building of TensorRT engines, their manifests, and inspection with NVIDIA's compiler."""

@@ -1,4 +1,4 @@
-"""Taking over a plan that trtexec built on this machine: it gets a manifest, and is ours from then on."""
+"""Adoption of a plan that trtexec built on this machine: it gets a manifest and is then used like our own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from fine_edge.engine import supervise
 from fine_edge.engine.build import Engine, figures_of, now
 from fine_edge.engine.manifest import Manifest, layers_path, manifest_path
 from fine_edge.engine.options import BuildOptions
-from fine_edge.engine.plan import MIB
 from fine_edge.engine.plan_file import plugin_hashes, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.rtx_log import kernels_in
@@ -20,23 +19,24 @@ from fine_edge.files import output_errors, sha256_of, written_together
 from fine_edge.graph.input_size import InputSize, fixed, network_inputs
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView
+from fine_edge.machine import MIB
 
 
 def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engine:
-    """Copy a plan into ``out`` under our name, with a manifest for this machine.
+    """Copy a plan into ``out`` under the name of an engine, with a manifest for this machine.
 
-    Nothing in a plan says which ONNX it came from; that is the caller's word. What can be checked is: TensorRT here
-    takes it, in a process of its own, and its inputs and outputs are those of the ONNX.
+    A plan does not name its ONNX file, so the caller must name the right one. Two things are checked: TensorRT loads
+    the plan in a process of its own, and the plan's inputs and outputs are those of the ONNX.
 
     Args:
-        plan: file written by ``trtexec --saveEngine``.
-        onnx_path: what trtexec was given with ``--onnx``.
-        options: what trtexec was told: precision, optimization level, plugins.
+        plan: the file written by ``trtexec --saveEngine``.
+        onnx_path: the file that trtexec was given with ``--onnx``.
+        options: the options that trtexec was given: precision, optimization level, plugins.
         out: folder of the engine.
 
     Raises:
         ArtifactError: when the plan's inputs and outputs are not the model's.
-        BackendError: without TensorRT, or when it does not take the plan.
+        BackendError: without TensorRT, or when TensorRT refuses the plan.
     """
     data = read_plan(plan)
     source = read_source(onnx_path, options.input_size)
@@ -76,7 +76,7 @@ def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engi
 
 
 def _check_tensors(plan: Path, tensors: list[dict[str, Any]], source: Source, size: InputSize | None) -> None:
-    """Compare names and shapes with the ONNX's inputs and outputs."""
+    """Refuse a plan whose inputs and outputs are not those of the ONNX."""
     model = read_model(source.path, weights=False)
     view = GraphView(fixed(model, size, source.path) if size else model)
     wanted = {
@@ -91,5 +91,5 @@ def _check_tensors(plan: Path, tensors: list[dict[str, Any]], source: Source, si
         raise ArtifactError(
             f"the plan was not built from {source.path.name}: only {side} has {first[0]} {first[1]} {list(first[2])}",
             where=plan,
-            hint="give the ONNX that trtexec was given",
+            hint="give the ONNX file that trtexec was given with --onnx",
         )

@@ -1,4 +1,4 @@
-"""An engine for this machine: the one that is there if it is exactly what was asked for, a new one otherwise."""
+"""Building of an engine for this machine, or reuse of one that was built from exactly the same things."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fine_edge import __version__, console
 from fine_edge.engine import preflight, supervise
 from fine_edge.engine.manifest import Manifest, build_key, layers_path, manifest_path, read_manifest
 from fine_edge.engine.options import BuildOptions
-from fine_edge.engine.plan import MIB, Job
+from fine_edge.engine.plan import Job
 from fine_edge.engine.plan_file import check_bytes, plugin_hashes, read_plan
 from fine_edge.engine.platform import Platform, here, require_tensorrt
 from fine_edge.engine.preflight import Preflight
 from fine_edge.engine.rtx_log import Kernel, kernels_in, parse_log
-from fine_edge.engine.sized_file import sized_file
-from fine_edge.engine.source import Source, engine_name, read_source, require_precision
+from fine_edge.engine.source import Source, engine_name, read_source, require_precision, sized_file
 from fine_edge.errors import ArtifactError, FineEdgeError
 from fine_edge.files import sha256_of, written_together
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.model_file import read_model
+from fine_edge.machine import MIB
 
 _LARGEST_CACHE = 2**30
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
@@ -30,14 +30,14 @@ _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine on disk; ``reused`` when nothing had to be built."""
+    """An engine on disk; ``reused`` is true when nothing had to be built."""
 
     path: Path
     manifest: Manifest
     reused: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """Return the object that ``--json`` prints."""
         manifest = self.manifest
         return {
             "engine": str(self.path),
@@ -57,7 +57,7 @@ class Engine:
 
 
 def existing(engine: Path, key: str) -> Engine | None:
-    """The engine if it is there, whole, and was built from the same things."""
+    """Return the engine if it is complete and was built from the same things; ``None`` otherwise."""
     try:
         manifest = read_manifest(engine)
         if manifest.key != key:
@@ -69,7 +69,7 @@ def existing(engine: Path, key: str) -> Engine | None:
 
 
 def ensure_engine(onnx_path: Path, options: BuildOptions, out: Path) -> Path:
-    """Path of the engine of an ONNX file, built now if there is none for exactly this file, machine and options."""
+    """Return the path of the engine of an ONNX file; build it if there is none for this file, machine and options."""
     return obtain_engine(onnx_path, options, out).path
 
 
@@ -85,15 +85,15 @@ def obtain_engine(
     """Find or build the engine of an ONNX file.
 
     Args:
-        onnx_path: the graph; its contract, if there is one beside it, must vouch for it.
+        onnx_path: the graph; if a contract is beside it, it must list this file.
         options: what to build.
         out: folder of engine, manifest, layer description and timing cache.
-        rebuild: build even where the engine is there.
-        skip_preflight: build even where memory or disk look too small.
-        timeout_s: stop the builder after this long; ``None``: never.
+        rebuild: build even where the engine exists.
+        skip_preflight: build even where memory or disk seem too small.
+        timeout_s: stop the builder after this time; ``None``: never.
 
     Raises:
-        FineEdgeError: whatever keeps the engine from being built, with its hint; nothing half-written is left.
+        FineEdgeError: when the engine cannot be built; no partial file is left.
     """
     source = read_source(onnx_path, options.input_size)
     require_precision(source, options)
@@ -105,7 +105,7 @@ def obtain_engine(
     if source.plugin_nodes and not plugins:
         console.warn(
             f"{source.path.name} has the plugin's node {', '.join(source.plugin_nodes)}, and no --plugin-library is"
-            " given: what is built is the native body of the node"
+            " given: the engine computes the node by ordinary layers instead"
         )
     path = out / engine_name(source, options)
     found = None if rebuild else existing(path, build_key(source.sha256, options, platform, plugins))
@@ -120,7 +120,7 @@ def obtain_engine(
 
 
 def timing_cache_name(platform: Platform) -> str:
-    """Timings of one TensorRT on one device are noise on another: ``timing-10.7.0-orin-sm87.cache``."""
+    """Return ``timing-10.7.0-orin-sm87.cache``: timings hold for one TensorRT on one device only."""
     device = re.sub(r"[^a-z0-9]+", "-", str(platform.gpu).lower()).strip("-")
     return f"timing-{platform.tensorrt}-{device}-sm{platform.sm}.cache"
 
@@ -144,10 +144,11 @@ def _build(
         with sized_file(source.path, model, options.input_size) as onnx:
             job = Job(onnx.absolute(), options, ready.workspace_mib, plan.absolute(), layers.absolute(), cache)
             outcome = supervise.build(job, timeout_s)
-        for lock in partial.glob("*.lock"):  # Polygraphy's, for a cache that nobody else can see here
+        for lock in partial.glob("*.lock"):  # Polygraphy locks the cache, which no other process uses here
             lock.unlink()
         if identity_of(source.path) != source.sha256:
-            raise ArtifactError("was changed while its engine was built", where=source.path, hint="build again")
+            hint = "wait until the file is complete, then build again"
+            raise ArtifactError("was changed while its engine was built", where=source.path, hint=hint)
         manifest = Manifest(
             model=source.model,
             onnx_file=source.path.name,
@@ -170,31 +171,31 @@ def _build(
 
 
 def _copy_cache(source: Path, target: Path) -> None:
-    """Start from the timings of earlier builds; a cache that cannot be read is only a slower build."""
+    """Copy the timings of earlier builds, if there are any; they only make a build faster."""
     if source.is_file() and source.stat().st_size <= _LARGEST_CACHE:
         target.write_bytes(source.read_bytes())
 
 
 def now() -> str:
-    """UTC, ISO 8601, seconds."""
+    """Return the time in UTC as ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def figures_of(kernels: tuple[Kernel, ...] | None) -> dict[str, int | None]:
-    """Number of kernels and of fused attentions; ``None`` where the engine tells of no layers."""
+    """Return the number of kernels and of fused attentions; ``None`` where the engine does not list its layers."""
     if kernels is None:
         return {"kernels": None, "fused_attention": None}
     return {"kernels": len(kernels), "fused_attention": sum(kernel.is_fused_attention for kernel in kernels)}
 
 
 def _figures(outcome: supervise.Outcome, layers: Path, options: BuildOptions) -> dict[str, Any]:
-    """From RTX's log, or from what TensorRT's engine says of itself."""
+    """Return kernels and memory, from RTX's log or from the description of TensorRT's engine."""
     if options.target != "tensorrt":
         compiled = parse_log(outcome.log)
         memory = {"activation_mib": compiled.activation_mib, "weights_mib": compiled.weights_mib}
         return figures_of(compiled.kernels) | memory
-    told = _WEIGHTS.findall(outcome.log)
+    weights = _WEIGHTS.findall(outcome.log)
     return figures_of(kernels_in(layers.read_text(encoding="utf-8"))) | {
         "activation_mib": outcome.report["activation_bytes"] / MIB,
-        "weights_mib": int(told[-1]) / MIB if told else None,
+        "weights_mib": int(weights[-1]) / MIB if weights else None,
     }

@@ -1,11 +1,11 @@
 """The builder's process: ``python -m fine_edge.engine.compiler build JOB`` or ``describe PLAN``.
 
-A process of its own for every build: only the first logger of a process is honoured, a crash, an endless build or
-the kernel's out-of-memory killer takes no command with it, and all memory is given back. The log goes to standard
-error; standard output carries one JSON object a line: phases and steps while building, then the result.
+Every build has a process of its own. TensorRT uses only the first logger of a process. A crash, an endless build or
+the kernel's out-of-memory killer does not end the command, and the process returns all its memory. The log goes to
+standard error. Standard output carries one JSON object a line: phases and steps while building, then the result.
 
-Its standard input is a pipe that its parent holds open. When that closes, because the build was interrupted or the
-parent was killed, the build is cancelled at its next step, and the process ends after :data:`GRACE_S` at the latest.
+Standard input is a pipe that the parent holds open. The pipe closes when the build is interrupted or the parent is
+killed. The build is then cancelled at its next step, and the process ends after :data:`GRACE_S` at the latest.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from fine_edge.engine.plan import Job
 
 GRACE_S = 5.0
 STEP_PERIOD_S = 0.1
-"""Steps are reported no oftener: a build has thousands, and each takes the interpreter's lock."""
+"""The shortest time between two reported steps: a build has thousands, and each takes the interpreter's lock."""
 
 REFUSED, CANCELLED = 3, 4
-"""Exit codes: the model or plan was refused, the build was cancelled. 1 is an exception that nobody expected."""
+"""Exit codes: the model or plan was refused; the build was cancelled. Code 1 is an unexpected exception."""
 
 
 class Events:
-    """JSON lines to the parent, from any thread."""
+    """A writer of JSON lines to the parent; any thread may use it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -39,7 +39,7 @@ class Events:
         self._last_step_s = 0.0
 
     def emit(self, event: dict[str, Any]) -> None:
-        """One line; steps that follow each other too fast are dropped."""
+        """Write one line; a step too soon after the last one is dropped."""
         with self._lock:
             if event["event"] == "step":
                 now_s = time.monotonic()
@@ -50,21 +50,21 @@ class Events:
                 self._stream.write(json.dumps(event) + "\n")
                 self._stream.flush()
             except (BrokenPipeError, ValueError):
-                return  # the parent has gone; the watcher ends this process
+                return  # the parent has ended; the watcher ends this process
 
 
 class Watcher(threading.Thread):
-    """Waits for standard input to close, then cancels and, should the builder not listen, ends the process."""
+    """A thread that waits for standard input to close, cancels the build and ends the process if that does not help."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self._closed = threading.Event()
         self.building = False
-        """Whether the builder runs: only then can it be asked to stop by itself."""
+        """Whether the builder runs: only then can it stop by itself."""
 
     def run(self) -> None:
-        """Nothing is ever written to the pipe: reading returns when it closes."""
-        while os.read(0, 1024):
+        """Wait until the pipe closes, then end the process; a running build gets :data:`GRACE_S` to stop."""
+        while os.read(0, 1024):  # nothing is written to the pipe, so this returns when it closes
             pass
         self._closed.set()
         if self.building:
@@ -72,7 +72,7 @@ class Watcher(threading.Thread):
         os._exit(CANCELLED)
 
     def cancelled(self) -> bool:
-        """Whether the parent wants no result any more."""
+        """Return whether the parent has cancelled the build."""
         return self._closed.is_set()
 
 
@@ -81,7 +81,7 @@ def _build(job: Job, events: Events, watcher: Watcher) -> int:
     from polygraphy.exception import PolygraphyException
     from polygraphy.logger import G_LOGGER
 
-    # TensorRT-RTX tells of its kernels in the log alone, at the highest verbosity.
+    # TensorRT-RTX lists its kernels only in the log, and only at the highest verbosity.
     is_rtx = job.options.target != "tensorrt"
     G_LOGGER.module_severity = G_LOGGER.SUPER_VERBOSE if is_rtx else G_LOGGER.VERBOSE
     start_s = time.perf_counter()
@@ -114,12 +114,12 @@ def _describe(path: Path, events: Events) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Entry point of the process."""
-    # The parent decides when to stop; a Ctrl-C in its terminal reaches it, and through the pipe this process.
+    """Run one job and return the exit code of the process."""
+    # The parent decides when to stop: a Ctrl-C in its terminal reaches this process through the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watcher = Watcher()
     watcher.start()
-    # Polygraphy prints its log, and the compiler's C++ writes to descriptor 1: both belong to the log.
+    # Polygraphy prints its log, and the compiler's C++ writes to descriptor 1: both go to the log instead.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
         os.dup2(2, 1)
         events = Events(stream)
@@ -132,5 +132,5 @@ if __name__ == "__main__":
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # Without the interpreter's own clean-up: TensorRT's threads and static objects may outlive it and crash.
+    # The interpreter's clean-up is skipped: TensorRT's threads and static objects may outlive it and crash.
     os._exit(code)

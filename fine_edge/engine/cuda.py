@@ -1,6 +1,6 @@
-"""CUDA as a runner needs it: memory, streams, events and graphs. The only module that touches pycuda and libcuda.
+"""CUDA for runners: memory, streams, events and graphs. The only module that uses pycuda and libcuda.
 
-CUDA graphs go through the driver API by ctypes, since pycuda has none. Signatures: CUDA Driver API, "Stream
+CUDA graphs use the driver API through ctypes, because pycuda lacks them. Signatures: CUDA Driver API, "Stream
 Management" (cuStreamBeginCapture_v2, cuStreamEndCapture) and "Graph Management" (cuGraphInstantiateWithFlags,
 cuGraphLaunch, cuGraphExecDestroy, cuGraphDestroy), cuda.h of CUDA 12 and 13.
 """
@@ -20,9 +20,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from fine_edge.errors import BackendError, MissingExtraError
 
-_DOCTOR = "python -m fine_edge doctor says what this machine lacks"
+_DOCTOR = "run python -m fine_edge doctor: it lists what this machine lacks"
 _MEMORY = "close other programs and the desktop (sudo systemctl isolate multi-user.target), or add swap"
-# CU_STREAM_NON_BLOCKING and CU_STREAM_CAPTURE_MODE_THREAD_LOCAL of cuda.h: as trtexec makes and captures streams.
+# CU_STREAM_NON_BLOCKING and CU_STREAM_CAPTURE_MODE_THREAD_LOCAL of cuda.h: trtexec uses them too.
 _NON_BLOCKING = 1
 _CAPTURE_THREAD_LOCAL = 1
 
@@ -41,11 +41,11 @@ class DeviceMemory(Protocol):
     """Memory on the device; ``int()`` gives its address."""
 
     def __int__(self) -> int:
-        """The address."""
+        """Return the address."""
         ...
 
     def free(self) -> None:
-        """Give it back."""
+        """Free the memory."""
         ...
 
 
@@ -54,7 +54,7 @@ class Stream(Protocol):
 
     @property
     def handle(self) -> int:
-        """The CUstream, as TensorRT wants it."""
+        """The CUstream that TensorRT takes."""
         ...
 
     def synchronize(self) -> None:
@@ -62,28 +62,28 @@ class Stream(Protocol):
         ...
 
     def wait_for_event(self, event: Any) -> None:
-        """Let what is queued next wait for an event of another stream."""
+        """Make later work in this stream wait for an event of another stream."""
         ...
 
 
 class Event(Protocol):
-    """A mark in a stream that knows when it was reached."""
+    """A mark in a stream with the time when the device reached it."""
 
     def record(self, stream: Any) -> object:
-        """Put the mark behind what is queued now."""
+        """Queue the mark behind the work in a stream."""
         ...
 
     def synchronize(self) -> object:
-        """Wait until the mark is reached."""
+        """Wait until the device reaches the mark."""
         ...
 
     def time_till(self, end: Any) -> float:
-        """Milliseconds from this mark to a later one, both reached."""
+        """Return the milliseconds from this mark to a later one; the device must have reached both."""
         ...
 
 
 def _driver() -> Any:
-    """The driver module of pycuda, initialised.
+    """Return pycuda's driver module, initialised.
 
     Raises:
         MissingExtraError: without pycuda.
@@ -93,7 +93,7 @@ def _driver() -> Any:
         import pycuda.driver
     except ModuleNotFoundError as error:
         raise MissingExtraError("pycuda", "device") from error
-    except ImportError as error:  # pycuda is here, libcuda.so.1 is not
+    except ImportError as error:  # pycuda is installed, libcuda.so.1 is missing
         raise BackendError(f"no CUDA driver on this machine ({error})", hint=_DOCTOR) from error
     try:
         pycuda.driver.init()
@@ -117,7 +117,7 @@ def _describe(driver: Any, device: Any) -> GpuInfo:
 
 
 def gpu_info() -> GpuInfo:
-    """The first CUDA device of this machine; makes no context.
+    """Return the first CUDA device of this machine without making a context.
 
     Raises:
         MissingExtraError: without pycuda.
@@ -128,24 +128,24 @@ def gpu_info() -> GpuInfo:
 
 
 class Cuda:
-    """The first CUDA device with its primary context current, until :meth:`close`.
+    """The first CUDA device; its primary context is current until :meth:`close`.
 
-    The primary context is the one that TensorRT uses, so both see the same memory. pycuda ends the whole
-    process when a context is still current at exit, hence the hook that closes what was forgotten.
+    TensorRT uses the primary context, so both share memory. pycuda aborts the process when a context is still current
+    at exit, so an exit hook closes a context that the caller forgot.
     """
 
     def __init__(self) -> None:
         self._driver = _driver()
         device = self._driver.Device(0)
         self.gpu = _describe(self._driver, device)
-        with self.errors("CUDA gives no context"):
+        with self.errors("CUDA cannot make a context"):
             self._context = device.retain_primary_context()
             self._context.push()
         atexit.register(self.close)
 
     @contextlib.contextmanager
     def errors(self, what: str) -> Iterator[None]:
-        """Turn pycuda's errors inside the block into a :class:`BackendError` that begins with ``what``."""
+        """Turn pycuda's errors inside the block into a :class:`BackendError` whose text begins with ``what``."""
         try:
             yield
         except self._driver.MemoryError as error:
@@ -154,32 +154,32 @@ class Cuda:
             raise BackendError(f"{what} ({error})", hint=_DOCTOR) from error
 
     def memory(self) -> tuple[int, int]:
-        """Free and total bytes of device memory (cuMemGetInfo). On a Jetson the host shares both."""
+        """Return free and total bytes of device memory (cuMemGetInfo); a Jetson shares them with the host."""
         free, total = self._driver.mem_get_info()
         return int(free), int(total)
 
     def allocate(self, size: int) -> DeviceMemory:
-        """``size`` bytes on the device."""
+        """Allocate ``size`` bytes on the device."""
         memory: DeviceMemory = self._driver.mem_alloc(size)
         return memory
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """A page-locked host array, which the device copies from and to without a detour. Not initialised."""
+        """Allocate a page-locked host array, uninitialised; the device copies from and to it directly."""
         array: NDArray[Any] = self._driver.pagelocked_empty(shape, np.dtype(dtype))
         return array
 
     def free_pinned(self, array: NDArray[Any]) -> None:
-        """Give a page-locked array back; nothing may look at it any more."""
+        """Free a page-locked array; the caller must not use it afterwards."""
         base: Any = array.base
         base.free()
 
     def stream(self) -> Stream:
-        """A stream of its own, which never waits for the default stream."""
+        """Create a stream that never waits for the default stream."""
         stream: Stream = self._driver.Stream(_NON_BLOCKING)
         return stream
 
     def event(self, *, spin: bool = False) -> Event:
-        """An event with a time. Waiting for it lets the processor sleep, or burns a core with ``spin``."""
+        """Create an event with a time; waiting for it sleeps, or with ``spin`` keeps a core busy."""
         flags = self._driver.event_flags
         event: Event = self._driver.Event(flags.DEFAULT if spin else flags.BLOCKING_SYNC)
         return event
@@ -193,25 +193,25 @@ class Cuda:
         self._driver.memcpy_dtoh_async(host, device, stream)
 
     def capture(self, stream: Stream, enqueue: Callable[[], bool]) -> Graph:
-        """A graph of what ``enqueue`` puts into ``stream``; nothing of it runs yet.
+        """Record a graph of the work that ``enqueue`` puts into ``stream``, without running it.
 
         Raises:
-            BackendError: when something in it cannot be captured; the stream can be used as before.
+            BackendError: when a part of it cannot be captured; the stream stays usable.
         """
         return Graph(stream, enqueue)
 
     def close(self) -> None:
-        """Let go of the context; streams and events must be gone by then. Closing twice is harmless."""
+        """Release the context. Streams and events must be freed before. Closing twice is harmless."""
         context, self._context = self._context, None
         if context is not None:
             atexit.unregister(self.close)
-            # Not pop(): pycuda would then end the context by cuCtxDetach, which a primary context does not take.
+            # Not pop(): pycuda would end the context with cuCtxDetach, which fails for a primary context.
             context.detach()
 
 
 @functools.lru_cache(maxsize=1)
 def _libcuda() -> Any:
-    """The driver library with the signatures of what is called."""
+    """Return the driver library with the signatures of the functions used here."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
@@ -233,7 +233,7 @@ def _libcuda() -> Any:
 
 
 def _check(library: Any, call: str, *arguments: Any) -> None:
-    """Call a function of the driver API; anything but CUDA_SUCCESS becomes a :class:`BackendError`."""
+    """Call a function of the driver API; raise :class:`BackendError` unless it returns CUDA_SUCCESS."""
     code = getattr(library, call)(*arguments)
     if code:
         name = ctypes.c_char_p()
@@ -242,7 +242,7 @@ def _check(library: Any, call: str, *arguments: Any) -> None:
 
 
 class Graph:
-    """An inference as one launch, recorded from a stream."""
+    """A CUDA graph: an inference that was recorded from a stream and runs as one launch."""
 
     def __init__(self, stream: Stream, enqueue: Callable[[], bool]) -> None:
         self._library = _libcuda()
@@ -251,7 +251,7 @@ class Graph:
         executable = ctypes.c_void_p()
         try:
             _check(self._library, "cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, 0)
-        finally:  # the executable graph needs its template no longer
+        finally:  # the executable graph does not need its template
             _check(self._library, "cuGraphDestroy", graph)
         self._executable = executable
 
@@ -261,20 +261,23 @@ class Graph:
         captured = False
         try:
             captured = enqueue()
-        finally:  # a stream that stays in capture mode is of no further use
+        finally:  # a stream that stays in capture mode cannot be used
             code = self._library.cuStreamEndCapture(handle, ctypes.byref(graph))
             if graph.value and (code or not captured):
                 _check(self._library, "cuGraphDestroy", graph)
         if code or not captured or not graph.value:
-            raise BackendError(f"a part of it cannot be captured in a CUDA graph (cuStreamEndCapture gave {code})")
+            raise BackendError(
+                f"a part of the inference cannot be captured in a CUDA graph (cuStreamEndCapture returned {code})",
+                hint="leave out the CUDA graph",
+            )
         return graph
 
     def launch(self, stream: Stream) -> None:
-        """Queue the whole graph."""
+        """Queue the graph."""
         _check(self._library, "cuGraphLaunch", self._executable, ctypes.c_void_p(stream.handle))
 
     def close(self) -> None:
-        """Free it. Closing twice is harmless, and so is a device that has failed: it took the graph with it."""
+        """Free the graph. Closing twice is harmless. Errors are ignored: a failed device has freed the graph."""
         executable, self._executable = self._executable, None
         if executable is not None:
             self._library.cuGraphExecDestroy(executable)

@@ -1,7 +1,7 @@
-"""Compile a model with TensorRT-RTX on this machine's CPU and say what became of it.
+"""Inspection of a model: compile it with TensorRT-RTX on this machine's CPU and report the kernels.
 
-No GPU takes part: the compiler works ahead of time for SM86. Its parser is newer than that of TensorRT
-10.7, and Orin is SM87, so the figures tell how well a graph fuses, not how fast it runs on a Jetson.
+No GPU is needed: the compiler works ahead of time for SM86. Its parser is newer than that of TensorRT 10.7, and Orin
+is SM87, so the figures show how well a graph fuses, not how fast it runs on a Jetson.
 """
 
 from __future__ import annotations
@@ -14,22 +14,29 @@ from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import Job
 from fine_edge.engine.platform import here
 from fine_edge.engine.rtx_log import Compiled, parse_log
-from fine_edge.engine.sized_file import sized_file
+from fine_edge.engine.source import sized_file
 from fine_edge.errors import BackendError
-from fine_edge.graph.checks import check_view
+from fine_edge.graph.checks import check_view, read_vetted
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import InputSize, require_static, shapes_text
 from fine_edge.graph.model_file import read_model
-from fine_edge.graph.vetted import read_vetted
 from fine_edge.graph.view import GraphView
 
 TIMEOUT_S = 600.0
-"""Ten minutes; RT-DETR R18 takes seconds."""
+"""The default time limit: ten minutes. RT-DETR R18 takes seconds."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A compiled model: what the log said, how long it took, by which compiler, of which file, for which inputs."""
+    """The result of a compilation.
+
+    Attributes:
+        compiled: kernels and memory from the compiler's log.
+        compile_s: seconds in the compiler.
+        compiler: name and version of the compiler.
+        onnx_sha256: hash of the file.
+        inputs: shapes of the inputs that it was compiled for.
+    """
 
     compiled: Compiled
     compile_s: float
@@ -38,7 +45,7 @@ class Inspection:
     inputs: str = ""
 
     def to_json(self) -> dict[str, object]:
-        """As ``--json`` prints it."""
+        """Return the object that ``--json`` prints."""
         return {
             "target": "rtx-sm86",
             "kernels": len(self.compiled.kernels),
@@ -53,18 +60,18 @@ class Inspection:
 
 
 def inspect(onnx_path: Path, timeout_s: float = TIMEOUT_S, size: InputSize | None = None) -> Inspection:
-    """Compile ``onnx_path`` for SM86 in a process of its own and read its log; the plan is dropped.
+    """Compile ``onnx_path`` for SM86 in a process of its own and read its log; the plan is discarded.
 
-    Whatever the graph's precision is, it is kept: compilation is strongly typed.
+    The graph's own precision is used: compilation is strongly typed.
 
     Args:
         onnx_path: the model.
-        timeout_s: stop the compiler after this long.
-        size: of its pictures, for a graph that leaves it open.
+        timeout_s: stop the compiler after this time.
+        size: input size for a graph with open dimensions.
 
     Raises:
         MissingExtraError: without TensorRT-RTX or a Polygraphy that drives it.
-        ArtifactError: when the file is no ONNX model, or its inputs have no size.
+        ArtifactError: when the file is no ONNX model, or its inputs are dynamic and ``size`` is missing.
         BackendError: when the compiler refuses the graph, crashes, or takes longer than ``timeout_s``.
     """
     view = read_vetted(onnx_path)
@@ -84,7 +91,7 @@ def inspect(onnx_path: Path, timeout_s: float = TIMEOUT_S, size: InputSize | Non
 
 
 def _advice(view: GraphView, path: Path) -> str:
-    """What the rules say of a graph that did not compile; nothing when they find no error."""
+    """Return the first error of the rules as a hint for a graph that did not compile; an empty text without one."""
     errors = [finding for finding in check_view(view) if finding.severity == "error"]
     if not errors:
         return ""

@@ -1,6 +1,6 @@
-"""One way to build a plan through Polygraphy, for TensorRT 10.x and for TensorRT-RTX alike.
+"""Building of a plan through Polygraphy, with the same code for TensorRT 10.x and TensorRT-RTX.
 
-This runs in the builder's own process (:mod:`fine_edge.engine.compiler`), never in a command's.
+This code runs in the builder's process (:mod:`fine_edge.engine.compiler`), never in the process of a command.
 """
 
 from __future__ import annotations
@@ -12,29 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fine_edge.engine.options import BuildOptions
+from fine_edge.machine import MIB
 
 if TYPE_CHECKING:
     import tensorrt
 
 RTX_COMPUTE_CAPABILITY = (8, 6)
-"""SM86, the nearest to Orin's SM87 that TensorRT-RTX compiles for."""
-
-MIB = 2**20
+"""SM86, the architecture closest to Orin's SM87 that TensorRT-RTX compiles for."""
 
 Emit = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One build, as it is handed to the builder's process; paths are absolute.
+    """The order that the builder's process gets for one build; paths are absolute.
 
     Attributes:
         onnx: the model.
         options: what to build.
         workspace_mib: limit of scratch memory; ``None`` leaves it to the builder.
-        plan: file to write the plan to; ``None`` drops it.
-        layers: file for what the engine says of its layers, where it can be asked.
-        timing_cache: file to read tactics' timings from, if it is there, and to write them to; TensorRT only.
+        plan: the file to write the plan to; ``None`` discards the plan.
+        layers: the file for the description of the engine's layers; TensorRT only.
+        timing_cache: the file of tactics' timings, read if it exists and then written; TensorRT only.
     """
 
     onnx: Path
@@ -45,14 +44,14 @@ class Job:
     timing_cache: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As it travels."""
+        """Return the object that is sent to the builder's process."""
         paths = {name: getattr(self, name) for name in ("onnx", "plan", "layers", "timing_cache")}
         texts = {name: None if path is None else str(path) for name, path in paths.items()}
         return {**texts, "options": self.options.to_json(), "workspace_mib": self.workspace_mib}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Job:
-        """Read it back."""
+        """Read the object that :meth:`to_json` returns."""
         optional = {
             name: None if data[name] is None else Path(data[name]) for name in ("plan", "layers", "timing_cache")
         }
@@ -61,9 +60,9 @@ class Job:
 
 
 def monitor(options: BuildOptions, emit: Emit, cancelled: Callable[[], bool]) -> tensorrt.IProgressMonitor:
-    """A progress monitor that reports phases and steps, and asks after each step whether to go on.
+    """Return a progress monitor that reports phases and steps, and checks after each step whether to go on.
 
-    TensorRT calls it from its own threads; ``emit`` must stand that.
+    TensorRT calls it from its own threads, so ``emit`` must be safe to call from any thread.
     """
     if options.target == "tensorrt":
         import tensorrt as trt
@@ -88,7 +87,7 @@ def monitor(options: BuildOptions, emit: Emit, cancelled: Callable[[], bool]) ->
 
 
 def settings(job: Job, progress: tensorrt.IProgressMonitor) -> dict[str, Any]:
-    """Keyword arguments of Polygraphy's ``CreateConfig``, and of ``CreateConfigRTX`` for that target."""
+    """Return the keyword arguments for Polygraphy's ``CreateConfig``, or for ``CreateConfigRTX``."""
     options = job.options
     if options.target == "tensorrt":
         import tensorrt as trt
@@ -119,9 +118,9 @@ def settings(job: Job, progress: tensorrt.IProgressMonitor) -> dict[str, Any]:
 
 
 def keep_fp32(network: tensorrt.INetworkDefinition, names: frozenset[str]) -> None:
-    """Have the weakly typed builder compute layers in FP32, and store what they give in FP32 as well.
+    """Make the weakly typed builder compute layers in FP32 and store their results in FP32.
 
-    Without the second, a result beyond 65504 would still be stored in FP16. Weak typing is TensorRT 10.x's alone.
+    Without the second, a result beyond 65504 would still be stored in FP16. Only TensorRT 10.x has weak typing.
     """
     from tensorrt import float32
 
@@ -130,7 +129,7 @@ def keep_fp32(network: tensorrt.INetworkDefinition, names: frozenset[str]) -> No
             continue
         layer.precision = float32
         for index in range(layer.num_outputs):
-            if layer.get_output(index).dtype == float32:  # indices and shapes stay what they are
+            if layer.get_output(index).dtype == float32:  # indices and shapes keep their types
                 layer.set_output_type(index, float32)
 
 
@@ -166,9 +165,9 @@ def build_plan(job: Job, progress: tensorrt.IProgressMonitor) -> bytes:
 
 
 def describe_plan(plan: bytes) -> dict[str, Any]:
-    """What an engine for this machine's GPU says of itself: tensors, memory and layers.
+    """Return the tensors, memory and layers of an engine for this machine's GPU.
 
-    Only ever called in the builder's process, so that a plan which crashes TensorRT takes no command with it.
+    It is called in the builder's process only, so that a plan which crashes TensorRT does not end the command.
 
     Returns:
         ``tensors``: name, mode (``input``, ``output``) and shape; ``activation_bytes``; ``layers``: the inspector's
@@ -183,7 +182,7 @@ def describe_plan(plan: bytes) -> dict[str, Any]:
     runtime = trt.Runtime(get_trt_logger())
     engine: tensorrt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise ValueError("TensorRT does not take the plan")
+        raise ValueError("TensorRT refuses the plan")
     tensors = []
     for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
         shape, is_input = engine.get_tensor_shape(name), engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT

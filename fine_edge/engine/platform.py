@@ -1,4 +1,4 @@
-"""What builds and runs engines on this machine. An engine belongs to exactly one such platform."""
+"""The platform that builds and runs engines: versions and device. An engine belongs to exactly one platform."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge.errors import BackendError, FineEdgeError
+from fine_edge.jetson.board import Board
 
 _CUDA_VERSION_FILE = Path("/usr/local/cuda/version.json")
 
 
 @dataclass(frozen=True)
 class Platform:
-    """Versions and device; ``None`` for what is not here.
+    """The versions and the device of a machine; ``None`` for what it does not have.
 
     Attributes:
         tensorrt: version of TensorRT, ``10.7.0``.
         rtx: version of TensorRT-RTX.
-        cuda: version of the CUDA toolkit, or the newest that the driver knows, ``12.6``.
+        cuda: version of the CUDA toolkit, or else the newest that the driver supports, ``12.6``.
         l4t: release of Jetson Linux, ``36.4.0``.
         gpu: name of the device.
         sm: compute capability times ten, 87 for Orin.
@@ -35,12 +36,12 @@ class Platform:
     sm: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As manifests and records hold it."""
+        """Return the object that manifests and records hold."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Platform:
-        """Read it back; raises ``ValueError`` or ``TypeError`` on values of a wrong kind."""
+        """Read the object that :meth:`to_json` returns; raise ``ValueError`` or ``TypeError`` for anything else."""
         texts = {name: data.get(name) for name in ("tensorrt", "rtx", "cuda", "l4t", "gpu")}
         if any(value is not None and not isinstance(value, str) for value in texts.values()):
             raise ValueError("a version is not text")
@@ -48,10 +49,10 @@ class Platform:
         return cls(**texts, sm=None if sm is None else int(sm))
 
     def differences(self, here: Platform) -> list[str]:
-        """What forbids running an engine of this platform ``here``, as ``TensorRT 10.3.0, here 10.7.0``.
+        """Return why an engine of this platform must not run ``here``, as ``TensorRT 10.3.0, here 10.7.0``.
 
-        TensorRT promises nothing across versions, devices and JetPack releases. What either side does not know
-        (L4T inside a container, say) is not compared, except TensorRT and the device themselves.
+        TensorRT guarantees nothing across versions, devices and JetPack releases. A field that one side does not know
+        (L4T inside a container, for example) is not compared, except TensorRT and the device themselves.
         """
         titles = {"tensorrt": "TensorRT", "gpu": "GPU", "sm": "SM", "l4t": "L4T", "cuda": "CUDA"}
         found = []
@@ -64,7 +65,7 @@ class Platform:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported; a folder that merely has its name, such as type stubs, does not count."""
+    """Return whether a package can be imported; a folder with only its name, such as type stubs, does not count."""
     try:
         spec = find_spec(package)
     except (ImportError, ValueError):
@@ -73,7 +74,7 @@ def is_installed(package: str) -> bool:
 
 
 def _version_of(package: str) -> str | None:
-    """Of a TensorRT package, by importing it: its libraries must load for the version to mean anything."""
+    """Return the version of a TensorRT package; import it, so that libraries that do not load are noticed."""
     if not is_installed(package):
         return None
     try:
@@ -81,12 +82,12 @@ def _version_of(package: str) -> str | None:
     except (ImportError, OSError, AttributeError) as error:
         raise BackendError(
             f"{package} is installed but does not load ({error})",
-            hint="its libraries are missing or of another version: python -m fine_edge doctor",
+            hint="its libraries are missing or of another version: run python -m fine_edge doctor",
         ) from error
 
 
 def _cuda_toolkit() -> str | None:
-    """Major and minor: the driver, which stands in for a toolkit that is not there, tells no more."""
+    """Return major and minor version of the toolkit; the driver, used in its absence, gives no more."""
     try:
         version = str(json.loads(_CUDA_VERSION_FILE.read_text(encoding="utf-8"))["cuda"]["version"])
     except (OSError, ValueError, LookupError, TypeError):
@@ -95,16 +96,14 @@ def _cuda_toolkit() -> str | None:
 
 
 def here() -> Platform:
-    """The platform of this machine; never raises for what is merely absent.
+    """Return the platform of this machine; what is absent is ``None``.
 
     Raises:
-        BackendError: when a TensorRT is installed but broken.
+        BackendError: when a TensorRT is installed but does not load.
     """
-    from fine_edge.jetson.board import Board
-
     tensorrt = _version_of("tensorrt")
     gpu = sm = driver = None
-    if tensorrt is not None:  # without TensorRT nothing here asks for the device, and asking makes a CUDA context
+    if tensorrt is not None:  # without TensorRT nothing needs the device, and starting CUDA takes time
         from fine_edge.engine.cuda import gpu_info
 
         try:
@@ -119,17 +118,17 @@ def require_tensorrt(platform: Platform, model: str = "MODEL") -> None:
     """Refuse to go on where engines for this machine's own GPU cannot be built or run.
 
     Raises:
-        BackendError: with the way out for an x86 host, and for a Jetson.
+        BackendError: the hint says what to do on an x86 host, and on a Jetson.
     """
     if platform.tensorrt is None:
-        on_jetson = "install it (docker/README.md has both ways to 10.7)"
+        on_jetson = "install it: docker/README.md shows two ways to 10.7"
         on_host = (
             f"make onnx MODEL={model}, copy engines/{model}.* to the Jetson and run make engine MODEL={model} there;"
-            f" to see here what NVIDIA's compiler makes of it: make engine MODEL={model} ARGS='--target rtx-sm86'"
+            f" to compile it here without a GPU: make engine MODEL={model} ARGS='--target rtx-sm86'"
         )
         raise BackendError("TensorRT is not on this machine", hint=on_jetson if platform.l4t else on_host)
     if platform.gpu is None:
         raise BackendError(
-            f"TensorRT {platform.tensorrt} is here, but no CUDA device answers",
-            hint="python -m fine_edge doctor says why; in a container, start it with --runtime nvidia",
+            f"TensorRT {platform.tensorrt} is installed, but no CUDA device answers",
+            hint="run python -m fine_edge doctor for the reason; start a container with --runtime nvidia",
         )

@@ -1,7 +1,7 @@
-"""Before a build: is this machine fit for it? A build that dies after ten minutes is the dearest way to find out.
+"""Checks before a build: TensorRT, memory, disk, power mode and clocks. A build may otherwise fail after ten minutes.
 
-What the builder needs is an *estimate*: nobody publishes it, and nothing here was measured on a Jetson. It errs on
-the side of warning; ``--skip-preflight`` builds all the same.
+The needs of the builder are *estimates*: nobody publishes them, and nothing here was measured on a Jetson. They are
+high rather than low. ``--skip-preflight`` builds without these checks.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from fine_edge.errors import BackendError, OutputError
 from fine_edge.files import output_errors
 from fine_edge.jetson.board import Board
 from fine_edge.jetson.snapshot import Snapshot
+from fine_edge.machine import MIB
 
-MIB = 2**20
-
-# Estimates. TensorRT's libraries, its kernels and a CUDA context are there before the first layer is timed, and on a
+# Estimates. TensorRT's libraries, its kernels and a CUDA context take memory before the first layer is timed, and on a
 # Jetson they share the 8 GB with everything else.
 BUILDER_MIB = 1200
-# Weights are held by the parser, by the builder, in FP32 and FP16, and in the plan.
+# The parser and the builder hold weights in FP32 and FP16, and the plan holds them once more.
 COPIES_OF_WEIGHTS = 6
 SMALLEST_WORKSPACE_MIB = 128
-# The largest that an RT-DETR's tactics are offered; more does not fuse more.
+# A larger workspace does not fuse more layers of an RT-DETR.
 LARGEST_WORKSPACE_MIB = 2048
 # The plan, its partial copy, a timing cache and the layers' description.
 DISK_COPIES = 3
@@ -35,7 +34,7 @@ DISK_COPIES = 3
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found: the workspace to build with, the power mode, and what is worth saying before the build."""
+    """The result of the checks: the workspace to build with, the power mode, and warnings."""
 
     workspace_mib: int | None
     power_mode: str | None
@@ -45,11 +44,11 @@ class Preflight:
 def check(
     source: Source, options: BuildOptions, platform: Platform, out: Path, board: Board | None = None
 ) -> Preflight:
-    """Look at TensorRT, memory, disk, power mode and clocks.
+    """Check TensorRT, memory, disk, power mode and clocks.
 
     Raises:
-        BackendError: without a TensorRT that can build this, or without the memory for it.
-        OutputError: without the disk space.
+        BackendError: when TensorRT is missing or unsuitable, or memory is too small.
+        OutputError: when disk space is too small.
     """
     _check_disk(source.size_bytes, out)
     if options.target != "tensorrt":
@@ -69,7 +68,7 @@ def _check_disk(size_bytes: int, out: Path) -> None:
         free = shutil.disk_usage(out).free
     if free < needed:
         raise OutputError(
-            f"{free / MIB:.0f} MiB free, an engine and its temporary copy take about {needed / MIB:.0f} MiB (estimate)",
+            f"{free / MIB:.0f} MiB free; an engine and its temporary copy take about {needed / MIB:.0f} MiB (estimate)",
             where=out,
             hint="free some space or choose another folder with --out",
         )
@@ -85,24 +84,22 @@ def _check_tensorrt(source: Source, options: BuildOptions, version: str) -> tupl
     if found < (10,):
         raise BackendError(f"TensorRT {version} is too old", hint=f"install TensorRT {TENSORRT}: docker/README.md")
     if options.precision == "fp16-weak" and found >= (11,):
-        raise BackendError(
-            f"TensorRT {version} has no FP16 flag any more", hint="use --precision fp16, which is strongly typed"
-        )
+        raise BackendError(f"TensorRT {version} has no FP16 flag", hint="use --precision fp16, which is strongly typed")
     if found < wanted:
         return (
             f"TensorRT {version} is older than {checked_for}, which the graph was checked for: it may be refused or"
-            " be slower (JetPack 6.1 and 6.2 ship 10.3; docker/README.md has both ways to 10.7)",
+            " be slower (JetPack 6.1 and 6.2 ship 10.3; docker/README.md shows two ways to 10.7)",
         )
     return ()
 
 
 def _workspace(source: Source, options: BuildOptions, snapshot: Snapshot) -> int | None:
-    """The workspace asked for, or half of what free memory leaves, within bounds."""
+    """Return the requested workspace, or half of the spare memory within bounds."""
     if snapshot.ram_available_mib is None:
         return options.workspace_mib
     weights_mib = COPIES_OF_WEIGHTS * source.size_bytes / MIB
     swap_mib = snapshot.swap_free_mib or 0.0
-    # What the GPU uses cannot be swapped out; what the process holds on the CPU can.
+    # Memory that the GPU uses cannot be swapped out; memory of the process on the CPU can.
     spare_mib = snapshot.ram_available_mib + min(swap_mib, BUILDER_MIB / 2) - BUILDER_MIB - weights_mib
     wanted_mib = options.workspace_mib or SMALLEST_WORKSPACE_MIB
     if spare_mib < wanted_mib:
@@ -118,7 +115,7 @@ def _workspace(source: Source, options: BuildOptions, snapshot: Snapshot) -> int
 
 
 def _clock_warnings(board: Board, snapshot: Snapshot) -> tuple[str, ...]:
-    """The builder picks kernels by timing them: clocks that move pick badly, and differently every time."""
+    """Warn of changing clocks: the builder times kernels to pick them, and would pick others in each build."""
     if not board.is_jetson:
         return ()
     found = []

@@ -1,7 +1,7 @@
-"""Reading the VERBOSE log of a TensorRT build.
+"""Parsing of the VERBOSE log of a TensorRT build.
 
-With detailed profiling verbosity the compiler prints, under ``Layers:``, one line per kernel that says
-what it is called, what it reads and writes, and which ONNX nodes it came from.
+With detailed profiling verbosity the compiler prints one line per kernel under ``Layers:``: its name, the tensors that
+it reads and writes, and the ONNX nodes that it came from.
 """
 
 from __future__ import annotations
@@ -13,42 +13,41 @@ from dataclasses import dataclass
 from typing import Any
 
 from fine_edge.errors import BackendError
-
-MIB = 2**20
+from fine_edge.machine import MIB
 
 _SYNCHRONISATION = ("signal", "wait")
 _KERNEL = re.compile(r"^\s*Name: (?P<name>.+?), LayerType: (?P<kind>[^,]+), ")
-# Entries follow each other with nothing, or a unit or record separator between them; a name may hold brackets, and
-# the compiler puts what it made of a node behind its entry (``]__gemm_from_conv1x1``).
+# Between entries is nothing, or a unit or record separator. A name may hold brackets, and the compiler may append what
+# it turned the node into (``]__gemm_from_conv1x1``).
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=(?:__\w+)?(?:[\x1e\x1f\[]|\s*$))")
 _TENSOR = re.compile(r"{ Name: (?P<name>.*?), Dimensions: \[(?P<dims>[\d,]*)\](?:[^}]*?Datatype: (?P<type>\w+))?[^}]*}")
-# Words of a data type or format in the compiler's log and in the engine inspector's JSON; the first that fits counts,
-# so that "BFloat16" is not read as "Float".
+# Words for data types and formats in the compiler's log and in the engine inspector's JSON. The first match counts, so
+# that "BFloat16" is not read as "Float".
 _ELEMENT_BYTES = {
     **dict.fromkeys(("bfloat16", "bf16", "half", "fp16", "float16", "int16"), 2),
     **dict.fromkeys(("int64", "double", "fp64"), 8),
     **dict.fromkeys(("int32", "float", "fp32"), 4),
     **dict.fromkeys(("int8", "fp8", "bool"), 1),
 }
-# The parser's summary of the node it gave up at.
+# The parser's summary of the node that it refuses.
 _REFUSED = re.compile(r"\[E\] In node \d+ with name: (?P<node>.*?) and operator: (?P<kind>\S+) \(\w+\): (?P<reason>.+)")
 _ERROR = re.compile(r"^\s*\[E\] (?:\[\S+::\d+\] )?(?P<reason>.+)", re.MULTILINE)
-# Lines that explain nothing: where in NVIDIA's source it happened, and what every machine without a GPU says.
+# Lines that explain nothing: a place in NVIDIA's source, and errors that every machine without a GPU logs.
 _EMPTY_REASONS = ("ModelImporter.cpp", "cudaError 35", "Cuda Error", "CUDA driver version")
 _SOURCE_PLACE = re.compile(r"\.? In \w+ at /_src/[^ )]+")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel of the engine, in the order of execution, and the ONNX nodes it came from.
+    """One kernel of an engine.
 
     Attributes:
-        name: of the kernel.
+        name: the name of the kernel.
         kind: the compiler's layer type, such as ``kgen`` or ``gemm``.
-        onnx_nodes: names.
-        reads: name and bytes of each activation it reads.
-        writes: name and bytes of each activation it writes.
-        constants: name and bytes of each constant it reads; kernels can share one.
+        onnx_nodes: names of the ONNX nodes that it came from.
+        reads: name and bytes of each activation that it reads.
+        writes: name and bytes of each activation that it writes.
+        constants: name and bytes of each constant that it reads; kernels can share one.
     """
 
     name: str
@@ -60,32 +59,32 @@ class Kernel:
 
     @property
     def read_bytes(self) -> int:
-        """Of all activations it reads."""
+        """Bytes of all activations that it reads."""
         return sum(size for _, size in self.reads)
 
     @property
     def written_bytes(self) -> int:
-        """Of all activations it writes."""
+        """Bytes of all activations that it writes."""
         return sum(size for _, size in self.writes)
 
     @property
     def is_synchronisation(self) -> bool:
-        """Whether it is no kernel but a point where streams wait for each other, which lists of layers hold too."""
+        """Whether it is a point where streams wait for each other; layer lists hold these besides kernels."""
         return self.kind.lower() in _SYNCHRONISATION
 
     @property
     def is_fused_attention(self) -> bool:
-        """Whether it computes softmax(Q K^T) V at once.
+        """Whether it computes all of softmax(Q K^T) V.
 
-        The remark "part of self-attention pattern" elsewhere in the log is no proof: it is printed
-        for unfused ones too.
+        The remark "part of self-attention pattern" elsewhere in the log is no proof: the compiler prints it for
+        attentions that it does not fuse, too.
         """
         return self.name.startswith("_gemm_mha_v2") and any("softmax" in node.lower() for node in self.onnx_nodes)
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the log says of one engine; memory in bytes as the compiler plans it."""
+    """The kernels of one engine and its memory as the compiler plans it, from the log."""
 
     kernels: tuple[Kernel, ...]
     activation_bytes: int
@@ -108,7 +107,7 @@ class Compiled:
 
 
 def parse_log(text: str) -> Compiled:
-    """Kernels and memory from the log of a successful build; of several builds, the last one.
+    """Return kernels and memory from the log of a successful build; the last one when the log holds several.
 
     Raises:
         BackendError: when the log lacks the ``Layers:`` section or the memory totals.
@@ -117,7 +116,8 @@ def parse_log(text: str) -> Compiled:
     starts = [index for index, line in enumerate(lines) if line.rpartition("] ")[2].strip() == "Layers:"]
     if not starts:
         raise BackendError(
-            "the compiler's log has no 'Layers:' section", hint="build with detailed profiling verbosity"
+            "the compiler's log has no 'Layers:' section",
+            hint='build with detailed profiling verbosity: leave "profiling_verbosity" out of the recipe',
         )
     kernels = []
     for line in lines[starts[-1] + 1 :]:
@@ -130,7 +130,7 @@ def parse_log(text: str) -> Compiled:
 
 
 def onnx_nodes(metadata: str) -> tuple[str, ...]:
-    """The ONNX nodes that a layer's metadata names, ``[ONNX Layer: /a/Conv][ONNX Layer: /a/Relu]``."""
+    """Return the ONNX nodes in a layer's metadata, ``[ONNX Layer: /a/Conv][ONNX Layer: /a/Relu]``."""
     return tuple(_NODE.findall(metadata))
 
 
@@ -149,7 +149,7 @@ def _kernel(name: str, kind: str, line: str) -> Kernel:
 
 
 def _tensors(text: str) -> list[tuple[str, int]]:
-    """Name and bytes of each tensor in one list of the log; 0 bytes where the log gives no data type."""
+    """Return name and bytes of each tensor in one list of the log; 0 bytes where the log gives no data type."""
     found = []
     for match in _TENSOR.finditer(text):
         count = math.prod(int(dim) for dim in match["dims"].split(",") if dim)
@@ -158,7 +158,7 @@ def _tensors(text: str) -> list[tuple[str, int]]:
 
 
 def element_bytes(text: str) -> int | None:
-    """Bytes of one element of a data type or format as TensorRT names it; ``None`` for words it does not know."""
+    """Return the bytes of one element of a data type or format in TensorRT's words; ``None`` for unknown words."""
     lower = text.lower()
     return next((size for word, size in _ELEMENT_BYTES.items() if word in lower), None)
 
@@ -166,29 +166,30 @@ def element_bytes(text: str) -> int | None:
 def _total(text: str, title: str) -> int:
     found = re.findall(rf"{title}: (\d+) bytes", text)
     if not found:
-        raise BackendError(f"the log has no '{title}'", hint="build with a VERBOSE logger")
+        what = f"the compiler's log has no line '{title}'"
+        raise BackendError(what, hint="install the tensorrt-rtx that fine-edge was tested with: 'fine-edge[rtx]'")
     return int(found[-1])
 
 
 def first_error(text: str) -> str:
-    """Why a build failed: the log's first error that explains something, after the node if the parser names one.
+    """Return the log's first error that explains why a build failed, after the node if the parser names one.
 
-    Empty when the log holds no error.
+    The text is empty when the log holds no error.
     """
     refused = _REFUSED.search(text)
     errors = [match["reason"] for match in _ERROR.finditer(text)]
-    telling = [reason for reason in errors if not any(phrase in reason for phrase in _EMPTY_REASONS)]
-    if not telling:
+    reasons = [reason for reason in errors if not any(phrase in reason for phrase in _EMPTY_REASONS)]
+    if not reasons:
         return str(errors[0]) if errors else ""
     if refused is None:
-        return str(_SOURCE_PLACE.sub("", telling[0]))
-    # With nothing told before the summary, the summary's own reason is the first.
-    reason = refused["reason"] if telling[0] in refused.group() else telling[0]
+        return str(_SOURCE_PLACE.sub("", reasons[0]))
+    # When no error comes before the summary, the summary's own reason is the first.
+    reason = refused["reason"] if reasons[0] in refused.group() else reasons[0]
     return f"{refused['node'] or 'a node without a name'} ({refused['kind']}): {_SOURCE_PLACE.sub('', reason)}"
 
 
 def kernels_in(text: str) -> tuple[Kernel, ...] | None:
-    """The engine's layers in order; ``None`` where it was built to tell no more than names, or nothing.
+    """Return the kernels of an engine's layer description in order; ``None`` when it holds only names, or nothing.
 
     ``Layers`` holds objects with ``Name``, ``LayerType`` and ``Metadata`` for engines with detailed profiling
     verbosity, and plain names otherwise.

@@ -1,37 +1,42 @@
-"""The ONNX that an engine is built from: whole, vouched for, of the right precision, and without known traps."""
+"""The ONNX file that an engine is built from, with the checks that it must pass before a build."""
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 from onnx import TensorProto
 
 from fine_edge.contract import TENSORRT, Contract, artifact_stem, bound_contract, contract_path, read_contract
 from fine_edge.engine.options import BuildOptions, EnginePrecision
 from fine_edge.errors import ArtifactError
-from fine_edge.graph.checks import check_view
+from fine_edge.files import output_errors
+from fine_edge.graph.checks import check_view, vet
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import InputSize, fixed, require_static
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.rules_operators import PLUGIN_DOMAINS
-from fine_edge.graph.vetted import vet
 from fine_edge.graph.view import GraphView
+from fine_edge.graph.walk import graphs_in
 from fine_edge.graph.weight_files import weight_files
 
 
 @dataclass(frozen=True)
 class Source:
-    """An ONNX file that may be built.
+    """An ONNX file that passed the checks.
 
     Attributes:
-        path: of the file.
+        path: the file.
         sha256: its :func:`fine_edge.graph.identity.identity_of`.
-        model: name in the zoo, or the stem of a file that came without a contract.
+        model: name in the zoo, or the stem of a file without a contract.
         holds_fp16: whether the graph has FP16 tensors.
-        contract: what is beside it; ``None`` for a foreign file.
-        plugin_nodes: operators that a plugin library may bring; they have a native body as well.
-        external_bytes: of the files with its weights.
+        contract: the contract beside it; ``None`` for a foreign file.
+        plugin_nodes: operators that a plugin library can provide; ordinary layers can compute them too.
+        external_bytes: size of the files with its weights.
     """
 
     path: Path
@@ -44,42 +49,42 @@ class Source:
 
     @property
     def size_bytes(self) -> int:
-        """Of the file and of those with its weights."""
+        """Size of the file and of the files with its weights."""
         return self.path.stat().st_size + self.external_bytes
 
     @property
     def precision(self) -> EnginePrecision:
-        """What the graph says by itself."""
+        """The precision of the graph itself."""
         return "fp16" if self.holds_fp16 else "fp32"
 
 
 def onnx_name(model: str, precision: EnginePrecision) -> str:
-    """The artifact that an engine of this precision is built from: the weak kind takes the FP32 graph."""
+    """Return the artifact that an engine of a precision is built from; ``fp16-weak`` takes the FP32 graph."""
     return f"{model}.fp16.onnx" if precision == "fp16" else f"{model}.onnx"
 
 
 def model_of(path: Path) -> str:
-    """Name in the zoo of what an ONNX file holds, or the stem of a file that came without a contract."""
-    beside = contract_path(path)
-    return read_contract(beside).model if beside.exists() else artifact_stem(path)
+    """Return the name in the zoo of an ONNX file's model, or the stem of a file without a contract."""
+    contract = contract_path(path)
+    return read_contract(contract).model if contract.exists() else artifact_stem(path)
 
 
 def engine_name(source: Source, options: BuildOptions) -> str:
-    """``MODEL.fp16.engine``, ``MODEL.fp16.rtx-sm86.engine``."""
+    """Return the name of an engine file, ``MODEL.fp16.engine`` or ``MODEL.fp16.rtx-sm86.engine``."""
     target = "" if options.target == "tensorrt" else f".{options.target}"
     return f"{artifact_stem(source.path)}.{options.precision}{target}.engine"
 
 
 def read_source(path: Path, size: InputSize | None = None) -> Source:
-    """Read and judge an ONNX file.
+    """Read an ONNX file and check it.
 
     Args:
         path: the file.
-        size: of its pictures, for a graph that leaves it open.
+        size: input size for a graph with open dimensions.
 
     Raises:
-        ArtifactError: when it is missing, broken, not what its contract vouches for, or breaks a rule of
-            the graph that TensorRT would refuse or, worse, compute wrongly.
+        ArtifactError: when the file is missing or broken, does not match its contract, or breaks a rule: TensorRT
+            would refuse such a graph or compute it wrongly.
     """
     model = read_model(path, weights=False)
     external_bytes = sum(file.stat().st_size for file in weight_files(model, path).values())
@@ -103,30 +108,53 @@ def read_source(path: Path, size: InputSize | None = None) -> Source:
 
 
 def require_precision(source: Source, options: BuildOptions) -> None:
-    """Refuse a graph that is not of the precision asked for: built strongly typed it would be another engine.
+    """Refuse a graph of another precision than requested: a strongly typed engine has the precision of its graph.
 
     Raises:
-        ArtifactError: with the way to a graph of that precision.
+        ArtifactError: the hint says how to get a graph of the precision.
     """
     name = source.path.name
     if options.precision == "fp16" and not source.holds_fp16:
         raise ArtifactError(
-            "the graph is FP32, and a strongly typed engine of it would be FP32 too",
+            "the graph is FP32, and a strongly typed engine of it would be FP32",
             where=source.path,
             hint=f"python -m fine_edge graph fp16 {name} makes an FP16 graph; or --precision fp16-weak, or fp32",
         )
     if options.precision != "fp16" and source.holds_fp16:
         raise ArtifactError(
-            f"the graph is FP16 already, {options.precision} starts from FP32",
+            f"the graph is FP16 already, but {options.precision} needs an FP32 graph",
             where=source.path,
             hint=f"use {onnx_name(source.model, options.precision)}, or --precision fp16",
         )
     if options.keep_fp32:
-        known = {node.name for node in GraphView(read_model(source.path, weights=False)).nodes}
-        unknown = [layer for layer in options.keep_fp32 if layer not in known]
+        names = {node.name for graph in graphs_in(read_model(source.path, weights=False)) for node in graph.node}
+        unknown = [layer for layer in options.keep_fp32 if layer not in names]
         if unknown:
             raise ArtifactError(
                 f"no node is called {unknown[0]!r}, so it cannot be kept in FP32",
                 where=source.path,
-                hint="check the list",
+                hint="check keep_fp32 of the recipe, or the file of --keep-fp32: one node name of this graph a line",
             )
+
+
+@contextlib.contextmanager
+def sized_file(path: Path, model: onnx.ModelProto, size: InputSize | None) -> Iterator[Path]:
+    """Yield the file itself when no size is given, or else a copy of that size, which is removed afterwards.
+
+    Args:
+        path: the file.
+        model: the graph in it, with or without weights of other files.
+        size: input size for a graph with open dimensions.
+
+    Raises:
+        ArtifactError: when an input is open and no size is given, or the graph cannot have that size.
+    """
+    if size is None:
+        require_static(model, path)
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        with output_errors(copy):
+            onnx.save(fixed(read_model(path), size, path), copy)
+        yield copy

@@ -1,4 +1,4 @@
-"""Running the builder's process: progress, time limit, Ctrl-C, and what became of it when it gives no result."""
+"""Supervision of the builder's process: progress, time limit, Ctrl-C, and the reason when it gives no result."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ from fine_edge.engine.rtx_log import first_error
 from fine_edge.errors import BackendError, MissingExtraError, OutputError
 
 _TITLES: dict[Target, str] = {"tensorrt": "TensorRT", "rtx-sm86": "TensorRT-RTX"}
-_OTHERWISE = (
-    "write that node otherwise (as ordinary operators of opset 17 to 19), or keep it on the host; a newer or older"
-    " exporter often does"
+_REWRITE = (
+    "replace that node by ordinary operators of opset 17 to 19, or compute it on the host; another version of the"
+    " exporter may write other operators"
 )
-_CRASHED = "build with less at once: cut the graph in two to find the node; the compiler's own fault if all nodes build"
+_CRASHED = (
+    "split the graph in two and build both parts to find the node that crashes it; if both build, the compiler itself"
+    " is broken"
+)
 _NO_MEMORY = re.compile(
     r"out ?of ?memory|bad_alloc|cudaErrorMemoryAllocation|insufficient memory|could not allocate|failed to allocate"
-    r"|resource temporarily unavailable",  # a thread that could not be started
+    r"|resource temporarily unavailable",  # a thread could not be started
     re.IGNORECASE,
 )
 _MORE_MEMORY = (
@@ -48,14 +51,14 @@ _NO_SPACE = re.compile(r"\[Errno (?:28|27|122)\]|No space left on device|File to
 
 @dataclass(frozen=True)
 class Outcome:
-    """A build that worked: what the process reported, and its log."""
+    """The result of a successful build: the report of the process, and its log."""
 
     report: dict[str, Any]
     log: str
 
 
 def require_builder(target: Target) -> None:
-    """Refuse to start where the packages are missing.
+    """Refuse to start when the packages for a target are missing.
 
     Raises:
         MissingExtraError: without Polygraphy, or without TensorRT-RTX for that target.
@@ -67,16 +70,16 @@ def require_builder(target: Target) -> None:
     for package in ("tensorrt_rtx", "polygraphy"):
         if not is_installed(package):
             raise MissingExtraError(package, "rtx")
-    # Older releases of Polygraphy, such as the one paired with TensorRT 10.7, do not know TensorRT-RTX.
+    # Older releases of Polygraphy, such as the one for TensorRT 10.7, do not support TensorRT-RTX.
     if find_spec("polygraphy.backend.tensorrt_rtx") is None:
         raise MissingExtraError("polygraphy 0.53 or newer", "rtx")
 
 
 def build(job: Job, timeout_s: float | None = None) -> Outcome:
-    """Build in a process of its own.
+    """Build a plan in a process of its own.
 
     Raises:
-        BackendError: when the model is refused, memory runs out, the builder crashes or takes too long.
+        BackendError: when the compiler refuses the model, memory runs out, or the builder crashes or takes too long.
         OutputError: when the plan cannot be written.
     """
     require_builder(job.options.target)
@@ -84,10 +87,10 @@ def build(job: Job, timeout_s: float | None = None) -> Outcome:
 
 
 def describe(plan: Path, timeout_s: float | None = None) -> dict[str, Any]:
-    """Deserialise a plan in a process of its own and say what it is, see :func:`fine_edge.engine.plan.describe_plan`.
+    """Return what :func:`fine_edge.engine.plan.describe_plan` reports, from a process of its own.
 
     Raises:
-        BackendError: when TensorRT refuses it or crashes over it.
+        BackendError: when TensorRT refuses the plan or crashes.
     """
     require_builder("tensorrt")
     return _run(["describe", str(plan.absolute())], "tensorrt", plan, timeout_s).report
@@ -104,7 +107,7 @@ def _run(arguments: list[str], target: Target, where: Path, timeout_s: float | N
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_file,
-            # Out of reach of the terminal's signals: this process decides, and closes the pipe.
+            # The terminal's signals do not reach it: this process decides, and closes the pipe to cancel.
             start_new_session=True,
         )
         try:
@@ -120,7 +123,7 @@ def _run(arguments: list[str], target: Target, where: Path, timeout_s: float | N
 
 
 def _follow(process: subprocess.Popen[bytes], where: Path, timeout_s: float | None) -> dict[str, Any] | None:
-    """Show the process's progress until it ends its output; its result, if it gave one."""
+    """Show the progress until the process ends its output; return its result, or ``None`` without one."""
     report: dict[str, Any] | None = None
     with console.progress() as bar:
         tasks = {"": bar.add_task(f"{where.name}: starting the builder", total=None)}
@@ -133,7 +136,7 @@ def _follow(process: subprocess.Popen[bytes], where: Path, timeout_s: float | No
 
 
 def _show(bar: Progress, tasks: dict[str, TaskID], event: dict[str, Any]) -> None:
-    """One bar for each phase that runs; phases of one name inside each other share one."""
+    """Show one bar for each running phase; nested phases of one name share a bar."""
     phase = str(event["phase"])
     if event["event"] == "start" and phase not in tasks:
         if "" in tasks:
@@ -162,13 +165,13 @@ def _events(process: subprocess.Popen[bytes], where: Path, timeout_s: float | No
                 return
             *lines, buffer = (buffer + block).split(b"\n")
             for line in lines:
-                # A builder killed in the middle of a line leaves half of one, which then says nothing.
+                # A builder that is killed may leave half of a line, which is ignored.
                 with contextlib.suppress(ValueError):
                     yield json.loads(line)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Close the pipe, which cancels a build that still runs, and end what does not listen."""
+    """Close the pipe, which cancels a running build; kill the process if it does not end."""
     for stream in (process.stdin, process.stdout):
         _close(stream)
     if process.poll() is None:
@@ -187,24 +190,27 @@ def _close(stream: IO[bytes] | None) -> None:
 
 
 def _failure(log: str, code: int, target: Target, where: Path) -> Exception:
-    """The one line that says why there is no result."""
+    """Return the error that says why there is no result."""
     if code == -signal.SIGKILL:
-        return BackendError("the builder was killed, most likely for want of memory", where=where, hint=_MORE_MEMORY)
+        return BackendError(
+            "the builder was killed, most likely because memory ran out", where=where, hint=_MORE_MEMORY
+        )
     reason = first_error(log)
     tail = "\n".join(log.strip().splitlines()[-40:])
     if no_space := _NO_SPACE.search(tail):
-        return OutputError(f"the plan cannot be written ({no_space.group()})", where=where, hint="free some space")
+        hint = "free some space, or choose another folder with --out"
+        return OutputError(f"the plan cannot be written ({no_space.group()})", where=where, hint=hint)
     if _NO_MEMORY.search(reason) or _NO_MEMORY.search(tail):
         return BackendError(
             f"the builder ran out of memory ({reason or 'see its log'})", where=where, hint=_MORE_MEMORY
         )
     if code == REFUSED and reason:
-        return BackendError(f"{_TITLES[target]} refuses the graph: {reason}", where=where, hint=_OTHERWISE)
-    return BackendError(f"the compiler crashed ({_how(code, log)})", where=where, hint=_CRASHED)
+        return BackendError(f"{_TITLES[target]} refuses the graph: {reason}", where=where, hint=_REWRITE)
+    return BackendError(f"the compiler crashed ({_ending(code, log)})", where=where, hint=_CRASHED)
 
 
-def _how(code: int, log: str) -> str:
-    """How a process that did not report ended: its signal or exit code, and its last words."""
+def _ending(code: int, log: str) -> str:
+    """Return the signal or exit code of a process and the last line of its log."""
     ending = f"signal {-code}" if code < 0 else f"exit code {code}"
-    words = log.strip().splitlines()
-    return f"{ending}: {words[-1].strip()[:200]}" if words else ending
+    lines = log.strip().splitlines()
+    return f"{ending}: {lines[-1].strip()[:200]}" if lines else ending

@@ -1,4 +1,4 @@
-"""What FP16 costs in accuracy, module by module: each is rounded alone while the rest of the graph stays FP32."""
+"""Accuracy lost to FP16 by module: each module is rounded alone while the rest of the graph stays FP32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from fine_edge.detections import Detections, agree, iou
 from fine_edge.errors import ArtifactError
@@ -26,15 +25,15 @@ Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Drift:
-    """Detections of several pictures against their reference.
+class Deviation:
+    """The differences between the detections of several pictures and their reference.
 
     Attributes:
-        matched: pairs of the same class that overlap and score alike.
-        flipped: detections of either side without a partner although they score clearly above the cut-off.
-        flipped_share: the same as a share of both sides' detections.
-        box_px: median, nine tenths and largest difference of a box coordinate over the pairs; ``None`` without pairs.
-        score: the same of their scores.
+        matched: number of pairs of the same class with similar boxes and scores.
+        flipped: number of detections on either side without a partner, although they score clearly above the cut-off.
+        flipped_share: ``flipped`` as a share of both sides' detections.
+        box_px: median, 90th percentile and maximum of the box differences over the pairs; ``None`` without pairs.
+        score: median, 90th percentile and maximum of the score differences.
     """
 
     matched: int
@@ -44,8 +43,8 @@ class Drift:
     score: tuple[float, float, float] | None
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Whether there are any, few enough are lost, and nine tenths of the others within reach of where they were."""
-        if self.box_px is None or self.score is None:  # nothing in common, or nothing at all: that proves nothing
+        """Return whether share of flipped detections and 90th percentiles of box and score keep the tolerance."""
+        if self.box_px is None or self.score is None:  # no pairs prove nothing
             return False
         return (
             self.flipped_share <= tolerance.flipped
@@ -54,23 +53,23 @@ class Drift:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """Return the object that ``--json`` prints."""
         names = ("median", "p90", "max")
         spread = {key: dict(zip(names, getattr(self, key) or (None,) * 3, strict=True)) for key in ("box_px", "score")}
         return asdict(self) | spread
 
 
-def drift(reference: Sequence[Detections], candidate: Sequence[Detections], tolerance: Tolerance) -> Drift:
-    """Compare detections picture by picture, as :func:`fine_edge.detections.agree` pairs them."""
+def deviation(reference: Sequence[Detections], candidate: Sequence[Detections], tolerance: Tolerance) -> Deviation:
+    """Compare detections picture by picture; they are paired as in :func:`fine_edge.detections.agree`."""
     agreements = [agree(a, b, score_tolerance=tolerance.score) for a, b in zip(reference, candidate, strict=True)]
     matched, flipped, ties = (sum(getattr(a, key) for a in agreements) for key in ("matched", "flipped", "ties"))
     pairs = [_differences(a, b) for a, b in zip(reference, candidate, strict=True)]
     boxes, scores = (np.concatenate([pair[i] for pair in pairs]) for i in (0, 1))
-    return Drift(matched, flipped, flipped / max(1, 2 * matched + flipped + ties), _spread(boxes), _spread(scores))
+    return Deviation(matched, flipped, flipped / max(1, 2 * matched + flipped + ties), _spread(boxes), _spread(scores))
 
 
 def _differences(reference: Detections, candidate: Detections) -> tuple[Doubles, Doubles]:
-    """Box and score differences of the pairs of one picture: the assignment of ``agree``, pair by pair."""
+    """Return the box and score differences of the pairs of one picture, paired as ``agree`` does."""
     from scipy.optimize import linear_sum_assignment
 
     if not len(reference) or not len(candidate):
@@ -96,80 +95,76 @@ def _spread(values: Doubles) -> tuple[float, float, float] | None:
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """One choice of what is rounded.
+    """The result of rounding one selection of nodes.
 
     Attributes:
-        module: name of the module, or what else was chosen.
-        nodes: how many nodes compute in FP16.
-        drift: what it does to the detections; ``None`` when it cannot be converted.
-        refused: why not.
+        module: name of the module, or title of another selection.
+        nodes: number of nodes that compute in FP16.
+        drift: how the detections changed; ``None`` when the graph cannot be converted.
+        refused: why it cannot be converted.
     """
 
     module: str
     nodes: int
-    drift: Drift | None
+    drift: Deviation | None
     refused: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """Return the object that ``--json`` prints."""
         found = self.drift.to_json() if self.drift else None
         return {"module": self.module, "nodes": self.nodes, "drift": found, "refused": self.refused}
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What a row of the budget rounds: all nodes but those in ``keep``."""
+class Selection:
+    """The nodes that a row of the budget rounds: all but those in ``keep``."""
 
     title: str
     keep: frozenset[str]
 
 
-def choices(view: GraphView, kept: Collection[str], proposed: Collection[str]) -> list[Choice]:
-    """Each module alone, then the whole graph: nothing kept, as it is exported, and with the proposal."""
+def selections(view: GraphView, kept: Collection[str], proposed: Collection[str]) -> list[Selection]:
+    """Return each module alone, then the whole graph: nothing kept, as it is exported, and with the proposal."""
     names = [node.name for node in view.nodes]
     modules = {name: part_of(name).module for name in names}
     alone = [
-        Choice(module, frozenset(name for name in names if modules[name] != module))
+        Selection(module, frozenset(name for name in names if modules[name] != module))
         for module in MODULES
-        if any(modules[node.name] == module for node in view.nodes if _computes_floats(node, view))
+        if any(modules[node.name] == module for node in view.nodes if view.computes_fp32(node))
     ]
-    whole = [Choice("all, nothing kept", frozenset())]
+    whole = [Selection("all, nothing kept", frozenset())]
     if kept:
-        whole.append(Choice("all, as exported", frozenset(kept)))
+        whole.append(Selection("all, as exported", frozenset(kept)))
     if set(proposed) - set(kept):
-        whole.append(Choice("all, with the keep-list", frozenset(kept) | frozenset(proposed)))
+        whole.append(Selection("all, with the keep-list", frozenset(kept) | frozenset(proposed)))
     return (alone if len(alone) > 1 else []) + whole
 
 
-def _computes_floats(node: onnx.NodeProto, view: GraphView) -> bool:
-    return any(view.dtype(name) == TensorProto.FLOAT for name in node.output)
-
-
 def budget(
-    network: Network, view: GraphView, images: Sequence[Path], rows: Sequence[Choice], advance: Callable[[], None]
+    network: Network, view: GraphView, images: Sequence[Path], chosen: Sequence[Selection], advance: Callable[[], None]
 ) -> list[BudgetRow]:
     """Round the graph in every way given, run it on the pictures and compare with FP32.
 
     Args:
         network: an FP32 network whose outputs are detections.
-        view: of its graph.
-        images: files of pictures.
-        rows: what to round.
-        advance: called after every batch and run, ``1 + len(rows)`` runs in all.
+        view: the view of its graph.
+        images: picture files.
+        chosen: what to round, one row each.
+        advance: called after every batch of every run; there are ``1 + len(chosen)`` runs.
     """
     reference = _detections(network, network.model, images, advance)
-    counted = [node.name for node in view.nodes if _computes_floats(node, view)]
-    found = []
-    for row in rows:
-        nodes = sum(name not in row.keep for name in counted)
+    counted = [node.name for node in view.nodes if view.computes_fp32(node)]
+    rows = []
+    for selection in chosen:
+        nodes = sum(name not in selection.keep for name in counted)
         try:
-            half = emulated(to_fp16(network.model, keep_fp32=row.keep))
+            half = emulated(to_fp16(network.model, keep_fp32=selection.keep))
         except ArtifactError as error:
-            found.append(BudgetRow(row.title, nodes, None, error.what))
+            rows.append(BudgetRow(selection.title, nodes, None, error.what))
             continue
         candidate = _detections(network, half, images, advance)
-        found.append(BudgetRow(row.title, nodes, drift(reference, candidate, TOLERANCES["fp16"])))
-    return found
+        rows.append(BudgetRow(selection.title, nodes, deviation(reference, candidate, TOLERANCES["fp16"])))
+    return rows
 
 
 def _detections(

@@ -1,6 +1,6 @@
-"""Which nodes stay FP32 in an FP16 graph: those that the exporter keeps, those that hazards ask for, and files of them.
+"""Keep-lists: the names of nodes that stay FP32 in an FP16 graph, and files of such names.
 
-A keep-list file holds one node name a line; empty lines and lines that start with ``#`` are skipped.
+A keep-list file holds one node name a line. Empty lines and lines that start with ``#`` are skipped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
 
 from fine_edge.contract import Contract
 from fine_edge.errors import ConfigError
@@ -21,12 +20,12 @@ from fine_edge.graph.view import GraphView
 
 
 def kept_in_sibling(path: Path, model: onnx.ModelProto, contract: Contract | None) -> list[str] | None:
-    """Nodes of an FP32 graph that its FP16 file computes in FP32; ``None`` when there is no such file.
+    """Return the nodes of an FP32 graph that its FP16 file computes in FP32; ``None`` when there is no such file.
 
     Args:
-        path: of the FP32 file.
-        model: what it holds.
-        contract: what vouches for both.
+        path: the FP32 file.
+        model: the graph in it.
+        contract: the contract of both files.
     """
     artifact = next((a for a in contract.artifacts if a.precision == "fp16"), None) if contract else None
     sibling = path.with_name(artifact.file) if artifact else None
@@ -34,26 +33,26 @@ def kept_in_sibling(path: Path, model: onnx.ModelProto, contract: Contract | Non
         return None
     floats = _float_nodes(model)
     wide = _float_nodes(read_model(sibling))
-    # Casts at the edges of the FP16 graph are the converter's own.
+    # The FP16 graph has casts that the converter added; they are not in the FP32 graph.
     return [name for name in floats if name in wide]
 
 
 def _float_nodes(model: onnx.ModelProto) -> list[str]:
-    """Nodes that compute FP32 tensors, in order."""
+    """Return the names of nodes that compute FP32 tensors, in the order of the graph."""
     view = GraphView(model)
-    return [node.name for node in view.nodes if any(view.dtype(name) == TensorProto.FLOAT for name in node.output)]
+    return [node.name for node in view.nodes if view.computes_fp32(node)]
 
 
 def proposed(hazards: Collection[Hazard]) -> list[str]:
-    """The smallest set of nodes that averts the hazards: what computes a tensor and what reads it, never a cast."""
+    """Return the smallest set of nodes that avoids the hazards when it stays FP32."""
     return sorted({name for hazard in hazards if hazard.keep_fp32 for name in hazard.keep})
 
 
 def read_keep_list(path: Path) -> tuple[str, ...]:
-    """Names in a keep-list file, sorted.
+    """Return the names in a keep-list file, sorted.
 
     Raises:
-        ConfigError: when it cannot be read as text.
+        ConfigError: when the file cannot be read as text.
     """
     lines = read_text(
         path, ConfigError, hint="give a keep-list: one node name a line, as graph fp16 writes it"
@@ -62,6 +61,6 @@ def read_keep_list(path: Path) -> tuple[str, ...]:
 
 
 def write_keep_list(path: Path, names: Collection[str], source: str) -> None:
-    """Write names one a line, below a line that says what graph they are of."""
+    """Write one name a line, below a comment that names the graph."""
     title = f"# nodes of {source} that stay FP32, besides those of every export"
     write_text(path, "".join(f"{line}\n" for line in (title, *sorted(names))))

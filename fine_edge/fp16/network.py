@@ -1,4 +1,4 @@
-"""A network under study: its FP32 graph, how pictures get into it and how detections come out."""
+"""The network under study: its FP32 graph, the preprocessing of pictures and the reading of detections."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from fine_edge import console
 from fine_edge.contract import Contract, bound_contract, contract_path
 from fine_edge.detections import Detections, from_outputs, from_raw
 from fine_edge.errors import ArtifactError
+from fine_edge.graph.checks import vet
+from fine_edge.graph.input_size import network_inputs
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.rules_model import valid_onnx
-from fine_edge.graph.vetted import vet
 from fine_edge.graph.view import GraphView, value_dims
 from fine_edge.graph.walk import graphs_in
 from fine_edge.images import read_image
@@ -34,16 +35,16 @@ _OUTPUTS: dict[Form, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Network:
-    """An FP32 graph on which pictures can be run.
+    """An FP32 graph that can run on pictures.
 
     Attributes:
-        path: the file it came from.
-        model: the graph, every node with a name.
-        contract: what vouches for the file; ``None`` for a foreign one.
-        image_input: name of its image input.
+        path: the file of the graph.
+        model: the graph; every node has a name.
+        contract: the contract of the file; ``None`` for a foreign file.
+        image_input: name of the image input.
         shape: (B, 3, H, W) of that input.
-        preprocessing: from a picture to the input.
-        form: how its outputs are read as detections; ``unknown`` when they are none.
+        preprocessing: the steps from a picture to the input.
+        form: the form of the outputs; ``unknown`` when they are no detections.
     """
 
     path: Path
@@ -56,11 +57,11 @@ class Network:
 
     @property
     def box_output(self) -> str:
-        """Name of the output that holds boxes, empty when there is none."""
+        """Name of the output with boxes; an empty text when there is none."""
         return {"postprocessed": "boxes_xyxy", "raw": "boxes", "unknown": ""}[self.form]
 
     def batches(self, images: Sequence[Path]) -> Iterator[tuple[int, Array]]:
-        """How many pictures, and the input they fill; the last batch is filled up with its last picture."""
+        """Yield the number of pictures and the input of each batch; the last batch repeats its last picture."""
         batch, _, height, width = self.shape
         for start in range(0, len(images), batch):
             tensors = [
@@ -70,10 +71,10 @@ class Network:
             yield len(tensors), np.concatenate(tensors + tensors[-1:] * (batch - len(tensors)))
 
     def detections(self, outputs: dict[str, Array], image: int) -> Detections:
-        """What one picture of a batch shows, boxes in pixels of the input."""
+        """Return the detections of one picture of a batch, boxes in pixels of the input."""
         if self.form == "postprocessed":
             return from_outputs(outputs, image)
-        with np.errstate(invalid="ignore", over="ignore"):  # a graph that overflowed gives NaN
+        with np.errstate(invalid="ignore", over="ignore"):  # a graph that overflowed returns NaN
             return from_raw(outputs, self.shape[2], self.shape[3], image)
 
 
@@ -81,15 +82,15 @@ def read_network(path: Path) -> Network:
     """Read an FP32 ONNX file, with its contract if it has one.
 
     Raises:
-        ArtifactError: when the file is FP16 already, its contract does not vouch for it, or it does not take one
-            static batch of images.
+        ArtifactError: when the file is FP16 already, does not match its contract, or does not take one static batch
+            of images.
     """
     contract = None
     if contract_path(path).exists() or not path.is_file():
         contract, artifact = bound_contract(path)
         if artifact.precision != "fp32":
             raise ArtifactError(
-                "this is the FP16 file already", where=path, hint=f"give the FP32 one: {path.name.replace('.fp16', '')}"
+                "this file is FP16 already", where=path, hint=f"give the FP32 file: {path.name.replace('.fp16', '')}"
             )
     else:
         console.remark(f"{path.name} has no contract: pictures are stretched to its input and scaled to [0, 1]")
@@ -104,7 +105,8 @@ def read_network(path: Path) -> Network:
     preprocessing = contract.preprocessing if contract else Preprocessing()
     form = _form({output.name for output in model.graph.output})
     if contract and form != ("postprocessed" if contract.postprocessed else "raw"):
-        raise ArtifactError("the outputs are not those of its contract", where=path, hint="export it again")
+        hint = "copy ONNX file and contract from the same place, or export the model again"
+        raise ArtifactError("the outputs are not those of its contract", where=path, hint=hint)
     return Network(path, _with_names(model), contract, name, shape, preprocessing, form)
 
 
@@ -113,15 +115,14 @@ def _form(outputs: set[str]) -> Form:
 
 
 def _image_input(model: onnx.ModelProto, path: Path) -> tuple[str, tuple[int, int, int, int]]:
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
+    inputs = network_inputs(model)
     dims = value_dims(inputs[0]) if inputs else ()
     is_float = bool(inputs) and inputs[0].type.tensor_type.elem_type == TensorProto.FLOAT
     batch, channels, height, width = dims if len(dims) == 4 else (None,) * 4
     if len(inputs) != 1 or not is_float or channels != 3 or not batch or not height or not width:
         given = ", ".join(f"{v.name} {tuple('?' if d is None else d for d in value_dims(v))}" for v in inputs)
         raise ArtifactError(
-            f"takes {given or 'nothing'}, not one static float input (B, 3, H, W)",
+            f"takes {given or 'no input'}, not one static float input (B, 3, H, W)",
             where=path,
             hint="export it with one image input and static shapes",
         )
@@ -129,7 +130,7 @@ def _image_input(model: onnx.ModelProto, path: Path) -> tuple[str, tuple[int, in
 
 
 def _with_names(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Give nodes without a name one, so that they can be kept in FP32: the name of what they compute."""
+    """Name nodes without a name after their first output; only a named node can be kept in FP32."""
     taken = Counter(node.name for graph in graphs_in(model) for node in graph.node)
     for graph in graphs_in(model):
         for node in graph.node:

@@ -1,4 +1,4 @@
-"""Every float tensor of a graph, observed on real pictures: the ranges that FP16 must hold."""
+"""Observation of every float tensor of a graph on real pictures: the ranges that FP16 must hold."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, NodeProto, TensorProto
+from onnx import NodeProto, TensorProto
 
 from fine_edge import console
 from fine_edge.fp16.network import Network
 from fine_edge.graph.emulate import MOVES_ONLY
 from fine_edge.graph.half_range import STANDS_FOR_INFINITY
-from fine_edge.graph.view import GraphView, attribute_int, input_name, tensor_values
+from fine_edge.graph.view import GraphView, attribute_int, input_name, is_static
+from fine_edge.machine import MIB
 from fine_edge.runners.ort import OrtRunner
 
 SMALLEST_NORMAL = 2.0**-14
-"""Smallest FP16 number with all 11 bits; below it, numbers are 2^-24 apart (IEEE 754 binary16)."""
+"""The smallest FP16 number with all 11 bits. Below it, numbers are 2^-24 apart (IEEE 754 binary16)."""
 
 VANISHES = 2.0**-25
-"""Magnitudes up to this one round to zero."""
+"""The largest magnitude that FP16 rounds to zero."""
 
 CHUNK_MIB = 256
-"""Tensors that are held at one time while observing: this many MiB, or one tensor if it alone is larger."""
+"""The most MiB of tensors that are held at one time while observing; a larger tensor is held alone."""
 
 _STEP = 2.0**-24
 
 
 @dataclass(frozen=True)
 class TensorStats:
-    """What a tensor held, over all elements and pictures. Mask values (see ``half_range``) are not counted.
+    """Figures of a tensor over all elements and pictures. Mask values (see ``half_range``) are not counted.
 
     Attributes:
-        tensor: its name.
-        values: elements seen.
-        max_abs: largest finite magnitude.
-        smallest: smallest magnitude that is not zero; infinite when there is none.
-        subnormal: elements that FP16 holds with fewer than 11 bits.
-        vanishing: elements other than zero that FP16 rounds to zero.
-        non_finite: infinities and NaN, in FP32.
+        tensor: the name of the tensor.
+        values: number of elements observed.
+        max_abs: the largest finite magnitude.
+        smallest: the smallest magnitude that is not zero; infinite when there is none.
+        subnormal: number of elements that FP16 holds with fewer than 11 bits.
+        vanishing: number of elements other than zero that FP16 rounds to zero.
+        non_finite: number of infinities and NaN in FP32.
         squares: sum of all squares.
         lost_squares: sum of the squared errors that FP16's coarse steps below 6.1e-5 make.
-        row_squares: largest sum of squared deviations from the mean over one row, where asked for.
+        row_squares: the largest sum of squared deviations from the mean over one row, for inputs of LayerNormalization.
     """
 
     tensor: str
@@ -61,16 +62,16 @@ class TensorStats:
 
     @property
     def rms(self) -> float:
-        """Root mean square."""
+        """The root mean square."""
         return (self.squares / self.values) ** 0.5 if self.values else 0.0
 
     @property
     def loss(self) -> float:
-        """Error by FP16's coarse steps, relative to the tensor's root mean square; ordinary rounding is 2^-12."""
+        """The error by FP16's coarse steps relative to the root mean square; ordinary rounding makes 2^-12."""
         return (self.lost_squares / self.squares) ** 0.5 if self.squares else 0.0
 
     def with_values(self, values: NDArray[np.float32], *, masked: bool = False) -> TensorStats:
-        """These figures with those of one more array."""
+        """Return these figures with one more array added."""
         magnitude = np.abs(values.ravel())
         if masked:
             magnitude = magnitude[magnitude < STANDS_FOR_INFINITY]
@@ -94,14 +95,22 @@ class TensorStats:
             vanishing=self.vanishing + vanishing.size,
             non_finite=self.non_finite + non_finite,
             squares=self.squares + squares,
-            # What vanishes is lost whole; the others are rounded to a multiple of the step.
+            # Vanishing values are lost completely; the others are rounded to a multiple of the step.
             lost_squares=self.lost_squares + float(vanishing @ vanishing) + subnormal * _STEP**2 / 12,
         )
 
 
 @dataclass(frozen=True)
 class Observation:
-    """All tensors of a graph: constants and intermediates by name, and how much of it could not be seen."""
+    """Figures of all tensors of a graph.
+
+    Attributes:
+        stats: figures by name, of constants and intermediates.
+        constants: names of the constants.
+        hidden_nodes: number of nodes inside If, Loop and Scan, which are not observed.
+        untyped: number of tensors whose type cannot be inferred, which are not observed.
+        chunks: number of runs that each batch took.
+    """
 
     stats: dict[str, TensorStats]
     constants: frozenset[str]
@@ -113,16 +122,17 @@ class Observation:
 def observe(network: Network, view: GraphView, images: Sequence[Path]) -> Observation:
     """Run the FP32 graph on pictures, without any optimisation, and measure every float tensor of its main graph.
 
-    Memory does not grow with the number of pictures: tensors come out in chunks of ``CHUNK_MIB``, each by a run of
-    its own.
+    Tensors are read in chunks of ``CHUNK_MIB``, each chunk in a run of its own, so that memory does not grow with the
+    number of pictures.
     """
     graph = network.model.graph
-    stats = {name: TensorStats(name).with_values(values, masked=True) for name, values in _constants(network.model)}
+    constant_values = dict(_constants(graph, view))
+    stats = {name: TensorStats(name).with_values(values, masked=True) for name, values in constant_values.items()}
     constants = frozenset(stats)
     outputs = [name for node in graph.node for name in node.output if name and name not in constants]
     names = [network.image_input, *(name for name in outputs if view.dtype(name) == TensorProto.FLOAT)]
     chunks = list(_chunks(names, view))
-    masks, row_axes = _masks(network.model), _row_axes(graph)
+    masks, row_axes = _masks(graph, constant_values), _row_axes(graph)
     batches = -(-len(images) // network.shape[0])
     with console.progress() as bar:
         task = bar.add_task("observing", total=len(chunks) * batches)
@@ -131,9 +141,9 @@ def observe(network: Network, view: GraphView, images: Sequence[Path]) -> Observ
             for _, feed in network.batches(images):
                 for name, array in zip(chunk, session.run({network.image_input: feed}).values(), strict=True):
                     values = np.asarray(array, dtype=np.float32)
-                    seen = stats.get(name, TensorStats(name)).with_values(values, masked=name in masks)
+                    updated = stats.get(name, TensorStats(name)).with_values(values, masked=name in masks)
                     squares = _row_squares(values, row_axes[name]) if name in row_axes else 0.0
-                    stats[name] = replace(seen, row_squares=max(seen.row_squares, squares))
+                    stats[name] = replace(updated, row_squares=max(updated.row_squares, squares))
                 bar.advance(task)
     return Observation(
         {name: found for name, found in stats.items() if found.values},
@@ -145,56 +155,50 @@ def observe(network: Network, view: GraphView, images: Sequence[Path]) -> Observ
 
 
 def _row_axes(graph: onnx.GraphProto) -> dict[str, int]:
-    """What a LayerNormalization reads, and from which dimension on it takes means."""
+    """Return the input of each LayerNormalization with the first axis that it takes means over."""
     norms = (node for node in graph.node if node.op_type == "LayerNormalization")
     return {input_name(node, 0): attribute_int(node, "axis", -1) for node in norms}
 
 
 def _row_squares(values: NDArray[np.float32], axis: int) -> float:
-    """Largest sum of squared deviations from the mean, over all dimensions from ``axis`` on."""
+    """Return the largest sum of squared deviations from the mean, over all axes from ``axis`` on."""
     axis %= values.ndim
     rows = values.reshape(prod(values.shape[:axis]), -1)
     with np.errstate(over="ignore", invalid="ignore"):
         return float(np.nan_to_num(((rows - rows.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)).max(initial=0.0))
 
 
-def _constants(model: onnx.ModelProto) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Float constants of the main graph: initialisers, then Constant nodes."""
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        for attribute in node.attribute if node.op_type == "Constant" else ():
-            if attribute.type == AttributeProto.TENSOR:
-                tensors[node.output[0]] = attribute.t
-            elif attribute.name == "value_float":
-                yield node.output[0], np.array([attribute.f], dtype=np.float32)
-    for name, tensor in tensors.items():
-        values = tensor_values(tensor) if tensor.data_type == TensorProto.FLOAT else None
+def _constants(graph: onnx.GraphProto, view: GraphView) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield the FP32 constants of the main graph: initialisers, then Constant nodes."""
+    computed = (node.output[0] for node in graph.node if node.op_type == "Constant" and node.output)
+    for name in (*(tensor.name for tensor in graph.initializer), *computed):
+        values = view.constant(name) if view.dtype(name) == TensorProto.FLOAT else None
         if values is not None:
-            yield name, values.astype(np.float32)
+            yield name, values.astype(np.float32, copy=False)
 
 
-def _masks(model: onnx.ModelProto) -> set[str]:
-    """Tensors into which a constant mask (1e9 and more, or infinite) is added, chosen or moved.
+def _masks(graph: onnx.GraphProto, constants: dict[str, NDArray[np.float32]]) -> set[str]:
+    """Return the tensors into which a constant mask (1e9 and more, or infinite) is added, selected or moved.
 
-    Their mask values mean "never", and say the same at FP16's end of range.
+    A mask value means "never", and 65504 means the same in FP16.
     """
     with np.errstate(invalid="ignore"):
-        masks = {name for name, values in _constants(model) if (np.abs(values) >= STANDS_FOR_INFINITY).any()}
-    for node in model.graph.node:
+        masks = {name for name, values in constants.items() if (np.abs(values) >= STANDS_FOR_INFINITY).any()}
+    for node in graph.node:
         if (node.op_type in MOVES_ONLY or node.op_type in ("Add", "Sub")) and masks & set(node.input):
             masks |= set(node.output)
     return masks
 
 
 def _chunks(names: list[str], view: GraphView) -> Iterator[list[str]]:
-    """Names in order, in groups of at most ``CHUNK_MIB`` of FP32 values."""
+    """Yield the names in order, in groups of at most ``CHUNK_MIB`` of FP32 values."""
     chunk: list[str] = []
     size = 0
     for name in names:
         dims = view.shape(name)
         # A tensor of unknown shape gets a chunk of its own.
-        nbytes = 4 * prod(d or 1 for d in dims) if dims is not None and None not in dims else CHUNK_MIB * 2**20
-        if chunk and size + nbytes > CHUNK_MIB * 2**20:
+        nbytes = 4 * prod(d or 1 for d in dims) if dims is not None and is_static(dims) else CHUNK_MIB * MIB
+        if chunk and size + nbytes > CHUNK_MIB * MIB:
             yield chunk
             chunk, size = [], 0
         chunk.append(name)
@@ -204,7 +208,7 @@ def _chunks(names: list[str], view: GraphView) -> Iterator[list[str]]:
 
 
 def _with_outputs(network: Network, names: list[str]) -> onnx.ModelProto:
-    """The graph up to the last of some tensors, with these as its outputs in their order."""
+    """Return a copy of the graph up to the last of the named tensors, with these as its outputs."""
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     graph = model.graph
@@ -215,7 +219,7 @@ def _with_outputs(network: Network, names: list[str]) -> onnx.ModelProto:
     for name in names:
         value = graph.output.add()
         value.name = name
-        if name == network.image_input:  # an input cannot be an output as well
+        if name == network.image_input:  # an input cannot be an output
             value.name = f"{name}/observed"
             graph.node.append(NodeProto(op_type="Identity", input=[name], output=[value.name]))
         value.type.tensor_type.elem_type = TensorProto.FLOAT

@@ -1,4 +1,4 @@
-"""An FP32 graph on its way to FP16: observed, its hazards named, its budget measured, the conversion proved."""
+"""The FP16 study of a graph: observe its tensors, report hazards, measure the budget and check the conversion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fine_edge import console, machine
 from fine_edge.contract import Artifact, Contract, contract_path
 from fine_edge.errors import ConfigError, ImageError
 from fine_edge.files import output_errors, written_together
-from fine_edge.fp16.budget import BudgetRow, budget, choices
+from fine_edge.fp16.budget import BudgetRow, budget, selections
 from fine_edge.fp16.hazards import Evidence, Hazard, found_in, open_hazards
 from fine_edge.fp16.keep_list import kept_in_sibling, proposed
 from fine_edge.fp16.network import Network
@@ -31,33 +31,34 @@ EMULATION = (
     " or add in FP16 (more loss)."
 )
 LONGEST_ARGUMENT = 128 * 1024
-"""Linux takes no longer argument (MAX_ARG_STRLEN)."""
+"""The longest argument that Linux accepts, in bytes (MAX_ARG_STRLEN)."""
 
-# A comma ends an entry, quotes are dropped, a star is a wildcard.
-_UNSPEAKABLE = ",'*\"\n"
+# In trtexec's arguments a comma ends an entry, quotes are dropped and a star is a wildcard.
+_SPECIAL_CHARACTERS = ",'*\"\n"
 
 
-def unspeakable(names: Collection[str]) -> list[str]:
-    """Names that trtexec's grammar cannot express."""
-    return sorted(name for name in names if any(character in name for character in _UNSPEAKABLE))
+def inexpressible(names: Collection[str]) -> list[str]:
+    """Return the names that trtexec's arguments cannot express."""
+    return sorted(name for name in names if any(character in name for character in _SPECIAL_CHARACTERS))
 
 
 def layer_precisions(names: Collection[str], view: GraphView) -> str:
-    """The arguments, one a line; empty for no names.
+    """Return trtexec's arguments that keep layers in FP32, one a line; an empty text for no names.
 
-    ``--layerPrecisions`` sets what a layer computes in, ``--layerOutputTypes`` what it stores: without the second, a
-    result beyond 65504 would still be stored in FP16. Layers with an integer result get the first alone.
+    ``--layerPrecisions`` sets the type that a layer computes in, ``--layerOutputTypes`` the type that it stores.
+    Without the second, a result beyond 65504 would still be stored in FP16. Layers with an integer result get only the
+    first.
     """
-    spoken = sorted(set(names) - set(unspeakable(names)))
-    if not spoken:
+    layers = sorted(set(names) - set(inexpressible(names)))
+    if not layers:
         return ""
     nodes = {node.name: node for node in view.nodes}
     all_float = [
         name
-        for name in spoken
+        for name in layers
         if name in nodes and all(view.dtype(output) == TensorProto.FLOAT for output in nodes[name].output if output)
     ]
-    lines = ["--precisionConstraints=obey", "--layerPrecisions=" + ",".join(f"{name}:fp32" for name in spoken)]
+    lines = ["--precisionConstraints=obey", "--layerPrecisions=" + ",".join(f"{name}:fp32" for name in layers)]
     if all_float:
         lines.append("--layerOutputTypes=" + ",".join(f"{name}:fp32" for name in all_float))
     return "\n".join(lines) + "\n"
@@ -65,24 +66,24 @@ def layer_precisions(names: Collection[str], view: GraphView) -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything one run found.
+    """The results of one study.
 
     Attributes:
         network: the FP32 network.
-        view: of its graph.
+        view: the view of its graph.
         images: the pictures it ran on.
-        seen: what its tensors held.
-        hazards: those that are open, the worst first.
-        averted: how many more lie in nodes that stay FP32 anyway.
+        observation: the ranges of its tensors.
+        hazards: the open hazards, the worst first.
+        averted: number of hazards in nodes that stay FP32 anyway.
         kept: nodes that stay FP32 anyway.
-        kept_by: who says so.
-        rows: the budget, empty when the outputs are not detections; the last row is the conversion proposed.
+        kept_by: where these nodes come from, for the notes.
+        rows: the budget; empty when the outputs are not detections. The last row is the proposed conversion.
     """
 
     network: Network
     view: GraphView
     images: tuple[Path, ...]
-    seen: Observation
+    observation: Observation
     hazards: tuple[Hazard, ...]
     averted: int
     kept: frozenset[str]
@@ -91,29 +92,29 @@ class Study:
 
     @property
     def proposed(self) -> list[str]:
-        """Nodes that should stay FP32 and do not yet."""
+        """Nodes that should stay FP32 and are not kept yet."""
         return sorted(set(proposed(self.hazards)) - self.kept)
 
     @property
     def keep_fp32(self) -> frozenset[str]:
-        """All nodes that stay FP32 in the conversion proposed."""
+        """All nodes that stay FP32 in the proposed conversion."""
         return self.kept | frozenset(self.proposed)
 
     @property
     def beyond_exporter(self) -> list[str]:
-        """Those of them that an export does not keep by itself: what ``export --keep-fp32`` must be given."""
+        """Nodes of the proposed conversion that an export does not keep by itself, for ``export --keep-fp32``."""
         return sorted(self.keep_fp32 - set(kept_by_exporter(self.network.model)))
 
     @property
     def ok(self) -> bool | None:
-        """Whether the conversion finds what FP32 finds; ``None`` when that cannot be told."""
+        """Whether the converted graph detects what FP32 detects; ``None`` when the outputs are not detections."""
         if not self.rows:
             return None
         last = self.rows[-1].drift
         return last is not None and last.within(TOLERANCES["fp16"])
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """Return the object that ``--json`` prints."""
         contract = self.network.contract
         return {
             "onnx": str(self.network.path),
@@ -132,33 +133,35 @@ class Study:
         }
 
     def notes(self) -> list[str]:
-        """What was run, what was not seen, and what the figures are worth."""
+        """Return notes on what was run, what was not observed, and how far the figures hold."""
         contract = self.network.contract
-        random = ", random weights: not what a trained network shows" if contract and contract.random_weights else ""
+        random = (
+            ", random weights: ranges differ from a trained network" if contract and contract.random_weights else ""
+        )
         described = machine.describe()
         notes = [
             f"{len(self.images)} pictures ({self.images[0].name} to {self.images[-1].name}) on {self.network.path.name}"
             f" sha256 {identity_of(self.network.path)[:12]}{random}; ONNX Runtime {machine.version('onnxruntime')},"
             f" {described['cpu']}.",
-            f"{len(self.seen.stats)} float tensors seen in {self.seen.chunks} runs a batch, at most {CHUNK_MIB} MiB of"
-            " them at one time.",
+            f"{len(self.observation.stats)} float tensors observed in {self.observation.chunks} runs a batch, at most"
+            f" {CHUNK_MIB} MiB of them at one time.",
             EMULATION,
         ]
-        if self.seen.hidden_nodes:
-            notes.append(f"Not observed: {self.seen.hidden_nodes} nodes inside If, Loop or Scan.")
-        if self.seen.untyped:
-            notes.append(f"Not observed: {self.seen.untyped} tensors whose type cannot be inferred.")
+        if self.observation.hidden_nodes:
+            notes.append(f"Not observed: {self.observation.hidden_nodes} nodes inside If, Loop or Scan.")
+        if self.observation.untyped:
+            notes.append(f"Not observed: {self.observation.untyped} tensors whose type cannot be inferred.")
         if self.kept:
             notes.append(f"FP32 already, {self.kept_by}: {len(self.kept)} of the nodes, hazards there: {self.averted}.")
-        if unspoken := unspeakable(self.keep_fp32):
-            notes.append(f"trtexec cannot be told of {', '.join(unspoken)}: a comma, quote or star in the name.")
+        if names := inexpressible(self.keep_fp32):
+            notes.append(f"trtexec cannot keep {', '.join(names)}: a comma, quote or star is in the name.")
         if not self.rows:
-            notes.append("The outputs are not detections this package can read: no budget, and parity is not proved.")
+            notes.append("The outputs are not detections that fine-edge can read: no budget, and parity is not proved.")
         return notes
 
 
 def study(network: Network, images: Sequence[Path], keep: Sequence[str] = ()) -> Study:
-    """Observe a network on pictures, name its hazards and measure what FP16 does to its detections.
+    """Observe a network on pictures, report its hazards and measure what FP16 does to its detections.
 
     Args:
         network: the FP32 network.
@@ -167,26 +170,28 @@ def study(network: Network, images: Sequence[Path], keep: Sequence[str] = ()) ->
 
     Raises:
         ConfigError: when a name is not in the graph.
+        ImageError: when there are no pictures.
     """
     if not images:
-        raise ImageError("no pictures given", hint="--images FOLDER")
+        raise ImageError("no pictures given", where="--images", hint="give a folder or files: --images FOLDER")
     view = GraphView(network.model)
     if unknown := sorted(set(keep) - {node.name for node in view.nodes}):
-        raise ConfigError(f"no node named {unknown[0]!r} in {network.path.name}", hint="check the keep-list")
+        hint = "check the keep-list: it holds one node name of this graph a line"
+        raise ConfigError(f"no node named {unknown[0]!r} in {network.path.name}", where="--keep-fp32", hint=hint)
     kept, kept_by = _kept(network, keep)
-    seen = observe(network, view, images)
+    observation = observe(network, view, images)
     pixels = max(network.shape[2:])
-    every = found_in(Evidence(view, seen, network.box_output, pixels), RULES)
+    every = found_in(Evidence(view, observation, network.box_output, pixels), RULES)
     hazards = open_hazards(every, kept)
     rows: list[BudgetRow] = []
     if network.form != "unknown":
-        wanted = choices(view, kept, proposed(hazards))
+        chosen = selections(view, kept, proposed(hazards))
         with console.progress() as bar:
             batches = -(-len(images) // network.shape[0])
-            task = bar.add_task("budget", total=(1 + len(wanted)) * batches)
-            rows = budget(network, view, images, wanted, lambda: bar.advance(task))
+            task = bar.add_task("budget", total=(1 + len(chosen)) * batches)
+            rows = budget(network, view, images, chosen, lambda: bar.advance(task))
     return Study(
-        network, view, tuple(images), seen, tuple(hazards), len(every) - len(hazards), kept, kept_by, tuple(rows)
+        network, view, tuple(images), observation, tuple(hazards), len(every) - len(hazards), kept, kept_by, tuple(rows)
     )
 
 
@@ -198,33 +203,38 @@ def _kept(network: Network, keep: Sequence[str]) -> tuple[frozenset[str], str]:
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Refuse a target that is no ONNX name or the FP32 file itself; raises :class:`ConfigError`."""
+    """Refuse to write to a file that does not end in .onnx, or to the FP32 file.
+
+    Raises:
+        ConfigError: with a name that is possible.
+    """
+    hint = "give another name: --out NAME.fp16.onnx"
     if not target.name.endswith(".onnx"):
-        raise ConfigError("the FP16 file needs a name that ends in .onnx", where=target, hint="--out NAME.fp16.onnx")
+        raise ConfigError("the name of the FP16 file does not end in .onnx", where=target, hint=hint)
     if target.resolve() == source.resolve():
-        raise ConfigError("this is the FP32 file", where=target, hint="--out NAME.fp16.onnx")
+        raise ConfigError("this is the FP32 file, which would be overwritten", where=target, hint=hint)
 
 
 def write_fp16(study: Study, target: Path) -> None:
     """Convert with the proposed keep-list and write the file, its contract and golden file: all or none.
 
-    The contract says which nodes were kept beyond those of every export, as ``export --keep-fp32`` does.
+    The contract lists the nodes that were kept beyond those of every export, as ``export --keep-fp32`` writes it.
     """
     half = to_fp16(study.network.model, keep_fp32=study.keep_fp32)
     contract, source = study.network.contract, study.network.path
-    beside = contract_path(target)
-    with written_together(target.parent, target.name, last=beside.name) as partial, output_errors(target):
+    target_contract = contract_path(target)
+    with written_together(target.parent, target.name, last=target_contract.name) as partial, output_errors(target):
         onnx.save(half, partial / target.name)
         if contract is None:
             return
         artifact = Artifact(target.name, "fp16", identity_of(partial / target.name))
-        same_place = beside.resolve() == contract_path(source).resolve()
+        same_place = target_contract.resolve() == contract_path(source).resolve()
         others = tuple(a for a in contract.artifacts if a.file != target.name) if same_place else ()
         golden = source.parent / Path(contract.golden.get("file", ".")).name
         if not same_place and golden.is_file():
             (partial / golden.name).write_bytes(golden.read_bytes())
-        vouching = replace(contract, artifacts=(*others, artifact), made_by=_made_by(contract, study))
-        (partial / beside.name).write_text(vouching.to_text(), encoding="utf-8")
+        extended = replace(contract, artifacts=(*others, artifact), made_by=_made_by(contract, study))
+        (partial / target_contract.name).write_text(extended.to_text(), encoding="utf-8")
 
 
 def _made_by(contract: Contract, study: Study) -> dict[str, object]:

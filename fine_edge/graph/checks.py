@@ -1,4 +1,4 @@
-"""All rules, and running them."""
+"""The list of all rules, and the checks that a graph must pass before it is run or compiled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import onnx
 
+from fine_edge.errors import ArtifactError
 from fine_edge.graph import rules_attention, rules_model, rules_operators, rules_weights
+from fine_edge.graph.model_file import read_model
+from fine_edge.graph.runaway import runaway
 from fine_edge.graph.view import Finding, GraphView
 
 Rule = Callable[[GraphView], list[Finding]]
@@ -39,16 +42,40 @@ _ORDER = ("error", "warning", "info")
 
 
 def check(model: onnx.ModelProto, path: Path | None = None) -> list[Finding]:
-    """Findings of all rules, errors first, then in the order of the rules.
+    """Return the findings of all rules, errors first, then in the order of the rules.
 
     Args:
-        model: with its weights, or without those that other files hold.
-        path: of its file, to find those.
+        model: the graph, with its weights or without those that other files hold.
+        path: its file; weights in other files are read from beside it.
     """
     return check_view(GraphView(model, path))
 
 
 def check_view(graph: GraphView) -> list[Finding]:
-    """As :func:`check`, for a graph that was looked at already."""
+    """Return the findings of all rules, as :func:`check` does, for a view that exists already."""
     findings = [finding for rule in RULES for finding in rule(graph)]
     return sorted(findings, key=lambda finding: _ORDER.index(finding.severity))
+
+
+def read_vetted(path: Path) -> GraphView:
+    """Read a model that may be given to a runtime or compiler; weights that other files hold are not loaded.
+
+    Raises:
+        ArtifactError: for the reasons of :func:`fine_edge.graph.model_file.read_model` and of :func:`vet`.
+    """
+    view = GraphView(read_model(path, weights=False), path)
+    vet(view, path)
+    return view
+
+
+def vet(view: GraphView, path: Path) -> None:
+    """Refuse a graph that may not end, may not fit into memory, or has weights that are not finite.
+
+    Raises:
+        ArtifactError: names the node or tensor.
+    """
+    if reason := runaway(view):
+        hint = "export it with fixed shapes and unrolled loops; do not use a file from an untrusted source"
+        raise ArtifactError(reason, where=path, hint=hint)
+    for finding in rules_weights.finite_weights(view):
+        raise ArtifactError(f"{finding.message} ({finding.rule})", where=path, hint=finding.hint)

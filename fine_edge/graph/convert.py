@@ -1,7 +1,7 @@
-"""FP32 graphs to strongly typed FP16 ones: the one form that TensorRT 10.7, its successors and TensorRT-RTX take.
+"""Conversion of FP32 graphs to strongly typed FP16, the form that TensorRT 10.7, its successors and RTX all take.
 
-Rounding and the placing of casts is ONNX Runtime's ``convert_float_to_float16``, which comes with
-a dependency that is there anyway and warns of nothing; what it leaves undone is done here.
+ONNX Runtime's ``convert_float_to_float16`` rounds the weights and places the casts. This module does what that function
+leaves undone: it refuses unsuitable graphs, sorts the nodes and removes casts that cancel each other.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ from fine_edge.errors import ArtifactError
 from fine_edge.graph.half_range import beyond_half
 from fine_edge.graph.rules_model import valid_onnx
 from fine_edge.graph.view import GraphView, attribute_int, input_name
-from fine_edge.graph.walk import graphs_in, tensors_in
+from fine_edge.graph.walk import graphs_in, subgraphs_of
+from fine_edge.graph.weight_files import external_tensors
 
-# Operators that TensorRT computes in FP32 alone, or whose FP16 form says less than its input: sums over a long
-# axis, coordinates, suppression.
+# TensorRT computes these operators in FP32 only, or FP16 loses too much in them: sums over a long axis, coordinates,
+# suppression.
 _FP32_OPERATORS = ("CumSum", "NonMaxSuppression", "RandomUniformLike", "Range", "RoiAlign")
 
 EXPORTER_SCOPES = ("/detector/refine/", "/detector/proposals/", "/detector/boxes/", "/postprocess/")
-"""Boxes in logits, in [0, 1] and in pixels, of which half precision would round off up to half a pixel at 640.
+"""Scopes that compute boxes in logits, in [0, 1] and in pixels: FP16 is wrong by up to half a pixel at 640.
 
-The compiler fuses these nodes with their neighbours: they cost no kernel and no memory.
+The compiler fuses these nodes with their neighbours, so FP32 costs no kernel and no memory here.
 """
 
-# Positions at which deformable convolutions read a map: in half precision off by a hundredth of a pixel and more.
+# Positions at which deformable convolutions read a map: FP16 moves them by a hundredth of a pixel and more.
 _SAMPLING_SCOPE = "/sampling/"
 
 
 def kept_by_exporter(model: onnx.ModelProto) -> list[str]:
-    """Nodes that every FP16 export keeps in FP32."""
+    """Return the names of nodes that every FP16 export keeps in FP32."""
     names = (node.name for node in model.graph.node)
     return [name for name in names if name.startswith(EXPORTER_SCOPES) or _SAMPLING_SCOPE in name]
 
 
 def to_fp16(model: onnx.ModelProto, *, keep_fp32: Collection[str] = ()) -> onnx.ModelProto:
-    """Convert a model to FP16; network inputs and outputs stay FP32. The argument is left as it was.
+    """Return a copy of a model in FP16; network inputs and outputs stay FP32.
 
-    Masks (magnitudes from 1e9 up) become +-65504; values that FP16 rounds to zero become its smallest number.
+    Masks (magnitudes from 1e9 up) become +-65504. Values that FP16 rounds to zero become its smallest number.
 
     Args:
         model: an FP32 model with its weights loaded.
@@ -50,7 +51,7 @@ def to_fp16(model: onnx.ModelProto, *, keep_fp32: Collection[str] = ()) -> onnx.
 
     Raises:
         ArtifactError: when a name in ``keep_fp32`` is not in the graph, the model is FP16 already, a constant
-            lies beyond FP16's range, or the result would not be a valid strongly typed graph.
+            is beyond FP16's range, or the result would not be a valid strongly typed graph.
     """
     _refuse(model, keep_fp32)
     copy = onnx.ModelProto()
@@ -76,24 +77,27 @@ def _refuse(model: onnx.ModelProto, keep_fp32: Collection[str]) -> None:
         raise ArtifactError(finding.message, hint=finding.hint)
     unknown = sorted(set(keep_fp32) - {node.name for node in graph.nodes})
     if unknown or "" in keep_fp32:
-        raise ArtifactError(f"no node named {unknown[0] if unknown else ''!r} in the graph", hint="check the name")
+        raise ArtifactError(
+            f"no node named {unknown[0] if unknown else ''!r} in the graph",
+            hint="check the keep-list: it holds one node name of this graph a line",
+        )
     if TensorProto.FLOAT16 in graph.dtypes().values():
         raise ArtifactError("the graph holds FP16 tensors already", hint="convert the FP32 export")
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors_in(model)):
+    if external_tensors(model):
         raise ArtifactError(
             "the weights are not loaded", hint="read the file with fine_edge.graph.model_file.read_model"
         )
-    for entry in beyond_half(model, keep_fp32):
+    for entry in beyond_half(graph, keep_fp32):
         if not entry.sentinel:
             raise ArtifactError(
                 f"constant {entry.tensor!r} holds {entry.largest:.6g}, beyond FP16's 65504",
                 where=entry.node,
-                hint=f"keep node {entry.node!r} in FP32",
+                hint=f"keep node {entry.node!r} in FP32: add it to the keep-list",
             )
 
 
 def _lift_constants(graph: onnx.GraphProto) -> None:
-    """Turn Constant nodes with FP32 values into initialisers, which keep FP32 where a kept node reads them."""
+    """Turn Constant nodes with FP32 values into initialisers, which stay FP32 where a kept node reads them."""
     for node in [node for node in graph.node if node.op_type == "Constant" and len(node.attribute) == 1]:
         attribute = node.attribute[0]
         if attribute.name in ("value_float", "value_floats"):
@@ -126,21 +130,16 @@ def _convert(model: onnx.ModelProto, keep_fp32: Collection[str]) -> onnx.ModelPr
     return converted
 
 
-def _needs(node: NodeProto) -> set[str]:
-    """Tensors that a node reads, those that its subgraphs take from outside included."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-            for inner in graph.node:
-                names |= _needs(inner)
-    return names
+def _reads(node: NodeProto) -> set[str]:
+    """Return the names that a node and the nodes of its subgraphs read."""
+    return set(node.input).union(*(_reads(inner) for graph in subgraphs_of(node) for inner in graph.node))
 
 
 def _sort(graph: onnx.GraphProto) -> None:
-    """Order nodes so that producers come first, otherwise as they were: the converter appends its casts."""
+    """Order nodes so that producers come first and all else stays in place: the converter appends its casts."""
     nodes = list(graph.node)
     producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    waits = [{producer[name] for name in _needs(node) if name in producer} - {i} for i, node in enumerate(nodes)]
+    waits = [{producer[name] for name in _reads(node) if name in producer} - {i} for i, node in enumerate(nodes)]
     followers: list[list[int]] = [[] for _ in nodes]
     for index, needed in enumerate(waits):
         for before in needed:
@@ -155,13 +154,13 @@ def _sort(graph: onnx.GraphProto) -> None:
             if not waits[follower]:
                 heapq.heappush(ready, follower)
     if len(order) != len(nodes):
-        raise ArtifactError("the graph has a cycle", hint="export the model again")
+        raise ArtifactError("the graph has a cycle: a node needs its own result", hint="export the model again")
     del graph.node[:]
     graph.node.extend(nodes[index] for index in order)
 
 
 def _remove_cancelling_casts(model: onnx.ModelProto) -> None:
-    """Drop casts to the type a tensor has already, and pairs of casts that lead back to it."""
+    """Remove casts to the type that a tensor has already, and pairs of casts that lead back to that type."""
     view = GraphView(model)
     outputs = {value.name for value in model.graph.output}
     origin: dict[str, str] = {}  # output of a superfluous cast -> the tensor to read instead
@@ -177,14 +176,14 @@ def _remove_cancelling_casts(model: onnx.ModelProto) -> None:
             node.input[:] = [origin.get(name, name) for name in node.input]
     for node in list(model.graph.node):
         if node.op_type == "Cast" and node.output[0] in origin and node.output[0] in outputs:
-            # An output keeps its name; reading the original through Identity costs nothing.
+            # An output must keep its name, so it reads the original through Identity, which costs nothing.
             node.op_type, node.input[0] = "Identity", origin[node.output[0]]
             del node.attribute[:]
     _remove_unread_casts(model)
 
 
 def _sources(view: GraphView, cast: NodeProto) -> list[str]:
-    """What a cast reads and, if a cast between floating types made that, what that one read: the latter last."""
+    """Return what a cast reads, followed by what the cast before it reads if both casts are between float types."""
     source = input_name(cast, 0)
     before = view.producer(source)
     halves = (TensorProto.FLOAT, TensorProto.FLOAT16)
@@ -197,7 +196,7 @@ def _remove_unread_casts(model: onnx.ModelProto) -> None:
     outputs = [value.name for graph in graphs_in(model) for value in graph.output]
     readers = Counter(name for graph in graphs_in(model) for node in graph.node for name in node.input)
     readers.update(outputs)
-    # Backwards, so that a cast read by a removed one alone goes too.
+    # Backwards, so that a cast whose only reader was removed is removed too.
     for node in reversed(list(model.graph.node)):
         if node.op_type == "Cast" and not readers[node.output[0]]:
             readers[node.input[0]] -= 1
@@ -205,7 +204,7 @@ def _remove_unread_casts(model: onnx.ModelProto) -> None:
 
 
 def _drop_stale_values(graph: onnx.GraphProto) -> None:
-    """Forget the types of tensors that no longer exist."""
+    """Remove the declared types of tensors that no longer exist."""
     alive = {name for node in graph.node for name in node.output}
     kept = [value for value in graph.value_info if value.name in alive]
     del graph.value_info[:]

@@ -1,4 +1,4 @@
-"""Constants that FP16 cannot hold."""
+"""Search for constants that FP16 cannot hold."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from fine_edge.graph.view import label, tensor_values
-from fine_edge.graph.walk import graphs_in
+from fine_edge.graph.view import GraphView, label, tensor_values
 
 HALF_MAX = 65504.0
-"""Largest finite FP16 number (IEEE 754 binary16)."""
+"""The largest finite FP16 number (IEEE 754 binary16)."""
 
 STANDS_FOR_INFINITY = 1e9
-"""From here on a constant is a mask or a sentinel: the largest finite number does the same in FP16.
+"""The magnitude from which a constant is a mask or a sentinel, which 65504 replaces in FP16 without a difference.
 
 Attention masks use -1e9 or the lowest FP32 number, RT-DETR marks invalid anchors with the highest.
 """
@@ -33,10 +31,10 @@ class BeyondHalf:
     sentinel: bool
 
 
-def beyond_half(model: onnx.ModelProto, keep_fp32: Collection[str] = ()) -> list[BeyondHalf]:
-    """FP32 constants with a magnitude above 65504 that a node outside ``keep_fp32`` reads."""
+def beyond_half(view: GraphView, keep_fp32: Collection[str] = ()) -> list[BeyondHalf]:
+    """Return FP32 constants with a magnitude above 65504 that a node outside ``keep_fp32`` reads."""
     found: dict[str, BeyondHalf] = {}
-    for name, tensor, node in _constants(model):
+    for name, tensor, node in _constants_read(view):
         magnitudes = _magnitudes(tensor)
         too_large = magnitudes[magnitudes > HALF_MAX]
         if too_large.size and node.name not in keep_fp32:
@@ -46,7 +44,7 @@ def beyond_half(model: onnx.ModelProto, keep_fp32: Collection[str] = ()) -> list
 
 
 def _magnitudes(tensor: TensorProto) -> NDArray[np.float32]:
-    """Absolute finite values of an FP32 tensor, flat; none when it has another type or cannot be read."""
+    """Return the finite magnitudes of an FP32 tensor as a flat array; an empty one when it cannot be read as FP32."""
     values = tensor_values(tensor) if tensor.data_type == TensorProto.FLOAT else None
     if values is None:
         return np.empty(0, dtype=np.float32)
@@ -54,17 +52,14 @@ def _magnitudes(tensor: TensorProto) -> NDArray[np.float32]:
     return np.extract(np.isfinite(magnitudes), magnitudes)
 
 
-def _constants(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto, NodeProto]]:
-    """(name, tensor, node that reads it): initialisers and Constant nodes by reader, tensors in attributes by owner."""
-    named: dict[str, TensorProto] = {}
-    nodes = [node for graph in graphs_in(model) for node in graph.node]
-    for graph in graphs_in(model):
-        named |= {tensor.name: tensor for tensor in graph.initializer}
-    for node in nodes:
-        owned = [attribute.t for attribute in node.attribute if attribute.HasField("t")]
-        if node.op_type == "Constant":
-            named |= dict(zip(node.output, owned, strict=False))
-        else:
+def _constants_read(view: GraphView) -> Iterator[tuple[str, TensorProto, NodeProto]]:
+    """Yield name and tensor of each constant with a node that reads it; tensors in attributes come first."""
+    for node in view.nodes:
+        if node.op_type != "Constant":
+            owned = (attribute.t for attribute in node.attribute if attribute.HasField("t"))
             yield from ((f"{label(node)}.{tensor.name or 'value'}", tensor, node) for tensor in owned)
-    for node in nodes:
-        yield from ((name, named[name], node) for name in node.input if name in named)
+    for node in view.nodes:
+        for name in node.input:
+            tensor = view.constant_tensor(name)
+            if tensor is not None:
+                yield name, tensor, node

@@ -1,6 +1,7 @@
-"""What an ONNX model is, as one hash: of its file, and of every file that it keeps weights in.
+"""The identity of an ONNX model: one hash of its file and of every file that it keeps weights in.
 
-Contracts, manifests, records, evaluations and every "already there" of the package name a model by this hash alone.
+Contracts, manifests, records and evaluations name a model by this hash only, and it decides whether an artifact that
+exists can be used again.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from fine_edge.errors import ArtifactError
 from fine_edge.files import file_size, sha256_of_files
 
 _MARK = b"location"
-"""The key under which a tensor names its file; a model without these bytes keeps all its weights inside."""
+"""The key under which a tensor names its weight file. A model without these bytes keeps all weights inside."""
 
 
 def identity_of(path: Path) -> str:
-    """Return the hash that stands for an ONNX model: sha256 of the file where all weights are inside.
+    """Return the hash that identifies an ONNX model.
 
-    Where some are in other files, it is the hash of all of them. Only a file that may name others is parsed.
+    It is the sha256 of the file when all weights are inside, and a hash of all files otherwise. Only a file that may
+    name others is parsed.
 
     Raises:
         ArtifactError: when the file is missing or no regular file, or a file that it names cannot be read.
@@ -27,7 +29,7 @@ def identity_of(path: Path) -> str:
     digest, may_name_others = _scanned(path)
     if not may_name_others:
         return digest
-    # Only here: devices hash models far oftener than they parse one.
+    # Imported here, because a device hashes many models and parses few: onnx takes a while to import.
     from fine_edge.graph.model_file import read_model
     from fine_edge.graph.weight_files import weight_files
 
@@ -36,7 +38,7 @@ def identity_of(path: Path) -> str:
 
 
 def _scanned(path: Path) -> tuple[str, bool]:
-    """The sha256 of a file, and whether the mark is in it."""
+    """Return the sha256 of a file, and whether the mark is in it."""
     digest, tail, found = hashlib.sha256(), b"", False
     with path.open("rb") as handle:
         while block := handle.read(1 << 20):

@@ -1,6 +1,6 @@
-"""The size that a graph is compiled for: its own, or one that a graph with dynamic inputs is given.
+"""The input size that a graph is compiled for: its own, or the one given for a graph with dynamic inputs.
 
-A compiler takes 1 for every dimension without a number, and its figures are then those of a picture of one pixel.
+A compiler takes 1 for every dimension without a number. Its figures would then be those of a picture of one pixel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _USUAL_SIDE = 640
 
 @dataclass(frozen=True)
 class InputSize:
-    """What the open dimensions of a picture input become: images, height and width in pixels."""
+    """The numbers for the open dimensions of a picture input: height and width in pixels, and the batch."""
 
     height: int
     width: int
@@ -31,18 +31,19 @@ class InputSize:
     def __post_init__(self) -> None:
         for what, value in (("height", self.height), ("width", self.width), ("batch", self.batch)):
             if not 1 <= value <= 2**16:
-                raise ConfigError(f"an input {what} of {value} cannot be", where="--input-size")
+                message = f"an input {what} of {value} is not possible"
+                raise ConfigError(message, where="--input-size", hint=f"give 1 to {2**16}, for example 640")
 
     @classmethod
     def parse(cls, text: str | None, batch: int | None = None) -> InputSize | None:
-        """Read ``640`` or ``480x640`` (height x width) and a batch; ``None`` when neither is given.
+        """Read ``640`` or ``480x640`` (height x width) and a batch; return ``None`` when neither is given.
 
         Raises:
-            ConfigError: when it is no size, or only a batch is given.
+            ConfigError: when the text is no size, or only a batch is given.
         """
         if text is None:
             if batch is not None:
-                raise ConfigError("needs --input-size", where="--batch", hint="--input-size 640 --batch 1")
+                raise ConfigError("needs --input-size", where="--batch", hint="give both: --input-size 640 --batch 1")
             return None
         parts = text.lower().split("x")
         if len(parts) > 2 or not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
@@ -55,7 +56,7 @@ class InputSize:
         """Read ``{"height": 480, "width": 640, "batch": 1}`` of a recipe or manifest.
 
         Raises:
-            ConfigError: when it is not that.
+            ConfigError: when the data has another form.
         """
         names = {"height", "width", "batch"}
         if (
@@ -63,28 +64,31 @@ class InputSize:
             or not {"height", "width"} <= set(data) <= names
             or not all(isinstance(value, int) and not isinstance(value, bool) for value in data.values())
         ):
-            raise ConfigError("build option input_size must hold height and width, whole numbers, and may hold batch")
+            raise ConfigError(
+                "build option input_size must hold height and width, whole numbers, and may hold batch",
+                hint='write {"height": 480, "width": 640}',
+            )
         return cls(**data)
 
     def __str__(self) -> str:
-        """``1x3x640x640`` without its channels."""
+        """Return the size as text, ``1 x 480x640``."""
         return f"{self.batch} x {self.height}x{self.width}"
 
 
 def network_inputs(model: onnx.ModelProto) -> list[ValueInfoProto]:
-    """The inputs that somebody must feed: not those that have an initialiser."""
+    """Return the inputs that a caller must feed: those without an initialiser."""
     constants = {tensor.name for tensor in model.graph.initializer}
     constants |= {sparse.values.name for sparse in model.graph.sparse_initializer}
     return [value for value in model.graph.input if value.name not in constants]
 
 
 def shapes_text(model: onnx.ModelProto) -> str:
-    """``images 1x3x640x640, ids 1x2``: what a graph is compiled for."""
-    return ", ".join(f"{value.name} {'x'.join(_words(value)) or 'scalar'}" for value in network_inputs(model))
+    """Return the inputs that a graph is compiled for as text, ``images 1x3x640x640, ids 1x2``."""
+    return ", ".join(f"{value.name} {'x'.join(_dims_text(value)) or 'scalar'}" for value in network_inputs(model))
 
 
 def is_open(value: ValueInfoProto) -> bool:
-    """Whether an input's rank or one of its dimensions is not told; 0 and less are how some exporters say so."""
+    """Return whether an input's rank or one of its dimensions is unknown; some exporters write 0 or less for that."""
     tensor = value.type.tensor_type
     return not tensor.HasField("shape") or any(dim.dim_value < 1 for dim in tensor.shape.dim)
 
@@ -93,7 +97,7 @@ def require_static(model: onnx.ModelProto, path: Path) -> None:
     """Refuse a graph whose inputs have open dimensions.
 
     Raises:
-        ArtifactError: that names the input, its dimensions, and how to give them numbers.
+        ArtifactError: names the input and its dimensions; the hint says how to give them numbers.
     """
     for value in network_inputs(model):
         if is_open(value):
@@ -101,43 +105,45 @@ def require_static(model: onnx.ModelProto, path: Path) -> None:
 
 
 def described(value: ValueInfoProto) -> str:
-    """``'pixel_values' (batch, 3, height, width)``."""
-    known = value.type.tensor_type.HasField("shape")
+    """Return an input's name and dimensions as text, ``'pixel_values' (batch, 3, height, width)``."""
+    has_rank = value.type.tensor_type.HasField("shape")
     name = printable(value.name)
-    return f"'{name}' ({', '.join(_words(value))})" if known else f"'{name}' (of unknown rank)"
+    return f"'{name}' ({', '.join(_dims_text(value))})" if has_rank else f"'{name}' (of unknown rank)"
 
 
 def how_to_fix(value: ValueInfoProto) -> str:
-    """How to give an input's open dimensions numbers."""
+    """Return the hint that says how to give an input's open dimensions numbers."""
     dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     if len(dims) == _PICTURE_RANK:
         height, width = (dims[place] if dims[place] > 0 else _USUAL_SIDE for place in _sides(dims))
         size = f"--input-size {height}x{width}, and --batch {max(1, dims[0])}"
         channels = dims[({1, 2, 3} - set(_sides(dims))).pop()]
-        return f"give it a size: {size}" if channels > 0 else "export it with a number of channels"
+        return f"give it a size: {size}" if channels > 0 else "export it with a fixed number of channels"
     return (
-        "export it with static shapes; --input-size fixes inputs of pictures (B, C, H, W) and what shares their batch"
+        "export it with static shapes; --input-size fixes only picture inputs (B, C, H, W) and inputs with their batch"
     )
 
 
-def _words(value: ValueInfoProto) -> list[str]:
+def _dims_text(value: ValueInfoProto) -> list[str]:
     dims = value.type.tensor_type.shape.dim
     return [str(dim.dim_value) if dim.dim_value > 0 else printable(dim.dim_param) or "?" for dim in dims]
 
 
 def fixed(model: onnx.ModelProto, size: InputSize, path: Path) -> onnx.ModelProto:
-    """A copy of a model with numbers for the open dimensions of its picture inputs, and all that share their names.
+    """Return a copy of a model with numbers for the open dimensions of its picture inputs.
 
-    Dimensions that are numbers already must be those of the size asked for.
+    Dimensions of other inputs with the same symbolic name become the same number. Dimensions that are numbers already
+    must agree with the size.
 
     Raises:
-        ArtifactError: when it takes no pictures, is of another size, or an input stays open.
+        ArtifactError: when the model takes no pictures, has another size, or an input stays open.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     pictures = [value for value in network_inputs(copy) if len(value.type.tensor_type.shape.dim) == _PICTURE_RANK]
     if not pictures:
-        raise ArtifactError("takes no pictures (B, C, H, W), so --input-size says nothing of it", where=path)
+        what = "has no picture input (B, C, H, W), so --input-size has no effect"
+        raise ArtifactError(what, where=path, hint="leave out --input-size; export it with static shapes")
     named: dict[str, int] = {}
     for value in pictures:
         _fill(value, size, named, path)
@@ -145,7 +151,7 @@ def fixed(model: onnx.ModelProto, size: InputSize, path: Path) -> onnx.ModelProt
         for place, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.dim_value < 1 and (number := named.get(dim.dim_param, size.batch if place == 0 else 0)):
                 dim.dim_value = number
-    for graph in graphs_in(copy):  # what was inferred from open inputs no longer holds
+    for graph in graphs_in(copy):  # types that were inferred from open inputs no longer hold
         del graph.value_info[:]
     for value in copy.graph.output:
         for dim in value.type.tensor_type.shape.dim:
@@ -156,9 +162,9 @@ def fixed(model: onnx.ModelProto, size: InputSize, path: Path) -> onnx.ModelProt
 
 
 def _sides(dims: Sequence[int]) -> tuple[int, int]:
-    """Where height and width of a picture are: behind its channels or, as TensorFlow lays pictures out, before them."""
-    last = dims[3] in (1, 3, 4) and dims[1] not in (1, 3, 4)
-    return (1, 2) if last else (2, 3)
+    """Return the axes of height and width: after the channels, or before them in TensorFlow's layout."""
+    channels_last = dims[3] in (1, 3, 4) and dims[1] not in (1, 3, 4)
+    return (1, 2) if channels_last else (2, 3)
 
 
 def _fill(value: ValueInfoProto, size: InputSize, named: dict[str, int], path: Path) -> None:
@@ -169,11 +175,12 @@ def _fill(value: ValueInfoProto, size: InputSize, named: dict[str, int], path: P
         number = wanted.get(place)
         if dim.dim_value > 0:
             if number not in (None, dim.dim_value):
-                what = f"input {described(value)} has numbers already, and they are not {size}"
-                raise ArtifactError(what, where=path, hint="leave out --input-size, or give its own")
+                what = f"input {described(value)} has a fixed size, which is not {size}"
+                raise ArtifactError(what, where=path, hint="leave out --input-size, or give the size that it has")
             continue
         if number is None:
-            raise ArtifactError(f"input {described(value)} does not say how many channels it has", where=path)
+            what = f"input {described(value)} has no number of channels"
+            raise ArtifactError(what, where=path, hint="export it with a fixed number of channels")
         if dim.dim_param:
             named.setdefault(dim.dim_param, number)
         dim.dim_value = number

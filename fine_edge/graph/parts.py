@@ -1,7 +1,7 @@
-"""Which part of a detector a node belongs to, read from its name.
+"""The part of a detector that a node belongs to, read from the node's name.
 
-Exported nodes are named after the module they came from (``/detector/encoder/fine.0/query/MatMul``), and TensorRT
-keeps these names for every layer, so the same reading serves ONNX nodes, compiled kernels and profiled layers.
+Exported nodes are named after the module they came from (``/detector/encoder/fine.0/query/MatMul``). TensorRT keeps
+these names for every layer, so the same functions serve ONNX nodes, compiled kernels and profiled layers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SCOPES: dict[str, Module] = {
 
 @dataclass(frozen=True)
 class Part:
-    """A module of the detector and, inside FINE, what it is for: ``attention``, ``projections`` and so on."""
+    """A module of the detector and, inside FINE, the step of the block: ``attention``, ``projections`` and so on."""
 
     module: Module
     detail: str = ""
@@ -58,12 +58,12 @@ _FINE_DETAILS = {
 
 
 def _plain(component: str) -> str:
-    """``fine.0`` -> ``fine``."""
+    """Return a component without its index: ``fine.0`` becomes ``fine``."""
     return component.partition(".")[0]
 
 
 def part_of(node_name: str) -> Part:
-    """The part of a node, by the scopes in its name; ``other`` for names that say nothing."""
+    """Return the part of a node by the scopes in its name; ``other`` when no scope is known."""
     scopes = [_plain(component) for component in node_name.split("/")[:-1] if component]
     if "fine" in scopes:
         inner = scopes[scopes.index("fine") + 1 :]
@@ -75,11 +75,11 @@ def part_of(node_name: str) -> Part:
 
 
 def part_of_all(node_names: Iterable[str]) -> Part:
-    """The part of a kernel that was fused from several nodes: the one most of them belong to.
+    """Return the part that most nodes of a fused kernel belong to.
 
-    Nodes that only prepare (``glue`` of FINE, ``other``) decide when there is nothing else.
+    Nodes that only prepare data (``glue`` of FINE, ``other``) count only when the kernel has no others.
     """
     counts = Counter(part_of(name) for name in node_names)
-    telling = {part: n for part, n in counts.items() if part.module != "other" and part.detail != "glue"}
-    candidates = telling or {part: n for part, n in counts.items() if part.module != "other"}
+    main = {part: n for part, n in counts.items() if part.module != "other" and part.detail != "glue"}
+    candidates = main or {part: n for part, n in counts.items() if part.module != "other"}
     return max(candidates, key=lambda part: candidates[part]) if candidates else OTHER

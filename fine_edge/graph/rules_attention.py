@@ -1,4 +1,4 @@
-"""Rules on attention: whether TensorRT fuses it, and what the FINE block may be made of."""
+"""Rules on attention: whether TensorRT fuses it, and which operators the FINE block may contain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fine_edge.graph.view import Finding, GraphView, input_name, label, output_n
 SMALLEST_HEAD, LARGEST_HEAD, HEAD_STEP = 16, 256, 8
 """Head dimensions that the fused kernel takes: 16 <= d <= 256, d a multiple of 8."""
 
-# What may stand between the product of queries and keys and the softmax, and between softmax and values.
+# Operators allowed between the product of queries and keys and the softmax, and between the softmax and the values.
 _BETWEEN = ("Mul", "Div", "Add", "Sub", "Where", "Cast", "Identity", "Reshape", "Dropout")
 _FUSED_TYPES = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8)
 
@@ -27,7 +27,7 @@ _FINE_EXPECTED = (
 
 @dataclass(frozen=True)
 class Attention:
-    """softmax(Q K^T) V as three nodes, and the head dimension d where it is known."""
+    """The nodes of one softmax(Q K^T) V, and its head dimension d; ``None`` where it is unknown."""
 
     scores: NodeProto
     softmax: NodeProto
@@ -36,7 +36,7 @@ class Attention:
 
 
 def attentions(graph: GraphView) -> list[Attention]:
-    """Every MatMul -> ... -> Softmax -> ... -> MatMul of the graph."""
+    """Return every MatMul -> ... -> Softmax -> ... -> MatMul of the graph."""
     found = []
     for node in graph.nodes:
         if node.op_type != "Softmax" or not _reaches_values(graph, node):
@@ -50,7 +50,7 @@ def attentions(graph: GraphView) -> list[Attention]:
 
 
 def _scores_before(graph: GraphView, softmax: NodeProto) -> NodeProto | None:
-    """The MatMul whose result, scaled and masked, enters the softmax."""
+    """Return the MatMul whose result, scaled and masked, enters the softmax; ``None`` when there is none."""
     pending, seen = [input_name(softmax, 0)], set()
     while pending:
         name = pending.pop(0)
@@ -66,7 +66,7 @@ def _scores_before(graph: GraphView, softmax: NodeProto) -> NodeProto | None:
 
 
 def _reaches_values(graph: GraphView, softmax: NodeProto) -> bool:
-    """Whether the softmax's result is the left factor of a MatMul."""
+    """Return whether the softmax's result becomes the left factor of a MatMul."""
     pending, seen = [output_name(softmax)], set()
     while pending:
         name = pending.pop()
@@ -92,7 +92,7 @@ def attention_fuses(graph: GraphView) -> list[Finding]:
     every = attentions(graph)
     slow = [entry for entry in every if entry.dtype == TensorProto.FLOAT]
     if slow:
-        message = f"{len(slow)} attention(s) in FP32, which is never fused: the maps of scores are kept in memory"
+        message = f"{len(slow)} attention(s) in FP32, which is never fused: the score matrices go through memory"
         found.append(Finding("FE16", "warning", label(slow[0].softmax), message, "compile the FP16 model"))
     for entry in every:
         d = entry.head_dim
@@ -106,15 +106,15 @@ def attention_fuses(graph: GraphView) -> list[Finding]:
 
 
 def module_path(node: NodeProto) -> tuple[str, ...]:
-    """Names of the modules that a node was exported from, outermost first.
+    """Return the names of the modules that a node was exported from, outermost first.
 
     The exporter of PyTorch >= 2.9 keeps the path of every module in the node's metadata, whose last
-    entry is the operation itself; the older one writes ``/model/encoder/fine/query/MatMul`` as the name.
+    entry is the operation itself. The older one writes ``/model/encoder/fine/query/MatMul`` as the name.
     """
     metadata = {entry.key: entry.value for entry in node.metadata_props}
     paths = list(_name_scopes(metadata.get("pkg.torch.onnx.name_scopes", "")))
     if not paths:
-        # "neck: package.Neck/neck.fine: package.Fine/view: aten.view": paths stand left of the colons.
+        # "neck: package.Neck/neck.fine: package.Fine/view: aten.view": the paths are left of the colons.
         paths = [part.split(":")[0].strip() for part in metadata.get("namespace", "").split("/")]
     paths = paths[:-1] or [node.name.rpartition("/")[0]]
     return tuple(part for path in paths for part in path.replace("/", ".").split(".") if part)
@@ -130,11 +130,11 @@ def _name_scopes(text: str) -> Iterator[str]:
 
 
 def fine_operators(graph: GraphView) -> list[Finding]:
-    """FE17: the FINE block is pooling, matrix products and elementwise work on static shapes.
+    """FE17: the FINE block consists of pooling, matrix products and elementwise operators on static shapes.
 
     Source: the lowerings measured for this package: only these operators become few kernels and a fused attention;
     shape arithmetic, casts, gathers and masks split the block.
-    Hint: export again with static shapes; look at what the exporter made of the named line.
+    Hint: export again with static shapes; check which module the named node came from.
     """
     found = []
     for node in graph.nodes:
@@ -146,5 +146,6 @@ def fine_operators(graph: GraphView) -> list[Finding]:
             found.append(Finding("FE17", "error", label(node), message, hint))
         else:
             message = f"{node.op_type} inside FINE is not part of its fast form"
-            found.append(Finding("FE17", "info", label(node), message, "compare the number of kernels"))
+            hint = "compare the number of kernels: python -m fine_edge engine inspect FILE.onnx"
+            found.append(Finding("FE17", "info", label(node), message, hint))
     return found

@@ -8,14 +8,13 @@ from onnx import TensorProto
 from fine_edge.graph.half_range import beyond_half
 from fine_edge.graph.input_size import described, is_open, network_inputs
 from fine_edge.graph.view import Finding, GraphView, Severity, input_name, is_static, label
-from fine_edge.graph.walk import tensors_in
-from fine_edge.graph.weight_files import outside_folder
+from fine_edge.graph.weight_files import external_tensors, outside_folder
 
 OLDEST_OPSET = 17
-"""The first with LayerNormalization as one operator."""
+"""The first opset with LayerNormalization as one operator."""
 
 NEWEST_OPSET = 19
-"""The last in which GridSample's modes have the names that 10.x parsers know."""
+"""The last opset in which GridSample's modes have the names that 10.x parsers know."""
 
 # Types without a TensorRT 10.7 data type (onnx-tensorrt, docs/operators.md; the parser says "unsupported data type").
 _NO_TYPE = ("STRING", "COMPLEX64", "COMPLEX128", "UINT16", "UINT32", "UINT64", "INT16")
@@ -26,16 +25,15 @@ def valid_onnx(graph: GraphView) -> list[Finding]:
     """FE01: the graph obeys the ONNX specification.
 
     Source: the ONNX IR specification, as ``onnx.checker`` implements it.
-    Hint: export again; a file that was edited or cut cannot be repaired by guessing.
+    Hint: export again; the missing parts of an edited or cut file cannot be restored.
     """
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
-    for tensor in tensors_in(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            # The checker would look for weight files in the current folder; empty tensors need none.
-            tensor.ClearField("data_location")
-            tensor.ClearField("external_data")
-            tensor.dims[:] = [0]
+    for tensor in external_tensors(model):
+        # The checker would search the current folder for weight files; empty tensors need none.
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
+        tensor.dims[:] = [0]
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
@@ -56,7 +54,7 @@ def opset_range(graph: GraphView) -> list[Finding]:
     if graph.opset < OLDEST_OPSET:
         message = f"opset {graph.opset} has no LayerNormalization: exporters split it into pieces that overflow in FP16"
     else:
-        message = f"opset {graph.opset} is newer than what is known to work with TensorRT 10.7"
+        message = f"opset {graph.opset} is newer than the newest known to work with TensorRT 10.7"
     return [Finding("FE02", "warning", "graph", message, f"export with opset {OLDEST_OPSET} to {NEWEST_OPSET}")]
 
 
@@ -86,8 +84,8 @@ def split_layer_norm(graph: GraphView) -> list[Finding]:
 def static_shapes(graph: GraphView) -> list[Finding]:
     """FE04: every input and output has numbers for dimensions.
 
-    Source: the contract of this package: one engine, one shape; TensorRT needs an optimisation profile
-    for every other input, and a contract cannot vouch for an output without a shape.
+    Source: the contract of this package: one engine has one shape; TensorRT needs an optimisation profile
+    for a dynamic input, and a contract cannot describe an output without a shape.
     Hint: export without ``dynamic_axes`` or ``dynamic_shapes``, or name a size with ``--input-size``.
     """
     hint = "export with static shapes, or compile for one: engine build FILE.onnx --input-size 640x640"
@@ -105,8 +103,8 @@ def static_shapes(graph: GraphView) -> list[Finding]:
 def supported_types(graph: GraphView) -> list[Finding]:
     """FE05: only element types that TensorRT 10.7 has.
 
-    Source: onnx-tensorrt, docs/operators.md: FP32, FP16, BF16, INT32, INT64, INT8, BOOL; UINT8 at network
-    inputs and outputs alone; DOUBLE is computed as FP32, clamped to its range.
+    Source: onnx-tensorrt, docs/operators.md: FP32, FP16, BF16, INT32, INT64, INT8, BOOL; UINT8 only at network
+    inputs and outputs; DOUBLE is computed as FP32, clamped to its range.
     Hint: cast to FP32, INT32 or INT64 before the export.
     """
     edges = {value.name for value in (*graph.model.graph.input, *graph.model.graph.output)}
@@ -116,7 +114,7 @@ def supported_types(graph: GraphView) -> list[Finding]:
         if kind in _NO_TYPE or kind.startswith("type "):
             problems.setdefault((kind, "error", "TensorRT has no such type"), []).append(name)
         elif kind == "UINT8" and name not in edges:
-            problems.setdefault((kind, "error", "TensorRT has it at inputs and outputs alone"), []).append(name)
+            problems.setdefault((kind, "error", "TensorRT has it at inputs and outputs only"), []).append(name)
         elif kind == "DOUBLE":
             problems.setdefault((kind, "warning", "TensorRT computes it as FP32"), []).append(name)
     hint = "cast to FP32, INT32 or INT64 before the export"
@@ -129,14 +127,13 @@ def supported_types(graph: GraphView) -> list[Finding]:
 def weights_inside(graph: GraphView) -> list[Finding]:
     """FE06: the weights are in the ONNX file.
 
-    Source: ONNX external data specification; files are copied without those that they need, and a location outside
-    the folder lets a file read what it should not.
+    Source: ONNX external data specification; people copy a file without the files it needs, and a location outside
+    the folder lets a model read files that it should not.
     Hint: save the model with its weights inside.
     """
     locations = [
         entry.value
-        for tensor in tensors_in(graph.model)
-        if tensor.data_location == TensorProto.EXTERNAL
+        for tensor in external_tensors(graph.model)
         for entry in tensor.external_data
         if entry.key == "location"
     ]
@@ -156,7 +153,7 @@ def half_range(graph: GraphView) -> list[Finding]:
     Hint: keep the node that reads the constant in FP32, or rescale.
     """
     found = []
-    for entry in beyond_half(graph.model):
+    for entry in beyond_half(graph):
         message = f"constant {entry.tensor!r} holds {entry.largest:.6g}, beyond FP16's 65504"
         if entry.sentinel:
             message += ": read as a mask, it becomes 65504"
@@ -168,6 +165,6 @@ def half_range(graph: GraphView) -> list[Finding]:
 
 
 def _some(names: list[str]) -> str:
-    """The first three names, and how many more."""
+    """Return the first three names, and the number of the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(repr(name) for name in names[:3]) + more

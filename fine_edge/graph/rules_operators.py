@@ -1,4 +1,4 @@
-"""Rules on single operators: what TensorRT 10.7's parser or builder does with them."""
+"""Rules on single operators that TensorRT 10.7's parser or builder refuses, slows down or computes wrongly."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fine_edge.graph.runaway import MOST_TRIPS, unbounded_loop
 from fine_edge.graph.view import Finding, GraphView, Severity, attribute_int, attribute_text, input_name, label
 
 TOPK_LIMIT = 3840
-"""The largest K of TensorRT's TopK layer; 3841 parses and fails in the builder."""
+"""The largest K of TensorRT's TopK layer. 3841 passes the parser and fails in the builder."""
 
 PLUGIN_DOMAINS = ("trt.plugins",)
-"""Domains whose nodes are TensorRT plugins by convention; elsewhere a name that ends in ``_TRT`` is one."""
+"""Domains whose nodes are TensorRT plugins by convention. In other domains a name that ends in ``_TRT`` is one."""
 
 _DEVICE_CHECK = "build it on the device before relying on it"
 # Operator: severity, what happens, hint.
@@ -24,13 +24,13 @@ _SPECIAL: dict[str, tuple[Severity, str, str]] = {
     "Scan": ("warning", "it runs iteration by iteration and nothing fuses across it", "unroll it before the export"),
     "NonMaxSuppression": (
         "warning",
-        "its number of boxes depends on data, and it compiles only where a GPU is",
-        "leave suppression to the host, or compile what comes before it",
+        "its number of boxes depends on data, and it compiles only on a machine with a GPU",
+        "suppress on the host, or compile only the part of the graph before it",
     ),
     "RoiAlign": (
         "warning",
-        "it becomes the plugin ROIAlign_TRT and compiles only where a GPU is",
-        "load libnvinfer_plugin on the device, or compile what comes before it",
+        "it becomes the plugin ROIAlign_TRT and compiles only on a machine with a GPU",
+        "load libnvinfer_plugin on the device, or compile only the part of the graph before it",
     ),
     "DeformConv": (
         "warning",
@@ -66,7 +66,7 @@ def gridsample_rank(graph: GraphView) -> list[Finding]:
     for node in graph.nodes:
         dims = graph.shape(input_name(node, 0))
         if node.op_type == "GridSample" and dims is not None and len(dims) != 4:
-            message = f"GridSample of a {len(dims)}-D map, TensorRT has the 4-D one alone"
+            message = f"GridSample of a {len(dims)}-D map; TensorRT has only the 4-D one"
             found.append(Finding("FE09", "error", label(node), message, "fold the extra dimension into the batch"))
     return found
 
@@ -74,7 +74,7 @@ def gridsample_rank(graph: GraphView) -> list[Finding]:
 def scatter_nd(graph: GraphView) -> list[Finding]:
     """FE10: no ScatterND with a reduction, nor of opset 18 or newer.
 
-    Source: TensorRT 10.9 release notes (opset 18 mended there); the parser refuses every reduction.
+    Source: TensorRT 10.9 release notes (opset 18 is fixed there); the parser refuses every reduction.
     Hint: write the update as Concat or Where, or export with opset 17.
     """
     found = []
@@ -149,11 +149,11 @@ def resize_mode(graph: GraphView) -> list[Finding]:
 
 
 def special_operators(graph: GraphView) -> list[Finding]:
-    """FE14: no operator whose output's shape depends on data, no control flow, no plugin in disguise.
+    """FE14: no operator whose output's shape depends on data, no control flow, no operator that becomes a plugin.
 
     Source: onnx-tensorrt, docs/operators.md; TensorRT 10.1 release notes (DeformConv, ROIAlign_TRT version 2);
     what TensorRT-RTX 1.7.1 refuses without a GPU was measured.
-    Hint: per operator.
+    Hint: one for each operator.
     """
     found = []
     unbounded = unbounded_loop(graph, graph.model.graph.node)
@@ -162,7 +162,8 @@ def special_operators(graph: GraphView) -> list[Finding]:
         if node.domain in ("", "ai.onnx") and is_sequence and node.op_type != "ReverseSequence":
             found.append(_special(node, "error", "TensorRT has no sequences", "use tensors"))
         elif node.op_type == "Loop" and node is unbounded:
-            found.append(_special(node, "error", f"nothing bounds its iterations to {MOST_TRIPS}", _SPECIAL["Loop"][2]))
+            message = f"nothing bounds its iterations to {MOST_TRIPS}"
+            found.append(_special(node, "error", message, _SPECIAL["Loop"][2]))
         elif node.domain in ("", "ai.onnx") and node.op_type in _SPECIAL:
             found.append(_special(node, *_SPECIAL[node.op_type]))
     return found
@@ -175,7 +176,7 @@ def _special(node: NodeProto, severity: Severity, reason: str, hint: str) -> Fin
 def foreign_domains(graph: GraphView) -> list[Finding]:
     """FE15: only ONNX operators and TensorRT plugins.
 
-    Source: onnx-tensorrt: an unknown operator is looked up in the plugin registry, else refused.
+    Source: onnx-tensorrt: the parser searches the plugin registry for an unknown operator, and refuses it otherwise.
     Hint: export without the library that adds its own operators, or write a plugin.
     """
     local = {(function.domain, function.name) for function in graph.model.functions}
@@ -189,6 +190,6 @@ def foreign_domains(graph: GraphView) -> list[Finding]:
             found.append(Finding("FE15", "warning", label(node), message, "load the plugin library before the build"))
         else:
             message = f"{name} is neither ONNX nor a known plugin"
-            hint = "export with ONNX operators alone, or provide a TensorRT plugin"
+            hint = "export with ONNX operators only, or provide a TensorRT plugin"
             found.append(Finding("FE15", "error", label(node), message, hint))
     return found

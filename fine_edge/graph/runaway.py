@@ -1,7 +1,7 @@
-"""Graphs that would not end, or would fill all memory, in whatever runs or compiles them.
+"""Refusal of graphs that would not end, or would fill all memory, in the program that runs or compiles them.
 
-Small files can hold both: a Loop without an end, and operators that make large tensors of a few numbers, which runtimes
-work out before anything can be stopped.
+A small file can hold a Loop without an end, functions that call each other without end, or operators that make large
+tensors of a few numbers. Runtimes compute the latter while they load a graph, before anything can stop them.
 """
 
 from __future__ import annotations
@@ -10,34 +10,43 @@ from collections.abc import Iterable
 from math import prod
 
 import onnx
-from onnx import NodeProto, inliner
+from onnx import FunctionProto, NodeProto, SparseTensorProto, inliner
 
 from fine_edge.graph.view import LARGEST_TENSOR, GraphView, input_name, is_static, label, without_weights
-from fine_edge.graph.walk import all_graphs, sparse_in, subgraphs_of
+from fine_edge.graph.walk import constants_in, graphs_in, subgraphs_of
 
 MOST_TRIPS = 2**16
-"""Iterations of a Loop, those of the loops around it included."""
+"""The most iterations of a Loop, multiplied by those of the loops around it."""
 
 MOST_ELEMENTS = 2**30
-"""Of one tensor: 4 GiB in FP32."""
+"""The most elements of one tensor: 4 GiB in FP32."""
 
 MOST_FOLDED = 2**28
-"""Elements of all tensors that depend on no input and are worked out when a graph is loaded: 1 GiB in FP32."""
+"""The most elements of all tensors that depend on no input and are computed at loading: 1 GiB in FP32."""
 
-# What hands on a number that it was given, or the smallest of several.
+MOST_NODES = 200_000
+"""The most nodes after expansion of functions; the largest language models have a tenth of it."""
+
+DEEPEST = 64
+"""The most levels of graphs and functions inside each other."""
+
+# Operators that return a number they were given, or the smallest of several.
 _PASSES = frozenset(("Cast", "Gather", "Identity", "Min", "Reshape", "Slice", "Squeeze", "Unsqueeze"))
 _SIZES = frozenset(("Shape", "Size"))
-# What makes a tensor as large as the numbers that it is given.
+# Operators whose result is as large as the numbers they are given.
 _MAKES_SIZES = frozenset(("ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample"))
 
 
+_Key = tuple[str, str, str]
+
+
 def runaway(view: GraphView) -> str:
-    """Return why a graph need not end or fit into memory, or nothing."""
+    """Return why a graph may not end or may not fit into memory; an empty text when it does both."""
     return _runaway(view, loops=True)
 
 
 def too_large(view: GraphView) -> str:
-    """Return why a graph need not fit into memory, or nothing."""
+    """Return why a graph may not fit into memory; an empty text when it does."""
     return _runaway(view, loops=False)
 
 
@@ -49,28 +58,28 @@ def _runaway(view: GraphView, *, loops: bool) -> str:
         try:
             model = inliner.inline_local_functions(model)
         except (onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
-            return f"its functions cannot be put in place of their calls ({str(error).splitlines()[0][:200]})"
+            return f"its functions cannot be inlined ({str(error).splitlines()[0][:200]})"
     _forget_declared(model)
     expanded = GraphView(model)
     return _too_large(expanded) or (endless(expanded) if loops else "")
 
 
 def _forget_declared(model: onnx.ModelProto) -> None:
-    """Drop what a graph says of the shapes of its own results, which need not be so."""
-    for graph in all_graphs(model):
+    """Remove the shapes that a graph declares for its own results: they may be false, so they are inferred anew."""
+    for graph in graphs_in(model, functions=True):
         del graph.value_info[:]
         for value in graph.output:
             value.type.tensor_type.ClearField("shape")
 
 
 def endless(view: GraphView) -> str:
-    """Return which Loop nothing bounds, or nothing."""
+    """Return which Loop has no bound; an empty text when all have one."""
     node = unbounded_loop(view, view.model.graph.node)
     return "" if node is None else f"nothing bounds the iterations of {label(node)} (Loop) to {MOST_TRIPS}"
 
 
 def unbounded_loop(view: GraphView, nodes: Iterable[NodeProto], around: int = 1) -> NodeProto | None:
-    """Return the first Loop that may go on beyond the limit, inside ``around`` iterations of others."""
+    """Return the first Loop that may exceed the limit, when loops around it already iterate ``around`` times."""
     for node in nodes:
         trips = around
         if node.op_type == "Loop":
@@ -85,7 +94,10 @@ def unbounded_loop(view: GraphView, nodes: Iterable[NodeProto], around: int = 1)
 
 
 def _bound(view: GraphView, name: str) -> int | None:
-    """The largest value that a number can have; 1 for the size of some tensor, which memory bounds; else ``None``."""
+    """Return the largest value that a scalar can have, or ``None`` when the graph does not bound it.
+
+    The size of a tensor counts as 1: memory bounds it.
+    """
     pending, seen = [name], set()
     while pending:
         current = pending.pop()
@@ -104,11 +116,12 @@ def _bound(view: GraphView, name: str) -> int | None:
 
 
 def _impossible(model: onnx.ModelProto) -> str:
-    """A constant with dimensions that no tensor has, which shape inference does not survive."""
-    for sparse in sparse_in(model):
-        if min(sparse.dims, default=0) < 0 or prod(sparse.dims) > MOST_FOLDED:
-            return f"the sparse constant {sparse.values.name!r} has {_shown(sparse.dims)} elements"
-    for graph in all_graphs(model):
+    """Return which constant or tensor has dimensions that crash shape inference; an empty text when none has."""
+    for constant in constants_in(model):
+        sparse, dims = isinstance(constant.value, SparseTensorProto), constant.value.dims
+        if sparse and (min(dims, default=0) < 0 or prod(dims) > MOST_FOLDED):
+            return f"the sparse constant {constant.tensor.name!r} has {_shown(dims)} elements"
+    for graph in graphs_in(model, functions=True):
         for tensor in graph.initializer:
             if min(tensor.dims, default=0) < 0 or prod(tensor.dims) > LARGEST_TENSOR:
                 return f"the constant {tensor.name!r} has {_shown(tensor.dims)} elements"
@@ -124,8 +137,8 @@ def _shown(dims: Iterable[int]) -> str:
 
 
 def _too_large(view: GraphView) -> str:
-    """The first tensor, or all constants together, that would not fit."""
-    folded = {tensor.name for graph in all_graphs(view.model) for tensor in graph.initializer}
+    """Return which tensor, or that all constants together, would not fit; an empty text when all fit."""
+    folded = {tensor.name for graph in graphs_in(view.model, functions=True) for tensor in graph.initializer}
     total = 0
     for node in view.nodes:
         shapes = [view.shape(name) for name in node.output if name]
@@ -133,13 +146,75 @@ def _too_large(view: GraphView) -> str:
         largest = max((prod(dim or 1 for dim in dims) for dims in shapes if dims is not None), default=0)
         if largest > MOST_ELEMENTS:
             return f"{label(node)} ({node.op_type}) makes a tensor of {largest} elements"
-        if node.op_type == "Constant":  # of the file's own size
+        if node.op_type == "Constant":  # no larger than the file
             folded.update(node.output)
         elif all(name in folded for name in node.input if name):
             if node.op_type in _MAKES_SIZES and not all(is_static(dims) for dims in shapes):
-                return f"the size of what {label(node)} ({node.op_type}) makes cannot be told before it is made"
+                return f"the size of the output of {label(node)} ({node.op_type}) is unknown before it is computed"
             folded.update(node.output)
             total += sum(prod(dim or 1 for dim in dims) for dims in shapes if dims is not None)
     if total > MOST_FOLDED:
-        return f"{total} elements depend on no input and would be worked out at loading, at most {MOST_FOLDED} may"
+        return f"{total} elements depend on no input and would be computed at loading; the limit is {MOST_FOLDED}"
     return ""
+
+
+def expansion(model: onnx.ModelProto) -> str:
+    """Return why the functions of a model cannot be inlined; an empty text when they can.
+
+    A small file can expand without end: its functions are recursive, too many, or nested too deeply.
+    """
+    functions: dict[_Key, FunctionProto] = {}
+    for function in model.functions:
+        key = _key(function.domain, function.name, function.overload)
+        if key in functions:
+            return f"the function {function.name!r} is defined twice"
+        functions[key] = function
+    try:
+        counter = _Counter(functions)
+        nodes = counter.count(model.graph.node, 0)[0]
+        for function in functions.values():  # whether called or not: runtimes process all of them
+            counter.count(function.node, 1)
+    except _TooDeepError:
+        return f"functions that call themselves, or {DEEPEST} of them or of graphs inside each other"
+    return f"its functions expand to more than {MOST_NODES} nodes" if nodes > MOST_NODES else ""
+
+
+def _key(domain: str, name: str, overload: str) -> _Key:
+    return ("" if domain == "ai.onnx" else domain, name, overload)
+
+
+class _TooDeepError(Exception):
+    """Signals functions that recurse, or that overflow the stack of the program that reads the model next."""
+
+
+class _Counter:
+    """A counter of nodes after expansion; it visits each function once."""
+
+    def __init__(self, functions: dict[_Key, FunctionProto]) -> None:
+        self._functions = functions
+        self._counted: dict[_Key, tuple[int, int]] = {}
+
+    def count(self, nodes: Iterable[NodeProto], depth: int) -> tuple[int, int]:
+        """Return the number of nodes, and the number of levels below them."""
+        if depth > DEEPEST:
+            raise _TooDeepError
+        total = levels = 0
+        for node in nodes:
+            total += 1
+            inside = [self.count(graph.node, depth + 1) for graph in subgraphs_of(node)]
+            key = _key(node.domain, node.op_type, node.overload)
+            if key in self._functions:
+                inside.append(self._function(key, depth + 1))
+            total += sum(count for count, _ in inside)
+            levels = max(levels, *(1 + below for _, below in inside), 0)
+        if depth + levels > DEEPEST:
+            raise _TooDeepError
+        return total, levels
+
+    def _function(self, key: _Key, depth: int) -> tuple[int, int]:
+        if key not in self._counted:
+            self._counted[key] = self.count(self._functions[key].node, depth)
+        count, levels = self._counted[key]
+        if depth + levels > DEEPEST:
+            raise _TooDeepError
+        return count, levels

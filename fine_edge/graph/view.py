@@ -1,4 +1,4 @@
-"""A graph as the rules read it: nodes of all subgraphs, inferred shapes and types, constants."""
+"""A read-only view of a graph: its nodes, who computes and who reads each tensor, shapes, types and constants."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from fine_edge.graph.walk import graphs_in, tensors_in
 
 Dims = tuple[int | None, ...]
 
-# Scales and sizes of Resize, which inference does read, are far smaller.
+# Shape inference reads the scales and sizes of Resize, which are far smaller.
 _SMALL_BYTES = 1024
 
 LONGEST_LIST = 2**20
-"""Entries of a shape or list of indices beyond which shapes are not inferred."""
+"""The most entries of a shape or list of indices with which shapes are inferred."""
 
 LARGEST_TENSOR = 2**40
-"""Elements of a tensor beyond which shapes are not inferred."""
+"""The most elements of a tensor with which shapes are inferred."""
 
 
 class GraphView:
-    """Look-ups in a model that may be malformed: what is not known is ``None``, never an exception.
+    """A view of a model that may be malformed: a look-up returns ``None`` for what is unknown and raises nothing.
 
     Attributes:
         model: the model as given.
-        nodes: of the main graph, then of graphs inside If, Loop and Scan.
-        opset: version of the default ONNX domain, 0 when none is imported.
-        path: of its file, beside which weights may lie; ``None`` for a model in memory.
+        nodes: the nodes of the main graph, then of graphs inside If, Loop and Scan.
+        opset: the version of the default ONNX domain, 0 when none is imported.
+        path: the file, beside which weights may lie; ``None`` for a model in memory.
     """
 
     def __init__(self, model: onnx.ModelProto, path: Path | None = None) -> None:
@@ -43,7 +43,9 @@ class GraphView:
         self.opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
         graphs = list(graphs_in(model))
         self.nodes: tuple[NodeProto, ...] = tuple(node for graph in graphs for node in graph.node)
-        self._initializers = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+        self._initializers: dict[str, TensorProto] = {
+            tensor.name: tensor for graph in graphs for tensor in graph.initializer
+        }
         self._producers = {name: node for node in self.nodes for name in node.output if name}
         self._consumers: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
@@ -52,15 +54,15 @@ class GraphView:
         self._values = {value.name: value for value in _inferred_values(model)}
 
     def producer(self, name: str) -> NodeProto | None:
-        """The node that computes a tensor; ``None`` for inputs, initialisers and unknown names."""
+        """Return the node that computes a tensor; ``None`` for inputs, initialisers and unknown names."""
         return self._producers.get(name)
 
     def consumers(self, name: str) -> list[NodeProto]:
-        """The nodes that read a tensor."""
+        """Return the nodes that read a tensor."""
         return self._consumers.get(name, [])
 
     def shape(self, name: str) -> Dims | None:
-        """Inferred dimensions, ``None`` for an unknown one; ``None`` when not even the rank is known."""
+        """Return the inferred dimensions, ``None`` for an unknown one; ``None`` when the rank is unknown."""
         if name in self._initializers:
             return tuple(self._initializers[name].dims)
         value = self._values.get(name)
@@ -69,33 +71,46 @@ class GraphView:
         return value_dims(value)
 
     def dtype(self, name: str) -> int:
-        """Element type as a ``TensorProto.DataType``, 0 when unknown."""
+        """Return the element type as a ``TensorProto.DataType``, 0 when it is unknown."""
         if name in self._initializers:
             return int(self._initializers[name].data_type)
         value = self._values.get(name)
         return int(value.type.tensor_type.elem_type) if value is not None else 0
 
     def dtypes(self) -> dict[str, int]:
-        """Element type of every tensor whose type is known."""
+        """Return the element type of every tensor whose type is known."""
         return {name: self.dtype(name) for name in (*self._initializers, *self._values) if self.dtype(name)}
 
+    def computes_fp32(self, node: NodeProto) -> bool:
+        """Return whether one of a node's outputs is FP32."""
+        return any(self.dtype(name) == TensorProto.FLOAT for name in node.output)
+
+    def constant_tensor(self, name: str) -> TensorProto | None:
+        """Return the tensor of an initialiser or of a Constant node; ``None`` for anything else."""
+        if name in self._initializers:
+            return self._initializers[name]
+        attribute = self._constant_attribute(name)
+        if attribute is None or not attribute.HasField("t"):
+            return None
+        tensor: TensorProto = attribute.t
+        return tensor
+
     def constant(self, name: str) -> NDArray[np.generic] | None:
-        """The value of an initialiser or of a Constant node; ``None`` when it has none that can be read."""
-        tensor = self._initializers.get(name)
+        """Return the value of an initialiser or of a Constant node; ``None`` when there is none that can be read."""
+        tensor = self.constant_tensor(name)
+        if tensor is not None:
+            return tensor_values(tensor)
+        attribute = self._constant_attribute(name)
+        lists = {"value_int": "i", "value_float": "f", "value_ints": "ints", "value_floats": "floats"}
+        field = None if attribute is None else lists.get(attribute.name)
+        return None if field is None else np.asarray(getattr(attribute, field))
+
+    def _constant_attribute(self, name: str) -> AttributeProto | None:
         node = self.producer(name)
-        if tensor is None and node is not None and node.op_type == "Constant":
-            attribute = next(iter(node.attribute), None)
-            if attribute is None:
-                return None
-            if attribute.name in ("value_int", "value_float"):
-                return np.asarray(attribute.i if attribute.name == "value_int" else attribute.f)
-            if attribute.name in ("value_ints", "value_floats"):
-                return np.asarray(attribute.ints if attribute.name == "value_ints" else attribute.floats)
-            tensor = attribute.t if attribute.name == "value" else None
-        return None if tensor is None else tensor_values(tensor)
+        return next(iter(node.attribute), None) if node is not None and node.op_type == "Constant" else None
 
     def is_constant(self, name: str) -> bool:
-        """Whether a tensor depends on no network input, or only on an input's static shape, so that it folds."""
+        """Return whether a tensor can be folded: it depends on no network input, or only on an input's static shape."""
         pending, seen = [name], set()
         while pending:
             current = pending.pop()
@@ -112,20 +127,20 @@ class GraphView:
 
 
 def _inferred_values(model: onnx.ModelProto) -> list[ValueInfoProto]:
-    """Inputs, outputs and intermediates with inferred types; the declared ones where inference fails."""
+    """Return inputs, outputs and intermediates with inferred types; with the declared types where inference fails."""
     model = without_weights(model)
-    # FE01 reports a graph that is not valid.
+    # A graph that is not valid is reported by FE01.
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError):
         if _is_plausible(model):
             model = onnx.shape_inference.infer_shapes(model)
-        # Once more, following the values of shapes through their arithmetic.
+        # The second run follows the values of shapes through their arithmetic.
         if _is_plausible(model):
             model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     return [value for graph in graphs_in(model) for value in (*graph.value_info, *graph.output, *graph.input)]
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without the bytes of weights: inference, which copies a model back and forth, needs their shapes alone."""
+    """Return a copy without the bytes of weights; shape inference copies the model and needs their shapes only."""
     light = onnx.ModelProto()
     light.CopyFrom(model)
     for tensor in tensors_in(light):
@@ -135,10 +150,10 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_plausible(model: onnx.ModelProto) -> bool:
-    """Whether ONNX's inference can be let loose on the dimensions that are declared.
+    """Return whether ONNX's shape inference can process the declared dimensions safely.
 
-    It aborts the process on some negative ones, overflows on very large ones, and reserves memory for every
-    entry of what could be a shape. No real graph has any of these.
+    It aborts the process on some negative dimensions, overflows on very large ones, and reserves memory for every
+    entry of a tensor that could be a shape. No real graph has any of these.
     """
     declared = [(tensor.data_type, list(tensor.dims)) for tensor in tensors_in(model)]
     for graph in graphs_in(model):
@@ -154,7 +169,7 @@ def _is_plausible(model: onnx.ModelProto) -> bool:
 
 
 def value_dims(value: ValueInfoProto) -> Dims:
-    """Declared dimensions; ``None`` for one without a number."""
+    """Return the declared dimensions, ``None`` for one without a number."""
     return tuple(
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
         for dim in value.type.tensor_type.shape.dim
@@ -162,12 +177,12 @@ def value_dims(value: ValueInfoProto) -> Dims:
 
 
 def is_static(dims: Dims | None) -> bool:
-    """Whether every dimension is a number."""
+    """Return whether every dimension is a number."""
     return dims is not None and None not in dims
 
 
 def tensor_values(tensor: TensorProto) -> NDArray[np.generic] | None:
-    """A tensor as an array; ``None`` when its bytes do not fit its shape or stand in another file."""
+    """Return a tensor as an array; ``None`` when its bytes do not fit its shape or are in another file."""
     if tensor.data_location == TensorProto.EXTERNAL:
         return None
     try:
@@ -177,22 +192,22 @@ def tensor_values(tensor: TensorProto) -> NDArray[np.generic] | None:
 
 
 def input_name(node: NodeProto, index: int) -> str:
-    """Name of a node's input, empty when it has none there."""
+    """Return the name of a node's input; an empty text when the node has no such input."""
     return node.input[index] if index < len(node.input) else ""
 
 
 def output_name(node: NodeProto) -> str:
-    """Name of a node's first output, empty when it has none."""
+    """Return the name of a node's first output; an empty text when it has none."""
     return node.output[0] if node.output else ""
 
 
 def label(node: NodeProto) -> str:
-    """How findings name a node."""
+    """Return the name of a node for messages; nodes without a name are named by operator and output."""
     return node.name or f"{node.op_type} -> {output_name(node) or '?'}"
 
 
 def attribute_int(node: NodeProto, name: str, default: int) -> int:
-    """An integer attribute, or its default when absent or of another type."""
+    """Return an integer attribute, or the default when it is absent or of another type."""
     for attribute in node.attribute:
         if attribute.name == name and attribute.type == AttributeProto.INT:
             return int(attribute.i)
@@ -200,7 +215,7 @@ def attribute_int(node: NodeProto, name: str, default: int) -> int:
 
 
 def attribute_text(node: NodeProto, name: str, default: str) -> str:
-    """A text attribute, or its default when absent or of another type."""
+    """Return a text attribute, or the default when it is absent or of another type."""
     for attribute in node.attribute:
         if attribute.name == name and attribute.type == AttributeProto.STRING:
             return str(attribute.s, "utf-8", errors="replace")
@@ -212,15 +227,15 @@ Severity = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found by one rule.
+    """A violation of one rule at one place.
 
     Attributes:
-        rule: number of the rule, ``FE04``.
+        rule: the number of the rule, ``FE04``.
         severity: ``error``: TensorRT 10.7 refuses the graph or computes something else; ``warning``: it
             builds, and is slower or needs more than the graph; ``info``: good to know.
-        node: name of the node, or ``graph`` where no single node is to blame.
+        node: the name of the node, or ``graph`` where no single node is the cause.
         message: what is wrong and what follows from it.
-        hint: what to do.
+        hint: what to do about it.
     """
 
     rule: str
@@ -230,7 +245,7 @@ class Finding:
     hint: str
 
     def to_json(self) -> dict[str, str]:
-        """As ``--json`` prints it."""
+        """Return the object that ``--json`` prints."""
         return {
             "rule": self.rule,
             "severity": self.severity,

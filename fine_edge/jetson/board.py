@@ -1,4 +1,4 @@
-"""One board, read without root.
+"""Reading of a board's state without root.
 
 Paths: GPU clocks in ``/sys/class/devfreq/17000000.gpu`` (L4T 36) or ``17000000.ga10b`` (L4T 35), GPU load in per mille
 in the device's ``load``, the memory clock in debugfs, which only root may read on L4T 36. Sources: the Jetson Linux
@@ -26,13 +26,13 @@ _GPU_LOADS = (
     "sys/devices/gpu.0/load",
 )
 _EMC_CLOCKS = ("sys/kernel/debug/bpmp/debug/clk/emc/rate", "sys/kernel/debug/clk/emc/clk_rate")
-# In a container the device tree is hidden; images are run with the host's model mounted here (docker/README.md).
+# A container hides the device tree; docker/README.md mounts the host's model at the last path.
 _MODELS = ("proc/device-tree/model", "sys/firmware/devicetree/base/model", "run/host/device-model")
 
 
 @dataclass(frozen=True)
 class Memory:
-    """RAM, shared by CPU and GPU, and swap, in MiB. ``None`` where ``/proc/meminfo`` does not say."""
+    """RAM, shared by CPU and GPU, and swap, in MiB; ``None`` for what ``/proc/meminfo`` does not list."""
 
     ram_total_mib: float | None
     ram_available_mib: float | None
@@ -41,9 +41,10 @@ class Memory:
 
 
 class Board:
-    """A board whose files lie below ``root``: the machine itself, or a recorded tree.
+    """A board whose files are below ``root``: the machine itself, or a recorded tree.
 
-    Reading never raises: what is missing or forbidden is ``None`` or empty, and :attr:`Snapshot.unread` says why.
+    Reading never raises. Missing or forbidden files give ``None`` or empty values, and :attr:`Snapshot.unread` holds
+    the reasons.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -51,23 +52,23 @@ class Board:
 
     @cached_property
     def model(self) -> str | None:
-        """As the device tree names it, such as "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"."""
+        """The device tree's name, such as "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"."""
         texts = (sysfs.read_text(self.root / path) for path in _MODELS)
         return next((text for text in texts if text), None)
 
     @cached_property
     def l4t(self) -> str | None:
-        """Version of Jetson Linux, such as "36.4.3"."""
+        """The version of Jetson Linux, such as "36.4.3"."""
         return self._l4t_of_release() or self._l4t_of_package()
 
     def _l4t_of_release(self) -> str | None:
-        """From ``# R36 (release), REVISION: 4.3, GCID: ...``."""
+        """Read the version from ``# R36 (release), REVISION: 4.3, GCID: ...``."""
         text = sysfs.read_text(self.root / "etc/nv_tegra_release") or ""
         found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", text, re.ASCII)
         return f"{found[1]}.{found[2]}" if found else None
 
     def _l4t_of_package(self) -> str | None:
-        """From the installed package ``nvidia-l4t-core``."""
+        """Read the version of the installed package ``nvidia-l4t-core``."""
         text = sysfs.read_text(self.root / "var/lib/dpkg/status") or ""
         for paragraph in text.split("\n\n"):
             if re.search(r"^Package: nvidia-l4t-core$", paragraph, re.MULTILINE):
@@ -82,12 +83,12 @@ class Board:
 
     @cached_property
     def modes(self) -> ModeTable:
-        """Power modes of this board."""
+        """The power modes of this board."""
         return power_modes.read_modes(self.root, self.model) if self.is_jetson else power_modes.NO_MODES
 
     @property
     def memory(self) -> Memory:
-        """RAM and swap now."""
+        """RAM and swap at this moment."""
         sizes = {}
         for line in (sysfs.read_text(self.root / "proc/meminfo") or "").splitlines():
             found = re.match(r"(\w+):\s*(\d{1,15}) kB", line, re.ASCII)
@@ -96,7 +97,7 @@ class Board:
         return Memory(*(sizes.get(key) for key in ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree")))
 
     def snapshot(self) -> Snapshot:
-        """The state now, from a few dozen small files."""
+        """Read the state at this moment, from a few dozen small files."""
         memory = self.memory
         state = Snapshot(
             at_s=time.monotonic(),
@@ -108,7 +109,7 @@ class Board:
         return self._with_jetson(state) if self.is_jetson else state
 
     def _with_jetson(self, state: Snapshot) -> Snapshot:
-        """What only a Jetson has. Elsewhere the same files mean other things."""
+        """Add the fields of a Jetson; on other machines the same files have other meanings."""
         mode_id = power_modes.read_mode_id(self.root)
         mode = self.modes.find(mode_id)
         state = replace(
@@ -130,7 +131,7 @@ class Board:
 
     @cached_property
     def _gpu(self) -> Path | None:
-        """The GPU's folder of clocks."""
+        """The folder of the GPU's clocks."""
         folder = self.root / "sys/class/devfreq"
         found = (path for name in _GPU_NAMES for path in sysfs.entries(folder, name))
         return next(found, None)
@@ -152,17 +153,17 @@ class Board:
 
     def _unread(self, state: Snapshot) -> Iterator[tuple[str, str]]:
         if state.gpu_mhz is None:
-            yield "gpu_mhz", f"no GPU below {self.root / 'sys/class/devfreq'}"
+            yield "gpu_mhz", f"there is no GPU below {self.root / 'sys/class/devfreq'}"
         if state.emc_mhz is None:
             forbidden = any(sysfs.is_forbidden(path) for path in self._emc_paths())
-            yield "emc_mhz", "only root may read it: sudo" if forbidden else "no file gives the memory clock"
+            yield "emc_mhz", "only root may read it: sudo" if forbidden else "no file holds the memory clock"
         if not state.power_mw:
-            yield "power_mw", "no INA3221 monitor"
+            yield "power_mw", "there is no INA3221 monitor"
         if state.mode_id is None:
-            yield "mode", f"{self.root / 'var/lib/nvpmodel/status'} does not say"
+            yield "mode", f"{self.root / 'var/lib/nvpmodel/status'} does not name it"
 
     def clocks_locked(self, snapshot: Snapshot) -> bool | None:
-        """Whether ``jetson_clocks`` pins the GPU: lowest and highest clock are equal. ``None``: not readable."""
+        """Return whether lowest and highest GPU clock are equal, as after ``jetson_clocks``; ``None``: not readable."""
         if snapshot.gpu_min_mhz is None or snapshot.gpu_max_mhz is None:
             return None
         return snapshot.gpu_min_mhz == snapshot.gpu_max_mhz

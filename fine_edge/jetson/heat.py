@@ -1,9 +1,9 @@
-"""Temperatures, and what the kernel holds back because of them or of the current.
+"""Temperatures and power, and the throttling that they cause.
 
-On Orin a cooling device is a fan, a clock that is held back (``devfreq-17000000.gpu``, ``cpufreq-cpu0``), a message
-that this happens (``gpu-throttle-alert``), or a message that the case is hot (``hot-surface-alert``, from 70 C, nothing
-is held back). A zone's ``cdev0`` names a cooling device and ``cdev0_trip_point`` the trip point it belongs to: only
-those of throttling devices count. Hardware throttling by current is counted per boot in ``oc1_event_cnt``
+On Orin a cooling device is a fan, a clock that is throttled (``devfreq-17000000.gpu``, ``cpufreq-cpu0``), a message
+that this happens (``gpu-throttle-alert``), or a message that the case is hot (``hot-surface-alert``, from 70 C, without
+throttling). A zone's ``cdev0`` names a cooling device and ``cdev0_trip_point`` the trip point it belongs to. Only
+trip points of throttling devices count. Hardware throttling by current is counted per boot in ``oc1_event_cnt``
 (under-voltage), ``oc2`` (average) and ``oc3`` (instantaneous over-current) of the ``soctherm_oc`` monitor.
 
 Sources: the kernel's ``Documentation/driver-api/thermal/sysfs-api.rst``; thermal management in the Jetson Linux
@@ -17,9 +17,9 @@ from pathlib import Path
 
 from fine_edge.jetson import sysfs
 
-# Seen on a board at rest; they hold no clock back.
+# These are active on an idle board too, and throttle no clock.
 _HARMLESS = ("fan", "hot-surface")
-# A sensor of a block that is powered off gives -256.
+# A sensor of a block that is powered off reads -256.
 _COLDEST_C = -50.0
 
 
@@ -33,28 +33,28 @@ def _zones(root: Path) -> list[tuple[str, float, Path]]:
 
 
 def read_temperatures_c(root: Path) -> dict[str, float]:
-    """By sensor, ``-thermal`` taken off the name."""
+    """Return the temperatures by sensor; ``-thermal`` is removed from the names."""
     return {name: celsius for name, celsius, _ in _zones(root)}
 
 
-def _throttles(device: Path) -> str | None:
-    """Type of a cooling device that holds something back; ``None`` for a fan or a message."""
+def _throttling_kind(device: Path) -> str | None:
+    """Return the type of a cooling device that throttles; ``None`` for a fan or a message."""
     kind = sysfs.read_text(device / "type")
     return None if kind is None or any(word in kind for word in _HARMLESS) else kind
 
 
 def read_cooling(root: Path) -> list[str]:
-    """A sentence for each cooling device that holds something back now."""
+    """Return a sentence for each cooling device that throttles now."""
     found = []
     for device in sysfs.entries(root / "sys/class/thermal", "cooling_device*"):
-        kind, state = _throttles(device), sysfs.read_int(device / "cur_state")
+        kind, state = _throttling_kind(device), sysfs.read_int(device / "cur_state")
         if kind and state is not None and state > 0:
             found.append(f"cooling device {kind} is active")
     return found
 
 
 def read_trips(root: Path) -> list[str]:
-    """A sentence for each zone that is as hot as the trip point of one of its throttling devices."""
+    """Return a sentence for each zone that has reached the trip point of one of its throttling devices."""
     found = []
     for name, celsius, zone in _zones(root):
         trips_c = [trip for device in sysfs.entries(zone, "cdev*") if (trip := _trip_c(zone, device)) is not None]
@@ -64,7 +64,7 @@ def read_trips(root: Path) -> list[str]:
 
 
 def _trip_c(zone: Path, device: Path) -> float | None:
-    if not device.name.removeprefix("cdev").isdecimal() or not _throttles(device):
+    if not device.name.removeprefix("cdev").isdecimal() or not _throttling_kind(device):
         return None
     index = sysfs.read_int(zone / f"{device.name}_trip_point")
     millidegrees = None if index is None else sysfs.read_int(zone / f"trip_point_{index}_temp")
@@ -72,7 +72,7 @@ def _trip_c(zone: Path, device: Path) -> float | None:
 
 
 def read_oc_events(root: Path) -> dict[str, int]:
-    """Throttling events by current since boot, by counter: ``{"oc1": 0, "oc2": 0, "oc3": 12}``."""
+    """Return the number of throttling events since boot by counter, ``{"oc1": 0, "oc2": 0, "oc3": 12}``."""
     counts = {}
     for counter in sysfs.entries(root / "sys/class/hwmon", "hwmon*/oc*_event_cnt"):
         count = sysfs.read_int(counter)
@@ -85,7 +85,7 @@ _ALARMS = {"crit": "critical", "max": "average"}
 
 
 def monitors(root: Path) -> list[Path]:
-    """The ``hwmon`` folders of all INA3221 monitors."""
+    """Return the ``hwmon`` folders of all INA3221 monitors."""
     found = sysfs.entries(root / "sys/bus/i2c/drivers/ina3221", "*/hwmon/hwmon*")
     if found:
         return found
@@ -97,7 +97,7 @@ def _is_ina3221(monitor: Path) -> bool:
 
 
 def read_power_mw(root: Path) -> dict[str, float]:
-    """Instantaneous power by rail. A channel without a current, such as the sum of shunt voltages, is none."""
+    """Return the instantaneous power by rail; channels without a current, such as the sum of shunts, are left out."""
     power = {}
     for monitor in monitors(root):
         for label in sysfs.entries(monitor, "in*_label"):
@@ -105,14 +105,14 @@ def read_power_mw(root: Path) -> dict[str, float]:
             rail = sysfs.read_text(label)
             millivolt = sysfs.read_int(monitor / f"in{channel}_input")
             milliampere = sysfs.read_int(monitor / f"curr{channel}_input")
-            # NC: a channel that is not connected.
+            # The label of a channel that is not connected is NC.
             if rail and rail != "NC" and millivolt is not None and milliampere is not None:
                 power[rail] = millivolt * milliampere / 1000  # mV x mA = uW
     return power
 
 
 def read_alarms(root: Path) -> list[str]:
-    """A sentence for each over-current alarm that is set."""
+    """Return a sentence for each over-current alarm that is set."""
     found = []
     for monitor in monitors(root):
         for alarm in sysfs.entries(monitor, "curr*_alarm"):

@@ -1,4 +1,4 @@
-"""Power modes: what ``nvpmodel`` may set, and whether the clocks agree with the mode that is set.
+"""Power modes of ``nvpmodel``, and whether the clocks agree with the mode that is set.
 
 ``/etc/nvpmodel.conf`` documents its own format in its header: sections in angle brackets, ``PARAM`` (names and
 paths), ``POWER_MODEL ID= NAME=`` (lines of parameter, argument, value; clocks in Hz, -1 without limit) and
@@ -16,7 +16,7 @@ from pathlib import Path
 from fine_edge.jetson import sysfs
 from fine_edge.jetson.snapshot import Snapshot
 
-# Clocks step in units of about 1 % and read back a little low (1014 to 1020 MHz at 1020): less than this is no news.
+# Clocks change in steps of about 1 % and read a little low (1014 to 1020 MHz at 1020), so less than this is ignored.
 CLOCK_TOLERANCE = 0.03
 _SECTION = re.compile(r"<\s*(\w+)\s*(.*?)>")
 _PAIR = re.compile(r"(\w+)\s*=\s*(\S+)")
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[0-9]{1,4}")
 
 @dataclass(frozen=True)
 class PowerMode:
-    """One mode. ``None`` for a clock that the file leaves without limit."""
+    """One power mode; ``None`` for a clock that the file does not limit."""
 
     id: int
     name: str
@@ -35,14 +35,14 @@ class PowerMode:
 
 @dataclass(frozen=True)
 class ModeTable:
-    """The modes of a board, which one it boots into, and where the table comes from."""
+    """The modes of a board, the mode that it boots into, and the source of the table."""
 
     modes: tuple[PowerMode, ...]
     default_id: int | None
     source: str
 
     def find(self, mode_id: int | None) -> PowerMode | None:
-        """The mode with a number; ``None`` where the table lacks it."""
+        """Return the mode with a number; ``None`` where the table lacks it."""
         return next((mode for mode in self.modes if mode.id == mode_id), None)
 
 
@@ -63,7 +63,7 @@ NO_MODES = ModeTable((), None, "no /etc/nvpmodel.conf")
 
 
 def parse_modes(text: str, source: str = "/etc/nvpmodel.conf") -> ModeTable:
-    """Modes and default of an ``nvpmodel.conf``; what does not fit the format is passed over."""
+    """Return modes and default of an ``nvpmodel.conf``; lines of another format are ignored."""
     modes: list[PowerMode] = []
     default_id: int | None = None
     for kind, attributes, lines in _sections(text):
@@ -93,14 +93,14 @@ def _max_clocks_mhz(lines: list[str]) -> dict[str, float]:
     clocks = {}
     for line in lines:
         words = line.split()
-        # -1 is "no limit", and so is the 0 that NVIDIA's files give for memory.
+        # -1 means "no limit", and so does the 0 that NVIDIA's files hold for memory.
         if len(words) == 3 and words[1] == "MAX_FREQ" and re.fullmatch(r"[1-9][0-9]{0,11}", words[2]):
             clocks[words[0]] = int(words[2]) / 1e6
     return clocks
 
 
 def read_modes(root: Path, model: str | None) -> ModeTable:
-    """The board's own table, or what is known of the Orin Nano where the file is missing."""
+    """Return the board's own table, or the built-in one for an Orin Nano without the file."""
     text = sysfs.read_text(root / "etc/nvpmodel.conf")
     if text is not None:
         return parse_modes(text)
@@ -108,17 +108,17 @@ def read_modes(root: Path, model: str | None) -> ModeTable:
 
 
 def read_mode_id(root: Path) -> int | None:
-    """Number of the active mode, from ``pmode:0002``."""
+    """Return the number of the active mode, from ``pmode:0002``."""
     found = re.search(r"pmode:\s*([0-9]{1,4})\b", sysfs.read_text(root / "var/lib/nvpmodel/status") or "")
     return int(found[1]) if found else None
 
 
 def allowed_gpu_mhz(mode: PowerMode | None, model: str | None) -> float | None:
-    """GPU clock that a mode allows; for a mode without limit the module's maximum, where it is known."""
+    """Return the GPU clock that a mode allows; for an unlimited mode the module's maximum, or ``None`` if unknown."""
     if mode is None:
         return None
     if mode.gpu_max_mhz is None and mode.name == "MAXN_SUPER" and _is_orin_nano(model):
-        return next(known.gpu_max_mhz for known in ORIN_NANO_8GB.modes if known.name == mode.name)
+        return next(builtin.gpu_max_mhz for builtin in ORIN_NANO_8GB.modes if builtin.name == mode.name)
     return mode.gpu_max_mhz
 
 
@@ -127,12 +127,12 @@ def _is_orin_nano(model: str | None) -> bool:
 
 
 def contradiction(snapshot: Snapshot, modes: ModeTable) -> str | None:
-    """How the clocks deny the mode that is set; ``None`` where they agree, or one of them is unknown.
+    """Return how the clocks contradict the mode that is set; ``None`` where they agree or one is unknown.
 
-    A Super mode on a board whose firmware caps the GPU at 624 MHz happens (balena-os/balena-jetson-orin#605).
+    A Super mode on a board whose firmware caps the GPU at 624 MHz is possible (balena-os/balena-jetson-orin#605).
     """
     mode = modes.find(snapshot.mode_id)
-    # What Board.snapshot worked out knows the module's maximum, which the file leaves open for MAXN_SUPER.
+    # Board.snapshot fills in the module's maximum, which the file does not hold for MAXN_SUPER.
     allowed = snapshot.mode_gpu_mhz or (mode.gpu_max_mhz if mode else None)
     if mode is None:
         return None

@@ -1,4 +1,4 @@
-"""The board's state, sampled in the background while something runs."""
+"""Sampling of the board's state in the background during a run."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.jetson.tegrastats import Tegrastats, completed
 
 ENERGY_RAIL = "VDD_IN"
-"""The whole module: GPU, CPU, memory and the rest."""
+"""The rail of the whole module: GPU, CPU, memory and the rest."""
 
 
 class Sampler:
-    """``with Sampler(Board()) as sampler: ...`` fills ``sampler.snapshots``: one at once, one at the end, and one every
-    ``period_s`` between.
+    """A context manager that takes snapshots: one at the start, one at the end, and one every ``period_s`` between.
 
-    ``tegrastats`` is asked for what the kernel's files keep from this user (rails, memory clock), where it exists; it
-    is let go again when its lines do not have it either, as without root.
+    Where ``tegrastats`` exists, it supplies the figures that this user cannot read from the kernel's files (rails,
+    memory clock). It is stopped when it does not have them either, which happens without root.
 
     Args:
-        board: what to read.
-        period_s: between snapshots.
-        tegrastats: the program, by name or path; ``""`` for never.
+        board: the board to read.
+        period_s: time between snapshots.
+        tegrastats: the program, by name or path; ``""`` never starts it.
 
     Raises:
         ConfigError: when the period is not positive.
@@ -36,7 +35,7 @@ class Sampler:
 
     def __init__(self, board: Board, period_s: float = 0.5, tegrastats: str = "tegrastats") -> None:
         if not period_s > 0:
-            raise ConfigError(f"must be positive, not {period_s}", where="period_s")
+            raise ConfigError(f"must be positive, not {period_s}", where="period_s", hint="give seconds, such as 0.5")
         self.snapshots: list[Snapshot] = []
         self._board = board
         self._period_s = period_s
@@ -76,13 +75,13 @@ class Sampler:
         if reading is None:
             return snapshot
         full = completed(snapshot, reading)
-        if _gaps(full) == _gaps(snapshot):  # it knows no more than the files: spare the measurement its company
+        if _gaps(full) == _gaps(snapshot):  # it adds nothing, so it should not disturb the measurement
             self._tegrastats.stop()
             self._tegrastats = None
         return full
 
     def energy_mj(self) -> float | None:
-        """Energy of the module between the first and the last snapshot, mJ; ``None`` where its power cannot be read."""
+        """Return the module's energy between the first and last snapshot in mJ; ``None`` without its power."""
         return energy_mj(self.snapshots)
 
 
@@ -91,7 +90,7 @@ def _gaps(snapshot: Snapshot) -> tuple[bool, bool]:
 
 
 def energy_mj(snapshots: Sequence[Snapshot]) -> float | None:
-    """Integral of :data:`ENERGY_RAIL` over the snapshots that have it, by trapezoid: mW x s = mJ."""
+    """Integrate :data:`ENERGY_RAIL` over the snapshots that have it, by trapezoids: mW x s = mJ."""
     points = [(s.at_s, s.power_mw[ENERGY_RAIL]) for s in snapshots if ENERGY_RAIL in s.power_mw]
     if len(points) < 2:
         return None

@@ -1,4 +1,4 @@
-"""The state of the board at one moment."""
+"""The state of a board at one moment."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NUMBERS = (
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What could be read at one moment. ``None`` and empty mean: not readable here, never zero.
+    """The readings of one moment. ``None`` and empty values mean that a figure cannot be read, never that it is zero.
 
     Attributes:
         at_s: ``time.monotonic()``.
@@ -48,13 +48,13 @@ class Snapshot:
         power_mw: by rail, instantaneous; ``VDD_IN`` is the whole module.
         mode: name of the power mode, such as ``25W``.
         mode_id: its number.
-        throttle: what holds the board back right now, one sentence each.
-        ram_available_mib: what programs can still have.
+        throttle: the causes of throttling at this moment, one sentence each.
+        ram_available_mib: memory that programs can still allocate.
         swap_free_mib: unused swap.
         oc_events: over-current and under-voltage throttling events since boot, by counter.
         mode_gpu_mhz: GPU clock that the power mode allows.
-        contradiction: what the mode says and the clocks deny.
-        unread: why a figure is missing, by field.
+        contradiction: how the clocks contradict the mode.
+        unread: the reason why a figure is missing, by field.
     """
 
     at_s: float
@@ -76,12 +76,12 @@ class Snapshot:
     unread: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a record."""
+        """Return the object that records hold."""
         return {**vars(self), "throttle": list(self.throttle)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Snapshot:
-        """Inverse of :meth:`to_json`; raises KeyError, TypeError, ValueError or AttributeError on anything else."""
+        """Read what :meth:`to_json` returns; raise KeyError, TypeError, ValueError or AttributeError otherwise."""
         return cls(
             at_s=_number(data["at_s"]),
             temperatures_c={str(name): _number(value) for name, value in data["temperatures_c"].items()},

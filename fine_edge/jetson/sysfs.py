@@ -1,4 +1,4 @@
-"""Small text files of the kernel, any of which may be absent, forbidden or unreadable at this moment."""
+"""Reading of the kernel's small text files, which may be absent, forbidden or unreadable at this moment."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def read_text(path: Path) -> str | None:
-    """Content without surrounding blanks and NULs; ``None`` when it cannot be read.
+    """Return the content without surrounding blanks and NULs; ``None`` when the file cannot be read.
 
-    A sensor that is switched off answers with EAGAIN or EINVAL, which are ``OSError`` like a missing file.
+    Reading a sensor that is switched off fails with EAGAIN or EINVAL, which are ``OSError`` like a missing file.
     """
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0 \t\r\n")
@@ -17,7 +17,7 @@ def read_text(path: Path) -> str | None:
 
 
 def read_int(path: Path) -> int | None:
-    """A decimal number; ``None`` when it cannot be read or is none."""
+    """Return a decimal number; ``None`` when the file cannot be read or holds something else."""
     text = read_text(path)
     try:
         return None if text is None else int(text)
@@ -26,13 +26,13 @@ def read_int(path: Path) -> int | None:
 
 
 def read_mhz(path: Path) -> float | None:
-    """A frequency that the kernel gives in Hz, as MHz."""
+    """Return a frequency in MHz; the kernel's files hold Hz."""
     hertz = read_int(path)
     return None if hertz is None else hertz / 1e6
 
 
 def is_forbidden(path: Path) -> bool:
-    """Whether the file is there, or may be, but this user may not read it."""
+    """Return whether this user lacks the permission to read the file."""
     try:
         with path.open("rb"):
             return False
@@ -43,7 +43,7 @@ def is_forbidden(path: Path) -> bool:
 
 
 def entries(folder: Path, pattern: str) -> list[Path]:
-    """What matches, sorted with numbers in order of value; nothing where the folder cannot be read."""
+    """Return the matching paths, numbers in order of value; an empty list when the folder cannot be read."""
     try:
         return sorted(folder.glob(pattern), key=lambda path: (len(str(path)), str(path)))
     except OSError:

@@ -1,11 +1,11 @@
-"""Lines of NVIDIA's ``tegrastats``.
+"""NVIDIA's ``tegrastats``: parsing of its lines, and running it in the background.
 
-Source: "tegrastats Utility" in the Jetson Linux Developer Guide (r32 to r36), which lists the statistics; variants that
-the guide leaves out, from reports of boards (rbonghi/jetson_stats#81, #894; henrygd/beszel#286):
+Source: "tegrastats Utility" in the Jetson Linux Developer Guide (r32 to r36), which lists the statistics. Variants that
+the guide does not list are from reports of boards (rbonghi/jetson_stats#81, #894; henrygd/beszel#286):
 
     RAM 3308/7607MB (lfb 32x4MB)         used and total; the MB are MiB
     EMC_FREQ 61%@2133   EMC_FREQ 0%      load and clock, only as root
-    GR3D_FREQ 99%   99%@921   99%@[921]  load and clock, of each graphics cluster in brackets; 0 is a cluster at rest
+    GR3D_FREQ 99%   99%@921   99%@[921]  load and clock, of each graphics cluster in brackets; 0 is an idle cluster
     GR3D_FREQ @[1000,1000,1000]          JetPack 7
     gpu@62.3C   tj@62.4C   CV0@-256C     -256 is a sensor that is switched off
     VDD_IN 12517mW/10898mW   VDD_IN 3140/3208   now and average since the start, mW
@@ -24,7 +24,7 @@ from typing import Any
 
 from fine_edge.jetson.snapshot import Snapshot
 
-# ASCII: \d would take digits of any script. Lengths are bounded so that no number overflows.
+# re.ASCII, since \d matches digits of any script otherwise. Lengths are bounded so that no number overflows.
 _MEMORY = re.compile(r"\b(RAM|SWAP) (\d{1,9})/(\d{1,9})MB", re.ASCII)
 _LOADED_CLOCK = re.compile(
     r"\b(EMC|GR3D)_FREQ (?:(\d{1,3})%)?(?:@(?:(\d{1,6})\b|\[([\d,]{1,60})\]))?(?=\s|$)", re.ASCII
@@ -37,7 +37,7 @@ _NO_RAILS = {"RAM", "SWAP", "IRAM", "NC"}
 
 @dataclass(frozen=True)
 class Reading:
-    """What one line says; ``None`` and empty for what it does not."""
+    """The figures of one line; ``None`` and empty values for what it does not hold."""
 
     ram_used_mib: float | None = None
     ram_total_mib: float | None = None
@@ -52,7 +52,7 @@ class Reading:
 
 
 def parse_line(line: str) -> Reading:
-    """Read one line. Never raises: what is not understood is passed over."""
+    """Read one line; ignore what has another format."""
     figures: dict[str, Any] = {}  # by field; all hold numbers
     for kind, used, total in _MEMORY.findall(line):
         figures[f"{kind.lower()}_used_mib"], figures[f"{kind.lower()}_total_mib"] = float(used), float(total)
@@ -69,13 +69,13 @@ def parse_line(line: str) -> Reading:
 
 
 def _fastest_mhz(clocks: str) -> float | None:
-    """The clock that runs: clusters at rest show 0."""
+    """Return the highest clock; ``None`` when all clusters are idle and show 0."""
     fastest = max((float(clock) for clock in clocks.split(",") if clock), default=0.0)
     return fastest or None
 
 
 def completed(snapshot: Snapshot, reading: Reading) -> Snapshot:
-    """A snapshot with the gaps filled that ``tegrastats`` can fill; what the kernel's files gave stays."""
+    """Return a snapshot whose missing figures come from ``tegrastats``; figures of the kernel's files stay."""
     filled = {name for name in ("emc_mhz", "gpu_mhz", "power_mw") if getattr(reading, name)}
     return replace(
         snapshot,
@@ -93,7 +93,7 @@ def _first(*values: float | None) -> float | None:
 
 
 class Tegrastats:
-    """A running ``tegrastats`` whose latest line is kept. It may be missing, fall silent or die: then there is none."""
+    """A running ``tegrastats`` and its latest line. There is no line when it is missing, hangs or has ended."""
 
     def __init__(self, binary: Path, period_s: float) -> None:
         self._binary = binary
@@ -103,7 +103,7 @@ class Tegrastats:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start it; nothing happens where it cannot be started."""
+        """Start the program; do nothing where it cannot be started."""
         interval_ms = max(100, round(self._period_s * 1000))
         try:
             self._process = subprocess.Popen(
@@ -125,13 +125,13 @@ class Tegrastats:
             self._latest = (time.monotonic(), parse_line(line))
 
     def latest(self, now_s: float) -> Reading | None:
-        """What the last line said, unless it is too old to go with ``now_s``."""
+        """Return the figures of the last line; ``None`` when it is too old for ``now_s``."""
         if self._latest is None or now_s - self._latest[0] > max(2.0, 3 * self._period_s):
             return None
         return self._latest[1]
 
     def stop(self) -> None:
-        """End the process and its reader."""
+        """Stop the program and the thread that reads it."""
         if self._process is None:
             return
         self._process.terminate()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fine_edge import libraries
 from fine_edge.contract import Contract, TensorSpec
 from fine_edge.errors import ArtifactError
-from fine_edge.graph.vetted import read_vetted
+from fine_edge.graph.checks import read_vetted
 from fine_edge.runners.base import Array, WallTimed
 
 if TYPE_CHECKING:

@@ -126,8 +126,8 @@ def test_a_refused_graph_leaves_nothing_behind(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "precision", "words"),
     [
-        (TensorProto.FLOAT, "fp16", r"the graph is FP32.*fine_edge\.graph fp16 m\.onnx"),
-        (TensorProto.FLOAT16, "fp32", "the graph is FP16 already, fp32 starts from FP32"),
+        (TensorProto.FLOAT, "fp16", r"the graph is FP32.*fine_edge graph fp16 m\.onnx"),
+        (TensorProto.FLOAT16, "fp32", "the graph is FP16 already, but fp32 needs an FP32 graph"),
     ],
 )
 def test_a_graph_of_another_precision_is_refused(tmp_path, kind, precision, words):
@@ -258,4 +258,4 @@ def test_a_plugin_that_is_not_given_does_not_go_unnoticed(tmp_path, capsys):
     obtain_engine(path, BuildOptions("fp32", "rtx-sm86"), tmp_path / "out")
     said = capsys.readouterr().err
     assert "FineModulate" in said
-    assert "no --plugin-library is given: what is built is the native body" in said
+    assert "no --plugin-library is given: the engine computes the node by ordinary layers" in said

@@ -123,7 +123,7 @@ def test_a_builder_that_is_killed_was_most_likely_out_of_memory(onnx_path, tmp_p
             process.kill()
 
     monkeypatch.setattr(supervise, "_show", kill)
-    with pytest.raises(BackendError, match=r"killed, most likely for want of memory.*add swap"):
+    with pytest.raises(BackendError, match=r"killed, most likely because memory ran out.*add swap"):
         obtain_engine(onnx_path, RTX, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 

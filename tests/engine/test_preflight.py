@@ -92,7 +92,7 @@ def test_moving_clocks_and_heat_are_warned_of(source, tmp_path):
     ("version", "options", "words"),
     [
         ("8.6.1", {}, "is too old"),
-        ("11.0.0", {"precision": "fp16-weak"}, "has no FP16 flag any more"),
+        ("11.0.0", {"precision": "fp16-weak"}, "has no FP16 flag"),
     ],
 )
 def test_a_tensorrt_that_cannot_build_it_is_refused(source, tmp_path, version, options, words):

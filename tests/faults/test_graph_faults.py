@@ -226,7 +226,7 @@ FAULTS = [
         written(conv(others=[helper.make_tensor_value_info("ids", T.INT64, ("n", "m"))])),
         ("'ids' (n, m)", "static shapes"),
     ),
-    Fault("another-size", "estimate", lambda f: [*written(conv())(f), "--input-size", "64"], ("numbers already",)),
+    Fault("another-size", "estimate", lambda f: [*written(conv())(f), "--input-size", "64"], ("has a fixed size",)),
     Fault(
         "size-of-nothing", "engine", lambda f: [*written(DYNAMIC, "inspect")(f), "--input-size", "0"], ("cannot be",)
     ),

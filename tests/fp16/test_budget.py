@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from planted import GROW, SHRINK, pictures, write_planted
 
 from fine_edge.detections import Detections
-from fine_edge.fp16.budget import budget, choices, drift
+from fine_edge.fp16.budget import budget, deviation, selections
 from fine_edge.fp16.network import read_network
 from fine_edge.graph.view import GraphView
 from fine_edge.parity.tolerance import TOLERANCES
@@ -20,7 +20,7 @@ def rows_of(path, images, kept=(), proposed=()):
     network = read_network(path)
     view = GraphView(network.model)
     steps = []
-    wanted = choices(view, kept, proposed)
+    wanted = selections(view, kept, proposed)
     rows = budget(network, view, images, wanted, lambda: steps.append(1))
     return {row.module: row for row in rows}, len(steps)
 
@@ -79,7 +79,7 @@ def test_a_graph_whose_names_say_nothing_has_no_modules(tmp_path):
     network = read_network(write_planted(tmp_path, extra=extra))
     for entry in network.model.graph.node:
         entry.name = entry.name.replace("/", "_")
-    assert [choice.title for choice in choices(GraphView(network.model), [], [])] == ["all, nothing kept"]
+    assert [selection.title for selection in selections(GraphView(network.model), [], [])] == ["all, nothing kept"]
 
 
 def some(count, seed, scores=None):
@@ -96,7 +96,7 @@ def test_a_shift_is_what_it_is(count, seed, shift):
     moved = Detections(reference.labels, reference.boxes_xyxy_px + np.float32(shift), reference.scores)
     order = np.random.default_rng(seed).permutation(count)
     shuffled = Detections(moved.labels[order], moved.boxes_xyxy_px[order], moved.scores[order])
-    found = drift([reference], [shuffled], FP16)
+    found = deviation([reference], [shuffled], FP16)
     assert (found.matched, found.flipped) == (count, 0)
     assert found.box_px == pytest.approx((shift,) * 3, abs=1e-3)
     assert found.score == (0, 0, 0)
@@ -108,21 +108,21 @@ def test_what_is_lost_counts_whatever_the_rest_does():
     nothing = Detections(np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.float32))
     broken = Detections(reference.labels, reference.boxes_xyxy_px * np.nan, reference.scores * np.nan)
     for lost in (nothing, broken):
-        found = drift([reference, reference], [reference, lost], FP16)
+        found = deviation([reference, reference], [reference, lost], FP16)
         assert found.matched == 10
         assert found.flipped >= 10
         assert not found.within(FP16)
-    assert not drift([nothing], [nothing], FP16).within(FP16)
-    assert drift([nothing], [nothing], FP16).to_json()["box_px"] == {"median": None, "p90": None, "max": None}
+    assert not deviation([nothing], [nothing], FP16).within(FP16)
+    assert deviation([nothing], [nothing], FP16).to_json()["box_px"] == {"median": None, "p90": None, "max": None}
 
 
 def test_nine_tenths_decide():
     reference = some(20, 3)
     boxes = reference.boxes_xyxy_px.copy()
     boxes[0] += 8  # one in twenty
-    one = drift([reference], [Detections(reference.labels, boxes, reference.scores)], FP16)
+    one = deviation([reference], [Detections(reference.labels, boxes, reference.scores)], FP16)
     assert one.box_px[2] == pytest.approx(8, abs=1e-3)
     assert one.within(FP16)
     boxes[:5] = reference.boxes_xyxy_px[:5] + 8
-    several = drift([reference], [Detections(reference.labels, boxes, reference.scores)], FP16)
+    several = deviation([reference], [Detections(reference.labels, boxes, reference.scores)], FP16)
     assert not several.within(FP16)

@@ -219,13 +219,13 @@ def test_bad_input_is_refused(tmp_path, images):
     mono = save(unary("Relu", dims=(1, 1, 8, 8)), tmp_path / "mono.onnx")
     bare = save(to_fp16(unary("Relu", dims=(1, 3, 8, 8))), tmp_path / "bare.onnx")
     cases = [
-        ((half,), ArtifactError, "this is the FP16 file already -> give the FP32 one: planted.onnx"),
+        ((half,), ArtifactError, "this file is FP16 already -> give the FP32 file: planted.onnx"),
         ((bare,), ArtifactError, "holds FP16 tensors already"),
         ((dynamic,), ArtifactError, "not one static float input"),
         ((mono,), ArtifactError, "not one static float input"),
         ((tmp_path / "none.onnx",), ArtifactError, "no such ONNX file"),
         ((onnx_path, "--out", onnx_path), ConfigError, "this is the FP32 file"),
-        ((onnx_path, "--out", tmp_path / "engine"), ConfigError, "ends in .onnx"),
+        ((onnx_path, "--out", tmp_path / "engine"), ConfigError, "does not end in .onnx"),
         ((onnx_path, "--keep-fp32", tmp_path / "none.txt"), ConfigError, "no such file"),
     ]
     for arguments, kind, reason in cases:

@@ -124,7 +124,7 @@ def test_values_that_fp32_has_lost_already(tmp_path):
     ]
     found = hazards_of(nodes, tmp_path, constants={"zero": np.float32(0)})
     assert kinds(found) == [("not finite", "infinite", False)]
-    assert "FP32 hints nothing" in found[0].reason
+    assert "keeping FP32 does not help" in found[0].reason
 
 
 def test_exp_is_named_earlier_than_others(tmp_path):

@@ -9,7 +9,7 @@ from onnx import TensorProto as T
 from fine_edge.errors import ConfigError
 from fine_edge.fp16.hazards import Hazard
 from fine_edge.fp16.keep_list import proposed, read_keep_list, write_keep_list
-from fine_edge.fp16.study import layer_precisions, unspeakable
+from fine_edge.fp16.study import inexpressible, layer_precisions
 from fine_edge.graph.convert import kept_by_exporter
 from fine_edge.graph.view import GraphView
 
@@ -68,7 +68,7 @@ def test_what_is_written_is_what_trtexec_reads(listed):
     view = GraphView(small_net())
     listed -= {node.name for node in view.nodes}  # whose output types are written as well: the next test
     text = layer_precisions(listed, view)
-    spoken = {name for name in listed if name not in unspeakable(listed)}
+    spoken = {name for name in listed if name not in inexpressible(listed)}
     if not spoken:
         assert text == ""
         return
@@ -88,6 +88,6 @@ def test_output_types_go_to_layers_with_float_results_alone():
 
 
 def test_names_that_trtexec_cannot_read_are_left_out_and_named():
-    assert unspeakable(["a:b", "a,b", "it's", "all*", "/fine"]) == ["a,b", "all*", "it's"]
+    assert inexpressible(["a:b", "a,b", "it's", "all*", "/fine"]) == ["a,b", "all*", "it's"]
     assert layer_precisions(["a,b"], GraphView(small_net())) == ""
     assert "a:b:fp32" in layer_precisions(["a:b"], GraphView(small_net()))

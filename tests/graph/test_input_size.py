@@ -39,10 +39,10 @@ def test_open_dimensions_get_the_size_and_results_follow(picture, shapes):
 @pytest.mark.parametrize(
     ("graph", "words"),
     [
-        (two_inputs((1, 3, 32, 64)), "numbers already"),
+        (two_inputs((1, 3, 32, 64)), "has a fixed size"),
         (two_inputs(("n", "c", "h", "w")), "channels"),
         (two_inputs(("n", 3, "h", "w"), ("n", "m")), "'ids'"),
-        (two_inputs(("n", 3)), "takes no pictures"),
+        (two_inputs(("n", 3)), "has no picture input"),
     ],
 )
 def test_what_a_size_cannot_fix_is_said(graph, words):

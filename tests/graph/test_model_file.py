@@ -97,7 +97,7 @@ def test_weights_beside_the_model(tmp_path):
     path = save(external(graph, "w.bin"), tmp_path / "m.onnx")
     assert "w.bin is missing" in refusal(path)
     (tmp_path / "w.bin").write_bytes(weights[:-1])
-    assert "w.bin is cut" in refusal(path)
+    assert "w.bin is too short" in refusal(path)
     (tmp_path / "w.bin").write_bytes(weights)
     assert read_model(path).graph.initializer[0].raw_data == weights
     assert read_model(path, weights=False).graph.initializer[0].data_location == T.EXTERNAL

@@ -166,7 +166,7 @@ TRIGGERS = {
     "DOUBLE": ("FE05", "warning", lambda: cast_to(T.DOUBLE), "computes it as FP32"),
     "INT16": ("FE05", "error", lambda: cast_to(T.INT16), "INT16 in 'd'"),
     "UINT32": ("FE05", "error", lambda: cast_to(T.UINT32), "no such type"),
-    "UINT8 inside": ("FE05", "error", lambda: cast_to(T.UINT8), "inputs and outputs alone"),
+    "UINT8 inside": ("FE05", "error", lambda: cast_to(T.UINT8), "inputs and outputs only"),
     "STRING": ("FE05", "error", lambda: unary("Identity", dtype=T.STRING), "STRING"),
     "weights beside": ("FE06", "warning", lambda: external(small_net(), "w.bin"), "w.bin"),
     "weights elsewhere": ("FE06", "error", lambda: external(small_net(), "../w.bin"), "outside the folder"),
