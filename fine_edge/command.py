@@ -1,11 +1,11 @@
-"""How every command of the package ends.
+"""The end of every command: exit codes, signals and the one line of an error.
 
 0     done
 1     a check failed
 2     bad input, or a result that cannot be written: one line
 130   interrupted
-141   the reader of the output has gone: quietly
-143   terminated; 129 where the terminal was closed
+141   the reader of the output has closed it: no message
+143   terminated; 129 when the terminal was closed
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Terminated(BaseException):
-    """A signal that ends the process as an exception, so that ``finally`` blocks remove half-written files."""
+    """A signal as an exception, so that ``finally`` blocks remove partial files before the process ends."""
 
     def __init__(self, number: int) -> None:
         self.code = 128 + number
@@ -33,7 +33,7 @@ class Terminated(BaseException):
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    for ending in _ENDINGS:  # a second one must not end the tidying up
+    for ending in _ENDINGS:  # a second signal must not interrupt the clean-up
         signal.signal(ending, signal.SIG_IGN)
     raise Terminated(number)
 
@@ -41,21 +41,21 @@ def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
 def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
     """Run ``main(argv)`` and return its exit code.
 
-    A :class:`FineEdgeError` becomes one line on standard error and exit code 2;
-    any other exception is a bug and keeps its traceback.
+    A :class:`FineEdgeError` becomes one line on standard error and exit code 2.
+    Any other exception is a bug and keeps its traceback.
     """
-    with streams.shown():
-        return _ended(main, argv)
+    with streams.wrapped():
+        return _run_to_code(main, argv)
 
 
-def _ended(main: Callable[[list[str]], int], argv: list[str]) -> int:
+def _run_to_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
     try:
         code = _outcome(main, argv)
         sys.stdout.flush()
     except FineEdgeError as error:
-        code = _refused(error)
+        code = _print_error(error)
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone; there is nobody left to tell.
+        # The reader of our output (head, less) has closed it, so no message would be read.
         code = 141
     if code == 141 or not _is_flushed():
         streams.discard()
@@ -65,16 +65,16 @@ def _ended(main: Callable[[list[str]], int], argv: list[str]) -> int:
 def _outcome(main: Callable[[list[str]], int], argv: list[str]) -> int:
     try:
         return main(argv)
-    except SystemExit as end:  # of argparse, behind its help or its usage
+    except SystemExit as end:  # argparse raises it after printing help or usage
         return int(end.code or 0)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: nothing half-written was left behind\n")
+        sys.stderr.write("interrupted: no partial file was left\n")
         return 130
     except Terminated as end:
         return end.code
     except MemoryError as error:
-        hint = "close other programs, add swap, or give it less at once"
-        raise BackendError("this machine has too little memory for it", hint=hint) from error
+        hint = "close other programs, add swap, or use a smaller --batch"
+        raise BackendError("this machine has too little memory for the command", hint=hint) from error
     except OSError as error:
         if error.errno not in _FULL:
             raise
@@ -82,7 +82,7 @@ def _outcome(main: Callable[[list[str]], int], argv: list[str]) -> int:
         raise OutputError(what, where=error.filename, hint="free some space") from error
 
 
-def _refused(error: FineEdgeError) -> int:
+def _print_error(error: FineEdgeError) -> int:
     try:
         sys.stderr.write(f"error: {error}\n")
     except BrokenPipeError:
@@ -98,21 +98,21 @@ def _is_flushed() -> bool:
     return True
 
 
-def end_tidily() -> None:
-    """Let the signals that end this process be exceptions in its main thread."""
+def raise_on_signals() -> None:
+    """Turn the signals that end this process into exceptions in its main thread."""
     for ending in _ENDINGS:
-        if signal.getsignal(ending) != signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(ending) != signal.SIG_IGN:  # nohup ignores signals on purpose
             signal.signal(ending, _terminate)
 
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:
-    """Run ``main`` on the process's arguments and leave the process with its exit code; see :func:`exit_code`."""
-    end_tidily()
-    libraries.seclude()
+    """Run ``main`` on the process's arguments and end the process with its exit code; see :func:`exit_code`."""
+    raise_on_signals()
+    libraries.isolate()
     if not streams.prepare():
         main = _refuse_without_output
-    streams.show()
-    raise SystemExit(_ended(main, sys.argv[1:]))
+    streams.wrap()
+    raise SystemExit(_run_to_code(main, sys.argv[1:]))
 
 
 def _refuse_without_output(_argv: list[str]) -> NoReturn:

@@ -1,7 +1,7 @@
-"""Where people read: tables on standard output, progress and remarks on standard error.
+"""The consoles: tables on standard output, progress, remarks and warnings on standard error.
 
-Standard output carries only results, so that ``--json`` can be piped. Names come from anybody's files: whatever goes
-through these consoles is made printable first.
+Standard output carries only results, so that ``--json`` can be piped. Names come from untrusted files, so the consoles
+escape every character that a terminal would act on.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WIDTH = 100
 
 
 class _Printable:
-    """Something rendered, its text printable; rich's own controls stay."""
+    """A renderable whose text is made printable; rich's own control segments stay."""
 
     def __init__(self, rendered: ConsoleRenderable) -> None:
         self._rendered = rendered
@@ -53,20 +53,19 @@ class _Printable:
                 yield Segment(printable(segment.text, keep="\n"), segment.style)
 
 
-class _Names(RenderHook):
-    """Makes all that is printed printable."""
+class _MakePrintable(RenderHook):
+    """A hook that makes everything printable that a console prints."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """See :class:`rich.console.RenderHook`."""
         return [_Printable(rendered) for rendered in renderables]
 
 
 class _Console(Console):
-    """A console that lets no escape through and leaves it to :mod:`fine_edge.command` that its reader has gone."""
+    """A console that prints no foreign escapes and raises when its reader has closed the stream."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.push_render_hook(_Names())
+        self.push_render_hook(_MakePrintable())
 
     @property
     def size(self) -> ConsoleDimensions:
@@ -81,7 +80,7 @@ class _Console(Console):
 
     @property
     def file(self) -> IO[str]:
-        """Where it writes to: past what shows other writers' text, also while a bar has put itself between."""
+        """The stream that rich writes to, without the wrapper that escapes text and without that of a running bar."""
         found = super().file
         return cast(IO[str], getattr(found, "rich_proxied_file", found))
 
@@ -90,15 +89,14 @@ class _Console(Console):
         self._file = new
 
     def on_broken_pipe(self) -> NoReturn:
-        """See :meth:`rich.console.Console.on_broken_pipe`, which would end the process with code 1."""
+        # rich would end the process with code 1; fine_edge.command ends it with 141.
         raise BrokenPipeError
 
 
 class _Description(ProgressColumn):
-    """What a bar stands for, printable and no markup: bars are drawn past the console's hooks."""
+    """The title of a progress bar, printable and without markup; the console's hooks do not reach bars."""
 
     def render(self, task: Task) -> Text:
-        """See :class:`rich.progress.ProgressColumn`."""
         return Text(printable(task.description))
 
 
@@ -107,7 +105,7 @@ err = _Console(stderr=True)
 
 
 def json_text(data: Any) -> str:
-    """Return data as one JSON document; what is no number is null, since JSON has no word for it."""
+    """Return data as one JSON document; NaN and infinities become null, because JSON has no form for them."""
     return json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
 
 
@@ -125,7 +123,7 @@ def _finite(data: Any) -> Any:
 
 
 def remark(text: str) -> None:
-    """Print a remark on standard error that does not belong to the result."""
+    """Print a remark that is not part of the result on standard error."""
     err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -136,7 +134,7 @@ def warn(text: str) -> None:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
-    """A progress bar on standard error; silent when that is not a terminal."""
+    """Show a progress bar on standard error, if that is a terminal."""
     columns = (
         _Description(),
         BarColumn(),
@@ -150,7 +148,7 @@ def progress() -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def status(text: str) -> Iterator[None]:
-    """A spinner while something of unknown length runs; silent when standard error is not a terminal."""
+    """Show a spinner on standard error, if that is a terminal, during work of unknown length."""
     if err.is_terminal:
         with err.status(Text(printable(text))):
             yield

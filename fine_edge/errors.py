@@ -1,4 +1,4 @@
-"""Errors that the user can correct, each one line: what, where, hint.
+"""Errors that the user can correct; each prints as one line with place, problem and hint.
 
     FineEdgeError              exit code 2
     ├── ConfigError            a configuration that cannot exist (also a ValueError)
@@ -13,7 +13,7 @@
     ├── BackendError           a backend that refuses the model or is not on this machine
     └── MissingExtraError      an optional dependency that is not installed
 
-Anything else that escapes is a bug of ours and keeps its traceback.
+Any other exception is a bug of fine-edge and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from fine_edge.text import printable
 
 
 class FineEdgeError(Exception):
-    """Base of all errors with a hint. ``str()`` gives the one line that a command prints."""
+    """The base of all errors with a hint. ``str()`` returns the line that a command prints.
+
+    Args:
+        what: the problem.
+        where: the file, option or node that has it.
+        hint: what the user can do.
+    """
 
     def __init__(self, what: str, *, where: object = None, hint: str = "") -> None:
         self.what = what
@@ -33,16 +39,16 @@ class FineEdgeError(Exception):
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         hint = f" -> {self.hint}" if self.hint else ""
-        # One line whatever a library put into its own message.
+        # Messages of libraries may hold line breaks and control characters.
         return printable(" ".join(f"{place}{self.what}{hint}".split()))
 
 
 class ConfigError(FineEdgeError, ValueError):
-    """A configuration that cannot exist, with the reason."""
+    """A configuration that is not possible."""
 
 
 class ForeignModelError(ConfigError, TypeError):
-    """A model that FINE has no known place in."""
+    """A model in which fine-edge knows no place for FINE."""
 
 
 class UnknownModelError(FineEdgeError):

@@ -1,14 +1,14 @@
-"""What the libraries do besides their work, and how it is kept from happening.
+"""Settings that keep libraries from side effects: network access, and files outside of what the user asked for.
 
     onnxruntime       from 1.32 on sends telemetry over the network and keeps a data base of it in the home folder
     huggingface_hub   under transformers: asks its server for files, sends telemetry
     matplotlib        keeps a list of fonts in the home folder
-    torch, triton     keep what they compile among temporary files, or in the home folder
+    torch, triton     keep compiled code among temporary files, or in the home folder
     ultralytics       see :mod:`fine_edge.zoo.yolo.library`
-    polygraphy        can install packages when asked to by the environment
+    polygraphy        can install packages when an environment variable asks for it
 
-Nothing is sent, installed or written outside of what was asked for. Telemetry is switched off where the package is
-imported (:mod:`fine_edge`), the rest where a process is ours from its beginning. Child processes inherit both.
+Importing :mod:`fine_edge` switches telemetry off. The other settings apply to processes that run a fine-edge command.
+Child processes inherit both.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _ALONE = {
 _FOLDERS = ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_HOME")
 
 
-def seclude() -> None:
-    """Keep libraries from the network and from the home folder, in a process that is ours from its beginning.
+def isolate() -> None:
+    """Keep libraries from the network and from the home folder, in a process that runs a fine-edge command.
 
-    Folders that the user chose for them stay; others are temporary, made only by who writes into them, and go with
-    the process.
+    Folders that the user chose for libraries stay. The others are below a temporary folder, which a library makes when
+    it needs it, and which is removed with the process.
     """
     import shutil
     import tempfile
@@ -41,7 +41,7 @@ def seclude() -> None:
     os.environ.update(_ALONE)
     try:
         folder = f"{tempfile.gettempdir()}/fine_edge-libraries-{os.urandom(8).hex()}"
-    except FileNotFoundError:  # no folder for temporary files: who needs one will hear of it
+    except FileNotFoundError:  # without a temporary folder, the library that needs one reports it
         return
     for name in _FOLDERS:
         os.environ.setdefault(name, f"{folder}/{name.lower()}")
@@ -49,7 +49,7 @@ def seclude() -> None:
 
 
 def onnxruntime() -> Any:
-    """Return ONNX Runtime, silent also where a program had imported it before us.
+    """Return ONNX Runtime without telemetry, even if a program imported it before us.
 
     Raises:
         MissingExtraError: when it is not installed.

@@ -1,4 +1,4 @@
-"""What is said about samples, and from how many samples on it may be said."""
+"""Statistics of samples: medians, percentiles, spread and ratios with confidence intervals."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# The fewest samples of which, with 99 % confidence, at least two lie above the true percentile:
-# smallest n with P(Binomial(n, 1 - p) <= 1) <= 1 %. MLPerf's SingleStream asks for the same numbers.
+# The smallest number of samples of which, with 99 % confidence, at least two are above the true percentile:
+# smallest n with P(Binomial(n, 1 - p) <= 1) <= 1 %. MLPerf's SingleStream requires the same numbers.
 FEWEST_SAMPLES = {90: 64, 99: 662}
-# Half the 10 % at which pyperf calls a benchmark unstable: the robust spread does not see single outliers.
+# Half of pyperf's limit of 10 % for unstable benchmarks, because the robust spread ignores single outliers.
 UNSTABLE_SPREAD = 0.05
-# The effect that matters here is 1 %: FINE's own cost. A wider interval cannot show it.
+# FINE costs about 1 %, and a wider interval cannot show such a difference.
 WIDE_INTERVAL = 0.01
 _RESAMPLES = 10_000
-# Of more samples, all draws would take gigabytes and minutes.
+# For more samples, drawing all resamples would take gigabytes and minutes.
 _MOST_DRAWN = 1000
 
 
@@ -35,58 +35,58 @@ class Ratio:
 
 
 def median(samples: Sequence[float]) -> float:
-    """The middle sample, or the mean of the two in the middle."""
+    """Return the middle sample, or the mean of the two in the middle."""
     return float(np.median(samples))
 
 
 def percentile(samples: Sequence[float], percent: int) -> float | None:
-    """The 90th or 99th percentile as a sample that was measured; ``None`` where there are too few for it."""
+    """Return the sample at the 90th or 99th percentile; ``None`` when there are too few samples."""
     if len(samples) < FEWEST_SAMPLES[percent]:
         return None
     return float(np.percentile(samples, percent, method="inverted_cdf"))
 
 
 def coefficient_of_variation(samples: Sequence[float]) -> float:
-    """Standard deviation over mean, as trtexec judges stability."""
+    """Return the standard deviation over the mean, trtexec's measure of stability."""
     if len(samples) < 2:
         return 0.0
     return float(np.std(samples, ddof=1) / np.mean(samples))
 
 
 def robust_spread(samples: Sequence[float]) -> float:
-    """Median absolute deviation over median, scaled to equal the coefficient of variation of normal samples."""
+    """Return the median absolute deviation over the median, equal to the coefficient of variation if normal."""
     middle = np.median(samples)
     return float(1.4826 * np.median(np.abs(np.asarray(samples) - middle)) / middle)
 
 
 def is_unstable(samples: Sequence[float]) -> bool:
-    """Whether the samples scatter too much for their median to be trusted."""
+    """Return whether the samples scatter too much for a reliable median."""
     return robust_spread(samples) > UNSTABLE_SPREAD
 
 
 def stability_warning(name: str, samples: Sequence[float], ratio: Ratio) -> str | None:
-    """What to say about samples that scatter, or a ratio that is not pinned down; ``None`` when all is well."""
+    """Return a warning on samples that scatter or on a ratio with a wide interval; ``None`` without a problem."""
     if is_unstable(samples):
         return (
             f"{name} is unstable: samples scatter by {robust_spread(samples):.1%} of their median"
             f" (coefficient of variation {coefficient_of_variation(samples):.1%}); close other programs"
         )
     if ratio.is_wide:
-        return f"{name}: the ratio is known to {ratio.low:.3f} .. {ratio.high:.3f} only; take more --rounds"
+        return f"{name}: the ratio is only known to be {ratio.low:.3f} to {ratio.high:.3f}; take more --rounds"
     return None
 
 
 def paired_ratio(samples: Sequence[float], baseline: Sequence[float]) -> Ratio:
-    """Median of ``samples[i] / baseline[i]``: rounds are paired, so whatever slowed a whole round cancels.
+    """Return the median of ``samples[i] / baseline[i]``; a slowdown of a whole round cancels in its pair.
 
-    The interval is the percentile bootstrap over rounds, seeded, so that equal samples give equal figures.
+    The interval is the percentile bootstrap over rounds. It is seeded, so that equal samples give equal figures.
     """
     ratios = np.asarray(samples, dtype=np.float64) / np.asarray(baseline, dtype=np.float64)
     return _with_interval(float(np.median(ratios)), _resampled_medians(ratios, seed=0))
 
 
 def unpaired_ratio(samples: Sequence[float], reference: Sequence[float]) -> Ratio:
-    """Ratio of the medians of samples taken at different times, both bootstrapped."""
+    """Return the ratio of the medians of samples from different times; the interval bootstraps both."""
     top = np.asarray(samples, dtype=np.float64)
     bottom = np.asarray(reference, dtype=np.float64)
     medians = _resampled_medians(top, seed=0) / _resampled_medians(bottom, seed=1)
@@ -102,10 +102,10 @@ def _resampled_medians(values: NDArray[np.float64], seed: int) -> NDArray[np.flo
 
 
 def _medians_by_rank(ordered: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw medians of resamples without the resamples, from the distribution that they have.
+    """Draw medians of resamples from their distribution, without drawing the resamples.
 
-    Drawing a sample is drawing a uniform share of the ordered samples, so the two in the middle of ``n`` draws lie at
-    the shares of the two in the middle of ``n`` uniform numbers, which are beta-distributed.
+    A drawn sample is at a uniform share of the ordered samples. So the two in the middle of ``n`` draws are at the
+    shares of the two in the middle of ``n`` uniform numbers, which are beta-distributed.
     """
     number = len(ordered)
     lower = (number + 1) // 2

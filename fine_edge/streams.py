@@ -1,7 +1,7 @@
-"""Standard output and standard error as a command writes to them.
+"""Wrappers of standard output and standard error.
 
-Whatever a library or an argument brings, only text that a terminal does not act on gets through. rich, whose own
-escapes are wanted, writes past that: its text is made printable in :mod:`fine_edge.console`.
+They escape every character that a terminal would act on, in text of libraries and arguments too. rich writes past them,
+because its own escapes are wanted: :mod:`fine_edge.console` makes its text printable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fine_edge.text import printable
 
 
 class _Output:
-    """A stream whose failure is said in one line; the rest is the stream's own."""
+    """A stream whose failure becomes an error of one line; everything else goes to the stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -37,47 +37,48 @@ class _Output:
             self.write(line)
 
     def flush(self) -> None:
-        """Hand over what is buffered."""
+        """Write what is buffered."""
         with self._failing():
             self._stream.flush()
 
     def _failing(self) -> contextlib.AbstractContextManager[None]:
-        return _said("standard output")
+        return _errors_raised("standard output")
 
 
 class _Error(_Output):
-    """Standard error: what cannot be said there cannot be said at all, and is no reason to lose a result."""
+    """Standard error, which ignores failures: a message that cannot be printed is no reason to lose a result."""
 
     def _failing(self) -> contextlib.AbstractContextManager[None]:
-        return _unsaid()
+        return _errors_ignored()
 
 
-class _Shown(_Output):
-    """An output that lets through only what a terminal does not act on."""
+class _Escaping(_Output):
+    """An output that escapes every character that a terminal would act on."""
 
     @property
     def rich_proxied_file(self) -> _Output:
-        """What rich writes to in place of this."""
+        """The stream that rich writes to instead."""
         return cast(_Output, self._stream)
 
     def write(self, text: str) -> int:
-        """Write text with all that a terminal would act on written out."""
+        """Write text with special characters escaped."""
         self._stream.write(printable(text, keep="\n\r\t"))
         return len(text)
 
 
 @contextlib.contextmanager
-def _said(where: str) -> Iterator[None]:
+def _errors_raised(where: str) -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:  # the reader has enough: no failure
+    except BrokenPipeError:  # the reader has closed the pipe, which is no failure
         raise
     except OSError as error:
-        raise OutputError(f"cannot be written ({error.strerror or error})", where=where) from error
+        hint = "free some space"
+        raise OutputError(f"cannot be written ({error.strerror or error})", where=where, hint=hint) from error
 
 
 @contextlib.contextmanager
-def _unsaid() -> Iterator[None]:
+def _errors_ignored() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
@@ -86,17 +87,17 @@ def _unsaid() -> Iterator[None]:
         return
 
 
-def show() -> None:
-    """Put both streams of the process behind ours for good: tracebacks come last of all."""
-    sys.stdout = cast(TextIO, _Shown(cast(TextIO, _Output(sys.stdout))))
-    sys.stderr = cast(TextIO, _Shown(cast(TextIO, _Error(sys.stderr))))
+def wrap() -> None:
+    """Wrap both streams until the process ends, so that the traceback of a bug is escaped too."""
+    sys.stdout = cast(TextIO, _Escaping(cast(TextIO, _Output(sys.stdout))))
+    sys.stderr = cast(TextIO, _Escaping(cast(TextIO, _Error(sys.stderr))))
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[None]:
-    """Put both streams of the process behind ours for a while."""
+def wrapped() -> Iterator[None]:
+    """Wrap both streams inside the block."""
     before = sys.stdout, sys.stderr
-    show()
+    wrap()
     try:
         yield
     finally:
@@ -104,19 +105,19 @@ def shown() -> Iterator[None]:
 
 
 def prepare() -> bool:
-    """Make the process's streams fit to be written to, and return whether there is a standard output.
+    """Make the process's streams writable, and return whether there is a standard output.
 
-    A descriptor that was closed would be given to the next file that is opened, and what a library prints would go
-    into that file. What the encoding of a stream lacks is written out.
+    A closed descriptor would be reused for the next file that is opened, and the output of a library would go into
+    that file. Characters that the encoding of a stream lacks are escaped.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     has_output = sys.stdout is not None
-    sys.stdout = sys.stdout or _nowhere()
-    sys.stderr = sys.stderr or _nowhere()
+    sys.stdout = sys.stdout or _null_stream()
+    sys.stderr = sys.stderr or _null_stream()
     if isinstance(sys.stdout.buffer, io.RawIOBase):
         sys.stdout = _buffered(sys.stdout)
     for stream in (sys.stdout, sys.stderr):
@@ -125,18 +126,18 @@ def prepare() -> bool:
 
 
 def _buffered(stream: TextIO) -> TextIO:
-    """Return a stream in the place of one without a buffer, which drops what a pipe or a disk does not take at once."""
+    """Return a buffered stream for an unbuffered one, which loses text that a pipe or disk does not take at once."""
     return open(stream.fileno(), "w", 1, stream.encoding, closefd=False)
 
 
-def _nowhere() -> TextIO:
+def _null_stream() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - until the process ends
 
 
 def discard() -> None:
-    """Send what is still buffered for a reader that has gone, or a disk that is full, nowhere."""
+    """Discard buffered text whose reader has closed the pipe or whose disk is full."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
+        with contextlib.suppress(OSError, ValueError):  # streams of tests have no descriptor
             os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

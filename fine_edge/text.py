@@ -1,4 +1,4 @@
-"""Text that came with somebody's file, made fit to be shown: names of files, classes, models and nodes."""
+"""Escaping of text from untrusted files: names of files, classes, models and nodes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Return the text with every character that a terminal would act on, or that no encoding has, written out.
+    r"""Return the text with every character escaped that a terminal would act on or that no encoding has.
 
-    Control characters, escape sequences, marks that turn the direction of writing and lone surrogates become
-    ``\x1b``, ``\u202e`` and the like; letters, signs and emoji of any script stay.
+    Control characters, escape sequences, marks that change the direction of writing and lone surrogates become
+    ``\x1b``, ``\u202e`` and the like. Letters, signs and emoji of any script stay.
 
     Args:
-        text: of unknown origin.
-        keep: control characters that may stay, such as a line's end.
+        text: text of unknown origin.
+        keep: control characters that stay, such as a line break.
     """
-    if text.isascii():  # in one go: documents are ASCII, and long
+    if text.isascii():  # the fast path for documents, which are ASCII and long
         return _CONTROL.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
     return "".join(
         character if character in keep or _is_shown(character) else _escaped(character) for character in text
@@ -28,7 +28,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def printable_all(document: Any) -> Any:
-    """Return a JSON document with all its texts, names of members included, as :func:`printable` shows them."""
+    """Return a JSON document in which :func:`printable` has escaped all texts and names of members."""
     if isinstance(document, str):
         return printable(document)
     if isinstance(document, dict):
@@ -37,7 +37,7 @@ def printable_all(document: Any) -> Any:
 
 
 def _is_shown(mark: str) -> bool:
-    # Joiners (Cf) hold emoji and the letters of some scripts together.
+    # Joiners (Cf) connect emoji and the letters of some scripts.
     return mark in "\u200c\u200d" or unicodedata.category(mark) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
@@ -46,14 +46,14 @@ def _escaped(mark: str) -> str:
 
 
 def file_stem(text: str, most_bytes: int = 120) -> str:
-    """Return a text of unknown origin as the first part of a file's name, printable and cut to ``most_bytes`` bytes."""
+    """Return a text of unknown origin as a file's stem, printable and cut to ``most_bytes`` bytes."""
     name = printable(text).replace("/", "_")
     return name.encode()[:most_bytes].decode(errors="ignore")
 
 
 def is_plain_name(text: object) -> bool:
-    """Return whether a text can be part of a file's name without leading anywhere else.
+    """Return whether a text can be part of a file's name without leading to another folder.
 
-    Plain names begin with a letter or digit and hold letters, digits, ``.``, ``_`` and ``-``, at most 200 of them.
+    Plain names begin with a letter or digit and hold at most 200 letters, digits, ``.``, ``_`` and ``-``.
     """
     return isinstance(text, str) and bool(_NAME.fullmatch(text))

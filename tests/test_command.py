@@ -34,7 +34,8 @@ def test_too_little_memory_is_one_line_and_2():
     done = end_of("def main(argv): raise MemoryError")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: this machine has too little memory for it -> close other programs, add swap, or give it less at once\n"
+        "error: this machine has too little memory for the command"
+        " -> close other programs, add swap, or use a smaller --batch\n"
     )
 
 
@@ -97,6 +98,9 @@ def in_shell(line, body, **environment):
     )
 
 
+FULL = "error: standard output: cannot be written (No space left on device) -> free some space\n"
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(("body", "reader"), [(TABLE, "head -1"), (JSON, "head -1"), (JSON, "true")])
 def test_a_reader_that_leaves_is_no_error(body, reader, unbuffered):
@@ -112,9 +116,9 @@ def test_a_reader_of_errors_that_leaves_is_no_error():
 @pytest.mark.parametrize(
     ("line", "body", "said"),
     [
-        ("$RUN > /dev/full", TABLE, "error: standard output: cannot be written (No space left on device)\n"),
-        ("$RUN > /dev/full", JSON, "error: standard output: cannot be written (No space left on device)\n"),
-        ("$RUN > /dev/full", HELP, "error: standard output: cannot be written (No space left on device)\n"),
+        ("$RUN > /dev/full", TABLE, FULL),
+        ("$RUN > /dev/full", JSON, FULL),
+        ("$RUN > /dev/full", HELP, FULL),
         ("$RUN > /dev/full", REFUSES, "error: bad\n"),
         ("$RUN >&-", TABLE, "error: standard output: is closed -> redirect it to a file or to /dev/null\n"),
         ("$RUN >&- 2>&-", TABLE, ""),
@@ -168,7 +172,10 @@ def test_a_full_disk_is_one_line_wherever_it_strikes(tmp_path):
         f"    file = open({str(tmp_path / 'x')!r}, 'wb', buffering=0); file.write(bytes(10)); file.write(bytes(10))"
     )
     done = end_of(body)
-    assert (done.returncode, done.stderr) == (2, "error: cannot be written (File too large) -> free some space\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: cannot be written (File too large) -> free some space\n",
+    )
 
 
 def test_a_second_signal_does_not_end_the_tidying_up(tmp_path):

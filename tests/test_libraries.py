@@ -18,7 +18,7 @@ import json, sys
 from fine_edge import command, libraries
 from fine_edge.bench import memory
 from fine_edge.cli import program
-libraries.seclude()
+libraries.isolate()
 for argv in json.loads(sys.argv[1]):
     main = memory.main if argv[0].endswith(".onnx") else program.main
     code = command.exit_code(main, argv)

@@ -161,7 +161,7 @@ def _apart(export: Callable[[ExportRequest, Path], Path], request: ExportRequest
 
 def _stay_with_parent() -> None:
     """End this process when it is told to or its parent has gone, and remove what is half-written."""
-    command.end_tidily()
+    command.raise_on_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,1 +1,1 @@
-"""Backends behind one contract: see :mod:`fine_edge.runners.base`."""
+"""Runners: backends behind the one contract in :mod:`fine_edge.runners.base`."""

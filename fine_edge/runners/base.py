@@ -1,4 +1,4 @@
-"""The one contract of every backend."""
+"""The contract of every backend: how it runs a network, and how it is timed."""
 
 from __future__ import annotations
 
@@ -16,59 +16,56 @@ from fine_edge.contract import Contract
 Array = NDArray[np.generic]
 
 ROUNDED = "onnxruntime-cpu, FP16 rounded after every operator"
-"""Name of the backend that says what a device would find, but not how fast."""
+"""The name of the backend that emulates FP16: it shows what a device detects, but not how fast."""
 
 
 class Runner(Protocol):
-    """Runs one network. ``run`` takes and gives named arrays with the shapes and types of the contract."""
+    """A network on a backend. ``run`` takes and returns named arrays with the shapes and types of the contract."""
 
     name: str
-    """Of the backend, as records show it."""
+    """The name of the backend in records."""
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """One inference, synchronous: outputs are on the host when it returns."""
+        """Run one inference; return when the outputs are on the host."""
         ...
 
     def close(self) -> None:
-        """Free what the backend holds."""
+        """Free the resources of the backend."""
         ...
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One inference: input and outputs on the host, and the network alone where the backend can tell it apart."""
+    """The times of one inference: from inputs to outputs on the host, and of the network alone if it is measured."""
 
     latency_ms: float
     compute_ms: float | None = None
 
 
 class TimedRunner(Runner, Protocol):
-    """A runner that a bench can measure: each backend knows best how its own work is timed."""
+    """A runner that a bench can measure; each backend times its own work."""
 
     def timed(self, inputs: dict[str, Array]) -> Timing:
-        """One inference and how long it took."""
+        """Run one inference and return its times."""
         ...
 
     def back_to_back(self, feeds: Iterable[dict[str, Array]]) -> int:
-        """Inferences as fast as the backend takes them; returns their number once all outputs are on the host."""
+        """Run inferences at full throughput; return their number when all outputs are on the host."""
         ...
 
 
 class WallTimed(ABC):
-    """Timing for a backend whose ``run`` is all there is to time: by the wall clock, one after another."""
+    """Timing by the wall clock, for a backend whose inferences run one after another."""
 
     @abstractmethod
-    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """See :meth:`Runner.run`."""
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]: ...
 
     def timed(self, inputs: dict[str, Array]) -> Timing:
-        """One ``run`` by ``perf_counter_ns``."""
         start_ns = time.perf_counter_ns()
         self.run(inputs)
         return Timing((time.perf_counter_ns() - start_ns) / 1e6)
 
     def back_to_back(self, feeds: Iterable[dict[str, Array]]) -> int:
-        """One ``run`` after the other."""
         queries = 0
         for feed in feeds:
             self.run(feed)
@@ -77,7 +74,7 @@ class WallTimed(ABC):
 
 
 class NullRunner(WallTimed):
-    """Returns the same zeros every time."""
+    """A runner that does nothing and returns zeros, to measure the cost of the harness."""
 
     name = "null"
 
@@ -87,8 +84,7 @@ class NullRunner(WallTimed):
         }
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:  # noqa: ARG002 - the contract of a runner
-        """Zeros of the contract's shapes."""
         return self._outputs
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: it holds no resources."""

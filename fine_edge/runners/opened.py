@@ -1,4 +1,4 @@
-"""An exported file or an engine, opened: a runner, with the contract that explains its outputs."""
+"""Opening of an exported file or an engine: a runner, with the contract that explains its outputs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from fine_edge.runners.trt import TrtRunner
 
 @dataclass(frozen=True)
 class Opened:
-    """A runner and what it runs.
+    """A runner and the artifact that it runs.
 
     Attributes:
-        contract: what its outputs mean.
-        precision: how it computes.
-        onnx_sha256: of the ONNX file, which an engine was built from.
-        artifact_sha256: of the file that is run: the ONNX file, or the engine.
+        runner: the runner.
+        contract: the contract of the artifact.
+        precision: the precision it computes in.
+        onnx_sha256: hash of the ONNX file; for an engine, of the file that it was built from.
+        artifact_sha256: hash of the file that is run, the ONNX file or the engine.
     """
 
     runner: Runner
@@ -35,7 +36,7 @@ def open_engine(path: Path) -> Opened:
     """Open an engine that was built on this machine.
 
     Raises:
-        FineEdgeError: when it is missing, broken, stale or foreign.
+        FineEdgeError: when the engine is missing or broken, or was built from another file or for another machine.
     """
     contract = contract_of(path)
     runner = TrtRunner(path)
@@ -47,14 +48,14 @@ def open_onnx(path: Path, *, rounded: bool) -> Opened:
     """Open an exported ONNX file on the CPU.
 
     Args:
-        path: of the file, its contract beside it.
-        rounded: whether an FP16 file is rounded after every operator, as a device does.
+        path: the file, with its contract beside it.
+        rounded: whether to round after every operator of an FP16 file, as a device does.
 
     Raises:
-        ConfigError: when an FP32 file is to be rounded.
+        ConfigError: when an FP32 file shall be rounded.
         ArtifactError: when file and contract do not belong together.
     """
-    contract, artifact = bound_contract(path)  # before anything loads the file
+    contract, artifact = bound_contract(path)  # checked before the file is loaded
     if rounded and artifact.precision == "fp32":
         raise ConfigError("an FP32 file has nothing to round", where="--rounded", hint="use --precision fp16")
     runner = RoundingRunner(path) if rounded else OrtRunner(path)

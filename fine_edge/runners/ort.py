@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""The runner of ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -9,57 +9,56 @@ from fine_edge import libraries
 from fine_edge.contract import Contract, TensorSpec
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.checks import read_vetted
-from fine_edge.runners.base import Array, WallTimed
+from fine_edge.graph.emulate import emulated
+from fine_edge.graph.model_file import read_model
+from fine_edge.runners.base import ROUNDED, Array, WallTimed
 
 if TYPE_CHECKING:
     import onnx
     from onnxruntime import InferenceSession
 
 
-from fine_edge.graph.emulate import emulated
-from fine_edge.graph.model_file import read_model
-from fine_edge.runners.base import ROUNDED
-
-_ANOTHER = "copy ONNX file and contract from the same place, or export again"
+_EXPORT_AGAIN = "copy ONNX file and contract from the same place, or export again"
 _ELEMENT_TYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
     "tensor(double)": "float64",
     **{f"tensor({name})": name for name in ("int64", "int32", "int8", "uint8", "bool")},
 }
-"""Element types as ONNX Runtime names them, and as contracts do."""
+"""The names of element types in contracts, by their names in ONNX Runtime."""
 
 
 def create_session(
     onnx_path: Path, threads: int | None = None, *, model: onnx.ModelProto | None = None, optimise: bool = True
 ) -> InferenceSession:
-    """An ONNX Runtime session on the CPU.
+    """Create an ONNX Runtime session on the CPU.
 
     Args:
-        onnx_path: the model, or where ``model`` came from.
-        threads: intra-op threads; ``None`` leaves it to ONNX Runtime (all physical cores).
+        onnx_path: the model, or the file that ``model`` came from.
+        threads: number of intra-op threads; ``None`` leaves it to ONNX Runtime (all physical cores).
         model: a graph in memory to run instead of the file.
-        optimise: with all graph optimisations, or with none, so that every tensor of the graph exists.
+        optimise: whether to optimise the graph; without it, every tensor of the graph exists.
 
     Raises:
         ArtifactError: when ONNX Runtime refuses the file.
     """
     onnxruntime = libraries.onnxruntime()
     options = onnxruntime.SessionOptions()
-    # Nothing but what ends the process: its errors come as exceptions too, and its log brings names of nodes raw to the
-    # terminal. FP16 graphs on a CPU warn about every inserted cast.
+    # Log only fatal errors: other errors come as exceptions too, the log prints names of nodes unescaped to the
+    # terminal, and FP16 graphs on a CPU warn about every inserted cast.
     options.log_severity_level = 4
     if threads:
         options.intra_op_num_threads = threads
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # An arena would keep the largest tensors' memory for good.
+        # An arena would keep the memory of the largest tensors until the session ends.
         options.enable_cpu_mem_arena = False
     source = str(onnx_path) if model is None else model.SerializeToString()
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the pybind exceptions of ONNX Runtime share no public base class
-        raise ArtifactError(f"ONNX Runtime refuses the model ({_reason(error)})", where=onnx_path) from error
+        hint = f"run python -m fine_edge graph check {onnx_path.name}, or export it again"
+        raise ArtifactError(f"ONNX Runtime refuses the model ({_reason(error)})", where=onnx_path, hint=hint) from error
 
 
 def _reason(error: Exception) -> str:
@@ -67,7 +66,7 @@ def _reason(error: Exception) -> str:
 
 
 def _require_same(side: str, node: Any, spec: TensorSpec, where: Path) -> None:
-    """Compare a session's tensor with what the contract says; a dimension that the graph does not tell fits any."""
+    """Refuse a tensor of a session that differs from the contract; an unknown dimension of an output fits any."""
     dims = tuple(node.shape)
     fits = len(dims) == len(spec.shape) and all(
         dim == wanted or (side == "output" and not isinstance(dim, int))
@@ -75,13 +74,13 @@ def _require_same(side: str, node: Any, spec: TensorSpec, where: Path) -> None:
     )
     if not fits or _ELEMENT_TYPES.get(node.type) != spec.dtype:
         what = f"{side} {spec.name} is {node.type} {dims}, its contract says {spec.dtype} {spec.shape}"
-        raise ArtifactError(what, where=where, hint=_ANOTHER)
+        raise ArtifactError(what, where=where, hint=_EXPORT_AGAIN)
 
 
 class OrtRunner(WallTimed):
-    """Runs an ONNX file, or a graph in memory, with ONNX Runtime on the CPU; arguments as :func:`create_session`.
+    """An ONNX file, or a graph in memory, on ONNX Runtime and the CPU; for arguments see :func:`create_session`.
 
-    A file is looked at first: ONNX Runtime folds constants without bounds, and loops for as long as it is told to.
+    A file is checked first: ONNX Runtime folds constants without a limit, and runs loops without end.
     """
 
     name = "onnxruntime-cpu"
@@ -101,10 +100,10 @@ class OrtRunner(WallTimed):
         self._names: list[str] = [output.name for output in self._session.get_outputs()]
 
     def require(self, contract: Contract) -> None:
-        """Refuse a contract that speaks of other inputs or outputs than the model has, before anything is made of it.
+        """Refuse a contract with other inputs or outputs than the model.
 
         Raises:
-            ArtifactError: naming the first that differs.
+            ArtifactError: names the first that differs.
         """
         sides = (
             ("input", self._session.get_inputs(), contract.inputs),
@@ -114,21 +113,23 @@ class OrtRunner(WallTimed):
             found = {node.name: node for node in nodes}
             if set(found) != {spec.name for spec in specs}:
                 what = f"has the {side}s {', '.join(found)}, its contract says {', '.join(spec.name for spec in specs)}"
-                raise ArtifactError(what, where=self._path, hint=_ANOTHER)
+                raise ArtifactError(what, where=self._path, hint=_EXPORT_AGAIN)
             for spec in specs:
                 _require_same(side, found[spec.name], spec, self._path)
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """One inference.
+        """Run one inference.
 
         Raises:
-            ArtifactError: when a name, shape or type is not what the model takes, or ONNX Runtime fails.
+            ArtifactError: when the model does not take a name, shape or type, or ONNX Runtime fails.
         """
         run = self._session.run
         try:
             outputs = cast("list[Array]", run(self._names, inputs))
         except Exception as error:  # see create_session
-            raise ArtifactError(f"ONNX Runtime cannot run the model ({_reason(error)})", where=self._path) from error
+            hint = f"run python -m fine_edge graph check {self._path.name}, or export it again"
+            what = f"ONNX Runtime cannot run the model ({_reason(error)})"
+            raise ArtifactError(what, where=self._path, hint=hint) from error
         return dict(zip(self._names, outputs, strict=True))
 
     def close(self) -> None:
@@ -137,7 +138,7 @@ class OrtRunner(WallTimed):
 
 
 class RoundingRunner(OrtRunner):
-    """Runs an FP16 ONNX file and rounds to FP16 after every operator, sums being FP32. For parity, not for timing."""
+    """An FP16 ONNX file, rounded to FP16 after every operator, with sums in FP32. For parity, not for timing."""
 
     name = ROUNDED
 

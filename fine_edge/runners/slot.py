@@ -1,4 +1,4 @@
-"""Room for one inference: its tensors in pinned host memory and on the device, and the marks between its stages."""
+"""The buffers of one inference, in pinned host memory and on the device, and the events between its stages."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Slot:
     """Buffers and events for one inference in flight, allocated once.
 
     Args:
-        cuda: where from.
+        cuda: the CUDA that allocates them.
         ports: the engine's tensors.
-        dtypes: element type, by tensor, of what callers give and get where it is not the engine's.
-        spin: whether waiting burns a core.
+        dtypes: the callers' element types by tensor, where they differ from the engine's.
+        spin: whether waiting keeps a core busy.
     """
 
     def __init__(self, cuda: Cuda, ports: Sequence[Port], dtypes: dict[str, np.dtype[Any]], *, spin: bool) -> None:
@@ -54,24 +54,25 @@ class Slot:
 
     @property
     def addresses(self) -> dict[str, int]:
-        """Where each tensor lies on the device."""
+        """The device address of each tensor."""
         return {name: int(memory) for name, memory in self._device.items()}
 
     def fill(self, inputs: dict[str, Array]) -> None:
         """Copy inputs into pinned memory.
 
         Raises:
-            ArtifactError: when a name, shape or type is not what the engine takes.
+            ArtifactError: when the engine does not take a name, shape or type.
         """
+        hint = "give the inputs of the contract beside the engine, or build the engine of this model"
         expected = [port.name for port in self._inputs]
         if sorted(inputs) != sorted(expected):
-            raise ArtifactError(f"the engine takes {', '.join(expected)}, not {', '.join(inputs) or 'nothing'}")
+            what = f"the engine takes {', '.join(expected)}, not {', '.join(inputs) or 'nothing'}"
+            raise ArtifactError(what, hint=hint)
         for port in self._inputs:
             array, dtype = inputs[port.name], self._dtypes[port.name]
             if array.shape != port.shape or array.dtype != dtype:
-                raise ArtifactError(
-                    f"{port.name} is {array.dtype} {array.shape}, the engine takes {dtype} {port.shape}"
-                )
+                what = f"{port.name} is {array.dtype} {array.shape}, the engine takes {dtype} {port.shape}"
+                raise ArtifactError(what, hint=hint)
             np.copyto(self._host[port.name], array, casting="same_kind")
 
     def upload(self, stream: Stream) -> None:
@@ -85,18 +86,18 @@ class Slot:
             self._cuda.to_host(self._host[port.name], self._device[port.name], stream)
 
     def outputs(self) -> dict[str, Array]:
-        """Copies of the outputs, which stay valid whatever runs next."""
+        """Return copies of the outputs, which stay valid during later inferences."""
         return {port.name: self._host[port.name].astype(self._dtypes[port.name]) for port in self._outputs}
 
     def timing(self) -> Timing:
-        """Of the inference that has just ended in this slot."""
+        """Return the times of the inference that has just ended in this slot."""
         return Timing(self.started.time_till(self.done), self.uploaded.time_till(self.computed))
 
     def _drop_events(self) -> None:
         del self.started, self.uploaded, self.computed, self.done
 
     def drop_graph(self) -> None:
-        """Free the graph, if there is one."""
+        """Free the CUDA graph, if there is one."""
         graph, self.graph = self.graph, None
         if graph is not None:
             graph.close()

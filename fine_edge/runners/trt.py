@@ -1,8 +1,8 @@
-"""TensorRT 10.x on this machine's GPU, without torch.
+"""The runner of TensorRT 10.x on this machine's GPU, without torch.
 
-Timed as trtexec times it (NVIDIA/TensorRT, samples/common/sampleInference.cpp and sampleReporting.cpp): latency is
-host-to-device copy + compute + device-to-host copy, by CUDA events, from and to pinned memory. Filling the pinned
-memory is in none of the three, as there; it is part of the throughput here, and of an end-to-end time.
+It times like trtexec (NVIDIA/TensorRT, samples/common/sampleInference.cpp and sampleReporting.cpp): latency is
+host-to-device copy + compute + device-to-host copy, by CUDA events, from and to pinned memory. Latency excludes the
+filling of the pinned memory, as in trtexec. The throughput here and an end-to-end time include it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from fine_edge.runners.base import Array, Timing
 from fine_edge.runners.slot import Slot
 from fine_edge.runners.trt_engine import LoadedEngine, Port, failure
 
-# As trtexec: while one query computes, the next one's input is on its way.
+# As in trtexec: while one query computes, the input of the next one is copied.
 _SLOTS = 2
 _PROFILE_WARMUP_RUNS = 3
 
 
 @dataclass(frozen=True)
 class Lanes:
-    """The streams of the three stages: one and the same for latency, three for throughput."""
+    """The streams of the three stages: the same stream for latency, three streams for throughput."""
 
     upload: Stream
     compute: Stream
@@ -44,9 +44,9 @@ class Lanes:
 
 @dataclass(frozen=True)
 class LoadCost:
-    """What loading an engine and running it once took, bytes.
+    """The memory that loading an engine and running it once takes, in bytes.
 
-    On a Jetson both come out of one memory and overlap: host memory that grew is device memory that shrank.
+    Host and device share one memory on a Jetson, so both figures count some of it twice.
 
     Attributes:
         plan: size of the plan.
@@ -66,17 +66,17 @@ def _resident_bytes() -> int:
 
 
 class TrtRunner:
-    """Runs one engine. Nothing is allocated after it is made, and outputs are copies.
+    """One engine on the GPU. All memory is allocated at the start, and outputs are copies.
 
     Args:
         engine_path: an engine with its manifest beside it.
-        cuda: the CUDA to use, which stays open; ``None``: one of its own.
-        cuda_graph: replay the inference from a CUDA graph. Where TensorRT cannot be captured, a remark says so.
-        spin: burn a core while waiting instead of sleeping (trtexec's ``--useSpinWait``).
+        cuda: the CUDA to use, which stays open; ``None`` opens its own.
+        cuda_graph: whether to replay the inference from a CUDA graph; a warning is printed where that is impossible.
+        spin: whether waiting keeps a core busy instead of sleeping (trtexec's ``--useSpinWait``).
 
     Raises:
         ArtifactError: when engine, manifest and contract do not belong together.
-        BackendError: when this machine must not or cannot run it; the plan is then not deserialised.
+        BackendError: when this machine must not or cannot run the engine; the plan is then not deserialised.
     """
 
     name = "tensorrt"
@@ -114,7 +114,8 @@ class TrtRunner:
         self._bound: Slot | None = None
         self._finish_first_run()
         self.cuda_graph = cuda_graph and self._capture()
-        self._engine.log.errors.clear()  # such as why there is no graph: not the reason for what may fail later
+        # An error of the capture, for example, is not the reason for a later failure.
+        self._engine.log.errors.clear()
         self.load_cost = LoadCost(
             plan=len(plan),
             device=free_before - self._cuda.memory()[0],
@@ -127,20 +128,20 @@ class TrtRunner:
         return self._engine.activation_bytes
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """One inference.
+        """Run one inference.
 
         Raises:
-            ArtifactError: when a name, shape or type is not what the engine takes.
+            ArtifactError: when the engine does not take a name, shape or type.
             BackendError: when TensorRT or CUDA fails.
         """
-        return self._one(inputs).outputs()
+        return self._infer(inputs).outputs()
 
     def timed(self, inputs: dict[str, Array]) -> Timing:
-        """One inference and its times on the device."""
-        return self._one(inputs).timing()
+        """Run one inference and return its times on the device."""
+        return self._infer(inputs).timing()
 
     def back_to_back(self, feeds: Iterable[dict[str, Array]]) -> int:
-        """Two inferences in flight, copies on streams of their own, as trtexec's default. Outputs are copied out."""
+        """Run with two inferences in flight and copies on their own streams, trtexec's default; copy outputs out."""
         in_flight: deque[Slot] = deque()
         queries = 0
         with self._cuda.errors("inference failed"):
@@ -152,15 +153,15 @@ class TrtRunner:
                     slot.fill(feed)
                     self._submit(slot, self._overlapped)
                     in_flight.append(slot)
-            finally:  # a slot in flight must not be filled by whoever comes next
+            finally:  # the next caller must not fill a slot in flight
                 while in_flight:
                     self._collect(in_flight)
         return queries
 
     def profile(self, inputs: dict[str, Array], runs: int) -> dict[str, list[float]]:
-        """Milliseconds by layer, in the order of execution, of each of ``runs`` inferences.
+        """Return the milliseconds of each layer, in the order of execution, for each of ``runs`` inferences.
 
-        In an execution context of its own, since TensorRT times layers by slowing the inference down.
+        The profile uses its own execution context, because timing layers slows the inference down.
         """
         import tensorrt as trt
 
@@ -175,7 +176,7 @@ class TrtRunner:
         slot, stream, times = self._slots[0], self._alone.compute, _Times()
         slot.fill(inputs)
         context = self._engine.new_context()
-        context.enqueue_emits_profile = False  # asked for after each inference instead, so that enqueueing stays async
+        context.enqueue_emits_profile = False  # reported after each inference instead, so that enqueueing stays async
         context.profiler = times
         self._engine.bind(context, slot.addresses)
         with self._cuda.errors("profiling failed"):
@@ -193,21 +194,21 @@ class TrtRunner:
         self._owned.close()
 
     def _collect(self, in_flight: deque[Slot]) -> dict[str, Array]:
-        """The outputs of the inference that was submitted first."""
+        """Return the outputs of the inference that was submitted first."""
         slot = in_flight.popleft()
         slot.done.synchronize()
         return slot.outputs()
 
     def _settle(self, stream: Stream) -> None:
-        """Wait before anything is freed. A device that has failed is done as well."""
+        """Wait for a stream before memory is freed; ignore the error of a failed device, which runs nothing."""
         with contextlib.suppress(BackendError), self._cuda.errors("waiting failed"):
             stream.synchronize()
 
     def _drop_streams(self) -> None:
         del self._alone, self._overlapped
 
-    def _one(self, inputs: dict[str, Array]) -> Slot:
-        """One inference, alone on the device; the slot that holds its results."""
+    def _infer(self, inputs: dict[str, Array]) -> Slot:
+        """Run one inference alone on the device; return the slot with its results."""
         slot = self._slots[0]
         slot.fill(inputs)
         with self._cuda.errors("inference failed"):
@@ -216,7 +217,7 @@ class TrtRunner:
         return slot
 
     def _submit(self, slot: Slot, lanes: Lanes) -> None:
-        """Queue the three stages of one inference and the marks between them."""
+        """Queue the three stages of one inference and the events between them."""
         slot.started.record(lanes.upload)
         slot.upload(lanes.upload)
         slot.uploaded.record(lanes.upload)
@@ -233,7 +234,7 @@ class TrtRunner:
         slot.done.record(lanes.download)
 
     def _enqueue(self, slot: Slot) -> bool:
-        """Queue the network itself; whether TensorRT took it."""
+        """Queue the network itself; return whether TensorRT accepted it."""
         if self._bound is not slot:
             self._engine.bind(self._engine.context, slot.addresses)
             self._bound = slot
@@ -244,13 +245,13 @@ class TrtRunner:
             raise failure("TensorRT cannot run the engine", self._path, self._engine.log)
 
     def _finish_first_run(self) -> None:
-        """What TensorRT and CUDA do only once, such as loading kernels, belongs to loading."""
+        """Run every slot once: one-time work such as loading kernels belongs to loading, not to the first inference."""
         for slot in self._slots:
             self._submit(slot, self._alone)
             slot.done.synchronize()
 
     def _capture(self) -> bool:
-        """A graph for each slot, since a graph holds addresses; whether that worked."""
+        """Capture a CUDA graph for each slot, because a graph holds addresses; return whether that worked."""
         try:
             for slot in self._slots:
                 slot.graph = self._cuda.capture(self._alone.compute, partial(self._enqueue, slot))
@@ -264,23 +265,23 @@ class TrtRunner:
 
 
 def _contract(engine_path: Path, manifest: Manifest) -> Contract | None:
-    """The engine's contract; ``None`` for a plan that came without one, such as trtexec's."""
+    """Return the engine's contract; ``None`` for a plan without one, such as trtexec's."""
     if contract_path(engine_path.with_name(manifest.onnx_file)).is_file():
         return contract_of(engine_path)
     return None
 
 
 def _contract_dtypes(path: Path, ports: tuple[Port, ...], contract: Contract | None) -> dict[str, np.dtype[Any]]:
-    """Element types of the contract by tensor, after checking that the engine has its names and shapes."""
+    """Return the contract's element types by tensor; refuse an engine with other names or shapes."""
     if contract is None:
         return {}
-    promised = {(spec.name, True, spec.shape) for spec in contract.inputs}
-    promised |= {(spec.name, False, spec.shape) for spec in contract.outputs}
-    if promised != {(port.name, port.is_input, port.shape) for port in ports}:
+    expected = {(spec.name, True, spec.shape) for spec in contract.inputs}
+    expected |= {(spec.name, False, spec.shape) for spec in contract.outputs}
+    if expected != {(port.name, port.is_input, port.shape) for port in ports}:
         found = ", ".join(f"{port.name} {port.shape}" for port in ports)
         raise ArtifactError(
             f"the engine's tensors are not its contract's: {found}",
             where=path,
-            hint="make engine MODEL=... ARGS=--rebuild",
+            hint="build it again: make engine MODEL=... ARGS=--rebuild",
         )
     return {spec.name: np.dtype(spec.dtype) for spec in (*contract.inputs, *contract.outputs)}

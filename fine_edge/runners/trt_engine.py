@@ -1,6 +1,6 @@
-"""A deserialised TensorRT plan: runtime, engine, execution context, and what the engine's tensors look like.
+"""A deserialised TensorRT plan: runtime, engine, execution context, and a description of the engine's tensors.
 
-Only names that TensorRT 10.7 has and that 10.x has not deprecated are used: ``tests/tensorrt_api`` holds that.
+Only names that TensorRT 10.7 has and that 10.x has not deprecated are used; ``tests/tensorrt_api`` checks that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from fine_edge import console
 from fine_edge.errors import ArtifactError, BackendError
+from fine_edge.machine import MIB
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -25,14 +26,14 @@ _REBUILD = "build the engine again on this machine: python -m fine_edge engine b
 
 
 class EngineLog(Protocol):
-    """TensorRT's logger with the errors it has seen, oldest first."""
+    """TensorRT's logger, with the errors that it has received, oldest first."""
 
     errors: deque[str]
 
 
 @functools.lru_cache(maxsize=1)
 def engine_log() -> Any:
-    """The logger of this process; an :class:`EngineLog`. TensorRT honours only the first that it is given."""
+    """Return the logger of this process, an :class:`EngineLog`; TensorRT uses only the first logger it gets."""
     import tensorrt as trt
 
     class _Log(trt.ILogger):
@@ -50,7 +51,7 @@ def engine_log() -> Any:
 
 
 def failure(what: str, where: Path, log: EngineLog, hint: str = _REBUILD) -> BackendError:
-    """An error with the first reason that TensorRT's log gives: those after it are consequences."""
+    """Return an error with the first error of TensorRT's log as the reason; the later ones are consequences."""
     reason = f" ({log.errors[0]})" if log.errors else ""
     return BackendError(f"{what}{reason}", where=where, hint=hint)
 
@@ -66,7 +67,7 @@ class Port:
 
     @property
     def nbytes(self) -> int:
-        """Size in device memory."""
+        """The size in device memory."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
@@ -74,8 +75,8 @@ class LoadedEngine:
     """One engine with one execution context.
 
     Args:
-        plan: bytes that :func:`fine_edge.engine.plan_file.verified_plan` vouched for.
-        where: the file they came from, for messages.
+        plan: bytes that :func:`fine_edge.engine.plan_file.verified_plan` returned.
+        where: the file of the plan, for messages.
         plugins: plugin libraries that the plan needs.
 
     Raises:
@@ -97,16 +98,16 @@ class LoadedEngine:
         self.engine = engine
         self.ports = tuple(_port(self.engine, index, where) for index in range(self.engine.num_io_tensors))
         self.context = self.new_context()
-        # The engine is built with detailed layer information, for which each inference would else write NVTX ranges.
+        # Engines hold detailed layer information; without this, every inference would write NVTX ranges for it.
         self.context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
 
     def new_context(self) -> trt.IExecutionContext:
-        """An execution context with its own activation memory."""
+        """Create an execution context with its own activation memory."""
         context: trt.IExecutionContext | None = self.engine.create_execution_context()
         if context is None:
-            mib = self.activation_bytes / 2**20
+            mib = self.activation_bytes / MIB
             hint = f"it needs {mib:.0f} MiB of device memory: close other programs, or add swap"
-            raise failure("TensorRT makes no execution context", self.where, self.log, hint)
+            raise failure("TensorRT cannot make an execution context", self.where, self.log, hint)
         return context
 
     @property
@@ -115,10 +116,10 @@ class LoadedEngine:
         return int(self.engine.device_memory_size_v2)
 
     def bind(self, context: trt.IExecutionContext, addresses: dict[str, int]) -> None:
-        """Tell a context where its tensors lie."""
+        """Set the device addresses of a context's tensors."""
         for name, address in addresses.items():
             if not context.set_tensor_address(name, address):
-                raise failure(f"TensorRT takes no address for {name}", self.where, self.log)
+                raise failure(f"TensorRT refuses the address of {name}", self.where, self.log)
 
     def close(self) -> None:
         """Free context, engine and runtime, in this order."""
@@ -128,7 +129,7 @@ class LoadedEngine:
 
 
 def _load_plugins(plugins: Sequence[str], log: Any) -> None:
-    """Load libraries, whose plugins register themselves, and TensorRT's own plugins."""
+    """Load plugin libraries, whose plugins register themselves, and TensorRT's own plugins."""
     import tensorrt as trt
 
     for library in plugins:

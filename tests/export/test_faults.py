@@ -173,7 +173,7 @@ def test_a_stopped_export_cleans_up(exports, good, out, moment, number, code):
     assert ended == code
     assert list(out.glob(".*")) == []
     assert_whole(out, good)
-    assert said == ("interrupted: nothing half-written was left behind\n" if number == signal.SIGINT else "")
+    assert said == ("interrupted: no partial file was left\n" if number == signal.SIGINT else "")
 
 
 @pytest.mark.parametrize("limit_bytes", [4096, 2**21])

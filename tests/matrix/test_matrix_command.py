@@ -159,7 +159,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_next_run_goes_on(tmp_path):
     with disturbed(tmp_path, "interrupt") as process:
         _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted: nothing half-written was left behind"
+    assert err.splitlines()[-1] == "interrupted: no partial file was left"
     assert_the_first_row_was_kept(tmp_path)
 
 

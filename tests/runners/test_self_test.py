@@ -61,14 +61,14 @@ def test_an_engine_is_built_run_and_freed(built, capsys):
 
 def test_a_wrong_answer_is_said(built, monkeypatch):
     monkeypatch.setattr(module, "_TOLERANCE", -1.0)
-    with pytest.raises(BackendError, match=r"gives 0\.\d{6} for a mean of 0\.\d{6}"):
+    with pytest.raises(BackendError, match=r"returns 0\.\d{6} for a mean of 0\.\d{6}"):
         self_test()
     assert built.what()[-1] == "close"
 
 
 def test_the_doctor_runs_it_where_a_device_answers_and_only_there(monkeypatch):
     ran = []
-    monkeypatch.setattr(backends, "_alone", lambda arguments: ran.append(arguments[-1]) or "10.7.0")
+    monkeypatch.setattr(backends, "_python_output", lambda arguments: ran.append(arguments[-1]) or "10.7.0")
     monkeypatch.setattr(backends, "gpu_info", lambda: GpuInfo("Orin", 87, "12.6", 8 * 2**30))
     assert backends._run_tensorrt() == "10.7.0"
     assert ran == ["import tensorrt as m; print(m.__version__)", "fine_edge.doctor.self_test"]
