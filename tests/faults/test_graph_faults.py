@@ -228,7 +228,10 @@ FAULTS = [
     ),
     Fault("another-size", "estimate", lambda f: [*written(conv())(f), "--input-size", "64"], ("has a fixed size",)),
     Fault(
-        "size-of-nothing", "engine", lambda f: [*written(DYNAMIC, "inspect")(f), "--input-size", "0"], ("cannot be",)
+        "size-of-nothing",
+        "engine",
+        lambda f: [*written(DYNAMIC, "inspect")(f), "--input-size", "0"],
+        ("is not possible",),
     ),
     Fault("nan-built", "engine", written(conv(weights=NAN), "build", "--target", "rtx-sm86"), ("'w' holds NaN",)),
     Fault("nan-inspected", "engine", written(conv(weights=NAN), "inspect"), ("'w' holds NaN", "FE18")),
