@@ -72,7 +72,7 @@ def stability_warning(name: str, samples: Sequence[float], ratio: Ratio) -> str 
             f" (coefficient of variation {coefficient_of_variation(samples):.1%}); close other programs"
         )
     if ratio.is_wide:
-        return f"{name}: the ratio is only known to be {ratio.low:.3f} to {ratio.high:.3f}; take more --rounds"
+        return f"{name}: the ratio is known to {ratio.low:.3f} .. {ratio.high:.3f} only; take more --rounds"
     return None
 
 
