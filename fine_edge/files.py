@@ -1,4 +1,4 @@
-"""Reading files that nobody vouches for, bounded in bytes, and telling them apart by what they hold.
+"""Files of unknown origin: bounded reading, JSON documents with a format, hashes, and writing whole or not at all.
 
 Every cache, journal and "nothing to do" of the package rests on :func:`sha256_of` and :func:`sha256_of_files`: a result
 is used again only where the contents of all that it was made from are the same, never because a name is.
@@ -94,6 +94,56 @@ def read_json(
         return parse_json(text, non_finite=non_finite)
     except ValueError as reason:
         raise error(f"is no JSON ({reason})", where=path, hint=hint) from reason
+
+
+def read_document(
+    path: Path,
+    error: type[FineEdgeError],
+    *,
+    title: str,
+    format_: int,
+    hint: str,
+    non_finite: bool = False,
+) -> dict[str, Any]:
+    """Return the JSON object of a file that this program wrote, and refuse other formats.
+
+    Args:
+        path: the file.
+        error: raised when it cannot be read, is no object or is of another format.
+        title: what the file is called in messages, such as ``contract``.
+        format_: value of its key ``format``.
+        hint: how to get the file again.
+        non_finite: see :func:`parse_json`.
+    """
+    data = read_json(path, error, hint=hint, non_finite=non_finite)
+    with contents_checked(path, error, title=title, hint=hint):
+        require_format(data, title, format_)
+    found: dict[str, Any] = data
+    return found
+
+
+def require_format(data: object, title: str, format_: int) -> None:
+    """Refuse a document of another format, which no branch of the code can read.
+
+    Raises:
+        ValueError: when it is no object or has no format.
+        FineEdgeError: when the format is another one.
+    """
+    if not isinstance(data, dict) or "format" not in data:
+        raise ValueError("it is not an object with a format")
+    if type(data["format"]) is not int or data["format"] != format_:
+        raise FineEdgeError(f"{title} format {str(data['format'])[:40]}, this version reads {format_}")
+
+
+@contextlib.contextmanager
+def contents_checked(path: Path, error: type[FineEdgeError], *, title: str, hint: str) -> Iterator[None]:
+    """Turn what is found wrong with a file's contents into ``error``, which names the file and the hint."""
+    try:
+        yield
+    except FineEdgeError as reason:
+        raise error(reason.what, where=path, hint=reason.hint or hint) from reason
+    except (ValueError, ArithmeticError) as reason:
+        raise error(f"the {title} is broken ({reason})", where=path, hint=hint) from reason
 
 
 def _refuse_constant(name: str) -> NoReturn:

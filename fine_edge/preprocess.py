@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fine_edge import contract_fields as fields
 from fine_edge.errors import ArtifactError
+from fine_edge.fields import Finite, Level, from_data, to_data
+
+_FIXED = {"color": "RGB", "layout": "NCHW", "interpolation": "bilinear"}
+"""What descriptions say and this version knows no other value of."""
 
 
 @dataclass(frozen=True)
@@ -26,63 +29,47 @@ class Preprocessing:
     """
 
     resize: Literal["stretch", "letterbox"] = "stretch"
-    scale: float = 1 / 255
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    pad_value: int | None = 114
+    scale: Finite = 1 / 255
+    mean: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
+    std: tuple[Finite, Finite, Finite] = (1.0, 1.0, 1.0)
+    pad_value: Level | None = 114
     align: Literal["corner", "center"] = "corner"
     antialias: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a contract."""
+        """Return the description as a contract holds it."""
+        described = to_data(self)
         return {
-            "color": "RGB",
-            "layout": "NCHW",
-            "resize": self.resize,
-            "interpolation": "bilinear",
-            "scale": self.scale,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "pad_value": self.pad_value,
-            "align": self.align,
-            "antialias": self.antialias,
+            "color": _FIXED["color"],
+            "layout": _FIXED["layout"],
+            "resize": described.pop("resize"),
+            "interpolation": _FIXED["interpolation"],
+            **described,
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Preprocessing:
-        """Read it back; raises :class:`ArtifactError` on a description this version does not know."""
+    def from_json(cls, data: object) -> Preprocessing:
+        """Read the description back.
+
+        Raises:
+            ArtifactError: for one that this version does not know.
+        """
+        if not isinstance(data, dict):
+            raise ArtifactError(f"preprocessing is {str(data)[:80]!r}, not an object")
+        # Contracts from before there was a choice lack align and antialias; their defaults are what was done then.
+        for key in (*_FIXED, "resize", "scale", "mean", "std", "pad_value"):
+            if key not in data:
+                raise ArtifactError(f"preprocessing has no {key!r}")
+        for key, value in _FIXED.items():
+            if data[key] != value:
+                raise ArtifactError(f"preprocessing's {key} is {str(data[key])[:80]!r}, not {value}")
         try:
-            fixed = {"color": "RGB", "layout": "NCHW", "interpolation": "bilinear"}
-            for key, value in fixed.items():
-                fields.one_of(data[key], (value,), f"preprocessing's {key}")
-            mean, std = (_triple(data[key], f"preprocessing's {key}") for key in ("mean", "std"))
-            scale = fields.number(data["scale"], "preprocessing's scale")
-            if 0 in std or scale == 0:
-                raise ArtifactError("preprocessing scales by nothing: a std or the scale is 0")
-            return cls(
-                # Words of a closed list, which the checker cannot see.
-                fields.one_of(data["resize"], ("stretch", "letterbox"), "preprocessing's resize"),  # type: ignore[arg-type]
-                scale,
-                mean,
-                std,
-                None
-                if data["pad_value"] is None
-                else fields.whole(data["pad_value"], "preprocessing's pad_value", 0, 255),
-                # Contracts from before there was a choice lack these two.
-                fields.one_of(data.get("align", "corner"), ("corner", "center"), "preprocessing's align"),  # type: ignore[arg-type]
-                fields.flag(data.get("antialias", True), "preprocessing's antialias"),
-            )
-        except KeyError as error:
-            raise ArtifactError(f"the contract's preprocessing has no {error}") from error
-
-
-def _triple(value: object, what: str) -> tuple[float, float, float]:
-    """A number for each of red, green and blue."""
-    values = fields.listed(value, what)
-    if len(values) != 3:
-        raise ArtifactError(f"{what} has {len(values)} numbers, not 3")
-    red, green, blue = (fields.number(item, what) for item in values)
-    return red, green, blue
+            found = from_data(cls, data)
+        except ValueError as error:
+            raise ArtifactError(f"preprocessing's {error}") from error
+        if 0 in found.std or found.scale == 0:
+            raise ArtifactError("preprocessing divides by zero or loses the picture: a std or the scale is 0")
+        return found
 
 
 @dataclass(frozen=True)

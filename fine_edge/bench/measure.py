@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fine_edge.fields import Amount, Count, Positive
 from fine_edge.runners.base import Array, TimedRunner, Timing
 from fine_edge.samples import median
 
@@ -69,16 +70,16 @@ class Length:
 class Slice:
     """A stretch of back-to-back queries."""
 
-    queries: int
-    wall_s: float
+    queries: Count
+    wall_s: Positive
 
 
 @dataclass(frozen=True)
 class HarnessCost:
     """What measuring adds to one inference: of a latency sample, and of a query in a throughput slice."""
 
-    latency_ms: float
-    query_ms: float
+    latency_ms: Amount
+    query_ms: Amount
 
     @property
     def worst_ms(self) -> float:

@@ -6,13 +6,17 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from fine_edge.contract import Task
 from fine_edge.errors import DataError
 from fine_edge.evaluate.average_precision import AveragePrecision, average_precision, mask_average_precision
 from fine_edge.evaluate.coco_data import CocoData, Found
 from fine_edge.evaluate.matching import CONFIDENCE, IOU, ErrorCounts, count, count_by_category, count_by_size, judge
-from fine_edge.files import read_json, sha256_of, sha256_of_hashes
+from fine_edge.fields import Whole, from_data
+from fine_edge.files import contents_checked, read_document, sha256_of, sha256_of_hashes
 from fine_edge.runners.base import ROUNDED
 
 FORMAT = 1
@@ -150,8 +154,6 @@ def score(
     )
 
 
-_BOXES = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
-_FIGURES = {"detection": _BOXES, "instance": _BOXES, "semantic": ("miou",), "panoptic": ("pq", "sq", "rq")}
 _HINT = "evaluate again: python -m fine_edge evaluate"
 
 
@@ -174,26 +176,81 @@ def read_evaluation(path: Path) -> Known:
     Raises:
         DataError: when it is missing, broken or of another format.
     """
-    data = read_json(path, DataError, hint=_HINT)
-    try:
-        if data["format"] != FORMAT:
-            raise DataError(f"evaluation format {data['format']}, this version reads {FORMAT}", where=path, hint=_HINT)
-        figures = {name: float(data[name]) for name in _FIGURES[data["task"]]}
-        if data["task"] == "instance":
-            figures["mask_ap"] = float(data["mask"]["ap"])
-        if not all(value == -1 or 0 <= value <= 1 for value in figures.values()):
-            raise ValueError("a figure is not between 0 and 1")
+    data = read_document(path, DataError, title="evaluation", format_=FORMAT, hint=_HINT)
+    with contents_checked(path, DataError, title="evaluation", hint=_HINT):
+        document = from_data(_Document, data)
+        figures: dict[str, float] = dict(vars(from_data(_FIGURES[document.task], data)))
+        if document.task == "instance":
+            figures["mask_ap"] = from_data(_Masks, data).mask.ap
+        between = [name for name, value in figures.items() if -1 < value < 0]
+        if between:
+            raise ValueError(f"{between[0]}: expected -1 or a share of 0 to 1")
         return Known(
-            artifact_sha256=str(data["artifact_sha256"]),
-            backend=data.get("backend"),
-            data=str(data["data"]),
-            data_sha256=str(data["data_sha256"]),
-            images=int(data["images"]),
+            artifact_sha256=str(document.artifact_sha256),
+            backend=document.backend,
+            data=document.data,
+            data_sha256=document.data_sha256,
+            images=document.images,
             figures={name: 100 * value for name, value in figures.items() if value >= 0},
-            pictures_sha256=data.get("pictures_sha256"),
+            pictures_sha256=document.pictures_sha256,
         )
-    except (LookupError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
+
+
+_Share = Annotated[float, Meta(ge=-1, le=1)]
+"""-1 is the figure of nothing, such as the AP of small objects where there are none."""
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The fields of an evaluation that are read again, but for its figures."""
+
+    task: Task
+    artifact_sha256: str | None
+    data: str
+    data_sha256: str
+    images: Whole
+    backend: str | None = None
+    pictures_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    ap: _Share
+    ap50: _Share
+    ap75: _Share
+    ap_s: _Share
+    ap_m: _Share
+    ap_l: _Share
+
+
+@dataclass(frozen=True)
+class _Mask:
+    ap: _Share
+
+
+@dataclass(frozen=True)
+class _Masks:
+    mask: _Mask
+
+
+@dataclass(frozen=True)
+class _Semantic:
+    miou: _Share
+
+
+@dataclass(frozen=True)
+class _Panoptic:
+    pq: _Share
+    sq: _Share
+    rq: _Share
+
+
+_FIGURES: dict[Task, type[_Boxes] | type[_Semantic] | type[_Panoptic]] = {
+    "detection": _Boxes,
+    "instance": _Boxes,
+    "semantic": _Semantic,
+    "panoptic": _Panoptic,
+}
 
 
 def read_evaluations(folder: Path) -> list[Known]:

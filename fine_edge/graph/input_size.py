@@ -50,22 +50,6 @@ class InputSize:
             raise ConfigError(what, where="--input-size", hint="use a side such as 640, or HEIGHTxWIDTH")
         return cls(int(parts[0]), int(parts[-1]), 1 if batch is None else batch)
 
-    @classmethod
-    def from_json(cls, data: object) -> InputSize:
-        """Read ``{"height": 480, "width": 640, "batch": 1}`` of a recipe or manifest.
-
-        Raises:
-            ConfigError: when it is not that.
-        """
-        names = {"height", "width", "batch"}
-        if (
-            not isinstance(data, dict)
-            or not {"height", "width"} <= set(data) <= names
-            or not all(isinstance(value, int) and not isinstance(value, bool) for value in data.values())
-        ):
-            raise ConfigError("build option input_size must hold height and width, whole numbers, and may hold batch")
-        return cls(**data)
-
     def __str__(self) -> str:
         """``1x3x640x640`` without its channels."""
         return f"{self.batch} x {self.height}x{self.width}"

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge.errors import ArtifactError
-from fine_edge.files import read_json
+from fine_edge.fields import from_data
+from fine_edge.files import contents_checked, read_document
 from fine_edge.graph.parts import Part
 from fine_edge.layers.by_part import PartSum, part_sums, whole
-from fine_edge.layers.layer import LayerProfile, profile_from
+from fine_edge.layers.layer import LayerProfile
 from fine_edge.text import printable_all
 
 _NOTHING = PartSum(Part("other"), 0, 0.0, 0.0, 0.0, 0.0)
@@ -145,11 +146,9 @@ def read_layers(path: Path) -> tuple[LayerProfile, LayerProfile | None]:
     Raises:
         ArtifactError: when the file is missing, broken or something else.
     """
-    try:
-        data = printable_all(read_json(path, ArtifactError, hint=_HINT))
-        if data["format"] != FORMAT:
-            raise ArtifactError(f"layer profile of format {data['format']}, known: {FORMAT}", where=path, hint=_HINT)
-        baseline = data["baseline"]
-        return profile_from(data), profile_from(baseline) if baseline else None
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ArtifactError(f"is no layer profile ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
+    data = read_document(path, ArtifactError, title="layer profile", format_=FORMAT, hint=_HINT)
+    with contents_checked(path, ArtifactError, title="layer profile", hint=_HINT):
+        data = printable_all(data)
+        baseline = data.get("baseline")
+        profile = from_data(LayerProfile, data, complete=True)
+        return profile, from_data(LayerProfile, baseline, complete=True) if baseline else None

@@ -194,7 +194,7 @@ class Cache:
     def find(self, job: Job) -> Row | None:
         """The row of a model if it passed with the same code, libraries, machine, options and artifacts."""
         entry = self._entries.get(job.model, {})
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        with contextlib.suppress(ValueError, KeyError):
             row = Row.from_json(entry["row"])
             made_of = (entry["origin"], entry["options"], row.model, row.source_sha256)
             now = (self._origin, job.options(), job.model, self._origin["source_sha256"])

@@ -7,12 +7,13 @@ failed, :data:`NOT_RUN` before anything was tried, :data:`ABSENT` where this mac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fine_edge.contract import Precision
 from fine_edge.export.request import ExportRequest
+from fine_edge.fields import Amount, Count, from_data
 
 Cell = str | int | float
 
@@ -66,7 +67,7 @@ class Row:
     """
 
     model: str
-    input_hw: tuple[int, int]
+    input_hw: tuple[Count, Count]
     export: Cell = NOT_RUN
     rules: Cell = NOT_RUN
     parity_fp32: Cell = NOT_RUN
@@ -77,7 +78,7 @@ class Row:
     note: str = ""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     source_sha256: str = ""
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, Amount] = field(default_factory=dict)
     finished_at: str = ""
 
     @property
@@ -121,7 +122,7 @@ class Row:
         return replace(self, **unreached)  # type: ignore[arg-type]  # as in filled()
 
     def to_json(self) -> dict[str, Any]:
-        """As the matrix holds it."""
+        """Return the row as the matrix holds it."""
         return {
             "model": self.model,
             **self.cells,
@@ -134,18 +135,14 @@ class Row:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Row:
-        """Read it back.
+    def from_json(cls, data: Any) -> Row:
+        """Read the row back.
 
         Raises:
-            ValueError, KeyError, TypeError: when it is not a row.
+            ValueError: when it is not a row.
         """
-        height, width = (int(side) for side in data["input_size"])
-        known = {f.name: data[f.name] for f in fields(cls) if f.name != "input_hw"}
-        wrong = [name for name in CELLS if not isinstance(known[name], Cell)]
-        if wrong or not all(isinstance(known[name], dict) for name in ("artifacts", "seconds")):
-            raise ValueError(f"no row ({', '.join(wrong) or 'artifacts'})")
-        return cls(**{**known, "input_hw": (height, width)})
+        sized = {**data, "input_hw": data.get("input_size")} if isinstance(data, dict) else data
+        return from_data(cls, sized, complete=True)
 
 
 @dataclass(frozen=True)
@@ -179,12 +176,3 @@ class Job:
     def options(self) -> dict[str, Any]:
         """What its row depends on besides model and origin."""
         return {"height": self.height, "width": self.width, "photographs": self.photographs}
-
-    def to_json(self) -> dict[str, Any]:
-        """As the process gets it."""
-        return {"model": self.model, **self.options(), "folder": str(self.folder), "threads": self.threads}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Job:
-        """Read it back."""
-        return cls(**{**data, "folder": Path(data["folder"])})
