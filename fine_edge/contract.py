@@ -40,7 +40,7 @@ _AGAIN = "export the model again: python -m fine_edge export MODEL"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A network input or output: name, element type as numpy names it, static shape, and what it means."""
+    """A network input or output: its name, its element type as numpy names it, its static shape and its meaning."""
 
     name: Text
     dtype: str
@@ -50,7 +50,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One ONNX file that the contract vouches for; its hash is :func:`fine_edge.graph.identity.identity_of`."""
+    """An ONNX file that the contract describes; its hash is :func:`fine_edge.graph.identity.identity_of`."""
 
     file: FileName
     precision: Precision
@@ -93,26 +93,26 @@ class Contract:
 
     @property
     def batch(self) -> int:
-        """B of the image input."""
+        """Return the batch size of the image input."""
         return self.inputs[0].shape[0]
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """Height and width of the image input, pixels."""
+        """Return the height and width of the image input in pixels."""
         return self.inputs[0].shape[2], self.inputs[0].shape[3]
 
     @property
     def random_weights(self) -> bool:
-        """Whether the weights are random, which every output must then say."""
+        """Return whether the weights are random; every output must then say so."""
         return bool(self.made_by["weights"]["source"] == "random")
 
     @property
     def tensorrt(self) -> str:
-        """The release of TensorRT that the graph was checked for."""
+        """Return the release of TensorRT that the graph was checked for."""
         return str(self.made_by.get("tensorrt", TENSORRT))
 
     def to_text(self) -> str:
-        """The JSON text of the contract, stable for equal contents."""
+        """Return the JSON text of the contract; equal contracts give equal texts."""
         data = {
             "format": FORMAT,
             "sha256": self.artifacts[0].sha256,
@@ -123,19 +123,19 @@ class Contract:
 
 
 def artifact_stem(onnx_path: Path) -> str:
-    """``MODEL`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``: what the names of all its files begin with."""
+    """Return ``MODEL`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``: the names of all its files begin with it."""
     return onnx_path.name.removesuffix(".onnx").removesuffix(".fp16")
 
 
 def contract_path(onnx_path: Path) -> Path:
-    """``DIR/MODEL.contract.json`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``."""
+    """Return ``DIR/MODEL.contract.json`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``."""
     return onnx_path.with_name(f"{artifact_stem(onnx_path)}.contract.json")
 
 
 def read_contract(path: Path) -> Contract:
     """Read a contract file, every field of which is checked.
 
-    Its names can be part of a file's name, its sizes of an allocation, and its texts of a message without more ado.
+    Callers may use its names in file names, its sizes in allocations and its texts in messages without more checks.
 
     Raises:
         ArtifactError: when it is missing, not JSON, incomplete or of another format.
@@ -209,7 +209,7 @@ class _MadeBy:
 
 
 def bound_contract(onnx_path: Path) -> tuple[Contract, Artifact]:
-    """The contract of an ONNX file, after checking that it speaks of exactly these bytes and those of its weights.
+    """Return the contract of an ONNX file, after comparing the hash of the file and its weights with the contract's.
 
     Raises:
         ArtifactError: when the file or contract is missing, or their hashes differ.

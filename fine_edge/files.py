@@ -1,7 +1,7 @@
 """Files of unknown origin: bounded reading, JSON documents with a format, hashes, and writing whole or not at all.
 
-Every cache, journal and "nothing to do" of the package rests on :func:`sha256_of` and :func:`sha256_of_files`: a result
-is used again only where the contents of all that it was made from are the same, never because a name is.
+Caches, journals and the check whether work is left all use :func:`sha256_of` and :func:`sha256_of_files`: a result is
+used again only where the contents of all that it was made from are the same; equal names do not suffice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOST_TEXT_BYTES = 64 * 2**20
 
 
 def file_size(path: Path, error: type[FineEdgeError], *, hint: str = "", limit: int | None = None) -> int:
-    """Return the size in bytes of a regular file; pipes, devices and folders are none.
+    """Return the size in bytes of a regular file; refuse pipes, devices and folders.
 
     Args:
         path: the file.
@@ -200,7 +200,7 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def refuse_unwritable(paths: Iterable[Path | None]) -> None:
-    """Find out before minutes of work, not after, that a result could not be written.
+    """Refuse, before minutes of work, a path that a result could not be written to.
 
     Raises:
         OutputError: for a path that is no file, or is below a folder that cannot be written to.
@@ -246,7 +246,7 @@ def _sweep(folder: Path) -> None:
 def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Path]:
     """Give a hidden folder to write into; on success move its files to ``folder``.
 
-    ``last`` names the file that vouches for the others (a contract) and is therefore moved after them.
+    ``last`` names the file that describes the others (a contract); it is moved after them, so it is never there alone.
     """
     partial = folder / f".{name}.partial-{os.getpid()}"
     if partial in _OPEN:

@@ -18,7 +18,7 @@ _FIXED = {"color": "RGB", "layout": "NCHW", "interpolation": "bilinear"}
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pictures become inputs: RGB, resized to the input size, scaled, then (x - mean) / std per channel.
+    """The way from a picture to an input: RGB, resized to the input size, scaled, then (x - mean) / std per channel.
 
     ``stretch`` resizes without keeping the aspect ratio, as RT-DETR is trained;
     ``letterbox`` keeps it and pads with ``pad_value``: at the right and bottom (``align`` is ``corner``, as
@@ -74,7 +74,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture lies in the network input: input pixel = picture pixel * scale + left or top, per axis (x, y)."""
+    """The place of a picture in the network input: input pixel = picture pixel * scale + left or top, per axis."""
 
     scale_x: float
     scale_y: float
@@ -84,7 +84,7 @@ class Placement:
     top: int = 0
 
     def to_picture(self, boxes_xyxy_px: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Boxes (N, 4) in pixels of the input to pixels of the picture, clipped to it."""
+        """Turn boxes (N, 4) in pixels of the input into pixels of the picture, clipped to it."""
         offset = np.array([self.left, self.top] * 2, dtype=np.float32)
         scale = np.array([self.scale_x, self.scale_y] * 2, dtype=np.float32)
         limit = np.array([self.width, self.height] * 2, dtype=np.float32)
@@ -93,7 +93,7 @@ class Placement:
 
 
 def _resized_hw(source_height: int, source_width: int, height: int, width: int, how: Preprocessing) -> tuple[int, int]:
-    """Height and width of the picture within the input."""
+    """Return the height and width of the picture within the input."""
     if how.resize == "stretch":
         return height, width
     ratio = min(height / source_height, width / source_width)
@@ -103,7 +103,7 @@ def _resized_hw(source_height: int, source_width: int, height: int, width: int, 
 
 
 def _resized(pixels: NDArray[np.uint8], height: int, width: int, *, antialias: bool) -> NDArray[np.float64]:
-    """The picture (H, W, 3) at another size, not scaled."""
+    """Return the picture (H, W, 3) resized, its values still 0 to 255."""
     source_height, source_width = pixels.shape[:2]
     if antialias or (source_height, source_width) == (height, width):
         resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
@@ -123,7 +123,7 @@ def _resized(pixels: NDArray[np.uint8], height: int, width: int, *, antialias: b
 def preprocess(
     pixels: NDArray[np.uint8], height: int, width: int, how: Preprocessing
 ) -> tuple[NDArray[np.float32], Placement]:
-    """One picture (H, W, 3) uint8 RGB to (1, 3, height, width) float32, and where it lies there."""
+    """Turn a picture (H, W, 3) uint8 RGB into an input (1, 3, height, width) float32, and return its place there."""
     source_height, source_width = pixels.shape[:2]
     new_height, new_width = _resized_hw(source_height, source_width, height, width, how)
     top, left = (height - new_height, width - new_width) if how.align == "center" else (0, 0)

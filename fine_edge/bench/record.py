@@ -34,7 +34,7 @@ MOST_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class MeasuredGroup:
-    """Rows that were loaded together and measured in rounds of their own.
+    """A group of rows that were loaded together and measured in the same rounds.
 
     Attributes:
         baseline: label of its first row.
@@ -47,7 +47,7 @@ class MeasuredGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Rows measured in groups, each behind its baseline, and all that must be known to compare them with others.
+    """The rows of one measurement, group by group, and all that must be known to compare them with others.
 
     Attributes:
         suite: name of what was measured.
@@ -59,7 +59,7 @@ class Record:
         images: names of the pictures, in the order of their rounds.
         rounds: samples per row; the fewest, where groups needed unlike numbers to be measured long enough.
         threads: asked of the backend; ``None``: its own default.
-        quick: whether this was a quick look.
+        quick: whether it was measured with few rounds, to try things out.
         measured_at: UTC, ISO 8601.
         platform: :class:`fine_edge.engine.platform.Platform` as JSON; ``None`` where no TensorRT took part.
         cuda_graph: whether inferences were replayed from a CUDA graph.
@@ -91,12 +91,12 @@ class Record:
 
     @property
     def baselines(self) -> tuple[Row, ...]:
-        """What ratios refer to: one row of each group."""
+        """Return the rows that ratios refer to, one of each group."""
         return tuple(row for row in self.rows if self.is_baseline(row))
 
     @property
     def is_grouped(self) -> bool:
-        """Whether there is more than one group."""
+        """Return whether there is more than one group."""
         return len(self.baselines) > 1
 
     def baseline_of(self, row: Row) -> Row:
@@ -104,20 +104,20 @@ class Record:
         return next(other for other in self.rows if other.model == row.baseline)
 
     def is_baseline(self, row: Row) -> bool:
-        """Whether other rows are measured against this one."""
+        """Return whether other rows are measured against this one."""
         return self.baseline_of(row).model == row.model
 
     def ratio(self, row: Row) -> Ratio:
-        """Latency of a row relative to its baseline's, paired by round."""
+        """Return the latency of a row relative to its baseline's, paired by round."""
         return _paired_ratio(row.samples_ms, self.baseline_of(row).samples_ms)
 
     @property
     def harness_percent(self) -> float:
-        """What measuring costs, in per cent of the fastest baseline's latency."""
+        """Return what measuring itself costs, in per cent of the fastest baseline's latency."""
         return 100 * self.harness.worst_ms / min(row.latency_ms for row in self.baselines)
 
     def warnings(self) -> list[str]:
-        """Return what is shaky in this record, row by row."""
+        """Return a warning for every row whose figures scatter or were taken under unequal load."""
         found = (samples.stability_warning(row.model, row.samples_ms, self.ratio(row)) for row in self.rows)
         return [text for text in found if text] + self._load_warning()
 
@@ -154,7 +154,7 @@ class Record:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a file, derived figures included."""
+        """Return the record as a file holds it, derived figures included."""
         return {
             "format": FORMAT,
             **to_data(self),

@@ -1,4 +1,4 @@
-"""One artifact's measurements: what a record has a row of."""
+"""A row of a record: the measurements of one artifact."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Size = tuple[Count, Count]
 
 @dataclass(frozen=True)
 class EngineFigures:
-    """A TensorRT engine's own figures. On a Jetson GPU and host share one memory, so no two of them may be added.
+    """The figures of a TensorRT engine. On a Jetson GPU and host share one memory, so no two of them may be added.
 
     Attributes:
         engine_sha256: of the plan file.
@@ -46,7 +46,7 @@ class EngineFigures:
 
 @dataclass(frozen=True)
 class RowState:
-    """What the machine did while a row was measured, and whether its figures may be quoted."""
+    """The state of the machine while a row was measured, and whether the row's figures may be quoted."""
 
     verdict: Verdict
     snapshots: tuple[Snapshot, ...]
@@ -55,7 +55,7 @@ class RowState:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One artifact's measurements.
+    """The measurements of one artifact.
 
     Attributes:
         model: unique within the record.
@@ -105,37 +105,37 @@ class Row:
 
     @property
     def ap(self) -> float | None:
-        """COCO AP of the same artifact, per cent."""
+        """Return COCO's AP of the same artifact in per cent, where it was evaluated."""
         return self.accuracy.get("ap")
 
     @property
     def latency_ms(self) -> float:
-        """Median over rounds."""
+        """Return the median over rounds."""
         return samples.median(self.samples_ms)
 
     @property
     def compute_median_ms(self) -> float | None:
-        """Median of the GPU compute time, where it was measured."""
+        """Return the median of the GPU compute time, where it was measured."""
         return samples.median(self.compute_ms) if self.compute_ms else None
 
     @property
     def end_to_end_median_ms(self) -> float | None:
-        """Median from picture to detections, where it was measured."""
+        """Return the median from picture to detections, where it was measured."""
         return samples.median(self.end_to_end_ms) if self.end_to_end_ms else None
 
     @property
     def fps(self) -> float:
-        """Queries over wall time of all throughput slices."""
+        """Return the queries over the wall time of all throughput slices."""
         return sum(part.queries for part in self.throughput) / sum(part.wall_s for part in self.throughput)
 
     @property
     def is_unstable(self) -> bool:
-        """Whether the samples scatter too much."""
+        """Return whether the samples scatter too much."""
         return samples.is_unstable(self.samples_ms)
 
     @property
     def is_quotable(self) -> bool:
-        """Whether nothing is known that speaks against the figures."""
+        """Return whether nothing is known against the figures."""
         return self.state is None or self.state.verdict.stamp == "VALID"
 
     def to_json(self) -> dict[str, Any]:

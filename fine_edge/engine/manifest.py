@@ -25,7 +25,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of one engine file.
+    """The origin of one engine file: its ONNX, its options, the machine it is for, and its figures.
 
     Attributes:
         model: name in the zoo, or the stem of a foreign ONNX file.
@@ -38,10 +38,10 @@ class Manifest:
         workspace_mib: the limit that the builder really had.
         power_mode: of the board while kernels were timed and picked; ``None`` where there is none.
         timing_cache_sha256: of the cache after the build, ``None`` without one.
-        kernels: number of layers of the engine, ``None`` where the engine does not tell.
+        kernels: number of layers of the engine, ``None`` where the engine does not say.
         fused_attention: how many of them are a whole attention.
         activation_mib: device memory that one execution context needs.
-        weights_mib: of the engine, ``None`` where the build's log does not tell.
+        weights_mib: of the engine, ``None`` where the build's log does not say.
         build_s: seconds in the builder.
         built_at: UTC, ISO 8601.
         built_by: ``fine_edge``, or ``trtexec`` for an adopted plan.
@@ -69,32 +69,32 @@ class Manifest:
 
     @property
     def key(self) -> str:
-        """Hash of all that decides what the builder makes: equal keys, equal engines."""
+        """Return the hash of all that decides what the builder makes; equal keys mean equal engines."""
         return build_key(self.onnx_sha256, self.options, self.platform, self.plugins_sha256)
 
     @property
     def precision(self) -> str:
-        """How the engine computes."""
+        """Return the precision that the engine was built in."""
         return self.options.precision
 
     @property
     def target(self) -> str:
-        """What the engine was compiled for."""
+        """Return what the engine was compiled for."""
         return self.options.target
 
     def to_text(self) -> str:
-        """The JSON text of the manifest."""
+        """Return the JSON text of the manifest."""
         data = {"format": FORMAT, **to_data(self), "options": self.options.to_json()}
         return json.dumps(data | {"manifest_sha256": _digest(data)}, indent=1, sort_keys=True) + "\n"
 
 
 def _digest(data: dict[str, Any]) -> str:
-    """Hash of a manifest's contents, in which a changed word shows."""
+    """Return the hash of a manifest's contents, by which an edit is found."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def build_key(onnx_sha256: str, options: BuildOptions, platform: Platform, plugins_sha256: tuple[str, ...]) -> str:
-    """Content key of a build, all that an engine depends on and by what it holds, never by name.
+    """Return the content key of a build: the hash of all contents that the engine depends on; names do not count.
 
     The ONNX with every file of its weights; precision, level, streams, workspace, kept layers and input size (recipes
     and keep-lists are read into these); plugin libraries; compiler, GPU and JetPack. For RTX only the compiler
@@ -107,17 +107,17 @@ def build_key(onnx_sha256: str, options: BuildOptions, platform: Platform, plugi
 
 
 def manifest_path(engine: Path) -> Path:
-    """``MODEL.fp16.engine.json`` of ``MODEL.fp16.engine``."""
+    """Return ``MODEL.fp16.engine.json`` of ``MODEL.fp16.engine``."""
     return engine.with_name(f"{engine.name}.json")
 
 
 def layers_path(engine: Path) -> Path:
-    """``MODEL.fp16.engine.layers.json``: what the engine says of its layers."""
+    """Return ``MODEL.fp16.engine.layers.json``, which holds what the engine says of its layers."""
     return engine.with_name(f"{engine.name}.layers.json")
 
 
 def rebuild(manifest: Manifest | None = None) -> str:
-    """How to get the engine again."""
+    """Return the command that builds the engine again."""
     return f"make engine MODEL={manifest.model if manifest else '...'}"
 
 

@@ -28,7 +28,7 @@ DEFAULT_LEVEL = 3
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build. Equal options on an equal ONNX and an equal machine give the same engine file.
+    """The options of a build. With an equal ONNX and machine, equal options give the same engine file.
 
     Attributes:
         precision: ``fp16``: strongly typed, the ONNX says what is FP16; ``fp16-weak``: an FP32 ONNX and the
@@ -37,7 +37,7 @@ class BuildOptions:
         optimization_level: 0 to 5, the builder's.
         workspace_mib: scratch memory that the builder may give a layer; ``None``: chosen from free memory.
         keep_fp32: layers, by ONNX node name, that ``fp16-weak`` must compute in FP32.
-        profiling_verbosity: what the engine tells of its layers; ``detailed`` maps them back to ONNX nodes.
+        profiling_verbosity: what the engine says of its layers; ``detailed`` maps them back to ONNX nodes.
         plugins: plugin libraries to load before parsing, paths.
         max_aux_streams: CUDA streams that kernels may run on beside the main one; ``None``: the builder's choice. What
             runs at one time cannot share memory: with 0, TensorRT-RTX plans 18 MiB for YOLOv10-S instead of 40.
@@ -55,7 +55,7 @@ class BuildOptions:
     input_size: InputSize | None = None
 
     def __post_init__(self) -> None:
-        _require_known(vars(self))
+        _require_choices(vars(self))
         for title, amount in (("workspace", self.workspace_mib), ("number of streams", self.max_aux_streams)):
             if amount is not None and amount > 2**31:
                 raise ConfigError(f"a {title} of {amount} is too large")
@@ -78,7 +78,7 @@ class BuildOptions:
 
     @property
     def strongly_typed(self) -> bool:
-        """Whether the graph alone decides the precision of every layer."""
+        """Return whether the graph alone decides the precision of every layer."""
         return self.precision != "fp16-weak"
 
     def to_json(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class BuildOptions:
             raise ConfigError(f"build is {str(data)[:80]}, not an object")
         _require_keys(data, cls.__dataclass_fields__)
         _require_keys(data.get("input_size"), InputSize.__dataclass_fields__)
-        _require_known(data)
+        _require_choices(data)
         try:
             return from_data(cls, data)
         except ConfigError:
@@ -115,7 +115,7 @@ def _require_keys(data: object, known: Collection[str]) -> None:
         raise ConfigError(f"build option {unknown[0]!r} is unknown", hint=f"known: {', '.join(known)}")
 
 
-def _require_known(values: Mapping[str, object]) -> None:
+def _require_choices(values: Mapping[str, object]) -> None:
     """Refuse a word that is not one of a closed list, and name the list, which the check of types does not."""
     for key, known in (("precision", PRECISIONS), ("target", TARGETS), ("profiling_verbosity", VERBOSITIES)):
         if values.get(key, known[0]) not in known:

@@ -1,4 +1,4 @@
-"""The constants that latencies on a real board gave, and where they came from: data, one JSON file for each board."""
+"""The constants fitted to latencies of a real board, and their origin: one JSON file for each board."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HINT = "python -m fine_edge estimate calibrate RECORD... --out FILE"
 
 @dataclass(frozen=True)
 class Constants:
-    """What cannot be known without the board. Shares are of its peaks and at most 1.
+    """The constants that only a measurement on the board gives. Shares are of its peaks, so at most 1.
 
     Attributes:
         tensor_share: of the tensor cores' rate.
@@ -51,12 +51,12 @@ class Constants:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Constants and their origin.
+    """The constants of a board, their origin and their errors.
 
     Attributes:
         device: name of the board.
         mode: power mode that they were fitted in; other modes are scaled by clocks.
-        constants: themselves.
+        constants: that were fitted.
         origin: of the latencies, for people.
         rows: predicted over measured latency minus 1, by row, after the fit.
         left_out: the same by row when it was not among those fitted.
@@ -75,7 +75,7 @@ class Calibration:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Factors from a predicted latency to its lower and upper end: what rows not fitted were off by at most."""
+        """Return the factors from a predicted latency to its bounds: the largest errors of rows not fitted."""
         errors = (0.0, *self.left_out.values(), *self.validated.values())
         return 1 / (1 + max(errors)), 1 / (1 + min(errors))
 

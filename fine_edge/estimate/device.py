@@ -1,4 +1,4 @@
-"""A board as the estimate sees it: a small JSON file with clocks by power mode, each figure with its source."""
+"""The profile of a board for estimates: a small JSON file with clocks by power mode, each figure with its source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Device:
-    """What is known of a board. Rates are those of one multiprocessor in one clock, and none is ever exceeded.
+    """The profile of a board. Rates are the peaks of one multiprocessor in one clock.
 
     Attributes:
         name: what ``--device`` takes.
@@ -59,7 +59,7 @@ class Device:
     sources: dict[str, str]
 
     def mode(self, name: str | None) -> Mode:
-        """A mode by its name, the default one without.
+        """Return a mode by its name; without a name, the default mode.
 
         Raises:
             ConfigError: naming those there are.
@@ -72,7 +72,7 @@ class Device:
         return found
 
     def peaks(self, mode: Mode) -> Peaks:
-        """What the board does at most in a mode."""
+        """Return the peak rates of the board in a mode."""
         clocks = 1e3 * mode.gpu_mhz * self.multiprocessors
         return Peaks(
             multiprocessors=self.multiprocessors,
@@ -85,13 +85,13 @@ class Device:
 
     @property
     def l2_bytes(self) -> int:
-        """Size of L2."""
+        """Return the size of L2 in bytes."""
         return int(self.l2_mib * 2**20)
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """Rates of a whole board in one mode, by the millisecond. A slot is one lane for one clock."""
+    """The peak rates of a whole board in one mode, per millisecond. A slot is one lane for one clock."""
 
     multiprocessors: int
     tensor_flops_per_ms: float
@@ -102,7 +102,7 @@ class Peaks:
 
 
 def known_devices() -> tuple[str, ...]:
-    """Names of the boards that come with the package."""
+    """Return the names of the boards that come with the package."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
 
 

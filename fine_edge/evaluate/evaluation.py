@@ -1,4 +1,4 @@
-"""An evaluation: what an artifact scored on which data, bound to the artifact by its sha256."""
+"""An evaluation: the figures of an artifact on a data set, bound to the artifact by its sha256."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FORMAT = 1
 
 
 def now() -> str:
-    """The time, to the second, with its zone."""
+    """Return the time in UTC to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What made the detections.
+    """The origin of detections.
 
     Attributes:
         model: name in the zoo, or of a results file.
@@ -81,7 +81,7 @@ class Evaluation:
     errors_by_size: dict[str, ErrorCounts]
 
     def to_json(self) -> dict[str, Any]:
-        """As it is printed and kept."""
+        """Return the evaluation as it is printed and kept."""
         by_group = {"by_category": self.errors_by_category, "by_size": self.errors_by_size}
         groups = {key: {name: one.to_json() for name, one in found.items()} for key, found in by_group.items()}
         return {
@@ -119,7 +119,7 @@ def score(
     images: Path | None = None,
     pictures: dict[int, str] | None = None,
 ) -> Evaluation:
-    """All figures of what was found.
+    """Compute all figures of what was found.
 
     Args:
         data: the whole data set.
@@ -158,8 +158,8 @@ _HINT = "evaluate again: python -m fine_edge evaluate"
 
 
 @dataclass(frozen=True)
-class Known:
-    """One evaluation: of what, on what, and its figures by name in per cent, without those that are of nothing."""
+class PastEvaluation:
+    """A past evaluation: its artifact, its data and its figures in per cent; figures of nothing are left out."""
 
     artifact_sha256: str
     backend: str | None
@@ -170,7 +170,7 @@ class Known:
     pictures_sha256: str | None = None
 
 
-def read_evaluation(path: Path) -> Known:
+def read_evaluation(path: Path) -> PastEvaluation:
     """Read what ``python -m fine_edge evaluate`` wrote.
 
     Raises:
@@ -185,7 +185,7 @@ def read_evaluation(path: Path) -> Known:
         between = [name for name, value in figures.items() if -1 < value < 0]
         if between:
             raise ValueError(f"{between[0]}: expected -1 or a share of 0 to 1")
-        return Known(
+        return PastEvaluation(
             artifact_sha256=str(document.artifact_sha256),
             backend=document.backend,
             data=document.data,
@@ -253,23 +253,23 @@ _FIGURES: dict[Task, type[_Boxes] | type[_Semantic] | type[_Panoptic]] = {
 }
 
 
-def read_evaluations(folder: Path) -> list[Known]:
-    """All in a folder, in order of name, that were computed as the bench times it; none where there is no folder."""
+def read_evaluations(folder: Path) -> list[PastEvaluation]:
+    """Return a folder's evaluations of the arithmetic that the bench times, by name; none where there is no folder."""
     found = [read_evaluation(path) for path in sorted(folder.glob("*.json"))]
-    return [known for known in found if known.backend != ROUNDED]
+    return [past for past in found if past.backend != ROUNDED]
 
 
-def of_one_data_set(evaluations: Iterable[Known], artifacts: set[str]) -> dict[str, Known]:
-    """Evaluations of these artifacts by sha256, all on one data set: figures of two cannot stand in one column.
+def of_one_data_set(evaluations: Iterable[PastEvaluation], artifacts: set[str]) -> dict[str, PastEvaluation]:
+    """Return evaluations of these artifacts by sha256, all on one data set, since one column shows one data set.
 
     Other pictures under the same names are another data set. It is the one that the most of them were evaluated on,
     and of those the one with the most images.
     """
-    by_data: dict[tuple[str, str, int], dict[str, Known]] = {}
-    for known in evaluations:
-        if known.artifact_sha256 in artifacts:
-            key = known.data_sha256, str(known.pictures_sha256), known.images
-            by_data.setdefault(key, {})[known.artifact_sha256] = known
+    by_data: dict[tuple[str, str, int], dict[str, PastEvaluation]] = {}
+    for past in evaluations:
+        if past.artifact_sha256 in artifacts:
+            key = past.data_sha256, str(past.pictures_sha256), past.images
+            by_data.setdefault(key, {})[past.artifact_sha256] = past
     if not by_data:
         return {}
     return by_data[max(by_data, key=lambda key: (len(by_data[key]), key[2], key[:2]))]

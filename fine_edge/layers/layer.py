@@ -1,4 +1,4 @@
-"""One model of an engine's layers, whatever they were read from.
+"""An engine's layers in one form for all sources that they are read from.
 
     our bench, or trtexec   times by TensorRT's IProfiler, layers by its engine inspector
     TensorRT-RTX on x86     kernels of the compiler's log; nothing was run, so there are no times
@@ -21,7 +21,7 @@ REFORMAT = Part("other", "reformat")
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One layer, or kernel, of an engine.
+    """A layer, or kernel, of an engine.
 
     Attributes:
         name: as TensorRT calls it.
@@ -66,7 +66,7 @@ class LayerProfile:
 
     @property
     def is_timed(self) -> bool:
-        """Whether any layer has a time."""
+        """Return whether any layer has a time."""
         return any(layer.median_ms is not None for layer in self.layers)
 
     def to_json(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ CELLS = tuple(cell for cells in STAGES.values() for cell in cells)
 
 
 def fails(reason: str) -> str:
-    """A failing cell, with its reason in short."""
+    """Return a failing cell, with its reason in short."""
     return _FAILS + _one_line(reason, _LONGEST_REASON)
 
 
@@ -48,7 +48,7 @@ def _one_line(text: str, longest: int) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one model.
+    """The row of one model: a cell for each stage, and what the cells come from.
 
     Attributes:
         model: name in the zoo.
@@ -83,41 +83,41 @@ class Row:
 
     @property
     def cells(self) -> dict[str, Cell]:
-        """By name, in the order of the stages."""
+        """Return the cells by name, in the order of the stages."""
         return {name: getattr(self, name) for name in CELLS}
 
     @property
     def failed(self) -> bool:
-        """Whether a stage failed."""
+        """Return whether a stage failed."""
         return any(str(cell).startswith(_FAILS) for cell in self.cells.values())
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to run."""
+        """Return whether nothing is left to run."""
         return NOT_RUN not in self.cells.values()
 
     @property
     def lacks_compiler(self) -> bool:
-        """Whether the compiler's cells are empty because it is not installed."""
+        """Return whether the compiler's cells are empty because it is not installed."""
         return self.rtx_kernels == ABSENT
 
     def with_note(self, note: str) -> Row:
-        """One more remark."""
+        """Return the row with one more remark."""
         return replace(self, note="; ".join(filter(None, (self.note, note))))
 
     def filled(self, stage: str, *values: Cell, note: str = "") -> Row:
-        """The row with a stage's cells, those that got no value being unreached."""
+        """Return the row with a stage's cells; cells without a value are unreached."""
         names = STAGES[stage]
         padded = (*values, *[UNREACHED] * (len(names) - len(values)))
         cells = dict(zip(names, padded, strict=True))
         return replace(self, **cells).with_note(note)  # type: ignore[arg-type]  # names of cells, checked by a test
 
     def failing(self, stage: str, reason: str, details: str = "") -> Row:
-        """The row with a stage that failed."""
+        """Return the row with a stage that failed."""
         return self.filled(stage, fails(reason), note=f"{stage}: {_one_line(details or reason, _LONGEST_NOTE)}")
 
     def given_up(self) -> Row:
-        """The row with everything that was not run out of reach."""
+        """Return the row with all stages that were not run marked as unreached."""
         unreached = {name: UNREACHED for name, cell in self.cells.items() if cell == NOT_RUN}
         return replace(self, **unreached)  # type: ignore[arg-type]  # as in filled()
 
@@ -147,7 +147,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Job:
-    """What to run.
+    """The order to run one model's stages.
 
     Attributes:
         model: name in the zoo.
@@ -166,13 +166,13 @@ class Job:
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """Height and width of the input, pixels."""
+        """Return the height and width of the input in pixels."""
         return self.height, self.width
 
     def request(self, precision: Precision) -> ExportRequest:
-        """The export that it needs."""
+        """Return the request of the export that the stages need."""
         return ExportRequest(self.model, precision=precision, height=self.height, width=self.width)
 
     def options(self) -> dict[str, Any]:
-        """What its row depends on besides model and origin."""
+        """Return what the row depends on besides model and origin."""
         return {"height": self.height, "width": self.width, "photographs": self.photographs}

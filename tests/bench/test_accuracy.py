@@ -10,11 +10,11 @@ from fine_edge.bench.row import EngineFigures
 from fine_edge.bench.table import to_table
 from fine_edge.cli.bench import main, with_accuracy
 from fine_edge.errors import DataError
-from fine_edge.evaluate.evaluation import Known, read_evaluations
+from fine_edge.evaluate.evaluation import PastEvaluation, read_evaluations
 
 
 def known(sha256, ap, data="val.json", images=5000):
-    return Known(sha256, "onnxruntime-cpu", data, data + "sha", images, {"ap": ap, "ap50": ap + 10})
+    return PastEvaluation(sha256, "onnxruntime-cpu", data, data + "sha", images, {"ap": ap, "ap50": ap + 10})
 
 
 @pytest.fixture
