@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from fine_edge import contract_fields as fields
+from msgspec import Meta
+
 from fine_edge.errors import ArtifactError
-from fine_edge.files import file_size, read_json
+from fine_edge.fields import FileName, Sha256, Text, from_data, to_data
+from fine_edge.files import contents_checked, file_size, read_document
 from fine_edge.graph.identity import identity_of
 from fine_edge.preprocess import Preprocessing
+from fine_edge.text import printable
 
 FORMAT = 1
 TENSORRT = "10.7"
@@ -25,30 +29,32 @@ Task = Literal["detection", "instance", "semantic", "panoptic"]
 NmsName = Literal["graph", "onnx"]
 """How a graph suppresses: by operators that every compiler has, or by ONNX's NonMaxSuppression."""
 
+ELEMENT_TYPES = ("float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool")
+"""Element types of network inputs and outputs, as numpy names them."""
+Shape = Annotated[tuple[Annotated[int, Meta(ge=1, le=2**30)], ...], Meta(max_length=8)]
+MOST_ELEMENTS = 2**30
+"""Of one input or output: 4 GiB in FP32, which can still be allocated."""
+
 _AGAIN = "export the model again: python -m fine_edge export MODEL"
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A network input or output: name, element type as numpy names it, static shape, and what it means."""
+    """A network input or output: its name, its element type as numpy names it, its static shape and its meaning."""
 
-    name: str
+    name: Text
     dtype: str
-    shape: tuple[int, ...]
-    meaning: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in a contract."""
-        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape), "meaning": self.meaning}
+    shape: Shape
+    meaning: Text
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One ONNX file that the contract vouches for; its hash is :func:`fine_edge.graph.identity.identity_of`."""
+    """An ONNX file that the contract describes; its hash is :func:`fine_edge.graph.identity.identity_of`."""
 
-    file: str
+    file: FileName
     precision: Precision
-    sha256: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -72,72 +78,64 @@ class Contract:
             (both, the latter as ``stuff``).
     """
 
-    model: str
-    artifacts: tuple[Artifact, ...]
+    model: FileName
+    artifacts: Annotated[tuple[Artifact, ...], Meta(min_length=1)]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     preprocessing: Preprocessing
     postprocessed: bool
-    labels: tuple[str, ...]
-    opset: int
+    labels: Annotated[tuple[Text, ...], Meta(max_length=2**16)]
+    opset: Annotated[int, Meta(ge=1, le=1000)]
     cost: dict[str, Any]
     golden: dict[str, str]
     made_by: dict[str, Any]
-    task: str = "detection"
+    task: Task = "detection"
 
     @property
     def batch(self) -> int:
-        """B of the image input."""
+        """Return the batch size of the image input."""
         return self.inputs[0].shape[0]
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """Height and width of the image input, pixels."""
+        """Return the height and width of the image input in pixels."""
         return self.inputs[0].shape[2], self.inputs[0].shape[3]
 
     @property
     def random_weights(self) -> bool:
-        """Whether the weights are random, which every output must then say."""
+        """Return whether the weights are random; every output must then say so."""
         return bool(self.made_by["weights"]["source"] == "random")
 
     @property
     def tensorrt(self) -> str:
-        """The release of TensorRT that the graph was checked for."""
+        """Return the release of TensorRT that the graph was checked for."""
         return str(self.made_by.get("tensorrt", TENSORRT))
 
     def to_text(self) -> str:
-        """The JSON text of the contract, stable for equal contents."""
+        """Return the JSON text of the contract; equal contracts give equal texts."""
         data = {
             "format": FORMAT,
-            "model": self.model,
             "sha256": self.artifacts[0].sha256,
-            "artifacts": [vars(artifact) for artifact in self.artifacts],
-            "inputs": [spec.to_json() for spec in self.inputs],
-            "outputs": [spec.to_json() for spec in self.outputs],
+            **to_data(self),
             "preprocessing": self.preprocessing.to_json(),
-            "postprocessed": self.postprocessed,
-            "labels": list(self.labels),
-            "opset": self.opset,
-            "cost": self.cost,
-            "golden": self.golden,
-            "made_by": self.made_by,
-            "task": self.task,
         }
         return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
 
 def artifact_stem(onnx_path: Path) -> str:
-    """``MODEL`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``: what the names of all its files begin with."""
+    """Return ``MODEL`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``: the names of all its files begin with it."""
     return onnx_path.name.removesuffix(".onnx").removesuffix(".fp16")
 
 
 def contract_path(onnx_path: Path) -> Path:
-    """``DIR/MODEL.contract.json`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``."""
+    """Return ``DIR/MODEL.contract.json`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``."""
     return onnx_path.with_name(f"{artifact_stem(onnx_path)}.contract.json")
 
 
 def read_contract(path: Path) -> Contract:
-    """Read a contract file, every field of which is checked: see :mod:`fine_edge.contract_fields`.
+    """Read a contract file, every field of which is checked.
+
+    Callers may use its names in file names, its sizes in allocations and its texts in messages without more checks.
 
     Raises:
         ArtifactError: when it is missing, not JSON, incomplete or of another format.
@@ -145,99 +143,73 @@ def read_contract(path: Path) -> Contract:
     if not path.exists():
         hint = f"copy it from where the ONNX was made, or {_AGAIN}"
         raise ArtifactError("the contract is missing", where=path, hint=hint)
-    data = read_json(path, ArtifactError, hint=_AGAIN)
-    try:
-        if (found := fields.whole(data["format"], "the format")) != FORMAT:
-            raise ArtifactError(f"contract format {found}, this version reads {FORMAT}")
-        return _from_json(data)
-    except ArtifactError as error:
-        raise ArtifactError(error.what, where=path, hint=error.hint or _AGAIN) from error
-    except KeyError as error:
-        raise ArtifactError(f"the contract is broken (it has no {error})", where=path, hint=_AGAIN) from error
-    except TypeError as error:  # a list or a number where fields are looked up
-        raise ArtifactError(f"the contract is broken ({error})", where=path, hint=_AGAIN) from error
-
-
-def _from_json(data: dict[str, Any]) -> Contract:
-    made_by = _made_by(data["made_by"])
-    contract = Contract(
-        model=fields.file_name(data["model"], "model"),
-        artifacts=tuple(_artifact(item) for item in fields.listed(data["artifacts"], "artifacts")),
-        inputs=_specs(data["inputs"], "inputs"),
-        outputs=_specs(data["outputs"], "outputs"),
-        preprocessing=Preprocessing.from_json(fields.mapping(data["preprocessing"], "preprocessing")),
-        postprocessed=fields.flag(data["postprocessed"], "postprocessed"),
-        labels=tuple(fields.text(label, "a label") for label in fields.listed(data["labels"], "labels")),
-        opset=fields.whole(data["opset"], "opset", 1, 1000),
-        cost=_cost(data["cost"]),
-        golden=_golden(data["golden"]),
-        made_by=made_by,
-        # Contracts from before there were other tasks lack it.
-        task=fields.one_of(data.get("task", "detection"), get_args(Task), "task"),
-    )
-    if not contract.artifacts:
-        raise ArtifactError("the contract vouches for no file")
-    dims = contract.inputs[0].shape if contract.inputs else ()
-    if len(dims) != 4 or dims[1] != 3:
-        raise ArtifactError(f"the contract's image input has shape {dims}, not (B, 3, H, W)")
+    data = read_document(path, ArtifactError, title="contract", format_=FORMAT, hint=_AGAIN)
+    with contents_checked(path, ArtifactError, title="contract", hint=_AGAIN):
+        data["preprocessing"] = Preprocessing.from_json(data.get("preprocessing"))
+        contract = from_data(Contract, data)
+        _check(contract)
     return contract
 
 
-def _artifact(item: object) -> Artifact:
-    data = fields.mapping(item, "an artifact")
-    precision: Precision = (
-        "fp16" if fields.one_of(data["precision"], get_args(Precision), "precision") == "fp16" else "fp32"
-    )
-    return Artifact(
-        fields.file_name(data["file"], "an artifact's file"),
-        precision,
-        fields.sha256(data["sha256"], "an artifact's hash"),
-    )
+def _check(contract: Contract) -> None:
+    """Refuse what the types of the fields cannot.
+
+    Raises:
+        ValueError: saying which field.
+    """
+    for title, specs in (("inputs", contract.inputs), ("outputs", contract.outputs)):
+        names = [spec.name for spec in specs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of the {title} have one name")
+        for spec in specs:
+            if not spec.name or printable(spec.name) != spec.name:
+                raise ValueError(f"one of the {title} is called {spec.name[:80]!r}, which is no name")
+            if spec.dtype not in ELEMENT_TYPES:
+                raise ValueError(
+                    f"the type of {spec.name} is {spec.dtype[:80]!r}, not one of {', '.join(ELEMENT_TYPES)}"
+                )
+            if math.prod(spec.shape) > MOST_ELEMENTS:
+                raise ValueError(f"{spec.name} has more than {MOST_ELEMENTS} elements")
+    dims = contract.inputs[0].shape if contract.inputs else ()
+    if len(dims) != 4 or dims[1] != 3:
+        raise ValueError(f"the image input has shape {dims}, not (B, 3, H, W)")
+    if contract.cost:
+        from_data(_Cost, contract.cost)
+    if contract.golden:
+        from_data(_Golden, contract.golden)
+    from_data(_MadeBy, contract.made_by)
 
 
-def _specs(items: object, what: str) -> tuple[TensorSpec, ...]:
-    specs = []
-    for item in fields.listed(items, what):
-        data = fields.mapping(item, f"one of the {what}")
-        name = fields.name(data["name"], f"the name of one of the {what}")
-        dtype = fields.one_of(data["dtype"], fields.ELEMENT_TYPES, f"the type of {name}")
-        meaning = fields.text(data["meaning"], f"the meaning of {name}")
-        specs.append(TensorSpec(name, dtype, fields.shape(data["shape"], name), meaning))
-    if len({spec.name for spec in specs}) < len(specs):
-        raise ArtifactError(f"two of the {what} have one name")
-    return tuple(specs)
+# Of these three objects the contract keeps every key; only what is read again is checked.
+_Flops = Annotated[int, Meta(ge=0, le=2**62)]
 
 
-def _golden(item: object) -> dict[str, str]:
-    """Nothing, or the name and hash of the golden file."""
-    data = fields.mapping(item, "golden")
-    if not data:
-        return {}
-    return {
-        "file": fields.file_name(data["file"], "the golden file's name"),
-        "sha256": fields.sha256(data["sha256"], "the golden file's hash"),
-    }
+@dataclass(frozen=True)
+class _Cost:
+    params: _Flops
+    flops: _Flops
 
 
-def _cost(item: object) -> dict[str, Any]:
-    """Nothing, or parameters, FLOPs and how they were counted."""
-    data = fields.mapping(item, "cost")
-    for key in ("params", "flops") if data else ():
-        fields.whole(data[key], f"cost's {key}")
-    return data
+@dataclass(frozen=True)
+class _Golden:
+    file: FileName
+    sha256: Sha256
 
 
-def _made_by(item: object) -> dict[str, Any]:
-    """What is read of it again; the rest is compared, never used."""
-    data = fields.mapping(item, "made_by")
-    fields.text(fields.mapping(data["weights"], "made_by's weights")["source"], "the weights' source")
-    fields.mapping(data.get("options", {}), "made_by's options")
-    fields.text(data.get("tensorrt", TENSORRT), "made_by's tensorrt")
-    return data
+@dataclass(frozen=True)
+class _Weights:
+    source: Text
+
+
+@dataclass(frozen=True)
+class _MadeBy:
+    weights: _Weights
+    options: dict[str, Any] = field(default_factory=dict)
+    tensorrt: Text = TENSORRT
 
 
 def bound_contract(onnx_path: Path) -> tuple[Contract, Artifact]:
-    """The contract of an ONNX file, after checking that it speaks of exactly these bytes and those of its weights.
+    """Return the contract of an ONNX file, after comparing the hash of the file and its weights with the contract's.
 
     Raises:
         ArtifactError: when the file or contract is missing, or their hashes differ.

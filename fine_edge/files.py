@@ -1,7 +1,7 @@
-"""Reading files that nobody vouches for, bounded in bytes, and telling them apart by what they hold.
+"""Files of unknown origin: bounded reading, JSON documents with a format, hashes, and writing whole or not at all.
 
-Every cache, journal and "nothing to do" of the package rests on :func:`sha256_of` and :func:`sha256_of_files`: a result
-is used again only where the contents of all that it was made from are the same, never because a name is.
+Caches, journals and the check whether work is left all use :func:`sha256_of` and :func:`sha256_of_files`: a result is
+used again only where the contents of all that it was made from are the same; equal names do not suffice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOST_TEXT_BYTES = 64 * 2**20
 
 
 def file_size(path: Path, error: type[FineEdgeError], *, hint: str = "", limit: int | None = None) -> int:
-    """Return the size in bytes of a regular file; pipes, devices and folders are none.
+    """Return the size in bytes of a regular file; refuse pipes, devices and folders.
 
     Args:
         path: the file.
@@ -96,6 +96,56 @@ def read_json(
         raise error(f"is no JSON ({reason})", where=path, hint=hint) from reason
 
 
+def read_document(
+    path: Path,
+    error: type[FineEdgeError],
+    *,
+    title: str,
+    format_: int,
+    hint: str,
+    non_finite: bool = False,
+) -> dict[str, Any]:
+    """Return the JSON object of a file that this program wrote, and refuse other formats.
+
+    Args:
+        path: the file.
+        error: raised when it cannot be read, is no object or is of another format.
+        title: what the file is called in messages, such as ``contract``.
+        format_: value of its key ``format``.
+        hint: how to get the file again.
+        non_finite: see :func:`parse_json`.
+    """
+    data = read_json(path, error, hint=hint, non_finite=non_finite)
+    with contents_checked(path, error, title=title, hint=hint):
+        require_format(data, title, format_)
+    found: dict[str, Any] = data
+    return found
+
+
+def require_format(data: object, title: str, format_: int) -> None:
+    """Refuse a document of another format, which no branch of the code can read.
+
+    Raises:
+        ValueError: when it is no object or has no format.
+        FineEdgeError: when the format is another one.
+    """
+    if not isinstance(data, dict) or "format" not in data:
+        raise ValueError("it is not an object with a format")
+    if type(data["format"]) is not int or data["format"] != format_:
+        raise FineEdgeError(f"{title} format {str(data['format'])[:40]}, this version reads {format_}")
+
+
+@contextlib.contextmanager
+def contents_checked(path: Path, error: type[FineEdgeError], *, title: str, hint: str) -> Iterator[None]:
+    """Turn what is found wrong with a file's contents into ``error``, which names the file and the hint."""
+    try:
+        yield
+    except FineEdgeError as reason:
+        raise error(reason.what, where=path, hint=reason.hint or hint) from reason
+    except (ValueError, ArithmeticError) as reason:
+        raise error(f"the {title} is broken ({reason})", where=path, hint=hint) from reason
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number in JSON")
 
@@ -150,7 +200,7 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def refuse_unwritable(paths: Iterable[Path | None]) -> None:
-    """Find out before minutes of work, not after, that a result could not be written.
+    """Refuse, before minutes of work, a path that a result could not be written to.
 
     Raises:
         OutputError: for a path that is no file, or is below a folder that cannot be written to.
@@ -196,7 +246,7 @@ def _sweep(folder: Path) -> None:
 def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Path]:
     """Give a hidden folder to write into; on success move its files to ``folder``.
 
-    ``last`` names the file that vouches for the others (a contract) and is therefore moved after them.
+    ``last`` names the file that describes the others (a contract); it is moved after them, so it is never there alone.
     """
     partial = folder / f".{name}.partial-{os.getpid()}"
     if partial in _OPEN:

@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fine_edge import contract_fields as fields
 from fine_edge.errors import ArtifactError
+from fine_edge.fields import Finite, Level, from_data, to_data
+
+_FIXED = {"color": "RGB", "layout": "NCHW", "interpolation": "bilinear"}
+"""What descriptions say and this version knows no other value of."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pictures become inputs: RGB, resized to the input size, scaled, then (x - mean) / std per channel.
+    """The way from a picture to an input: RGB, resized to the input size, scaled, then (x - mean) / std per channel.
 
     ``stretch`` resizes without keeping the aspect ratio, as RT-DETR is trained;
     ``letterbox`` keeps it and pads with ``pad_value``: at the right and bottom (``align`` is ``corner``, as
@@ -26,68 +29,52 @@ class Preprocessing:
     """
 
     resize: Literal["stretch", "letterbox"] = "stretch"
-    scale: float = 1 / 255
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    pad_value: int | None = 114
+    scale: Finite = 1 / 255
+    mean: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
+    std: tuple[Finite, Finite, Finite] = (1.0, 1.0, 1.0)
+    pad_value: Level | None = 114
     align: Literal["corner", "center"] = "corner"
     antialias: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a contract."""
+        """Return the description as a contract holds it."""
+        described = to_data(self)
         return {
-            "color": "RGB",
-            "layout": "NCHW",
-            "resize": self.resize,
-            "interpolation": "bilinear",
-            "scale": self.scale,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "pad_value": self.pad_value,
-            "align": self.align,
-            "antialias": self.antialias,
+            "color": _FIXED["color"],
+            "layout": _FIXED["layout"],
+            "resize": described.pop("resize"),
+            "interpolation": _FIXED["interpolation"],
+            **described,
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Preprocessing:
-        """Read it back; raises :class:`ArtifactError` on a description this version does not know."""
+    def from_json(cls, data: object) -> Preprocessing:
+        """Read the description back.
+
+        Raises:
+            ArtifactError: for one that this version does not know.
+        """
+        if not isinstance(data, dict):
+            raise ArtifactError(f"preprocessing is {str(data)[:80]!r}, not an object")
+        # Contracts from before there was a choice lack align and antialias; their defaults are what was done then.
+        for key in (*_FIXED, "resize", "scale", "mean", "std", "pad_value"):
+            if key not in data:
+                raise ArtifactError(f"preprocessing has no {key!r}")
+        for key, value in _FIXED.items():
+            if data[key] != value:
+                raise ArtifactError(f"preprocessing's {key} is {str(data[key])[:80]!r}, not {value}")
         try:
-            fixed = {"color": "RGB", "layout": "NCHW", "interpolation": "bilinear"}
-            for key, value in fixed.items():
-                fields.one_of(data[key], (value,), f"preprocessing's {key}")
-            mean, std = (_triple(data[key], f"preprocessing's {key}") for key in ("mean", "std"))
-            scale = fields.number(data["scale"], "preprocessing's scale")
-            if 0 in std or scale == 0:
-                raise ArtifactError("preprocessing scales by nothing: a std or the scale is 0")
-            return cls(
-                # Words of a closed list, which the checker cannot see.
-                fields.one_of(data["resize"], ("stretch", "letterbox"), "preprocessing's resize"),  # type: ignore[arg-type]
-                scale,
-                mean,
-                std,
-                None
-                if data["pad_value"] is None
-                else fields.whole(data["pad_value"], "preprocessing's pad_value", 0, 255),
-                # Contracts from before there was a choice lack these two.
-                fields.one_of(data.get("align", "corner"), ("corner", "center"), "preprocessing's align"),  # type: ignore[arg-type]
-                fields.flag(data.get("antialias", True), "preprocessing's antialias"),
-            )
-        except KeyError as error:
-            raise ArtifactError(f"the contract's preprocessing has no {error}") from error
-
-
-def _triple(value: object, what: str) -> tuple[float, float, float]:
-    """A number for each of red, green and blue."""
-    values = fields.listed(value, what)
-    if len(values) != 3:
-        raise ArtifactError(f"{what} has {len(values)} numbers, not 3")
-    red, green, blue = (fields.number(item, what) for item in values)
-    return red, green, blue
+            found = from_data(cls, data)
+        except ValueError as error:
+            raise ArtifactError(f"preprocessing's {error}") from error
+        if 0 in found.std or found.scale == 0:
+            raise ArtifactError("preprocessing divides by zero or loses the picture: a std or the scale is 0")
+        return found
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture lies in the network input: input pixel = picture pixel * scale + left or top, per axis (x, y)."""
+    """The place of a picture in the network input: input pixel = picture pixel * scale + left or top, per axis."""
 
     scale_x: float
     scale_y: float
@@ -97,7 +84,7 @@ class Placement:
     top: int = 0
 
     def to_picture(self, boxes_xyxy_px: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Boxes (N, 4) in pixels of the input to pixels of the picture, clipped to it."""
+        """Turn boxes (N, 4) in pixels of the input into pixels of the picture, clipped to it."""
         offset = np.array([self.left, self.top] * 2, dtype=np.float32)
         scale = np.array([self.scale_x, self.scale_y] * 2, dtype=np.float32)
         limit = np.array([self.width, self.height] * 2, dtype=np.float32)
@@ -106,7 +93,7 @@ class Placement:
 
 
 def _resized_hw(source_height: int, source_width: int, height: int, width: int, how: Preprocessing) -> tuple[int, int]:
-    """Height and width of the picture within the input."""
+    """Return the height and width of the picture within the input."""
     if how.resize == "stretch":
         return height, width
     ratio = min(height / source_height, width / source_width)
@@ -116,7 +103,7 @@ def _resized_hw(source_height: int, source_width: int, height: int, width: int, 
 
 
 def _resized(pixels: NDArray[np.uint8], height: int, width: int, *, antialias: bool) -> NDArray[np.float64]:
-    """The picture (H, W, 3) at another size, not scaled."""
+    """Return the picture (H, W, 3) resized, its values still 0 to 255."""
     source_height, source_width = pixels.shape[:2]
     if antialias or (source_height, source_width) == (height, width):
         resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
@@ -136,7 +123,7 @@ def _resized(pixels: NDArray[np.uint8], height: int, width: int, *, antialias: b
 def preprocess(
     pixels: NDArray[np.uint8], height: int, width: int, how: Preprocessing
 ) -> tuple[NDArray[np.float32], Placement]:
-    """One picture (H, W, 3) uint8 RGB to (1, 3, height, width) float32, and where it lies there."""
+    """Turn a picture (H, W, 3) uint8 RGB into an input (1, 3, height, width) float32, and return its place there."""
     source_height, source_width = pixels.shape[:2]
     new_height, new_width = _resized_hw(source_height, source_width, height, width, how)
     top, left = (height - new_height, width - new_width) if how.align == "center" else (0, 0)

@@ -134,15 +134,15 @@ def test_the_description_comes_back_from_json():
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("color", "BGR", "preprocessing's color is 'BGR', not one of RGB"),
+        ("color", "BGR", "preprocessing's color is 'BGR', not RGB"),
         ("layout", "NHWC", "layout is 'NHWC'"),
         ("interpolation", "bicubic", "interpolation is 'bicubic'"),
-        ("resize", "crop", "resize is 'crop'"),
-        ("mean", [1, 2], "2 numbers, not 3"),
-        ("std", None, "not a list"),
-        ("std", [1, 0, 1], "scales by nothing"),
-        ("scale", "much", "finite number"),
-        ("pad_value", float("inf"), "not a whole number"),
+        ("resize", "crop", "resize: invalid enum value 'crop'"),
+        ("mean", [1, 2], "mean: expected array of length 3, got 2"),
+        ("std", None, "std: expected array, got null"),
+        ("std", [1, 0, 1], "a std or the scale is 0"),
+        ("scale", "much", "scale: expected float, got str"),
+        ("pad_value", float("inf"), "pad_value: expected int"),
     ],
 )
 def test_a_description_of_another_version_is_refused(key, value, reason):
@@ -192,5 +192,5 @@ def test_alignment_and_padding_come_back_from_a_contract():
     old = Preprocessing().to_json()
     del old["align"]
     assert Preprocessing.from_json(old) == Preprocessing()
-    with pytest.raises(ArtifactError, match="align is 'left'"):
+    with pytest.raises(ArtifactError, match="align: invalid enum value 'left'"):
         Preprocessing.from_json({**old, "align": "left"})

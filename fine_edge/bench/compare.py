@@ -26,7 +26,7 @@ def differences(a: Record, b: Record) -> list[str]:
     fields |= {f"platform {key}": (left.get(key), right.get(key)) for key in sorted({*left, *right})}
     unequal = [f"{name}: {mine} / {other}" for name, (mine, other) in fields.items() if mine != other]
     precisions = _unlike_rows("precision", a, b, lambda record, row: row.precision or record.precision)
-    sizes = _unlike_rows("input size", a, b, lambda record, row: size_text(record.input_hw_of(row)))
+    sizes = _unlike_rows("input size", a, b, lambda _, row: size_text(row.input_hw))
     # Said once of the records, not again of every row.
     return machine.unlike(a.machine, b.machine) + unequal + (precisions if a.precision == b.precision else []) + sizes
 

@@ -181,7 +181,7 @@ class DeviceRig(Rig):
 
     def __init__(self, prepared: Sequence[Prepared], length: Length, options: DeviceOptions) -> None:
         super().__init__(length)
-        self.platform = here().to_json()
+        self.platform = dict(vars(here()))
         self._prepared = prepared
         self._options = options
         self._engines: list[Path] = []

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fine_edge.fields import Amount, Count, Positive
 from fine_edge.runners.base import Array, TimedRunner, Timing
 from fine_edge.samples import median
 
@@ -29,28 +30,28 @@ _NULL_SLICES = 3
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to time: a runner, and its inputs by image, the images being the same for all subjects."""
+    """A runner to time and its inputs by image; all subjects get the same images."""
 
     name: str
     runner: TimedRunner
     feeds: tuple[dict[str, Array], ...]
 
     def feed(self, image: int) -> dict[str, Array]:
-        """The inputs of the image whose turn it is."""
+        """Return the inputs of the image whose turn it is."""
         return self.feeds[image % len(self.feeds)]
 
     def infer(self, image: int) -> None:
-        """One inference on the image whose turn it is."""
+        """Run one inference on the image whose turn it is."""
         self.runner.run(self.feed(image))
 
     def timed(self, image: int) -> Timing:
-        """One inference on the image whose turn it is, timed as its backend does."""
+        """Run one inference on the image whose turn it is, and return the backend's own timing."""
         return self.runner.timed(self.feed(image))
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long to measure.
+    """The length of a measurement.
 
     Attributes:
         rounds: fewest latency samples of each subject.
@@ -67,31 +68,31 @@ class Length:
 
 @dataclass(frozen=True)
 class Slice:
-    """A stretch of back-to-back queries."""
+    """A stretch of back-to-back queries and how long it took."""
 
-    queries: int
-    wall_s: float
+    queries: Count
+    wall_s: Positive
 
 
 @dataclass(frozen=True)
 class HarnessCost:
-    """What measuring adds to one inference: of a latency sample, and of a query in a throughput slice."""
+    """The time that measuring adds to a latency sample, and to a query of a throughput slice."""
 
-    latency_ms: float
-    query_ms: float
+    latency_ms: Amount
+    query_ms: Amount
 
     @property
     def worst_ms(self) -> float:
-        """The larger of the two."""
+        """Return the larger of the two times."""
         return max(self.latency_ms, self.query_ms)
 
 
 def _nothing() -> None:
-    """Progress that nobody watches."""
+    """Do nothing: the progress of a measurement that shows none."""
 
 
 def balanced_orders(count: int) -> list[list[int]]:
-    """Orders of ``count`` subjects in which each comes right after each other one equally often.
+    """Return orders of ``count`` subjects in which each comes right after each other one equally often.
 
     A Williams design: ``count`` orders, or twice as many where ``count`` is odd. A subject that
     always followed the same neighbour would inherit its caches and its heat.
@@ -102,7 +103,7 @@ def balanced_orders(count: int) -> list[list[int]]:
 
 
 def endless_schedule(count: int, seed: int = 0) -> Iterator[list[int]]:
-    """The order of subjects in each round: balanced orders, shuffled anew each time all have been used."""
+    """Yield the order of subjects for each round: balanced orders, shuffled again each time all have been used."""
     rng = np.random.default_rng(seed)
     orders = balanced_orders(count)
     while orders:
@@ -110,13 +111,13 @@ def endless_schedule(count: int, seed: int = 0) -> Iterator[list[int]]:
 
 
 def schedule(count: int, rounds: int, seed: int = 0) -> list[list[int]]:
-    """The first ``rounds`` of :func:`endless_schedule`."""
+    """Return the first ``rounds`` orders of :func:`endless_schedule`."""
     return list(itertools.islice(endless_schedule(count, seed), rounds))
 
 
 @contextlib.contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Collect now, then not again until the block ends."""
+    """Collect garbage now, then not again until the block ends."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -178,7 +179,7 @@ def measure_latency(
 def measure_calls(
     calls: Sequence[Callable[[int], object]], rounds: int, tick: Callable[[], None] = _nothing, seed: int = 0
 ) -> list[list[float]]:
-    """Wall time of each call once a round, all with the round's number; milliseconds by call and round."""
+    """Time each call once a round, all with the round's number; return milliseconds by call and round."""
     samples: list[list[float]] = [[] for _ in calls]
     with no_garbage_collection():
         for image, order in enumerate(schedule(len(calls), rounds, seed)):
@@ -203,7 +204,7 @@ def measure_throughput(
     *,
     around: Callable[[int], AbstractContextManager[None]] = _unwatched,
 ) -> list[list[Slice]]:
-    """Back-to-back queries in slices of at least ``slice_ms``, interleaved over the subjects; by subject and slice.
+    """Time back-to-back queries in slices of at least ``slice_ms``, interleaved over subjects; return them by subject.
 
     ``around`` gives what to enter for a slice of the subject with that index.
     """
@@ -232,7 +233,7 @@ def _run_slice(subject: Subject, slice_ms: float) -> Slice:
 
 
 def harness_cost(null: Subject) -> HarnessCost:
-    """The same two loops around a runner that does nothing."""
+    """Measure the same two loops around a runner that does nothing."""
     warm_up(null)
     (samples,) = measure_latency([null], _NULL_ROUNDS)
     (slices,) = measure_throughput([null], _NULL_SLICES, slice_ms=10)

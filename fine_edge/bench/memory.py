@@ -21,6 +21,7 @@ from typing import Any
 
 from fine_edge import command, console
 from fine_edge.errors import BackendError, FineEdgeError
+from fine_edge.fields import Amount
 
 INFERENCES = 3
 MOST_PROCESS_MIB = 6 * 1024
@@ -35,8 +36,8 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 class RtxMemory:
     """What TensorRT-RTX plans for a compiled graph, MiB."""
 
-    activation_mib: float
-    weights_mib: float
+    activation_mib: Amount
+    weights_mib: Amount
 
 
 def _status_mib(field: str) -> float:

@@ -110,7 +110,7 @@ def obstacles(record: Record) -> list[str]:
     gpu = f"{record.machine.get('gpu') or ''} {platform.get('gpu') or ''}"
     tensorrt = str(platform.get("tensorrt") or "")
     precisions = sorted({row.precision or record.precision for row in record.rows} - {"fp16", "fp16-weak"})
-    sizes = sorted({record.input_hw_of(row) for row in record.rows} - {INPUT_HW})
+    sizes = sorted({row.input_hw for row in record.rows} - {INPUT_HW})
     found = [
         ("it is an estimate", record.estimate),
         (f"measured with {record.backend}, not TensorRT", record.backend != "tensorrt"),

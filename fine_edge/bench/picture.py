@@ -132,7 +132,7 @@ def _names(record: Record, rows: Sequence[Row], characters: int) -> list[str]:
         return [row.model for row in rows]
     against = [f"over {record.baseline_of(row).model}" for row in rows]
     if not record.input_hw:
-        against = [f"{text}, {size_text(record.input_hw_of(row))}" for text, row in zip(against, rows, strict=True)]
+        against = [f"{text}, {size_text(row.input_hw)}" for text, row in zip(against, rows, strict=True)]
     return [f"{row.model}\n{textwrap.fill(text, characters)}" for text, row in zip(against, rows, strict=True)]
 
 

@@ -15,19 +15,16 @@ from typing import Any
 
 from fine_edge import files, samples
 from fine_edge.bench.measure import HarnessCost
-from fine_edge.bench.row import EngineFigures, Row, RowState, optional, size
+from fine_edge.bench.row import EngineFigures, Row, RowState, Size
 from fine_edge.errors import RecordError
-from fine_edge.files import read_json
-from fine_edge.number import amount, positive, whole
+from fine_edge.fields import Positive, Whole, from_data, to_data
+from fine_edge.files import contents_checked, read_json, require_format
 from fine_edge.samples import Ratio
 from fine_edge.text import printable_all
 
 __all__ = ["EngineFigures", "MeasuredGroup", "Record", "Row", "RowState", "read_record", "write_record"]
 
 FORMAT = 3
-"""Written. Format 1 lacks what came with TensorRT: platform, engine figures, machine state, compute and end-to-end;
-formats 1 and 2 know one group, whose first row is the baseline, one input size, and no accuracy but AP."""
-READABLE = (1, 2, FORMAT)
 EQUAL_LOAD = (0.8, 1.25)
 """Bounds of FPS times latency in seconds, for a backend that runs one query after the other."""
 _WITHOUT_OVERLAP = "onnxruntime-cpu"
@@ -37,7 +34,7 @@ MOST_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class MeasuredGroup:
-    """Rows that were loaded together and measured in rounds of their own.
+    """A group of rows that were loaded together and measured in the same rounds.
 
     Attributes:
         baseline: label of its first row.
@@ -45,12 +42,12 @@ class MeasuredGroup:
     """
 
     baseline: str
-    process_peak_mib: float
+    process_peak_mib: Positive
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
-    """Rows measured in groups, each behind its baseline, and all that must be known to compare them with others.
+    """The rows of one measurement, group by group, and all that must be known to compare them with others.
 
     Attributes:
         suite: name of what was measured.
@@ -62,71 +59,65 @@ class Record:
         images: names of the pictures, in the order of their rounds.
         rounds: samples per row; the fewest, where groups needed unlike numbers to be measured long enough.
         threads: asked of the backend; ``None``: its own default.
-        quick: whether this was a quick look.
+        quick: whether it was measured with few rounds, to try things out.
         measured_at: UTC, ISO 8601.
-        harness: what measuring itself costs.
-        rows: group by group, the baseline of each first.
         platform: :class:`fine_edge.engine.platform.Platform` as JSON; ``None`` where no TensorRT took part.
         cuda_graph: whether inferences were replayed from a CUDA graph.
         estimate: whether the samples were computed by a model instead of measured.
-        groups: in the order of measuring; empty in records from before there were any.
+        harness: what measuring itself costs.
+        groups: in the order of measuring; empty in the oldest records, whose peaks were not measured.
         accuracy_data: the labelled data that accuracies are of; ``None`` where nothing was evaluated.
+        rows: group by group, the baseline of each first.
     """
 
     suite: str
     title: str
     backend: str
     precision: str
-    input_hw: tuple[int, int] | None
+    input_hw: Size | None
     machine: dict[str, Any]
     images: tuple[str, ...]
-    rounds: int
-    threads: int | None
+    rounds: Whole
+    threads: Whole | None
     quick: bool
     measured_at: str
-    harness: HarnessCost
-    rows: tuple[Row, ...]
     platform: dict[str, Any] | None = None
     cuda_graph: bool = False
     estimate: bool = False
+    harness: HarnessCost
     groups: tuple[MeasuredGroup, ...] = ()
     accuracy_data: str | None = None
+    rows: tuple[Row, ...]
 
     @property
     def baselines(self) -> tuple[Row, ...]:
-        """What ratios refer to: one row of each group."""
+        """Return the rows that ratios refer to, one of each group."""
         return tuple(row for row in self.rows if self.is_baseline(row))
 
     @property
     def is_grouped(self) -> bool:
-        """Whether there is more than one group."""
+        """Return whether there is more than one group."""
         return len(self.baselines) > 1
 
     def baseline_of(self, row: Row) -> Row:
-        """What the ratio of a row refers to."""
-        return next((other for other in self.rows if other.model == row.baseline), self.rows[0])
+        """Return the row that the ratio of a row refers to."""
+        return next(other for other in self.rows if other.model == row.baseline)
 
     def is_baseline(self, row: Row) -> bool:
-        """Whether other rows are measured against this one."""
+        """Return whether other rows are measured against this one."""
         return self.baseline_of(row).model == row.model
 
     def ratio(self, row: Row) -> Ratio:
-        """Latency of a row relative to its baseline's, paired by round."""
+        """Return the latency of a row relative to its baseline's, paired by round."""
         return _paired_ratio(row.samples_ms, self.baseline_of(row).samples_ms)
-
-    def input_hw_of(self, row: Row) -> tuple[int, int]:
-        """Height and width of a row's input, pixels."""
-        found = row.input_hw or self.input_hw
-        assert found is not None, "checked where records are read"
-        return found
 
     @property
     def harness_percent(self) -> float:
-        """What measuring costs, in per cent of the fastest baseline's latency."""
+        """Return what measuring itself costs, in per cent of the fastest baseline's latency."""
         return 100 * self.harness.worst_ms / min(row.latency_ms for row in self.baselines)
 
     def warnings(self) -> list[str]:
-        """Return what is shaky in this record, row by row."""
+        """Return a warning for every row whose figures scatter or were taken under unequal load."""
         found = (samples.stability_warning(row.model, row.samples_ms, self.ratio(row)) for row in self.rows)
         return [text for text in found if text] + self._load_warning()
 
@@ -163,26 +154,11 @@ class Record:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a file, derived figures included."""
+        """Return the record as a file holds it, derived figures included."""
         return {
             "format": FORMAT,
-            "suite": self.suite,
-            "title": self.title,
-            "backend": self.backend,
-            "precision": self.precision,
-            "input_hw": None if self.input_hw is None else list(self.input_hw),
-            "machine": self.machine,
-            "images": list(self.images),
-            "rounds": self.rounds,
-            "threads": self.threads,
-            "quick": self.quick,
-            "measured_at": self.measured_at,
-            "platform": self.platform,
-            "cuda_graph": self.cuda_graph,
-            "estimate": self.estimate,
+            **to_data(self),
             "harness": {**vars(self.harness), "percent_of_baseline": self.harness_percent},
-            "groups": [vars(group) for group in self.groups],
-            "accuracy_data": self.accuracy_data,
             "rows": [self._row_json(row) for row in self.rows],
         }
 
@@ -207,57 +183,27 @@ def read_record(path: Path) -> Record:
         RecordError: when it is missing, broken, of another format, or says what its samples do not.
     """
     hint = "measure again: python -m fine_edge bench --json FILE"
-    try:
-        data = printable_all(read_json(path, RecordError, hint=hint, limit=MOST_BYTES))
-        if data.get("estimate") and "backend" not in data:
-            what = "holds estimates, which are never shown or compared as measurements"
-            raise RecordError(what, where=path, hint="python -m fine_edge bench --backend predict")
-        if data["format"] not in READABLE:
-            known = ", ".join(map(str, READABLE))
-            raise RecordError(f"record format {data['format']}, this version reads {known}", where=path, hint=hint)
-        record = _record_from(data)
+    data = read_json(path, RecordError, hint=hint, limit=MOST_BYTES)
+    if isinstance(data, dict) and data.get("estimate") and "backend" not in data:
+        what = "holds estimates, which are never shown or compared as measurements"
+        raise RecordError(what, where=path, hint="python -m fine_edge bench --backend predict")
+    with contents_checked(path, RecordError, title="record", hint=hint):
+        require_format(data, "record", FORMAT)
+        data = printable_all(data)
+        record = from_data(Record, data, complete=True)
         check(record, data)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
-        raise RecordError(f"the record is broken ({type(error).__name__}: {error})", where=path, hint=hint) from error
     return record
 
 
-def _machine(data: dict[str, Any]) -> dict[str, Any]:
-    """Return what a record says of its machine; members that are looked into must be what they should."""
-    if not isinstance(data.get("libraries", {}), dict):
-        raise ValueError("the machine's libraries have no names")
-    return dict(data)
-
-
-def _record_from(data: dict[str, Any]) -> Record:
-    harness = data["harness"]
-    return Record(
-        suite=str(data["suite"]),
-        title=str(data["title"]),
-        backend=str(data["backend"]),
-        precision=str(data["precision"]),
-        input_hw=optional(size, data["input_hw"]),
-        machine=_machine(data["machine"]),
-        images=tuple(str(name) for name in data["images"]),
-        rounds=whole(data["rounds"]),
-        threads=optional(whole, data["threads"]),
-        quick=bool(data["quick"]),
-        measured_at=str(data["measured_at"]),
-        harness=HarnessCost(amount(harness["latency_ms"]), amount(harness["query_ms"])),
-        rows=tuple(Row.from_json(row) for row in data["rows"]),
-        platform=optional(dict, data.get("platform")),
-        cuda_graph=bool(data.get("cuda_graph", False)),
-        estimate=bool(data.get("estimate", False)),
-        groups=tuple(
-            MeasuredGroup(str(group["baseline"]), positive(group["process_peak_mib"]))
-            for group in data.get("groups", ())
-        ),
-        accuracy_data=optional(str, data.get("accuracy_data")),
-    )
-
-
 def check(record: Record, data: dict[str, Any]) -> None:
-    """Raise ``ValueError`` where the record contradicts itself."""
+    """Raise ``ValueError`` where the record contradicts itself.
+
+    Args:
+        record: as it was read.
+        data: the document that it was read from, with the derived figures.
+    """
+    if not isinstance(record.machine.get("libraries", {}), dict):
+        raise ValueError("machine.libraries: expected object")
     names = [row.model for row in record.rows]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"rows must be named once each, found {names}")
@@ -265,9 +211,10 @@ def check(record: Record, data: dict[str, Any]) -> None:
     ends = {len(row.end_to_end_ms) for row in record.rows if row.end_to_end_ms is not None}
     if len(ends) > 1 or 0 in ends:
         raise ValueError(f"rows have {sorted(ends)} end-to-end samples, all need as many")
-    for row, said in zip(record.rows, data["rows"], strict=True):
+    for row, stated in zip(record.rows, data["rows"], strict=True):
         _check_counts(row, len(record.baseline_of(row).samples_ms))
         derived = {
+            "ap": row.ap,
             "latency_ms": row.latency_ms,
             "fps": row.fps,
             "ratio": record.ratio(row).value,
@@ -275,18 +222,16 @@ def check(record: Record, data: dict[str, Any]) -> None:
             "end_to_end_median_ms": row.end_to_end_median_ms,
         }
         for key, value in derived.items():
-            if not _agree(said.get(key), value):
-                raise ValueError(f"{row.model}: {key} says {said.get(key)}, the samples say {value}")
+            if not _agree(stated.get(key), value):
+                raise ValueError(f"{row.model}: {key} says {stated.get(key)}, the samples say {value}")
 
 
 def _check_groups(record: Record, names: list[str]) -> None:
     for row in record.rows:
-        if row.baseline not in (None, *names) or not record.is_baseline(record.baseline_of(row)):
+        if row.baseline not in names or not record.is_baseline(record.baseline_of(row)):
             raise ValueError(f"{row.model}: {row.baseline} is no baseline")
-        if record.input_hw != row.input_hw and None not in (record.input_hw, row.input_hw):
+        if record.input_hw not in (None, row.input_hw):
             raise ValueError(f"{row.model}: input size {row.input_hw}, the record says {record.input_hw}")
-        if record.input_hw is row.input_hw is None:
-            raise ValueError(f"{row.model} has no input size")
     fewest = min(len(row.samples_ms) for row in record.rows)
     if fewest != record.rounds:
         raise ValueError(f"a row has {fewest} samples for {record.rounds} rounds")
@@ -299,7 +244,9 @@ def _check_counts(row: Row, rounds: int) -> None:
             raise ValueError(f"{row.model} has {len(taken_ms)} {kind}samples for {rounds} rounds")
 
 
-def _agree(said: Any, derived: float | None) -> bool:
-    if said is None or derived is None:
-        return said is derived
-    return math.isclose(float(said), derived, rel_tol=1e-6)
+def _agree(stated: object, derived: float | None) -> bool:
+    if stated is None or derived is None:
+        return stated is derived
+    if isinstance(stated, bool) or not isinstance(stated, int | float):
+        return False
+    return math.isclose(stated, derived, rel_tol=1e-6)

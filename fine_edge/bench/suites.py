@@ -1,4 +1,4 @@
-"""What is measured against what: suites, and in them groups of artifacts that share their rounds."""
+"""The suites of the bench, each made of groups of artifacts that are measured in the same rounds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SuiteRow:
 
     @property
     def label(self) -> str:
-        """What tables call the row; unique within a suite."""
+        """Return what tables call the row; it is unique within a suite."""
         if self.exporter == "plain":
             return f"{self.model} ({_PLAIN.get(catalog.find(self.model).family, 'plain torch.onnx')})"
         return f"{self.model} (beside {self.beside})" if self.beside else self.model
@@ -40,19 +40,19 @@ class SuiteRow:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that are loaded together and measured in the same rounds, the first the baseline of the others' ratios."""
+    """A group of rows that are loaded together and measured in the same rounds; the first is the baseline."""
 
     rows: tuple[SuiteRow, ...]
 
     @property
     def name(self) -> str:
-        """The detector it is about."""
+        """Return the detector that the group is about."""
         return self.rows[0].model
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Groups to be measured one after the other.
+    """A list of groups that are measured one after the other.
 
     Attributes:
         name: what ``--suite`` takes.
@@ -68,11 +68,11 @@ class Suite:
 
     @property
     def rows(self) -> tuple[SuiteRow, ...]:
-        """Of all groups."""
+        """Return the rows of all groups."""
         return tuple(row for group in self.groups for row in group.rows)
 
     def only(self, patterns: Sequence[str]) -> Suite:
-        """The groups whose name matches any of ``patterns`` (as in a shell), all of them without any.
+        """Return the suite with the groups whose name matches any shell pattern, and with all when there is no pattern.
 
         Raises:
             ConfigError: when none does, naming those there are.
@@ -91,17 +91,17 @@ class Suite:
 
 
 def _group(detector: str, *variants: str) -> Group:
-    """A detector against itself with something in its fusions."""
+    """Return a group of a detector and its variants with other fusions."""
     return Group((SuiteRow(detector), *(SuiteRow(f"{detector}_{variant}") for variant in variants)))
 
 
 def _pairs(detector: str, *variants: str) -> tuple[Group, ...]:
-    """As :func:`_group`, for models of which the memory holds two but not all."""
+    """Return a group for each variant, for detectors of which memory holds two but not all."""
     return tuple(Group((SuiteRow(detector, beside=variant), SuiteRow(f"{detector}_{variant}"))) for variant in variants)
 
 
 def _exporters(model: str, *, raw: bool) -> Group:
-    """The library's own export against ours."""
+    """Return a group of the library's own export and ours."""
     return Group((SuiteRow(model, raw, "plain"), SuiteRow(model, raw)))
 
 
@@ -148,7 +148,7 @@ SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}
 
 
 def find(name: str) -> Suite:
-    """The suite called ``name``.
+    """Return the suite called ``name``.
 
     Raises:
         ConfigError: naming those there are.

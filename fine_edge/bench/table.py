@@ -107,8 +107,8 @@ def _model_columns(record: Record) -> list[RowColumn]:
         _text("Attention", lambda row: attention_title(row.attention), MODELS),
         _text("Complexity", lambda row: row.complexity, MODELS, optional=True),
     ]
-    sizes = {record.input_hw_of(row) for row in record.rows}
-    size = _text("Input (px)", lambda row: size_text(record.input_hw_of(row)), MODELS)
+    sizes = {row.input_hw for row in record.rows}
+    size = _text("Input (px)", lambda row: size_text(row.input_hw), MODELS)
     return [
         _text("Model", lambda row: row.model),
         *(attention if by_attention else ()),

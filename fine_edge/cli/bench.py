@@ -35,7 +35,7 @@ from fine_edge.estimate.picture import write_suite
 from fine_edge.estimate.suite import estimate_suite
 from fine_edge.estimate.tables import suite_table
 from fine_edge.estimate.validate import timed_rows
-from fine_edge.evaluate.evaluation import Known, of_one_data_set, read_evaluations
+from fine_edge.evaluate.evaluation import PastEvaluation, of_one_data_set, read_evaluations
 from fine_edge.export.request import parse_size
 
 
@@ -44,7 +44,7 @@ def _timed_sha256(row: Row) -> str:
     return row.engine.engine_sha256 if row.engine else row.artifact_sha256
 
 
-def with_accuracy(record: Record, evaluations: Iterable[Known]) -> Record:
+def with_accuracy(record: Record, evaluations: Iterable[PastEvaluation]) -> Record:
     """Return the record with the accuracy of every row that was evaluated, by sha256; other rows stay as they are."""
     found = of_one_data_set(evaluations, {_timed_sha256(row) for row in record.rows})
     if not found:

@@ -24,7 +24,7 @@ _STYLES: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "bold red
 def diagnose(board: Board, folder: Path) -> Diagnosis:
     """Check the whole machine; ``folder`` is where engines and records would be written."""
     state = board.snapshot()
-    about = {**machine.describe(), "board": board.model, "l4t": board.l4t, "state": state.to_json()}
+    about = {**machine.describe(), "board": board.model, "l4t": board.l4t, "state": vars(state)}
     checks = (*software(board), *hardware(board, state, folder))
     return Diagnosis(about, checks, tuple(backends(board)))
 

@@ -52,7 +52,7 @@ class Engine:
             "reused": self.reused,
             "onnx_sha256": manifest.onnx_sha256,
             "engine_sha256": manifest.engine_sha256,
-            "platform": manifest.platform.to_json(),
+            "platform": dict(vars(manifest.platform)),
         }
 
 

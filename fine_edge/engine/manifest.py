@@ -10,20 +10,22 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fine_edge import contract_fields as fields
+from msgspec import Meta
+
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
-from fine_edge.errors import ArtifactError, FineEdgeError
-from fine_edge.files import read_json
+from fine_edge.errors import ArtifactError
+from fine_edge.fields import FileName, Finite, Sha256, Text, Whole, from_data, to_data
+from fine_edge.files import contents_checked, read_document
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of one engine file.
+    """The origin of one engine file: its ONNX, its options, the machine it is for, and its figures.
 
     Attributes:
         model: name in the zoo, or the stem of a foreign ONNX file.
@@ -36,69 +38,63 @@ class Manifest:
         workspace_mib: the limit that the builder really had.
         power_mode: of the board while kernels were timed and picked; ``None`` where there is none.
         timing_cache_sha256: of the cache after the build, ``None`` without one.
-        kernels: number of layers of the engine, ``None`` where the engine does not tell.
+        kernels: number of layers of the engine, ``None`` where the engine does not say.
         fused_attention: how many of them are a whole attention.
         activation_mib: device memory that one execution context needs.
-        weights_mib: of the engine, ``None`` where the build's log does not tell.
+        weights_mib: of the engine, ``None`` where the build's log does not say.
         build_s: seconds in the builder.
         built_at: UTC, ISO 8601.
         built_by: ``fine_edge``, or ``trtexec`` for an adopted plan.
         versions: of fine_edge and Polygraphy.
     """
 
-    model: str
-    onnx_file: str
-    onnx_sha256: str
-    engine_sha256: str
+    model: FileName
+    onnx_file: FileName
+    onnx_sha256: Text
+    engine_sha256: Sha256
     options: BuildOptions
     platform: Platform
-    plugins_sha256: tuple[str, ...]
-    workspace_mib: int | None
-    power_mode: str | None
-    timing_cache_sha256: str | None
-    kernels: int | None
-    fused_attention: int | None
-    activation_mib: float
-    weights_mib: float | None
-    build_s: float | None
-    built_at: str
-    built_by: str
-    versions: dict[str, str | None]
+    plugins_sha256: Annotated[tuple[Sha256, ...], Meta(max_length=2**16)]
+    workspace_mib: Whole | None
+    power_mode: Text | None
+    timing_cache_sha256: Text | None
+    kernels: Whole | None
+    fused_attention: Whole | None
+    activation_mib: Finite
+    weights_mib: Finite | None
+    build_s: Finite | None
+    built_at: Text
+    built_by: Text
+    versions: dict[str, Text | None]
 
     @property
     def key(self) -> str:
-        """Hash of all that decides what the builder makes: equal keys, equal engines."""
+        """Return the hash of all that decides what the builder makes; equal keys mean equal engines."""
         return build_key(self.onnx_sha256, self.options, self.platform, self.plugins_sha256)
 
     @property
     def precision(self) -> str:
-        """How the engine computes."""
+        """Return the precision that the engine was built in."""
         return self.options.precision
 
     @property
     def target(self) -> str:
-        """What the engine was compiled for."""
+        """Return what the engine was compiled for."""
         return self.options.target
 
     def to_text(self) -> str:
-        """The JSON text of the manifest."""
-        data = {
-            "format": FORMAT,
-            **vars(self),
-            "options": self.options.to_json(),
-            "platform": self.platform.to_json(),
-            "plugins_sha256": list(self.plugins_sha256),
-        }
+        """Return the JSON text of the manifest."""
+        data = {"format": FORMAT, **to_data(self), "options": self.options.to_json()}
         return json.dumps(data | {"manifest_sha256": _digest(data)}, indent=1, sort_keys=True) + "\n"
 
 
 def _digest(data: dict[str, Any]) -> str:
-    """Hash of a manifest's contents, in which a changed word shows."""
+    """Return the hash of a manifest's contents, by which an edit is found."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def build_key(onnx_sha256: str, options: BuildOptions, platform: Platform, plugins_sha256: tuple[str, ...]) -> str:
-    """Content key of a build, all that an engine depends on and by what it holds, never by name.
+    """Return the content key of a build: the hash of all contents that the engine depends on; names do not count.
 
     The ONNX with every file of its weights; precision, level, streams, workspace, kept layers and input size (recipes
     and keep-lists are read into these); plugin libraries; compiler, GPU and JetPack. For RTX only the compiler
@@ -106,22 +102,22 @@ def build_key(onnx_sha256: str, options: BuildOptions, platform: Platform, plugi
     """
     is_rtx = options.target != "tensorrt"
     platform = Platform(rtx=platform.rtx) if is_rtx else replace(platform, rtx=None)
-    parts = [onnx_sha256, options.to_json(), platform.to_json(), list(plugins_sha256)]
+    parts = [onnx_sha256, options.to_json(), to_data(platform), plugins_sha256]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def manifest_path(engine: Path) -> Path:
-    """``MODEL.fp16.engine.json`` of ``MODEL.fp16.engine``."""
+    """Return ``MODEL.fp16.engine.json`` of ``MODEL.fp16.engine``."""
     return engine.with_name(f"{engine.name}.json")
 
 
 def layers_path(engine: Path) -> Path:
-    """``MODEL.fp16.engine.layers.json``: what the engine says of its layers."""
+    """Return ``MODEL.fp16.engine.layers.json``, which holds what the engine says of its layers."""
     return engine.with_name(f"{engine.name}.layers.json")
 
 
 def rebuild(manifest: Manifest | None = None) -> str:
-    """How to get the engine again."""
+    """Return the command that builds the engine again."""
     return f"make engine MODEL={manifest.model if manifest else '...'}"
 
 
@@ -138,45 +134,9 @@ def read_manifest(engine: Path) -> Manifest:
             where=path,
             hint="build it here (make engine MODEL=...), or python -m fine_edge engine adopt for a plan of trtexec",
         )
-    data = read_json(path, ArtifactError, hint=rebuild(), non_finite=True)
-    try:
-        if (found := fields.whole(data["format"], "the format")) != FORMAT:
-            raise ArtifactError(f"manifest format {found}, this version reads {FORMAT}")
-        if data.pop("manifest_sha256") != _digest(data):
+    data = read_document(path, ArtifactError, title="manifest", format_=FORMAT, hint=rebuild(), non_finite=True)
+    with contents_checked(path, ArtifactError, title="manifest", hint=rebuild()):
+        if data.pop("manifest_sha256", None) != _digest(data):
             raise ArtifactError("the manifest was edited or cut: its own hash does not match")
-        return _from_json(data)
-    except FineEdgeError as error:
-        raise ArtifactError(error.what, where=path, hint=rebuild()) from error
-    except KeyError as error:
-        raise ArtifactError(f"the manifest is broken (it has no {error})", where=path, hint=rebuild()) from error
-    except (TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"[:200]
-        raise ArtifactError(f"the manifest is broken ({reason})", where=path, hint=rebuild()) from error
-
-
-def _from_json(data: dict[str, Any]) -> Manifest:
-    """Any field may become part of a file's name or of a message: each is checked."""
-    hashes = fields.listed(data["plugins_sha256"], "plugins_sha256")
-    return Manifest(
-        model=fields.file_name(data["model"], "model"),
-        onnx_file=fields.file_name(data["onnx_file"], "onnx_file"),
-        onnx_sha256=fields.text(data["onnx_sha256"], "onnx_sha256"),
-        engine_sha256=fields.sha256(data["engine_sha256"], "engine_sha256"),
-        options=BuildOptions.from_json(fields.mapping(data["options"], "options")),
-        platform=Platform.from_json(fields.mapping(data["platform"], "platform")),
-        plugins_sha256=tuple(fields.sha256(digest, "a plugin's hash") for digest in hashes),
-        workspace_mib=fields.optional(fields.whole, data["workspace_mib"], "workspace_mib"),
-        power_mode=fields.optional(fields.text, data["power_mode"], "power_mode"),
-        timing_cache_sha256=fields.optional(fields.text, data["timing_cache_sha256"], "timing_cache_sha256"),
-        kernels=fields.optional(fields.whole, data["kernels"], "kernels"),
-        fused_attention=fields.optional(fields.whole, data["fused_attention"], "fused_attention"),
-        activation_mib=fields.number(data["activation_mib"], "activation_mib"),
-        weights_mib=fields.optional(fields.number, data["weights_mib"], "weights_mib"),
-        build_s=fields.optional(fields.number, data["build_s"], "build_s"),
-        built_at=fields.text(data["built_at"], "built_at"),
-        built_by=fields.text(data["built_by"], "built_by"),
-        versions={
-            name: fields.optional(fields.text, version, "a version")
-            for name, version in fields.mapping(data["versions"], "versions").items()
-        },
-    )
+        data["options"] = BuildOptions.from_json(data.get("options"))
+        return from_data(Manifest, data)

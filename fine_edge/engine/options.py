@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fine_edge import contract_fields as fields
-from fine_edge.errors import ConfigError, FineEdgeError
-from fine_edge.files import read_json
+from fine_edge.errors import ConfigError
+from fine_edge.fields import from_data, to_data
+from fine_edge.files import contents_checked, read_json
 from fine_edge.graph.input_size import InputSize
 from fine_edge.text import is_plain_name
 
@@ -27,7 +28,7 @@ DEFAULT_LEVEL = 3
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build. Equal options on an equal ONNX and an equal machine give the same engine file.
+    """The options of a build. With an equal ONNX and machine, equal options give the same engine file.
 
     Attributes:
         precision: ``fp16``: strongly typed, the ONNX says what is FP16; ``fp16-weak``: an FP32 ONNX and the
@@ -36,7 +37,7 @@ class BuildOptions:
         optimization_level: 0 to 5, the builder's.
         workspace_mib: scratch memory that the builder may give a layer; ``None``: chosen from free memory.
         keep_fp32: layers, by ONNX node name, that ``fp16-weak`` must compute in FP32.
-        profiling_verbosity: what the engine tells of its layers; ``detailed`` maps them back to ONNX nodes.
+        profiling_verbosity: what the engine says of its layers; ``detailed`` maps them back to ONNX nodes.
         plugins: plugin libraries to load before parsing, paths.
         max_aux_streams: CUDA streams that kernels may run on beside the main one; ``None``: the builder's choice. What
             runs at one time cannot share memory: with 0, TensorRT-RTX plans 18 MiB for YOLOv10-S instead of 40.
@@ -54,16 +55,10 @@ class BuildOptions:
     input_size: InputSize | None = None
 
     def __post_init__(self) -> None:
+        _require_choices(vars(self))
         for title, amount in (("workspace", self.workspace_mib), ("number of streams", self.max_aux_streams)):
             if amount is not None and amount > 2**31:
-                raise ConfigError(f"a {title} of {amount} cannot be")
-        for what, value, known in (
-            ("precision", self.precision, PRECISIONS),
-            ("target", self.target, TARGETS),
-            ("profiling verbosity", self.profiling_verbosity, VERBOSITIES),
-        ):
-            if value not in known:
-                raise ConfigError(f"{what} {value!r} is unknown", hint=f"known: {', '.join(known)}")
+                raise ConfigError(f"a {title} of {amount} is too large")
         if self.optimization_level not in range(6):
             raise ConfigError(f"optimization level {self.optimization_level} is not 0 to 5")
         if self.workspace_mib is not None and self.workspace_mib < 1:
@@ -83,61 +78,61 @@ class BuildOptions:
 
     @property
     def strongly_typed(self) -> bool:
-        """Whether the graph alone decides the precision of every layer."""
+        """Return whether the graph alone decides the precision of every layer."""
         return self.precision != "fp16-weak"
 
     def to_json(self) -> dict[str, Any]:
-        """As recipes and manifests hold it."""
-        return {
-            "precision": self.precision,
-            "target": self.target,
-            "optimization_level": self.optimization_level,
-            "workspace_mib": self.workspace_mib,
-            "keep_fp32": list(self.keep_fp32),
-            "profiling_verbosity": self.profiling_verbosity,
-            "plugins": list(self.plugins),
-            "max_aux_streams": self.max_aux_streams,
-            # Only where given: engines built before there was a choice keep their key.
-            **({} if self.input_size is None else {"input_size": vars(self.input_size)}),
-        }
+        """Return the options as recipes and manifests hold them."""
+        data: dict[str, Any] = to_data(self)
+        if self.input_size is None:  # left away, so that engines built before there was a choice keep their key
+            del data["input_size"]
+        return data
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> BuildOptions:
-        """Read it back; keys that are absent keep their defaults.
+    def from_json(cls, data: object) -> BuildOptions:
+        """Read the options back; keys that are absent keep their defaults.
 
         Raises:
             ConfigError: for an unknown key or a value that cannot be.
         """
-        unknown = sorted(set(data) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ConfigError(f"build option {unknown[0]!r} is unknown", hint=f"known: {', '.join(cls().to_json())}")
-        values = dict(data)
-        for key in ("keep_fp32", "plugins"):
-            if key in values:
-                if not isinstance(values[key], list) or not all(isinstance(item, str) for item in values[key]):
-                    raise ConfigError(f"build option {key} must be a list of texts")
-                values[key] = tuple(values[key])
-        for key in ("optimization_level", "workspace_mib", "max_aux_streams"):
-            value = values.get(key)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise ConfigError(f"build option {key} must be a whole number, not {value!r}")
-        if values.get("input_size") is not None:
-            values["input_size"] = InputSize.from_json(values["input_size"])
-        if values.get("optimization_level", DEFAULT_LEVEL) is None:
-            raise ConfigError("build option optimization_level must be a whole number, not null")
-        return cls(**values)
+        if not isinstance(data, dict):
+            raise ConfigError(f"build is {str(data)[:80]}, not an object")
+        _require_keys(data, cls.__dataclass_fields__)
+        _require_keys(data.get("input_size"), InputSize.__dataclass_fields__)
+        _require_choices(data)
+        try:
+            return from_data(cls, data)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"build option {error}") from error
+
+
+def _require_keys(data: object, known: Collection[str]) -> None:
+    """Refuse a key that nothing would read: it is a slip of whoever wrote the recipe."""
+    unknown = sorted(set(data) - set(known)) if isinstance(data, dict) else ()
+    if unknown:
+        raise ConfigError(f"build option {unknown[0]!r} is unknown", hint=f"known: {', '.join(known)}")
+
+
+def _require_choices(values: Mapping[str, object]) -> None:
+    """Refuse a word that is not one of a closed list, and name the list, which the check of types does not."""
+    for key, known in (("precision", PRECISIONS), ("target", TARGETS), ("profiling_verbosity", VERBOSITIES)):
+        if values.get(key, known[0]) not in known:
+            what = f"{key.replace('_', ' ')} {values[key]!r} is unknown"
+            raise ConfigError(what, hint=f"known: {', '.join(known)}")
 
 
 _HINT = 'it needs {"model": NAME, "build": {...}}; without the file the defaults are used'
 
 
 def recipe_path(model: str, folder: Path) -> Path:
-    """``engines/MODEL.json``."""
+    """Return ``FOLDER/MODEL.json``, where a recipe of the model would be."""
     return folder / f"{model}.json"
 
 
 def read_recipe(model: str, folder: Path) -> BuildOptions:
-    """The model's build options; the defaults where it has no recipe.
+    """Return the model's build options; the defaults where it has no recipe.
 
     Raises:
         ConfigError: when the file is broken or is another model's.
@@ -146,11 +141,14 @@ def read_recipe(model: str, folder: Path) -> BuildOptions:
     if not is_plain_name(model) or not os.path.lexists(path):
         return BuildOptions()
     data = read_json(path, ConfigError, hint=_HINT)
-    try:
-        if data["model"] != model:
-            raise ConfigError(f"this is the recipe of {data['model']!r}", hint=_HINT)
-        return BuildOptions.from_json(fields.mapping(data["build"], "build"))
-    except FineEdgeError as error:
-        raise ConfigError(error.what, where=path, hint=error.hint or _HINT) from error
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ConfigError(f"the recipe is broken ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
+    with contents_checked(path, ConfigError, title="recipe", hint=_HINT):
+        recipe = from_data(_Recipe, data)
+        if recipe.model != model:
+            raise ConfigError(f"this is the recipe of {recipe.model!r}")
+        return BuildOptions.from_json(recipe.build)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    model: str
+    build: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Reading a plan that nobody vouches for: whole, as its manifest says, and for this machine.
+"""Reading a plan of unknown origin: it must be whole, what its manifest says, and for this machine.
 
 TensorRT neither checks nor survives foreign plans reliably (a laptop's engine crashed an Orin: ultralytics issue
 18730), so no plan is deserialised before its manifest matches.
@@ -37,7 +37,7 @@ def check_bytes(engine: Path, manifest: Manifest, plan: bytes) -> None:
 
 
 def check_onnx(engine: Path, manifest: Manifest) -> bool:
-    """Refuse an engine beside which its ONNX, or a file with weights of it, has given way to another.
+    """Refuse an engine when the ONNX file beside it, or its weights, is not the one that it was built from.
 
     Returns:
         Whether the ONNX lies beside the engine, so that they were compared.
@@ -79,7 +79,7 @@ def check_platform(engine: Path, manifest: Manifest, here: Platform) -> None:
 
 
 def read_plan(engine: Path) -> bytes:
-    """The bytes of an engine file.
+    """Return the bytes of an engine file.
 
     Raises:
         ArtifactError: when it is missing or cannot be read.
@@ -94,7 +94,7 @@ def read_plan(engine: Path) -> bytes:
 
 
 def verified_plan(engine: Path, here: Platform) -> tuple[Manifest, bytes]:
-    """Manifest and bytes of an engine that ``here`` may deserialise.
+    """Return the manifest and the bytes of an engine that ``here`` may deserialise.
 
     Raises:
         ArtifactError: when file and manifest do not belong together.
@@ -113,7 +113,7 @@ def verified_plan(engine: Path, here: Platform) -> tuple[Manifest, bytes]:
 
 
 def plugin_hashes(options: BuildOptions) -> tuple[str, ...]:
-    """sha256 of each plugin library.
+    """Return the sha256 of each plugin library.
 
     Raises:
         BackendError: when one is missing.
@@ -125,7 +125,7 @@ def plugin_hashes(options: BuildOptions) -> tuple[str, ...]:
 
 
 def contract_of(engine: Path) -> Contract:
-    """The contract beside an engine, after checking that it speaks of the ONNX the engine was built from.
+    """Return the contract beside an engine, after checking that it is of the ONNX that the engine was built from.
 
     Raises:
         ArtifactError: when it is missing, or vouches for another ONNX.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from fine_edge.errors import BackendError, FineEdgeError
 from fine_edge.jetson.board import Board
@@ -34,19 +33,6 @@ class Platform:
     l4t: str | None = None
     gpu: str | None = None
     sm: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that manifests and records hold."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Platform:
-        """Read the object that :meth:`to_json` returns; raise ``ValueError`` or ``TypeError`` for anything else."""
-        texts = {name: data.get(name) for name in ("tensorrt", "rtx", "cuda", "l4t", "gpu")}
-        if any(value is not None and not isinstance(value, str) for value in texts.values()):
-            raise ValueError("a version is not text")
-        sm = data.get("sm")
-        return cls(**texts, sm=None if sm is None else int(sm))
 
     def differences(self, here: Platform) -> list[str]:
         """Return why an engine of this platform must not run ``here``, as ``TensorRT 10.3.0, here 10.7.0``.

@@ -1,4 +1,4 @@
-"""The constants that latencies on a real board gave, and where they came from: data, one JSON file for each board."""
+"""The constants fitted to latencies of a real board, and their origin: one JSON file for each board."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from fine_edge import files
 from fine_edge.errors import ArtifactError, ConfigError
-from fine_edge.files import read_json
-from fine_edge.number import amount, finite
+from fine_edge.fields import Amount, from_data, to_data
+from fine_edge.files import contents_checked, read_document
 from fine_edge.text import printable_all
 
 FORMAT = 2
 _FOLDER = Path(__file__).parent / "calibrations"
+RelativeError = Annotated[float, Meta(gt=-1, le=1e15)]
+"""Predicted over measured minus 1: what was predicted is a part of what was measured or a multiple of it."""
 _HINT = "python -m fine_edge estimate calibrate RECORD... --out FILE"
 
 
 @dataclass(frozen=True)
 class Constants:
-    """What cannot be known without the board. Shares are of its peaks and at most 1.
+    """The constants that only a measurement on the board gives. Shares are of its peaks, so at most 1.
 
     Attributes:
         tensor_share: of the tensor cores' rate.
@@ -31,11 +35,11 @@ class Constants:
         copy_gb_s: of the input to the device and the outputs back, 10^9 bytes a second.
     """
 
-    tensor_share: float
-    memory_share: float
-    gather_share: float
-    launch_us: float
-    copy_gb_s: float
+    tensor_share: Amount
+    memory_share: Amount
+    gather_share: Amount
+    launch_us: Amount
+    copy_gb_s: Amount
 
     def __post_init__(self) -> None:
         for name in ("tensor_share", "memory_share", "gather_share"):
@@ -47,12 +51,12 @@ class Constants:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Constants and their origin.
+    """The constants of a board, their origin and their errors.
 
     Attributes:
         device: name of the board.
         mode: power mode that they were fitted in; other modes are scaled by clocks.
-        constants: themselves.
+        constants: that were fitted.
         origin: of the latencies, for people.
         rows: predicted over measured latency minus 1, by row, after the fit.
         left_out: the same by row when it was not among those fitted.
@@ -64,27 +68,20 @@ class Calibration:
     mode: str
     constants: Constants
     origin: str
-    rows: Mapping[str, float]
-    left_out: Mapping[str, float]
+    rows: Mapping[str, RelativeError]
+    left_out: Mapping[str, RelativeError]
     compiler: str
-    validated: Mapping[str, float] = field(default_factory=dict)
+    validated: Mapping[str, RelativeError] = field(default_factory=dict)
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Factors from a predicted latency to its lower and upper end: what rows not fitted were off by at most."""
+        """Return the factors from a predicted latency to its bounds: the largest errors of rows not fitted."""
         errors = (0.0, *self.left_out.values(), *self.validated.values())
         return 1 / (1 + max(errors)), 1 / (1 + min(errors))
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a file."""
-        return {
-            "format": FORMAT,
-            **vars(self),
-            "constants": vars(self.constants),
-            "rows": dict(self.rows),
-            "left_out": dict(self.left_out),
-            "validated": dict(self.validated),
-        }
+        """Return the calibration as a file holds it."""
+        return {"format": FORMAT, **to_data(self)}
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
@@ -93,7 +90,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
 
 
 def find_calibration(device: str, path: Path | None = None) -> Calibration:
-    """The user's own, or the one that comes with the package for a board.
+    """Return the user's own calibration, or the one that comes with the package for a board.
 
     Raises:
         ConfigError: when there is none for the board.
@@ -102,31 +99,6 @@ def find_calibration(device: str, path: Path | None = None) -> Calibration:
     path = path or _FOLDER / f"{device}.json"
     if path.parent == _FOLDER and not path.is_file():
         raise ConfigError(f"nothing is calibrated for {device}", where="--calibration", hint=_HINT)
-    try:
-        data = printable_all(read_json(path, ArtifactError, hint=_HINT))
-        if data["format"] != FORMAT:
-            raise ArtifactError(f"calibration of format {data['format']}, known: {FORMAT}", where=path, hint=_HINT)
-        return _calibration(data)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"is no calibration ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
-
-
-def _errors(data: dict[str, Any]) -> dict[str, float]:
-    """Return errors by row. What was predicted is a part of what was measured, or a multiple: more than -1."""
-    found = {str(name): finite(error) for name, error in data.items()}
-    if min(found.values(), default=0.0) <= -1:
-        raise ValueError("an error of -100 % or less")
-    return found
-
-
-def _calibration(data: dict[str, Any]) -> Calibration:
-    return Calibration(
-        device=str(data["device"]),
-        mode=str(data["mode"]),
-        constants=Constants(**{name: amount(value) for name, value in data["constants"].items()}),
-        origin=str(data["origin"]),
-        rows=_errors(data["rows"]),
-        left_out=_errors(data["left_out"]),
-        compiler=str(data["compiler"]),
-        validated=_errors(data["validated"]),
-    )
+    data = read_document(path, ArtifactError, title="calibration", format_=FORMAT, hint=_HINT)
+    with contents_checked(path, ArtifactError, title="calibration", hint=_HINT):
+        return from_data(Calibration, printable_all(data), complete=True)

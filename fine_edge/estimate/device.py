@@ -1,4 +1,4 @@
-"""A board as the estimate sees it: a small JSON file with clocks by power mode, each figure with its source."""
+"""The profile of a board for estimates: a small JSON file with clocks by power mode, each figure with its source."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge.errors import ArtifactError, ConfigError
-from fine_edge.files import read_json
-from fine_edge.number import positive
+from fine_edge.fields import Count, Positive, from_data
+from fine_edge.files import contents_checked, read_json
 from fine_edge.text import printable_all
 
 DEFAULT = "orin-nano-8gb"
@@ -20,13 +20,13 @@ class Mode:
     """A power mode: the GPU's clock, MHz, and the memory's bandwidth, 10^9 bytes a second."""
 
     name: str
-    gpu_mhz: float
-    memory_gb_s: float
+    gpu_mhz: Positive
+    memory_gb_s: Positive
 
 
 @dataclass(frozen=True)
 class Device:
-    """What is known of a board. Rates are those of one multiprocessor in one clock, and none is ever exceeded.
+    """The profile of a board. Rates are the peaks of one multiprocessor in one clock.
 
     Attributes:
         name: what ``--device`` takes.
@@ -47,19 +47,19 @@ class Device:
     name: str
     title: str
     sm: str
-    multiprocessors: int
-    tensor_flops_per_clock: float
-    lanes: float
-    special_lanes: float
-    l2_bytes_per_clock: float
-    l2_mib: float
-    memory_gib: float
+    multiprocessors: Count
+    tensor_flops_per_clock: Positive
+    lanes: Positive
+    special_lanes: Positive
+    l2_bytes_per_clock: Positive
+    l2_mib: Positive
+    memory_gib: Positive
     default_mode: str
     modes: dict[str, Mode]
     sources: dict[str, str]
 
     def mode(self, name: str | None) -> Mode:
-        """A mode by its name, the default one without.
+        """Return a mode by its name; without a name, the default mode.
 
         Raises:
             ConfigError: naming those there are.
@@ -72,7 +72,7 @@ class Device:
         return found
 
     def peaks(self, mode: Mode) -> Peaks:
-        """What the board does at most in a mode."""
+        """Return the peak rates of the board in a mode."""
         clocks = 1e3 * mode.gpu_mhz * self.multiprocessors
         return Peaks(
             multiprocessors=self.multiprocessors,
@@ -85,13 +85,13 @@ class Device:
 
     @property
     def l2_bytes(self) -> int:
-        """Size of L2."""
+        """Return the size of L2 in bytes."""
         return int(self.l2_mib * 2**20)
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """Rates of a whole board in one mode, by the millisecond. A slot is one lane for one clock."""
+    """The peak rates of a whole board in one mode, per millisecond. A slot is one lane for one clock."""
 
     multiprocessors: int
     tensor_flops_per_ms: float
@@ -102,12 +102,12 @@ class Peaks:
 
 
 def known_devices() -> tuple[str, ...]:
-    """Names of the boards that come with the package."""
+    """Return the names of the boards that come with the package."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
 
 
 def find_device(name: str) -> Device:
-    """A board by its name, or from a profile of the user's own (``FILE.json``).
+    """Return a board by its name, or from a profile of the user's own (``FILE.json``).
 
     Raises:
         ConfigError: when there is none of this name.
@@ -119,32 +119,17 @@ def find_device(name: str) -> Device:
         raise ConfigError(f"no device is called {name!r}", where="--device", hint=f"known: {known}; or a FILE.json")
     path = Path(name) if own else _FOLDER / f"{name}.json"
     hint = f"copy one of {_FOLDER}"
-    try:
-        return _device(printable_all(read_json(path, ArtifactError, hint=hint)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"is no device profile ({type(error).__name__}: {error})", where=path, hint=hint) from error
+    data = read_json(path, ArtifactError, hint=hint)
+    with contents_checked(path, ArtifactError, title="device profile", hint=hint):
+        return _device(printable_all(data))
 
 
-def _device(data: dict[str, Any]) -> Device:
-    modes = {
-        name: Mode(name, positive(mode["gpu_mhz"]), positive(mode["memory_gb_s"]))
-        for name, mode in data["modes"].items()
-    }
-    device = Device(
-        name=str(data["name"]),
-        title=str(data["title"]),
-        sm=str(data["sm"]),
-        multiprocessors=int(positive(data["multiprocessors"])),
-        tensor_flops_per_clock=positive(data["tensor_flops_per_clock"]),
-        lanes=positive(data["lanes"]),
-        special_lanes=positive(data["special_lanes"]),
-        l2_bytes_per_clock=positive(data["l2_bytes_per_clock"]),
-        l2_mib=positive(data["l2_mib"]),
-        memory_gib=positive(data["memory_gib"]),
-        default_mode=str(data["default_mode"]),
-        modes=modes,
-        sources=dict(data["sources"]),
-    )
-    if device.default_mode not in modes:
+def _device(data: Any) -> Device:
+    modes = data.get("modes") if isinstance(data, dict) else None
+    if isinstance(modes, dict):  # a mode's name is its key
+        named = {name: {**mode, "name": name} for name, mode in modes.items() if isinstance(mode, dict)}
+        data = {**data, "modes": modes | named}
+    device = from_data(Device, data)
+    if device.default_mode not in device.modes:
         raise ValueError(f"default_mode {device.default_mode!r} is none of its modes")
     return device

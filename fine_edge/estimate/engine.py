@@ -25,7 +25,7 @@ Compile = Callable[..., Inspection]
 
 @dataclass(frozen=True)
 class EngineWork:
-    """An engine as NVIDIA's compiler makes it, before any board comes in.
+    """The work of an engine as NVIDIA's compiler makes it, independent of any board.
 
     Attributes:
         name: of the model or file.
@@ -51,18 +51,18 @@ class EngineWork:
 
     @property
     def claimed_flops(self) -> float:
-        """Share of the graph's FLOPs that some kernel does: 1 where every node was found."""
+        """Return the share of the graph's FLOPs that kernels do: 1 where every node was found."""
         return sum(work.flops for work in self.works) / self.graph_flops if self.graph_flops else 1.0
 
     def without(self, module: str) -> EngineWork:
-        """The engine without one module's kernels."""
+        """Return the engine without one module's kernels."""
         return replace(self, works=tuple(work for work in self.works if work.module != module))
 
 
 def engine_work(
     onnx_path: Path, device: Device, name: str = "", run: Compile = inspect, size: InputSize | None = None
 ) -> EngineWork:
-    """Compile a file, which shows its own progress, and count.
+    """Compile a file, which shows its own progress, and count the work of its kernels.
 
     Raises:
         FineEdgeError: as :func:`fine_edge.engine.inspect.inspect`.

@@ -1,4 +1,4 @@
-"""An evaluation: what an artifact scored on which data, bound to the artifact by its sha256."""
+"""An evaluation: the figures of an artifact on a data set, bound to the artifact by its sha256."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from fine_edge.contract import Task
 from fine_edge.errors import DataError
 from fine_edge.evaluate.average_precision import AveragePrecision, average_precision, mask_average_precision
 from fine_edge.evaluate.coco_data import CocoData, Found
 from fine_edge.evaluate.matching import CONFIDENCE, IOU, ErrorCounts, count, count_by_category, count_by_size, judge
-from fine_edge.files import read_json, sha256_of, sha256_of_hashes
+from fine_edge.fields import Whole, from_data
+from fine_edge.files import contents_checked, read_document, sha256_of, sha256_of_hashes
 from fine_edge.runners.base import ROUNDED
 
 FORMAT = 1
 
 
 def now() -> str:
-    """The time, to the second, with its zone."""
+    """Return the time in UTC to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What made the detections.
+    """The origin of detections.
 
     Attributes:
         model: name in the zoo, or of a results file.
@@ -77,7 +81,7 @@ class Evaluation:
     errors_by_size: dict[str, ErrorCounts]
 
     def to_json(self) -> dict[str, Any]:
-        """As it is printed and kept."""
+        """Return the evaluation as it is printed and kept."""
         by_group = {"by_category": self.errors_by_category, "by_size": self.errors_by_size}
         groups = {key: {name: one.to_json() for name, one in found.items()} for key, found in by_group.items()}
         return {
@@ -115,7 +119,7 @@ def score(
     images: Path | None = None,
     pictures: dict[int, str] | None = None,
 ) -> Evaluation:
-    """All figures of what was found.
+    """Compute all figures of what was found.
 
     Args:
         data: the whole data set.
@@ -150,14 +154,12 @@ def score(
     )
 
 
-_BOXES = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l")
-_FIGURES = {"detection": _BOXES, "instance": _BOXES, "semantic": ("miou",), "panoptic": ("pq", "sq", "rq")}
 _HINT = "evaluate again: python -m fine_edge evaluate"
 
 
 @dataclass(frozen=True)
-class Known:
-    """One evaluation: of what, on what, and its figures by name in per cent, without those that are of nothing."""
+class PastEvaluation:
+    """A past evaluation: its artifact, its data and its figures in per cent; figures of nothing are left out."""
 
     artifact_sha256: str
     backend: str | None
@@ -168,51 +170,106 @@ class Known:
     pictures_sha256: str | None = None
 
 
-def read_evaluation(path: Path) -> Known:
+def read_evaluation(path: Path) -> PastEvaluation:
     """Read what ``python -m fine_edge evaluate`` wrote.
 
     Raises:
         DataError: when it is missing, broken or of another format.
     """
-    data = read_json(path, DataError, hint=_HINT)
-    try:
-        if data["format"] != FORMAT:
-            raise DataError(f"evaluation format {data['format']}, this version reads {FORMAT}", where=path, hint=_HINT)
-        figures = {name: float(data[name]) for name in _FIGURES[data["task"]]}
-        if data["task"] == "instance":
-            figures["mask_ap"] = float(data["mask"]["ap"])
-        if not all(value == -1 or 0 <= value <= 1 for value in figures.values()):
-            raise ValueError("a figure is not between 0 and 1")
-        return Known(
-            artifact_sha256=str(data["artifact_sha256"]),
-            backend=data.get("backend"),
-            data=str(data["data"]),
-            data_sha256=str(data["data_sha256"]),
-            images=int(data["images"]),
+    data = read_document(path, DataError, title="evaluation", format_=FORMAT, hint=_HINT)
+    with contents_checked(path, DataError, title="evaluation", hint=_HINT):
+        document = from_data(_Document, data)
+        figures: dict[str, float] = dict(vars(from_data(_FIGURES[document.task], data)))
+        if document.task == "instance":
+            figures["mask_ap"] = from_data(_Masks, data).mask.ap
+        between = [name for name, value in figures.items() if -1 < value < 0]
+        if between:
+            raise ValueError(f"{between[0]}: expected -1 or a share of 0 to 1")
+        return PastEvaluation(
+            artifact_sha256=str(document.artifact_sha256),
+            backend=document.backend,
+            data=document.data,
+            data_sha256=document.data_sha256,
+            images=document.images,
             figures={name: 100 * value for name, value in figures.items() if value >= 0},
-            pictures_sha256=data.get("pictures_sha256"),
+            pictures_sha256=document.pictures_sha256,
         )
-    except (LookupError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
 
 
-def read_evaluations(folder: Path) -> list[Known]:
-    """All in a folder, in order of name, that were computed as the bench times it; none where there is no folder."""
+_Share = Annotated[float, Meta(ge=-1, le=1)]
+"""-1 is the figure of nothing, such as the AP of small objects where there are none."""
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The fields of an evaluation that are read again, but for its figures."""
+
+    task: Task
+    artifact_sha256: str | None
+    data: str
+    data_sha256: str
+    images: Whole
+    backend: str | None = None
+    pictures_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    ap: _Share
+    ap50: _Share
+    ap75: _Share
+    ap_s: _Share
+    ap_m: _Share
+    ap_l: _Share
+
+
+@dataclass(frozen=True)
+class _Mask:
+    ap: _Share
+
+
+@dataclass(frozen=True)
+class _Masks:
+    mask: _Mask
+
+
+@dataclass(frozen=True)
+class _Semantic:
+    miou: _Share
+
+
+@dataclass(frozen=True)
+class _Panoptic:
+    pq: _Share
+    sq: _Share
+    rq: _Share
+
+
+_FIGURES: dict[Task, type[_Boxes] | type[_Semantic] | type[_Panoptic]] = {
+    "detection": _Boxes,
+    "instance": _Boxes,
+    "semantic": _Semantic,
+    "panoptic": _Panoptic,
+}
+
+
+def read_evaluations(folder: Path) -> list[PastEvaluation]:
+    """Return a folder's evaluations of the arithmetic that the bench times, by name; none where there is no folder."""
     found = [read_evaluation(path) for path in sorted(folder.glob("*.json"))]
-    return [known for known in found if known.backend != ROUNDED]
+    return [past for past in found if past.backend != ROUNDED]
 
 
-def of_one_data_set(evaluations: Iterable[Known], artifacts: set[str]) -> dict[str, Known]:
-    """Evaluations of these artifacts by sha256, all on one data set: figures of two cannot stand in one column.
+def of_one_data_set(evaluations: Iterable[PastEvaluation], artifacts: set[str]) -> dict[str, PastEvaluation]:
+    """Return evaluations of these artifacts by sha256, all on one data set, since one column shows one data set.
 
     Other pictures under the same names are another data set. It is the one that the most of them were evaluated on,
     and of those the one with the most images.
     """
-    by_data: dict[tuple[str, str, int], dict[str, Known]] = {}
-    for known in evaluations:
-        if known.artifact_sha256 in artifacts:
-            key = known.data_sha256, str(known.pictures_sha256), known.images
-            by_data.setdefault(key, {})[known.artifact_sha256] = known
+    by_data: dict[tuple[str, str, int], dict[str, PastEvaluation]] = {}
+    for past in evaluations:
+        if past.artifact_sha256 in artifacts:
+            key = past.data_sha256, str(past.pictures_sha256), past.images
+            by_data.setdefault(key, {})[past.artifact_sha256] = past
     if not by_data:
         return {}
     return by_data[max(by_data, key=lambda key: (len(by_data[key]), key[2], key[:2]))]

@@ -39,7 +39,7 @@ _HINT = "remove it or choose another --out"
 
 @dataclass(frozen=True)
 class Outlines:
-    """Masks of one image's detections: the runs of each, as COCO compresses them, in a picture of this size."""
+    """The masks of one image's detections: the runs of each, as COCO compresses them, and the picture's size."""
 
     size: tuple[int, int]
     counts: tuple[str, ...]
@@ -47,7 +47,7 @@ class Outlines:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image: its rows, with masks from detectors that find any, or the reason why there are none.
+    """The detections of one image, with masks where the detector finds any, or the reason why there are none.
 
     Attributes:
         picture: sha256 of the file that was looked at; empty where it could not be read.
@@ -60,7 +60,7 @@ class Entry:
     outlines: Outlines | None = None
 
     def to_line(self, header: bytes) -> bytes:
-        """As it stands in the file whose first line this is."""
+        """Return the entry as a line of the file that begins with this header."""
         data: dict[str, Any] = {"image_id": self.image_id}
         data |= {"error": self.error} if self.error else {"picture": self.picture, "rows": self.rows}
         data |= vars(self.outlines) if self.outlines else {}
@@ -70,7 +70,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Kept:
-    """An entry as it is read back: the rows are (N, columns)."""
+    """An entry that was read back; its rows are an array (N, columns)."""
 
     image_id: int
     picture: str
@@ -100,7 +100,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _bare(line: bytes) -> bytes:
-    """A first line without what an editor adds to its ends."""
+    """Return a first line without what an editor adds to its ends."""
     return line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
 
 
@@ -129,12 +129,12 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab+", buffering=0)
         try:
-            self._take_up()
+            self._open_for_appending()
         except BaseException:
             self._file.close()
             raise
 
-    def _take_up(self) -> None:
+    def _open_for_appending(self) -> None:
         """Lock the file, cut off what a kill left of a line, and write the first line if there is none."""
         with output_errors(self.path):
             try:
@@ -147,7 +147,7 @@ class Journal:
                 self._write(self._header + b"\n")
 
     def _whole_bytes(self) -> int:
-        """Length of the lines that are whole; notes which images they hold."""
+        """Return the length of the lines that are whole, and note which images they hold."""
         broken = 0
         with self.path.open("rb") as file:
             first = file.readline(MOST_TEXT_BYTES)
@@ -178,7 +178,7 @@ class Journal:
         return DataError(what, where=self.path, hint=_HINT)
 
     def add(self, entry: Entry) -> None:
-        """Append one image; it is in the file when this returns, or nothing of it."""
+        """Append one image. It is in the file when this returns; after an error nothing of it is."""
         with output_errors(self.path):
             self._write(entry.to_line(self._header))
         self._note(entry)
@@ -194,7 +194,7 @@ class Journal:
             raise
 
     def _note(self, entry: Entry | Kept) -> None:
-        """An image that could not be read is tried again, and may be there the next time."""
+        """Note an entry; an image that could not be read stays out, so that it is tried again."""
         self.pictures.pop(entry.image_id, None)
         if not entry.error:
             self.pictures[entry.image_id] = entry.picture
@@ -235,7 +235,7 @@ def read_journal(path: Path, image_ids: Collection[int]) -> dict[int, Kept]:
 
 
 def table_of(kept: dict[int, Kept], columns: int, where: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Image ids (N,) and rows (N, columns) of entries.
+    """Return the image ids (N,) and rows (N, columns) of entries.
 
     Raises:
         DataError: when rows are of another length.
@@ -249,7 +249,7 @@ def table_of(kept: dict[int, Kept], columns: int, where: Path) -> tuple[NDArray[
 
 
 def found_of(kept: dict[int, Kept], where: Path) -> Found:
-    """Detections of entries, image by image, with masks where all have one.
+    """Return the detections of entries, image by image, with masks where all have one.
 
     Raises:
         DataError: likewise.

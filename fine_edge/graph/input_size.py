@@ -51,25 +51,6 @@ class InputSize:
             raise ConfigError(what, where="--input-size", hint="use a side such as 640, or HEIGHTxWIDTH")
         return cls(int(parts[0]), int(parts[-1]), 1 if batch is None else batch)
 
-    @classmethod
-    def from_json(cls, data: object) -> InputSize:
-        """Read ``{"height": 480, "width": 640, "batch": 1}`` of a recipe or manifest.
-
-        Raises:
-            ConfigError: when the data has another form.
-        """
-        names = {"height", "width", "batch"}
-        if (
-            not isinstance(data, dict)
-            or not {"height", "width"} <= set(data) <= names
-            or not all(isinstance(value, int) and not isinstance(value, bool) for value in data.values())
-        ):
-            raise ConfigError(
-                "build option input_size must hold height and width, whole numbers, and may hold batch",
-                hint='write {"height": 480, "width": 640}',
-            )
-        return cls(**data)
-
     def __str__(self) -> str:
         """Return the size as text, ``1 x 480x640``."""
         return f"{self.batch} x {self.height}x{self.width}"

@@ -2,35 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
-_T = TypeVar("_T")
-
-
-def _number(value: Any) -> float:
-    number = float(value)
-    if isinstance(value, str) or not math.isfinite(number):
-        raise ValueError(f"{value!r} is not a number")
-    return number
-
-
-def _optional(kind: Callable[[Any], _T], value: Any) -> _T | None:
-    return None if value is None else kind(value)
-
-
-_NUMBERS = (
-    "gpu_mhz",
-    "gpu_max_mhz",
-    "gpu_min_mhz",
-    "emc_mhz",
-    "gpu_load_percent",
-    "ram_available_mib",
-    "swap_free_mib",
-    "mode_gpu_mhz",
-)
+from fine_edge.fields import Finite
 
 
 @dataclass(frozen=True)
@@ -57,40 +31,20 @@ class Snapshot:
         unread: the reason why a figure is missing, by field.
     """
 
-    at_s: float
-    gpu_mhz: float | None = None
-    gpu_max_mhz: float | None = None
-    gpu_min_mhz: float | None = None
-    emc_mhz: float | None = None
-    gpu_load_percent: float | None = None
-    temperatures_c: dict[str, float] = field(default_factory=dict)
-    power_mw: dict[str, float] = field(default_factory=dict)
+    at_s: Finite
+    gpu_mhz: Finite | None = None
+    gpu_max_mhz: Finite | None = None
+    gpu_min_mhz: Finite | None = None
+    emc_mhz: Finite | None = None
+    gpu_load_percent: Finite | None = None
+    temperatures_c: dict[str, Finite] = field(default_factory=dict)
+    power_mw: dict[str, Finite] = field(default_factory=dict)
     mode: str | None = None
     mode_id: int | None = None
     throttle: tuple[str, ...] = ()
-    ram_available_mib: float | None = None
-    swap_free_mib: float | None = None
+    ram_available_mib: Finite | None = None
+    swap_free_mib: Finite | None = None
     oc_events: dict[str, int] = field(default_factory=dict)
-    mode_gpu_mhz: float | None = None
+    mode_gpu_mhz: Finite | None = None
     contradiction: str | None = None
     unread: dict[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that records hold."""
-        return {**vars(self), "throttle": list(self.throttle)}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Snapshot:
-        """Read what :meth:`to_json` returns; raise KeyError, TypeError, ValueError or AttributeError otherwise."""
-        return cls(
-            at_s=_number(data["at_s"]),
-            temperatures_c={str(name): _number(value) for name, value in data["temperatures_c"].items()},
-            power_mw={str(name): _number(value) for name, value in data["power_mw"].items()},
-            mode=_optional(str, data["mode"]),
-            mode_id=_optional(int, data["mode_id"]),
-            throttle=tuple(str(text) for text in data["throttle"]),
-            oc_events={str(name): int(value) for name, value in data["oc_events"].items()},
-            contradiction=_optional(str, data["contradiction"]),
-            unread={str(name): str(reason) for name, reason in data["unread"].items()},
-            **{name: _optional(_number, data[name]) for name in _NUMBERS},
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from fine_edge.jetson.power_modes import CLOCK_TOLERANCE
 from fine_edge.jetson.snapshot import Snapshot
@@ -24,18 +24,6 @@ class Verdict:
 
     stamp: Stamp
     reasons: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that records hold."""
-        return {"stamp": self.stamp, "reasons": list(self.reasons)}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Verdict:
-        """Read what :meth:`to_json` returns; raise KeyError, TypeError or ValueError for anything else."""
-        stamp = data["stamp"]
-        if stamp not in get_args(Stamp):
-            raise ValueError(f"{stamp!r} is no stamp")
-        return cls(stamp, tuple(str(reason) for reason in data["reasons"]))
 
 
 def judge(snapshots: Sequence[Snapshot], samples_ms: Sequence[float]) -> Verdict:

@@ -1,4 +1,4 @@
-"""What FINE costs: its own layers, and what became different elsewhere."""
+"""The cost of FINE: its own layers, and what changed in other parts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge.errors import ArtifactError
-from fine_edge.files import read_json
+from fine_edge.fields import from_data
+from fine_edge.files import contents_checked, read_document
 from fine_edge.graph.parts import Part
 from fine_edge.layers.by_part import PartSum, part_sums, whole
-from fine_edge.layers.layer import LayerProfile, profile_from
+from fine_edge.layers.layer import LayerProfile
 from fine_edge.text import printable_all
 
 _NOTHING = PartSum(Part("other"), 0, 0.0, 0.0, 0.0, 0.0)
@@ -18,7 +19,7 @@ _NOTHING = PartSum(Part("other"), 0, 0.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Difference:
-    """A part with FINE and without; ``None`` where one of the two does not tell."""
+    """A part of a detector with FINE and without; a figure is ``None`` where one of the two has none."""
 
     title: str
     before: PartSum
@@ -26,26 +27,26 @@ class Difference:
 
     @property
     def layers(self) -> int:
-        """Layers more."""
+        """Return the number of layers more."""
         return self.after.layers - self.before.layers
 
     @property
     def ms(self) -> float | None:
-        """Milliseconds more."""
+        """Return the milliseconds more."""
         return minus(self.after.ms, self.before.ms)
 
     @property
     def written_mib(self) -> float | None:
-        """MiB of activations written more."""
+        """Return the MiB of activations written more."""
         return minus(self.after.written_mib, self.before.written_mib)
 
     @property
     def weights_mib(self) -> float | None:
-        """MiB of constants more."""
+        """Return the MiB of constants more."""
         return minus(self.after.weights_mib, self.before.weights_mib)
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """Return it as ``--json`` prints it."""
         return {
             "part": self.title,
             "kernels": self.layers,
@@ -56,20 +57,20 @@ class Difference:
 
 
 def minus(after: float | None, before: float | None) -> float | None:
-    """Difference of two amounts, where both are known."""
+    """Return the difference of two amounts, or ``None`` where one is unknown."""
     return None if after is None or before is None else after - before
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A model with FINE against the same one without."""
+    """The layers of a model with FINE and of the same model without."""
 
     fine: LayerProfile
     baseline: LayerProfile
 
     @property
     def by_part(self) -> list[Difference]:
-        """Every part that either has, then all layers together."""
+        """Return the difference of every part that either has, then of all layers together."""
         before = {total.title: total for total in part_sums(self.baseline)}
         after = {total.title: total for total in part_sums(self.fine)}
         titles = [*after, *(title for title in before if title not in after)]
@@ -78,37 +79,37 @@ class Cost:
 
     @property
     def total(self) -> Difference:
-        """All layers."""
+        """Return the difference of all layers together."""
         return Difference("all", whole(self.baseline), whole(self.fine))
 
     @property
     def own(self) -> Difference:
-        """FINE's own layers."""
+        """Return the difference that FINE's own layers make."""
         found = (difference for difference in self.by_part if difference.title == "FINE")
         return next(found, Difference("FINE", _NOTHING, _NOTHING))
 
     @property
     def activation_mib(self) -> float | None:
-        """MiB more that the compiler plans for all activations at once."""
+        """Return the MiB more that the compiler plans for all activations at once."""
         return minus(self.fine.activation_mib, self.baseline.activation_mib)
 
     def summary(self) -> str:
-        """One sentence: FINE's own layers, and what changed elsewhere."""
+        """Return one sentence on FINE's own layers and on what changed elsewhere."""
         own, total = self.own, self.total
-        parts = [f"FINE's own kernels: {_said(own.layers, own.ms, own.written_mib, own.weights_mib)}"]
+        parts = [f"FINE's own kernels: {_described(own.layers, own.ms, own.written_mib, own.weights_mib)}"]
         elsewhere = (
             total.layers - own.layers,
             minus(total.ms, own.ms),
             minus(total.written_mib, own.written_mib),
             minus(total.weights_mib, own.weights_mib),
         )
-        parts.append(f"elsewhere: {_said(*elsewhere)}")
+        parts.append(f"elsewhere: {_described(*elsewhere)}")
         if self.activation_mib is not None:
             parts.append(f"memory planned for activations: {self.activation_mib:+.2f} MiB")
         return "; ".join(parts) + "."
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """Return it as ``--json`` prints it."""
         return {
             "summary": self.summary(),
             "activation_mib": self.activation_mib,
@@ -116,12 +117,12 @@ class Cost:
         }
 
 
-def _said(layers: int, ms: float | None, written_mib: float | None, weights_mib: float | None) -> str:
-    said = [f"{layers:+d} kernels"]
-    said += [f"{ms:+.3f} ms"] if ms is not None else []
-    said += [f"{written_mib:+.2f} MiB written"] if written_mib is not None else []
-    said += [f"{weights_mib:+.2f} MiB of constants"] if weights_mib is not None else []
-    return ", ".join(said)
+def _described(layers: int, ms: float | None, written_mib: float | None, weights_mib: float | None) -> str:
+    parts = [f"{layers:+d} kernels"]
+    parts += [f"{ms:+.3f} ms"] if ms is not None else []
+    parts += [f"{written_mib:+.2f} MiB written"] if written_mib is not None else []
+    parts += [f"{weights_mib:+.2f} MiB of constants"] if weights_mib is not None else []
+    return ", ".join(parts)
 
 
 FORMAT = 1
@@ -129,7 +130,7 @@ _HINT = "python -m fine_edge layers ... --json > FILE"
 
 
 def to_json(profile: LayerProfile, baseline: LayerProfile | None = None) -> dict[str, Any]:
-    """What ``--json`` prints: the layers, their sums by part, and what FINE costs."""
+    """Return what ``--json`` prints: the layers, their sums by part, and what FINE costs."""
     return {
         "format": FORMAT,
         **profile.to_json(),
@@ -140,16 +141,14 @@ def to_json(profile: LayerProfile, baseline: LayerProfile | None = None) -> dict
 
 
 def read_layers(path: Path) -> tuple[LayerProfile, LayerProfile | None]:
-    """The profile and the baseline's from what :func:`to_json` gave; sums are derived anew.
+    """Read the profile and the baseline's out of a file that :func:`to_json` made; sums are computed again.
 
     Raises:
         ArtifactError: when the file is missing, broken or something else.
     """
-    try:
-        data = printable_all(read_json(path, ArtifactError, hint=_HINT))
-        if data["format"] != FORMAT:
-            raise ArtifactError(f"layer profile of format {data['format']}, known: {FORMAT}", where=path, hint=_HINT)
-        baseline = data["baseline"]
-        return profile_from(data), profile_from(baseline) if baseline else None
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ArtifactError(f"is no layer profile ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
+    data = read_document(path, ArtifactError, title="layer profile", format_=FORMAT, hint=_HINT)
+    with contents_checked(path, ArtifactError, title="layer profile", hint=_HINT):
+        data = printable_all(data)
+        baseline = data.get("baseline")
+        profile = from_data(LayerProfile, data, complete=True)
+        return profile, from_data(LayerProfile, baseline, complete=True) if baseline else None

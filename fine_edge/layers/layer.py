@@ -1,4 +1,4 @@
-"""One model of an engine's layers, whatever they were read from.
+"""An engine's layers in one form for all sources that they are read from.
 
     our bench, or trtexec   times by TensorRT's IProfiler, layers by its engine inspector
     TensorRT-RTX on x86     kernels of the compiler's log; nothing was run, so there are no times
@@ -10,10 +10,10 @@ to more than an inference takes. Shares can be trusted, sums cannot be set besid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
-from fine_edge import number
-from fine_edge.graph.parts import Module, Part
+from fine_edge.fields import Amount, Whole, to_data
+from fine_edge.graph.parts import Part
 
 REFORMAT = Part("other", "reformat")
 """Copies between memory layouts that TensorRT put in; they belong to no node of the model."""
@@ -21,7 +21,7 @@ REFORMAT = Part("other", "reformat")
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One layer, or kernel, of an engine.
+    """A layer, or kernel, of an engine.
 
     Attributes:
         name: as TensorRT calls it.
@@ -39,10 +39,10 @@ class LayerTime:
     kind: str
     onnx_nodes: tuple[str, ...]
     part: Part
-    median_ms: float | None = None
-    percent: float | None = None
-    written_bytes: int | None = None
-    weights_bytes: int | None = None
+    median_ms: Amount | None = None
+    percent: Amount | None = None
+    written_bytes: Whole | None = None
+    weights_bytes: Whole | None = None
     is_mixed: bool = False
 
 
@@ -60,57 +60,17 @@ class LayerProfile:
 
     source: str
     layers: tuple[LayerTime, ...]
-    activation_mib: float | None = None
-    compute_ms: float | None = None
-    latency_ms: float | None = None
+    activation_mib: Amount | None = None
+    compute_ms: Amount | None = None
+    latency_ms: Amount | None = None
 
     @property
     def is_timed(self) -> bool:
-        """Whether any layer has a time."""
+        """Return whether any layer has a time."""
         return any(layer.median_ms is not None for layer in self.layers)
 
     def to_json(self) -> dict[str, Any]:
-        """As :mod:`fine_edge.layers.cost` keeps it."""
-        return {
-            "source": self.source,
-            "activation_mib": self.activation_mib,
-            "compute_ms": self.compute_ms,
-            "latency_ms": self.latency_ms,
-            "layers": [
-                {**vars(layer), "onnx_nodes": list(layer.onnx_nodes), "part": vars(layer.part)} for layer in self.layers
-            ],
-        }
-
-
-def profile_from(data: dict[str, Any]) -> LayerProfile:
-    """Inverse of :meth:`LayerProfile.to_json`; raises KeyError, TypeError, ValueError or AttributeError otherwise."""
-    return LayerProfile(
-        source=str(data["source"]),
-        layers=tuple(_layer_from(layer) for layer in data["layers"]),
-        activation_mib=amount(data["activation_mib"]),
-        compute_ms=amount(data["compute_ms"]),
-        latency_ms=amount(data["latency_ms"]),
-    )
-
-
-def _layer_from(data: dict[str, Any]) -> LayerTime:
-    module = data["part"]["module"]
-    if module not in get_args(Module):
-        raise ValueError(f"no part is called {module!r}")
-    written, weights = amount(data["written_bytes"]), amount(data["weights_bytes"])
-    return LayerTime(
-        name=str(data["name"]),
-        kind=str(data["kind"]),
-        onnx_nodes=tuple(str(node) for node in data["onnx_nodes"]),
-        part=Part(module, str(data["part"]["detail"])),
-        median_ms=amount(data["median_ms"]),
-        percent=amount(data["percent"]),
-        written_bytes=None if written is None else int(written),
-        weights_bytes=None if weights is None else int(weights),
-        is_mixed=bool(data["is_mixed"]),
-    )
-
-
-def amount(value: Any) -> float | None:
-    """Return a number of at least 0, or nothing; raise ValueError for anything else."""
-    return None if value is None else number.amount(value)
+        """Return the profile as :mod:`fine_edge.layers.cost` keeps it."""
+        data: dict[str, Any] = to_data(self)
+        layers = data.pop("layers")
+        return {**data, "layers": layers}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge.errors import ArtifactError
-from fine_edge.layers.layer import amount
+from fine_edge.fields import amount
 from fine_edge.layers.layer_info import read_json
 from fine_edge.samples import median
 
@@ -57,10 +57,7 @@ def read_profile(path: Path) -> list[tuple[str, float]]:
 
 
 def _layer_ms(entry: dict[str, Any]) -> float:
-    value = amount(entry["medianMs"] if "medianMs" in entry else entry["averageMs"])
-    if value is None:
-        raise ValueError("a layer without a time")
-    return value
+    return amount(entry["medianMs"] if "medianMs" in entry else entry["averageMs"])
 
 
 def read_times(path: Path) -> QueryTimes:
@@ -71,8 +68,8 @@ def read_times(path: Path) -> QueryTimes:
     """
     data = read_json(path, _TIMES_MEND)
     try:
-        compute = [float(amount(query["computeMs"]) or 0) for query in data]
-        latency = [float(amount(query["latencyMs"]) or 0) for query in data]
+        compute = [amount(query["computeMs"]) for query in data]
+        latency = [amount(query["latencyMs"]) for query in data]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"holds no times of trtexec ({type(error).__name__}: {error})"
         raise ArtifactError(what, where=path, hint=_TIMES_MEND) from error

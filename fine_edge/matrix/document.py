@@ -40,7 +40,7 @@ LEGEND = (
 
 @dataclass
 class Matrix:
-    """Rows by model, in the order of the catalogue, and what they come from.
+    """The rows by model, in the order of the catalogue, and their origin.
 
     Attributes:
         rows: by model.
@@ -54,11 +54,11 @@ class Matrix:
 
     @property
     def complete(self) -> bool:
-        """Whether every model was run."""
+        """Return whether every model was run."""
         return all(row.complete for row in self.rows.values())
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` writes it."""
+        """Return the matrix as ``--json`` writes it."""
         return {
             "format": FORMAT,
             "complete": self.complete,
@@ -78,7 +78,7 @@ class Matrix:
         files.write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
 
     def table(self, models: list[str]) -> Table:
-        """The rows of some models; the whole reasons stand below."""
+        """Return the table of some models; the whole reasons stand below it."""
         rows = [self.rows[model] for model in models]
         inputs = f"{self.photographs} photograph{'s' if self.photographs > 1 else ''} and noise"
         view = Table(
@@ -136,7 +136,7 @@ _JUDGES = ("engine", "matrix", "parity", "runners")
 
 
 def source_sha256() -> str:
-    """Hash of the code that makes graphs and of the code that judges them."""
+    """Return the hash of the code that makes graphs and of the code that judges them."""
     root = Path(fine_edge.__file__).parent
     digest = hashlib.sha256(machine.source_sha256().encode())
     for file in sorted(path for folder in _JUDGES for path in (root / folder).rglob("*.py")):
@@ -145,12 +145,12 @@ def source_sha256() -> str:
 
 
 def libraries() -> dict[str, str]:
-    """Installed versions of all that takes part, by distribution."""
+    """Return the installed versions of all libraries that take part, by distribution."""
     return {name: version for name in _LIBRARIES if (version := machine.version(name))}
 
 
 def origin() -> dict[str, Any]:
-    """Source, libraries and machine as they are now."""
+    """Return the source, the libraries and the machine as they are now."""
     described = machine.describe()
     return {
         "source_sha256": source_sha256(),
@@ -163,7 +163,7 @@ CACHE_FORMAT = 1
 
 
 class Cache:
-    """Passed rows by model, in ``OUT/matrix.cache``; what failed is always tried again.
+    """The rows that passed, by model, in ``OUT/matrix.cache``; a model that failed is always run again.
 
     A row depends on code, libraries, machine and options, and on the artifacts by what they hold: the two ONNX files,
     the golden file and the weights that they were exported from.
@@ -192,9 +192,9 @@ class Cache:
             return {}
 
     def find(self, job: Job) -> Row | None:
-        """The row of a model if it passed with the same code, libraries, machine, options and artifacts."""
+        """Return a model's row if it passed with the same code, libraries, machine, options and artifacts."""
         entry = self._entries.get(job.model, {})
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        with contextlib.suppress(ValueError, KeyError):
             row = Row.from_json(entry["row"])
             made_of = (entry["origin"], entry["options"], row.model, row.source_sha256)
             now = (self._origin, job.options(), job.model, self._origin["source_sha256"])
@@ -203,7 +203,7 @@ class Cache:
         return None
 
     def _has_artifacts(self, job: Job, row: Row) -> bool:
-        """Whether the very files that the row speaks of are there, whole."""
+        """Return whether the files that the row was made from are there, whole."""
         paths = [existing(job.request(precision), self._folder) for precision in ("fp32", "fp16")]
         if paths[0] is None or paths[1] is None:
             return False

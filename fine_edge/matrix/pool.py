@@ -15,6 +15,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from fine_edge.fields import to_data
 from fine_edge.matrix.row import Job, Row
 from fine_edge.matrix.stages import GRACE_S
 
@@ -129,7 +130,7 @@ class Pool:
     def _start(self, job: Job) -> None:
         log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by stop()
         process = subprocess.Popen(
-            [*self._worker, json.dumps(job.to_json())],
+            [*self._worker, json.dumps(to_data(job))],
             env=_environment(job),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

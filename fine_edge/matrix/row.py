@@ -7,12 +7,13 @@ failed, :data:`NOT_RUN` before anything was tried, :data:`ABSENT` where this mac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fine_edge.contract import Precision
 from fine_edge.export.request import ExportRequest
+from fine_edge.fields import Amount, Count, from_data
 
 Cell = str | int | float
 
@@ -36,7 +37,7 @@ CELLS = tuple(cell for cells in STAGES.values() for cell in cells)
 
 
 def fails(reason: str) -> str:
-    """A failing cell, with its reason in short."""
+    """Return a failing cell, with its reason in short."""
     return _FAILS + _one_line(reason, _LONGEST_REASON)
 
 
@@ -47,7 +48,7 @@ def _one_line(text: str, longest: int) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one model.
+    """The row of one model: a cell for each stage, and what the cells come from.
 
     Attributes:
         model: name in the zoo.
@@ -66,7 +67,7 @@ class Row:
     """
 
     model: str
-    input_hw: tuple[int, int]
+    input_hw: tuple[Count, Count]
     export: Cell = NOT_RUN
     rules: Cell = NOT_RUN
     parity_fp32: Cell = NOT_RUN
@@ -77,51 +78,51 @@ class Row:
     note: str = ""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     source_sha256: str = ""
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, Amount] = field(default_factory=dict)
     finished_at: str = ""
 
     @property
     def cells(self) -> dict[str, Cell]:
-        """By name, in the order of the stages."""
+        """Return the cells by name, in the order of the stages."""
         return {name: getattr(self, name) for name in CELLS}
 
     @property
     def failed(self) -> bool:
-        """Whether a stage failed."""
+        """Return whether a stage failed."""
         return any(str(cell).startswith(_FAILS) for cell in self.cells.values())
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to run."""
+        """Return whether nothing is left to run."""
         return NOT_RUN not in self.cells.values()
 
     @property
     def lacks_compiler(self) -> bool:
-        """Whether the compiler's cells are empty because it is not installed."""
+        """Return whether the compiler's cells are empty because it is not installed."""
         return self.rtx_kernels == ABSENT
 
     def with_note(self, note: str) -> Row:
-        """One more remark."""
+        """Return the row with one more remark."""
         return replace(self, note="; ".join(filter(None, (self.note, note))))
 
     def filled(self, stage: str, *values: Cell, note: str = "") -> Row:
-        """The row with a stage's cells, those that got no value being unreached."""
+        """Return the row with a stage's cells; cells without a value are unreached."""
         names = STAGES[stage]
         padded = (*values, *[UNREACHED] * (len(names) - len(values)))
         cells = dict(zip(names, padded, strict=True))
         return replace(self, **cells).with_note(note)  # type: ignore[arg-type]  # names of cells, checked by a test
 
     def failing(self, stage: str, reason: str, details: str = "") -> Row:
-        """The row with a stage that failed."""
+        """Return the row with a stage that failed."""
         return self.filled(stage, fails(reason), note=f"{stage}: {_one_line(details or reason, _LONGEST_NOTE)}")
 
     def given_up(self) -> Row:
-        """The row with everything that was not run out of reach."""
+        """Return the row with all stages that were not run marked as unreached."""
         unreached = {name: UNREACHED for name, cell in self.cells.items() if cell == NOT_RUN}
         return replace(self, **unreached)  # type: ignore[arg-type]  # as in filled()
 
     def to_json(self) -> dict[str, Any]:
-        """As the matrix holds it."""
+        """Return the row as the matrix holds it."""
         return {
             "model": self.model,
             **self.cells,
@@ -134,23 +135,19 @@ class Row:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Row:
-        """Read it back.
+    def from_json(cls, data: Any) -> Row:
+        """Read the row back.
 
         Raises:
-            ValueError, KeyError, TypeError: when it is not a row.
+            ValueError: when it is not a row.
         """
-        height, width = (int(side) for side in data["input_size"])
-        known = {f.name: data[f.name] for f in fields(cls) if f.name != "input_hw"}
-        wrong = [name for name in CELLS if not isinstance(known[name], Cell)]
-        if wrong or not all(isinstance(known[name], dict) for name in ("artifacts", "seconds")):
-            raise ValueError(f"no row ({', '.join(wrong) or 'artifacts'})")
-        return cls(**{**known, "input_hw": (height, width)})
+        sized = {**data, "input_hw": data.get("input_size")} if isinstance(data, dict) else data
+        return from_data(cls, sized, complete=True)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to run.
+    """The order to run one model's stages.
 
     Attributes:
         model: name in the zoo.
@@ -169,22 +166,13 @@ class Job:
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """Height and width of the input, pixels."""
+        """Return the height and width of the input in pixels."""
         return self.height, self.width
 
     def request(self, precision: Precision) -> ExportRequest:
-        """The export that it needs."""
+        """Return the request of the export that the stages need."""
         return ExportRequest(self.model, precision=precision, height=self.height, width=self.width)
 
     def options(self) -> dict[str, Any]:
-        """What its row depends on besides model and origin."""
+        """Return what the row depends on besides model and origin."""
         return {"height": self.height, "width": self.width, "photographs": self.photographs}
-
-    def to_json(self) -> dict[str, Any]:
-        """As the process gets it."""
-        return {"model": self.model, **self.options(), "folder": str(self.folder), "threads": self.threads}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Job:
-        """Read it back."""
-        return cls(**{**data, "folder": Path(data["folder"])})

@@ -24,6 +24,7 @@ from fine_edge import command
 from fine_edge.contract import Precision, bound_contract
 from fine_edge.errors import ArtifactError, FineEdgeError, MissingExtraError
 from fine_edge.export.artifacts import ensure_exported
+from fine_edge.fields import from_data
 from fine_edge.matrix.document import source_sha256
 from fine_edge.matrix.row import ABSENT, OK, STAGES, Job, Row
 from fine_edge.parity.report import ParityReport
@@ -195,7 +196,7 @@ def main(argv: list[str]) -> int:
     """Entry point."""
     events = _events()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    run_job(Job.from_json(json.loads(argv[0])), events)
+    run_job(from_data(Job, json.loads(argv[0])), events)
     return 0
 
 

@@ -10,11 +10,11 @@ from fine_edge.bench.row import EngineFigures
 from fine_edge.bench.table import to_table
 from fine_edge.cli.bench import main, with_accuracy
 from fine_edge.errors import DataError
-from fine_edge.evaluate.evaluation import Known, read_evaluations
+from fine_edge.evaluate.evaluation import PastEvaluation, read_evaluations
 
 
 def known(sha256, ap, data="val.json", images=5000):
-    return Known(sha256, "onnxruntime-cpu", data, data + "sha", images, {"ap": ap, "ap50": ap + 10})
+    return PastEvaluation(sha256, "onnxruntime-cpu", data, data + "sha", images, {"ap": ap, "ap50": ap + 10})
 
 
 @pytest.fixture
@@ -98,11 +98,12 @@ def test_show_fills_the_columns_from_a_folder(two, tmp_path, capsys):
     ("changes", "says"),
     [
         ({"format": 2}, "evaluation format 2, this version reads 1"),
-        ({"ap": 39.7}, "is no evaluation .*not between 0 and 1"),
-        ({"ap": "good"}, "is no evaluation"),
-        ({"images": None}, "is no evaluation"),
-        ({"task": "other"}, "is no evaluation"),
-        ({"task": "panoptic"}, "is no evaluation .*pq"),
+        ({"ap": 39.7}, "the evaluation is broken .ap: expected float <= 1"),
+        ({"ap": "good"}, "ap: expected float, got str"),
+        ({"ap50": -0.5}, "ap50: expected -1 or a share"),
+        ({"images": None}, "images: expected int, got null"),
+        ({"task": "other"}, "task: invalid enum value"),
+        ({"task": "panoptic"}, "missing required field pq"),
     ],
 )
 def test_what_is_no_evaluation_is_refused(tmp_path, changes, says):

@@ -116,7 +116,7 @@ def test_table_7_is_measured_at_each_detectors_own_size(tmp_path, capsys):
     assert cli.main([*arguments, "--json", str(tmp_path / "r.json")]) == 0
     record = read_record(tmp_path / "r.json")
     assert record.input_hw is None
-    assert [record.input_hw_of(row) for row in record.rows[::2]] == [(800, 800), (512, 1024), (640, 640)]
+    assert [row.input_hw for row in record.rows[::2]] == [(800, 800), (512, 1024), (640, 640)]
     assert record.rows[2].paper["miou"] == 74.5
     printed = " ".join(capsys.readouterr().out.split())
     assert "Definitions and details: --explain." in printed

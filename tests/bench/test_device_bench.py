@@ -85,7 +85,7 @@ def test_one_command_builds_measures_and_records_table_3(tmp_path, built, images
     record = bench(tmp_path, images, "--rounds", "3")
     assert [row.model for row in record.rows] == TABLE3
     assert (record.backend, record.precision, record.rounds, record.cuda_graph) == ("tensorrt", "fp16", 3, False)
-    assert record.platform == JETSON.to_json()
+    assert record.platform == vars(JETSON)
     assert [name for name, _, _ in built] == [f"{model}.fp16.onnx" for model in TABLE3]
     assert all(out == tmp_path / "e" and options.precision == "fp16" for _, options, out in built)
     for row in record.rows:

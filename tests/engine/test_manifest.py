@@ -22,7 +22,7 @@ def test_an_edited_manifest_is_refused_whatever_was_edited(tmp_path, field):
     engine, _ = written(tmp_path)
     data = json.loads(manifest_path(engine).read_text())
     data[field] = (
-        Platform("10.3.0").to_json() if field == "platform" else {"precision": "fp32"} if field == "options" else 8
+        vars(Platform("10.3.0")) if field == "platform" else {"precision": "fp32"} if field == "options" else 8
     )
     manifest_path(engine).write_text(json.dumps(data))
     with pytest.raises(ArtifactError, match="was edited or cut"):

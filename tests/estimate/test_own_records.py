@@ -21,7 +21,18 @@ TRUE = Constants(0.6, 0.7, 0.2, 6.0, 15.0)
 def row(model, sha256, compute_ms, copied_ms):
     """As the bench on a device writes it."""
     return Row(
-        *(model, None, "-", None, None, None, 1.0, None, sha256, True),
+        model=model,
+        attention=None,
+        complexity="-",
+        params_m=None,
+        flops_g=None,
+        mem_mib=None,
+        weights_mib=1.0,
+        rtx=None,
+        artifact_sha256=sha256,
+        random_weights=True,
+        baseline=model,
+        input_hw=(640, 640),
         samples_ms=(compute_ms + copied_ms,) * 3,
         throughput=(),
         compute_ms=(compute_ms,) * 3,

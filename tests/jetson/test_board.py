@@ -3,6 +3,7 @@ import shutil
 import pytest
 from board_tree import EMC, GPU, INA3221, MODEL, THERMAL, write, write_board, write_clocks, write_cooling, write_zone
 
+from fine_edge.fields import from_data, to_data
 from fine_edge.jetson.board import Board
 from fine_edge.jetson.snapshot import Snapshot
 
@@ -41,7 +42,7 @@ def test_an_empty_tree_is_no_jetson_and_raises_nothing(tmp_path):
 def test_this_machine_can_be_read():
     state = Board().snapshot()
     assert state.ram_available_mib > 0
-    assert Snapshot.from_json(state.to_json()) == state
+    assert from_data(Snapshot, to_data(state)) == state
 
 
 def test_a_pc_with_the_same_kernel_files_is_not_throttled(tmp_path):
