@@ -15,18 +15,18 @@ from fine_edge.preprocess import Placement, preprocess
 from fine_edge.runners.base import Array, Runner
 from fine_edge.segments import MergeConfig, Panoptic, Segment, merge, to_picture
 
-Findings = Detections | Panoptic
+Prediction = Detections | Panoptic
 """Objects, best first, or the segments that a picture is cut into."""
 
 
-def summary(found: Findings, threshold: float) -> str:
+def summary(found: Prediction, threshold: float) -> str:
     """In a few words."""
     if isinstance(found, Detections):
         return f"{len(found)} detections at {threshold:g} or more"
     return f"{len(found.segments)} segments"
 
 
-def rows(found: Findings, image: str, labels: tuple[str, ...]) -> list[dict[str, Any]]:
+def rows(found: Prediction, image: str, labels: tuple[str, ...]) -> list[dict[str, Any]]:
     """One for each object or segment, as ``--json`` prints them."""
     if isinstance(found, Detections):
         return [
@@ -69,7 +69,7 @@ def _needed(contract: Contract) -> tuple[str, ...]:
     return (*boxes, *more.get(contract.task, ()))
 
 
-def find(image: NamedImage, contract: Contract, runner: Runner, threshold: float) -> Findings:
+def find(image: NamedImage, contract: Contract, runner: Runner, threshold: float) -> Prediction:
     """All objects of one picture that score ``threshold`` or more, or its segments.
 
     Raises:
@@ -96,7 +96,7 @@ def require_finite(outputs: dict[str, Array], contract: Contract) -> None:
 
 def from_network(
     outputs: dict[str, Array], contract: Contract, placement: Placement, threshold: float, image: int = 0
-) -> Findings:
+) -> Prediction:
     """What the outputs of a network say of one image of its batch, as :func:`find`.
 
     Raises:

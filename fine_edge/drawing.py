@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from fine_edge.decode import Findings, label_name
+from fine_edge.decode import Prediction, label_name
 from fine_edge.detections import Detections
 from fine_edge.segments import Panoptic, pasted_masks
 from fine_edge.text import printable
@@ -38,7 +38,7 @@ def _wrapped(text: str, font: Font, width_px: int) -> list[str]:
     return lines
 
 
-def draw(pixels: Pixels, found: Findings, labels: tuple[str, ...], caption: str) -> Image.Image:
+def draw(pixels: Pixels, found: Prediction, labels: tuple[str, ...], caption: str) -> Image.Image:
     """The picture (H, W, 3) with all findings, and the caption below."""
     height, width = pixels.shape[:2]
     size = max(12, min(height, width) // 40)

@@ -1,4 +1,4 @@
-"""The backends that can be measured: what each needs of the machine, how long it takes, and its rig."""
+"""The backends that can be measured: what each needs of the machine, how long it takes, and its setup."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fine_edge.bench import device, suites
-from fine_edge.bench.device import DeviceOptions, DeviceRig
+from fine_edge.bench.device import DeviceOptions, DeviceSetup
 from fine_edge.bench.measure import Length
 from fine_edge.bench.prepare import Prepared
-from fine_edge.bench.rig import HostRig, Rig
+from fine_edge.bench.setup import HostSetup, Setup
 from fine_edge.bench.suites import Suite
 from fine_edge.contract import Precision
 from fine_edge.engine.options import EnginePrecision
@@ -61,10 +61,10 @@ class BenchOptions:
         if self.backend not in PRECISIONS:
             hint = f"known: {', '.join((*PRECISIONS, ESTIMATES))}"
             raise ConfigError(f"no backend is called {self.backend!r}", where="--backend", hint=hint)
-        known = PRECISIONS[self.backend]
-        if self.chosen_precision not in known:
+        accepted = PRECISIONS[self.backend]
+        if self.chosen_precision not in accepted:
             what = f"{self.backend} has no precision {self.precision!r}"
-            raise ConfigError(what, where="--precision", hint=f"known: {', '.join(known)}")
+            raise ConfigError(what, where="--precision", hint=f"known: {', '.join(accepted)}")
         if self.rounds is not None and self.rounds < 2:
             raise ConfigError(f"{self.rounds} is too few, a ratio needs at least 2", where="--rounds")
         if self.threads is not None and self.threads < 1:
@@ -110,12 +110,12 @@ class Backend:
     Attributes:
         require: raises, about a model, where this machine cannot run it.
         length: how long a group is measured.
-        rig: of a group, its runners and what it measures besides time.
+        setup: of a group, its runners and what it measures besides time.
     """
 
     require: Callable[[str], None]
     length: Callable[[BenchOptions], Length]
-    rig: Callable[[Sequence[Prepared], Length, BenchOptions], Rig]
+    setup: Callable[[Sequence[Prepared], Length, BenchOptions], Setup]
 
 
 def _nothing_required(_model: str) -> None:
@@ -127,15 +127,15 @@ def _host_length(options: BenchOptions) -> Length:
     return Length(rounds, 0.0, max(1, rounds // ROUNDS_PER_SLICE), SLICE_MS)
 
 
-def _host_rig(prepared: Sequence[Prepared], length: Length, options: BenchOptions) -> Rig:
-    return HostRig(prepared, length, options.threads)
+def _host_setup(prepared: Sequence[Prepared], length: Length, options: BenchOptions) -> Setup:
+    return HostSetup(prepared, length, options.threads)
 
 
 def _device_length(options: BenchOptions) -> Length:
     return device.length(options.rounds, QUICK_ROUNDS if options.quick else None)
 
 
-def _device_rig(prepared: Sequence[Prepared], length: Length, options: BenchOptions) -> Rig:
+def _device_setup(prepared: Sequence[Prepared], length: Length, options: BenchOptions) -> Setup:
     how = DeviceOptions(
         precision=options.chosen_precision,
         folder=options.folder,
@@ -144,10 +144,10 @@ def _device_rig(prepared: Sequence[Prepared], length: Length, options: BenchOpti
         quick=options.quick,
         profile=options.profile,
     )
-    return DeviceRig(prepared, length, how)
+    return DeviceSetup(prepared, length, how)
 
 
 BACKENDS: dict[str, Backend] = {
-    "ort": Backend(_nothing_required, _host_length, _host_rig),
-    "trt": Backend(device.require_device, _device_length, _device_rig),
+    "ort": Backend(_nothing_required, _host_length, _host_setup),
+    "trt": Backend(device.require_device, _device_length, _device_setup),
 }

@@ -15,8 +15,8 @@ from typing import Any
 from fine_edge import console, files, samples
 from fine_edge.bench.measure import Length, Slice, measure_calls
 from fine_edge.bench.prepare import Prepared, make_feeds
-from fine_edge.bench.rig import Extras, Rig
 from fine_edge.bench.row import EngineFigures, RowState
+from fine_edge.bench.setup import Extras, Setup
 from fine_edge.contract import Contract
 from fine_edge.decode import find
 from fine_edge.engine.build import ensure_engine
@@ -176,7 +176,7 @@ def build_options(model: str, options: DeviceOptions) -> BuildOptions:
     return replace(read_recipe(model, options.folder), precision=options.precision)
 
 
-class DeviceRig(Rig):
+class DeviceSetup(Setup):
     """TensorRT engines of a group, loaded together; the board is watched from before the first inference on."""
 
     def __init__(self, prepared: Sequence[Prepared], length: Length, options: DeviceOptions) -> None:

@@ -70,10 +70,10 @@ def export_row(row: SuiteRow, folder: Path, input_hw: tuple[int, int] = (0, 0), 
     request, place = export_request(row, input_hw, precision), artifacts_folder(row, folder)
     if row.exporter == "plain":
         return exported_plainly(request, place)
-    return _brought(request, place) or exported(request, place)
+    return _irreplaceable(request, place) or exported(request, place)
 
 
-def _brought(request: ExportRequest, folder: Path) -> Path | None:
+def _irreplaceable(request: ExportRequest, folder: Path) -> Path | None:
     """A file that cannot be made anew here: with trained weights, or on a machine without torch with any."""
     path = folder / request.onnx_name()
     if not path.is_file():

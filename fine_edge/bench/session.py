@@ -32,8 +32,8 @@ from fine_edge.bench.prepare import (
     prepare,
 )
 from fine_edge.bench.record import MeasuredGroup, Record
-from fine_edge.bench.rig import Extras, Rig
 from fine_edge.bench.row import Row
+from fine_edge.bench.setup import Extras, Setup
 from fine_edge.bench.suites import Group, Suite, SuiteRow
 from fine_edge.export.artifacts import require_library
 from fine_edge.images import NamedImage
@@ -48,7 +48,7 @@ class Timings:
     Attributes:
         samples: of latency, by row and round.
         throughput: slices by row.
-        extras: what the rig found, by row.
+        extras: what the setup found, by row.
         harness: what measuring cost.
         process_peak_mib: highest resident set of this process meanwhile.
         backend: as its runners name themselves.
@@ -67,49 +67,50 @@ class Timings:
 
     def compute_ms(self, row: int) -> tuple[float, ...] | None:
         """GPU times of a row by round, where the backend can tell them apart."""
-        known = tuple(sample.compute_ms for sample in self.samples[row] if sample.compute_ms is not None)
-        return known if len(known) == len(self.samples[row]) else None
+        times = tuple(sample.compute_ms for sample in self.samples[row] if sample.compute_ms is not None)
+        return times if len(times) == len(self.samples[row]) else None
 
 
-def time_group(prepared: Sequence[Prepared], images: Sequence[NamedImage], rig: Rig, heading: str = "") -> Timings:
+def time_group(prepared: Sequence[Prepared], images: Sequence[NamedImage], setup: Setup, heading: str = "") -> Timings:
     """Measure the rows of a group against each other; ``heading`` begins each line of progress."""
     memory.forget_peak()
     feeds = make_feeds(prepared, images)
-    with rig:
+    with setup:
         subjects = [
-            Subject(row.row.label, runner, feed) for row, runner, feed in zip(prepared, rig.runners, feeds, strict=True)
+            Subject(row.row.label, runner, feed)
+            for row, runner, feed in zip(prepared, setup.runners, feeds, strict=True)
         ]
         with _ticking(f"{heading}warming up", len(subjects)) as tick:
             for subject in subjects:
                 warm_up(subject)
                 tick()
-        samples = _latency(subjects, rig, heading)
-        throughput = _throughput(subjects, rig, heading)
-        rig.finish(images)
+        samples = _latency(subjects, setup, heading)
+        throughput = _throughput(subjects, setup, heading)
+        setup.finish(images)
         contract = next(row.contract for row in prepared if row.contract)
         harness = harness_cost(Subject("null", NullRunner(contract), feeds[0]))
         extras = [
-            rig.extras(index, [sample.latency_ms for sample in row], throughput[index])
+            setup.extras(index, [sample.latency_ms for sample in row], throughput[index])
             for index, row in enumerate(samples)
         ]
         return Timings(samples, throughput, extras, harness, memory.process_peak_mib(), subjects[0].runner.name)
 
 
-def _latency(subjects: Sequence[Subject], rig: Rig, heading: str) -> list[list[Timing]]:
-    length: Length = rig.length
+def _latency(subjects: Sequence[Subject], setup: Setup, heading: str) -> list[list[Timing]]:
+    length: Length = setup.length
     with _ticking(f"{heading}latency rounds", length.rounds) as tick:
 
         def round_done() -> None:
-            rig.round_done()
+            setup.round_done()
             tick()
 
         return measure_latency(subjects, length.rounds, round_done, latency_s=length.latency_s)
 
 
-def _throughput(subjects: Sequence[Subject], rig: Rig, heading: str) -> list[list[Slice]]:
-    length = rig.length
-    with _ticking(f"{heading}throughput slices", length.slices) as tick, rig.throughput():
-        return measure_throughput(subjects, length.slices, length.slice_ms, tick, around=rig.slice_of)
+def _throughput(subjects: Sequence[Subject], setup: Setup, heading: str) -> list[list[Slice]]:
+    length = setup.length
+    with _ticking(f"{heading}throughput slices", length.slices) as tick, setup.throughput():
+        return measure_throughput(subjects, length.slices, length.slice_ms, tick, around=setup.slice_of)
 
 
 @contextlib.contextmanager
@@ -139,7 +140,7 @@ class _ReadyGroup:
     name: str
     prepared: list[Prepared]
     rtx: list[RtxMemory | None]
-    rig: Rig
+    setup: Setup
 
 
 def run_bench(options: BenchOptions) -> Record:
@@ -161,7 +162,7 @@ def run_bench(options: BenchOptions) -> Record:
         )
     groups = [_ready(group, options) for group in suite.groups]
     for group in groups:
-        group.rig.prepare()
+        group.setup.prepare()
     console.remark(f"images: {', '.join(image.name for image in images)}")
     _warn_of_load(load)
     timings = []
@@ -169,7 +170,7 @@ def run_bench(options: BenchOptions) -> Record:
         heading = f"group {number} of {len(groups)}, {group.name}: " if len(groups) > 1 else ""
         if heading:
             console.remark(heading + ", ".join(row.row.label for row in group.prepared))
-        timings.append(time_group(group.prepared, images, group.rig, heading))
+        timings.append(time_group(group.prepared, images, group.setup, heading))
     return _record(suite, options, [image.name for image in images], groups, timings)
 
 
@@ -178,7 +179,7 @@ def _ready(group: Group, options: BenchOptions) -> _ReadyGroup:
     rtx = [_rtx_memory(row, options) for row in group.rows]
     prepared = [prepare(row, options.folder, options.input_hw, options.onnx_precision) for row in group.rows]
     backend = BACKENDS[options.backend]
-    return _ReadyGroup(group.name, prepared, rtx, backend.rig(prepared, backend.length(options), options))
+    return _ReadyGroup(group.name, prepared, rtx, backend.setup(prepared, backend.length(options), options))
 
 
 def _warn_of_load(load: float) -> None:
@@ -221,8 +222,8 @@ def _record(
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         harness=max((timed.harness for timed in timings), key=lambda cost: cost.worst_ms),
         rows=rows,
-        platform=groups[0].rig.platform,
-        cuda_graph=all(group.rig.cuda_graph for group in groups),
+        platform=groups[0].setup.platform,
+        cuda_graph=all(group.setup.cuda_graph for group in groups),
         groups=tuple(
             MeasuredGroup(group.prepared[0].row.label, timed.process_peak_mib)
             for group, timed in zip(groups, timings, strict=True)

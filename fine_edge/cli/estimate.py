@@ -187,8 +187,8 @@ def add_board(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device`` and ``--mode``."""
-    known = ", ".join(known_devices())
-    parser.add_argument("--device", default=DEFAULT, metavar="NAME|FILE", help=f"{known}, or a profile of your own")
+    names = ", ".join(known_devices())
+    parser.add_argument("--device", default=DEFAULT, metavar="NAME|FILE", help=f"{names}, or a profile of your own")
     parser.add_argument("--mode", metavar="MODE", help="power mode (default: the device's fastest)")
 
 
@@ -215,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo in FP16, or an ONNX file as it is")
     add_board(parser)
     add_input_size(parser, "a model, or of a graph whose input is dynamic")
-    parser.add_argument("--kernels", type=int, default=10, metavar="N", help="dearest kernels to list (default: 10)")
+    parser.add_argument("--kernels", type=int, default=10, metavar="N", help="slowest kernels to list (default: 10)")
     add_artifacts(parser)
     add_outputs(parser)
     return parser

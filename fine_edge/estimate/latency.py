@@ -81,7 +81,7 @@ class Estimate:
         """Whether the board's memory holds them beside everything else."""
         return self.memory_mib / 1024 < self.device.memory_gib - RESERVED_GIB
 
-    def dearest(self, count: int = 10) -> list[KernelTime]:
+    def slowest(self, count: int = 10) -> list[KernelTime]:
         """The kernels that take longest."""
         return sorted(self.kernels, key=lambda kernel: -kernel.ms)[:count]
 

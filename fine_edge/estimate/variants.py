@@ -65,15 +65,15 @@ def variants(axis: str, values: str | None) -> list[Variant]:
     Raises:
         ConfigError: for an axis that there is none of, or a value that is none of its own.
     """
-    known = next((name for name in AXES if name == axis), None)
-    if known is None:
+    chosen = next((name for name in AXES if name == axis), None)
+    if chosen is None:
         raise ConfigError(f"nothing is swept over {axis!r}", where="--over", hint=f"known: {', '.join(AXES)}")
-    given = tuple(values.split(",")) if values else DEFAULTS[known]
+    given = tuple(values.split(",")) if values else DEFAULTS[chosen]
     for value in given:
-        if not _is_value(known, value):
-            example = ",".join(DEFAULTS[known])
-            raise ConfigError(f"{value!r} is no value of {known}", where="--values", hint=f"such as {example}")
-    return [Variant(known, value) for value in given]
+        if not _is_value(chosen, value):
+            example = ",".join(DEFAULTS[chosen])
+            raise ConfigError(f"{value!r} is no value of {chosen}", where="--values", hint=f"such as {example}")
+    return [Variant(chosen, value) for value in given]
 
 
 def _is_value(axis: Axis, value: str) -> bool:

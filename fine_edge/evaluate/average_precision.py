@@ -48,8 +48,8 @@ class AveragePrecision:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    known = values[values > -1]
-    return float(known.mean()) if known.size else -1.0
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else -1.0
 
 
 def _rows(objects: Objects, kind: Kind) -> list[dict[str, Any]]:

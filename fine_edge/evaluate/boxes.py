@@ -11,12 +11,12 @@ from fine_edge.evaluate.coco_data import CocoData, read_results
 from fine_edge.evaluate.evaluation import Evaluation, Origin, score
 from fine_edge.evaluate.journal import Entry, Outlines, Row, found_of, read_journal
 from fine_edge.evaluate.picture_sizes import require_labelled_sizes
-from fine_edge.evaluate.run import Seen, categories_of, look, origin_of
+from fine_edge.evaluate.run import ImageResult, categories_of, origin_of, run_images
 from fine_edge.runners.opened import Opened
 from fine_edge.segments import pasted_masks
 
 
-def _entry(seen: Seen, category_of: dict[int, int]) -> Entry:
+def _entry(seen: ImageResult, category_of: dict[int, int]) -> Entry:
     """Detections of the data set's categories; a thousandth of a pixel is less than any network means."""
     found = seen.found
     if not isinstance(found, Detections):
@@ -66,16 +66,16 @@ def evaluate_boxes(
         FineEdgeError: when model and data set do not belong together, or a file cannot be read or written.
     """
     category_of = categories_of(opened.contract, data, same)
-    looked = look(opened, data, images, folder, category_of, lambda seen: _entry(seen, category_of))
-    found = found_of(read_journal(looked.journal, looked.pictures), looked.journal)
+    run = run_images(opened, data, images, folder, category_of, lambda seen: _entry(seen, category_of))
+    found = found_of(read_journal(run.journal, run.pictures), run.journal)
     return score(
         data,
         found,
         origin_of(opened),
-        detections=looked.journal,
-        skipped=looked.skipped,
+        detections=run.journal,
+        skipped=run.skipped,
         images=images,
-        pictures=looked.pictures,
+        pictures=run.pictures,
     )
 
 

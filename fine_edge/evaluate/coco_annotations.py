@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ from fine_edge import console
 from fine_edge.errors import DataError
 from fine_edge.evaluate.coco_data import CocoData, Truth, box, objects
 from fine_edge.evaluate.ids import Id, Numbering, References, identity, integer
-from fine_edge.evaluate.picture_names import picture_name
 from fine_edge.files import sha256_of
 
 _HINT = "give a COCO annotation file of detection"
 _MOST_SIDE_PX = 2**20
+# Linux takes 255 bytes in one part of a path and 4,096 in a whole one, which also names the folder.
+_MOST_NAME_BYTES = 255
+_MOST_NAME_LETTERS = 3000
 _ERRORS = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
@@ -86,6 +88,25 @@ def numbered(
     return numbering, {number: text for one, text in found.items() if (number := numbering.number(one)) is not None}
 
 
+def picture_name(value: Any) -> str:
+    r"""Return a picture's name with ``/`` between its parts, as ``images\a.jpg`` of Windows means it.
+
+    Raises:
+        ValueError: when it is none, or leads out of the folder of pictures.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"the name {value!r} is no text")
+    name = value.replace("\\", "/")
+    too_long = max(len(part) for part in name.encode("utf-8", "surrogatepass").split(b"/")) > _MOST_NAME_BYTES
+    if too_long or len(name) > _MOST_NAME_LETTERS:
+        raise ValueError(f"the name {value[:20]!r}... is longer than a file's can be")
+    if any(0xD800 <= ord(mark) <= 0xDFFF for mark in name) or "\0" in name or not name.strip("/. "):
+        raise ValueError(f"the name {value!r} is no file's")
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in PurePosixPath(name).parts:
+        raise ValueError(f"{value!r} lies outside of any folder; use relative names")
+    return name
+
+
 def _file_name(entry: dict[str, Any]) -> str:
     return picture_name(entry["file_name"])
 
@@ -132,7 +153,7 @@ def _entries(path: Path, entries: Any, key: str) -> list[Any]:
 
 def _broken(path: Path, key: str, index: int, error: Exception) -> DataError:
     what = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be used ({error})"
-    return DataError(f"{key}[{index}] {what}", where=path, hint="hint this entry")
+    return DataError(f"{key}[{index}] {what}", where=path, hint="correct this entry")
 
 
 def _crowd(value: Any) -> bool:

@@ -86,17 +86,17 @@ class Comparison:
         }
 
 
-def _place(path: Path, said: dict[str, Any], key: str) -> Path:
+def _place(path: Path, stored: dict[str, Any], key: str) -> Path:
     """A file or folder that an evaluation names: where it was, or beside the evaluation."""
-    named = Path(str(said[key]))
+    named = Path(str(stored[key]))
     places = [place for place in (named, path.parent / named.name) if place.exists()]
     if not places:
         raise DataError(f"{named} is gone", where=path, hint=_HINT)
     return places[0]
 
 
-def _same(place: Path, sha256: str, said: dict[str, Any], key: str) -> None:
-    if sha256 != said[key]:
+def _same(place: Path, sha256: str, stored: dict[str, Any], key: str) -> None:
+    if sha256 != stored[key]:
         raise DataError("is not what was evaluated any more", where=place, hint=_HINT)
 
 
@@ -104,7 +104,7 @@ def _same(place: Path, sha256: str, said: dict[str, Any], key: str) -> None:
 class _Kept:
     """What an evaluation file and the files that it names hold; ``pictures`` are empty where no model saw any."""
 
-    said: dict[str, Any]
+    stored: dict[str, Any]
     data: CocoData
     detections: Path
     found: Found
@@ -113,35 +113,35 @@ class _Kept:
 
 def _read(path: Path) -> _Kept:
     read_evaluation(path)  # which says what is wrong with it
-    said = read_json(path, DataError, hint=_HINT)
+    stored = read_json(path, DataError, hint=_HINT)
     try:
-        data = read_boxes(_place(path, said, "data_file"), pictures=said.get("images_folder") is not None)
-        detections = _place(path, said, "detections_file")
-        _same(data.path, data.sha256, said, "data_sha256")
-        _same(detections, sha256_of(detections), said, "detections_sha256")
-        skipped = set(map(str, said["skipped"]))
+        data = read_boxes(_place(path, stored, "data_file"), pictures=stored.get("images_folder") is not None)
+        detections = _place(path, stored, "detections_file")
+        _same(data.path, data.sha256, stored, "data_sha256")
+        _same(detections, sha256_of(detections), stored, "detections_sha256")
+        skipped = set(map(str, stored["skipped"]))
     except (LookupError, TypeError, OSError) as error:
         raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
     seen = data.without({number for number, name in data.images.items() if name in skipped})
     if detections.suffix != ".jsonl":
-        return _Kept(said, seen, detections, read_results(detections, data), {})
+        return _Kept(stored, seen, detections, read_results(detections, data), {})
     entries = read_journal(detections, seen.images)
     pictures = {number: entry.picture for number, entry in entries.items()}
-    return _Kept(said, seen, detections, found_of(entries, detections), pictures)
+    return _Kept(stored, seen, detections, found_of(entries, detections), pictures)
 
 
 def _side(kept: _Kept, data: CocoData) -> Side:
     """The evaluation on the images of both."""
-    said = kept.said
+    stored = kept.stored
     try:
         origin = Origin(
-            model=str(said["model"]),
-            artifact_sha256=said["artifact_sha256"],
-            onnx_sha256=said["onnx_sha256"],
-            precision=said["precision"],
-            backend=said["backend"],
-            random_weights=bool(said["random_weights"]),
-            machine=dict(said["machine"]),
+            model=str(stored["model"]),
+            artifact_sha256=stored["artifact_sha256"],
+            onnx_sha256=stored["onnx_sha256"],
+            precision=stored["precision"],
+            backend=stored["backend"],
+            random_weights=bool(stored["random_weights"]),
+            machine=dict(stored["machine"]),
         )
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"an evaluation does not say what it is of ({error!r})", hint=_HINT) from error
@@ -179,7 +179,7 @@ def compare(a: Path, b: Path, *, resamples: int = RESAMPLES, advance: Callable[[
         raise DataError(what, hint="evaluate both on the same pictures")
     sides = _side(first, data), _side(second, data)
     found = (side.found for side in sides)
-    folders = [Path(str(kept.said["images_folder"])) for kept in (first, second) if kept.said.get("images_folder")]
+    folders = [Path(str(kept.stored["images_folder"])) for kept in (first, second) if kept.stored.get("images_folder")]
     return Comparison(
         data,
         *sides,

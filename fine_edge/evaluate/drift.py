@@ -53,7 +53,7 @@ class ImageDrift:
 
 
 @dataclass(frozen=True)
-class Drift:
+class DetectionDrift:
     """The comparison, the reference being A, and what became of the detections, image by image."""
 
     comparison: Comparison
@@ -137,7 +137,7 @@ def _of_image(image_id: int, first: Found, a: NDArray[np.int64], second: Found, 
     )
 
 
-def drift(comparison: Comparison) -> Drift:
+def drift(comparison: Comparison) -> DetectionDrift:
     """Pair what two artifacts of one model found.
 
     Raises:
@@ -155,7 +155,7 @@ def drift(comparison: Comparison) -> Drift:
         _of_image(image, first, rows_a.get(image, none), second, rows_b.get(image, none))
         for image in comparison.data.images
     )
-    found = Drift(comparison, images)
+    found = DetectionDrift(comparison, images)
     if not found.matched and not found.flipped:
         what = f"neither finds anything that scores {CONFIDENCE:g} or more: there is nothing to compare"
         raise DataError(what, where=comparison.data.path, hint="evaluate a model that finds what the data holds")

@@ -36,7 +36,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Telling:
+class ImagePair:
     """An image that tells the two apart; ``fewer`` is how many errors B makes less than A."""
 
     image_id: int
@@ -60,15 +60,15 @@ def _judged(verdicts: Verdicts, data: CocoData, image_id: int) -> Judged:
     )
 
 
-def most_telling(comparison: Comparison, number: int) -> tuple[list[Telling], list[Telling]]:
+def most_different(comparison: Comparison, number: int) -> tuple[list[ImagePair], list[ImagePair]]:
     """At most so many images on which B makes fewer errors than A, and those on which it makes more, clearest first."""
     data = comparison.data
     a, b = judge(data, comparison.a.found), judge(data, comparison.b.found)
-    told = [Telling(image, _judged(a, data, image), _judged(b, data, image)) for image in data.images]
+    pairs = [ImagePair(image, _judged(a, data, image), _judged(b, data, image)) for image in data.images]
     # Of images that differ as much, the ones with fewer errors in all show it best.
-    told.sort(key=lambda one: (one.a.errors + one.b.errors, one.image_id))
-    better = sorted((one for one in told if one.fewer > 0), key=lambda one: -one.fewer)
-    worse = sorted((one for one in told if one.fewer < 0), key=lambda one: one.fewer)
+    pairs.sort(key=lambda one: (one.a.errors + one.b.errors, one.image_id))
+    better = sorted((one for one in pairs if one.fewer > 0), key=lambda one: -one.fewer)
+    worse = sorted((one for one in pairs if one.fewer < 0), key=lambda one: one.fewer)
     return better[:number], worse[:number]
 
 

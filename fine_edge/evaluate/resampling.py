@@ -117,8 +117,8 @@ def _precision(matches: CategoryMatches, times: NDArray[np.int64]) -> float | No
 
 def resampled_ap(matches: list[CategoryMatches], times: NDArray[np.int64]) -> float:
     """AP, a fraction, with each image taken so many times, (images,); -1 when no object was drawn."""
-    known = [value for one in matches if (value := _precision(one, times)) is not None]
-    return float(np.mean(known)) if known else -1.0
+    by_category = [value for one in matches if (value := _precision(one, times)) is not None]
+    return float(np.mean(by_category)) if by_category else -1.0
 
 
 @dataclass(frozen=True)

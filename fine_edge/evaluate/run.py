@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fine_edge import console, machine
 from fine_edge.contract import Contract
-from fine_edge.decode import Findings, from_network, require_finite
+from fine_edge.decode import Prediction, from_network, require_finite
 from fine_edge.errors import DataError, ImageError
 from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.evaluation import Origin
@@ -45,7 +45,7 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadImage:
     """A picture as the network takes it, and the sha256 of its file; ``error`` where it cannot be read."""
 
     image_id: int
@@ -56,7 +56,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageResult:
     """What the network found in one image of ``size`` (height, width), or why the image could not be read.
 
     Attributes:
@@ -65,7 +65,7 @@ class Seen:
     """
 
     image_id: int
-    found: Findings | None = None
+    found: Prediction | None = None
     error: ImageError | None = None
     size: tuple[int, int] | None = None
     inference_s: float = 0.0
@@ -89,23 +89,23 @@ def ahead(
             future.cancel()
 
 
-def _reader(folder: Path, contract: Contract) -> Callable[[tuple[int, str]], Read]:
+def _reader(folder: Path, contract: Contract) -> Callable[[tuple[int, str]], ReadImage]:
     height, width = contract.input_hw
 
-    def read(entry: tuple[int, str]) -> Read:
+    def read(entry: tuple[int, str]) -> ReadImage:
         image_id, name = entry
         try:
             picture = read_image(folder / name)
         except ImageError as error:
-            return Read(image_id, error=error)
-        return Read(image_id, picture.sha256, *preprocess(picture.pixels, height, width, contract.preprocessing))
+            return ReadImage(image_id, error=error)
+        return ReadImage(image_id, picture.sha256, *preprocess(picture.pixels, height, width, contract.preprocessing))
 
     return read
 
 
-def _batches(read: Iterable[Read], size: int) -> Iterator[list[Read]]:
+def _batches(read: Iterable[ReadImage], size: int) -> Iterator[list[ReadImage]]:
     """Pictures in batches; those that cannot be read come alone."""
-    batch: list[Read] = []
+    batch: list[ReadImage] = []
     for one in read:
         if one.error:
             yield [one]
@@ -122,12 +122,12 @@ def _batches(read: Iterable[Read], size: int) -> Iterator[list[Read]]:
 class _Inferred:
     """A batch and what the network made of it, nothing where the picture cannot be read."""
 
-    batch: list[Read]
+    batch: list[ReadImage]
     outputs: dict[str, Array]
     seconds: float = 0.0
 
 
-def _infer(batch: list[Read], contract: Contract, runner: Runner) -> _Inferred:
+def _infer(batch: list[ReadImage], contract: Contract, runner: Runner) -> _Inferred:
     if batch[0].error:
         return _Inferred(batch, {})
     tensors = [one.tensor for one in batch if one.tensor is not None]
@@ -138,22 +138,24 @@ def _infer(batch: list[Read], contract: Contract, runner: Runner) -> _Inferred:
     return _Inferred(batch, outputs, time.perf_counter() - start_s)
 
 
-def _decode(inferred: _Inferred, contract: Contract) -> list[Seen]:
+def _decode(inferred: _Inferred, contract: Contract) -> list[ImageResult]:
     require_finite(inferred.outputs, contract)
     seen = []
     for index, one in enumerate(inferred.batch):
         if one.placement is None:
-            seen.append(Seen(one.image_id, error=one.error))
+            seen.append(ImageResult(one.image_id, error=one.error))
             continue
         # All detections count, however little they score; of segments those that belong to the picture.
         threshold = MergeConfig().score if contract.task == "panoptic" else 0.0
         found = from_network(inferred.outputs, contract, one.placement, threshold, index)
         size, share_s = (one.placement.height, one.placement.width), inferred.seconds / len(inferred.batch)
-        seen.append(Seen(one.image_id, found, size=size, inference_s=share_s, sha256=one.sha256))
+        seen.append(ImageResult(one.image_id, found, size=size, inference_s=share_s, sha256=one.sha256))
     return seen
 
 
-def detect(images: Iterable[tuple[int, str]], folder: Path, contract: Contract, runner: Runner) -> Iterator[Seen]:
+def detect(
+    images: Iterable[tuple[int, str]], folder: Path, contract: Contract, runner: Runner
+) -> Iterator[ImageResult]:
     """What the network finds in each image, in order; of a batch that is not full, those of its end are left out.
 
     Args:
@@ -195,11 +197,11 @@ def _renamed(pairs: Mapping[str, str], labels: tuple[str, ...], categories: Mapp
         (pairs.keys(), set(categories.values()), "category of the data set"),
         (pairs.values(), set(labels), "class of the model"),
     )
-    for given, known, kind in sides:
-        names = {plain(name) for name in known}
+    for given, accepted, kind in sides:
+        names = {plain(name) for name in accepted}
         if unknown := [name for name in given if plain(name) not in names]:
             raise DataError(
-                f"no {kind} is called {_some(unknown)}; there are {_some(sorted(known))}",
+                f"no {kind} is called {_some(unknown)}; there are {_some(sorted(accepted))}",
                 where="--same",
                 hint="write CATEGORY=CLASS",
             )
@@ -260,7 +262,7 @@ def _without_empty(
 
 
 @dataclass(frozen=True)
-class Looked:
+class ImageRun:
     """What is left behind.
 
     Attributes:
@@ -327,7 +329,7 @@ def _identity(opened: Opened, data: Data, categories: dict[int, int]) -> dict[st
 
 def _unchanged(journal: Journal, data: Data, images: Path) -> set[int]:
     """Ids of the images whose pictures are still those that the journal's entries were made from."""
-    known = [(number, images / data.images[number]) for number in journal.pictures if number in data.images]
+    recorded = [(number, images / data.images[number]) for number in journal.pictures if number in data.images]
 
     def same(entry: tuple[int, Path]) -> bool:
         number, path = entry
@@ -338,17 +340,17 @@ def _unchanged(journal: Journal, data: Data, images: Path) -> set[int]:
             return False
 
     with ThreadPoolExecutor(READERS) as pool, console.status("comparing pictures"):
-        return {number for (number, _), found in zip(known, pool.map(same, known), strict=True) if found}
+        return {number for (number, _), found in zip(recorded, pool.map(same, recorded), strict=True) if found}
 
 
-def look(
+def run_images(
     opened: Opened,
     data: Data,
     images: Path,
     folder: Path,
     categories: dict[int, int],
-    entry: Callable[[Seen], Entry],
-) -> Looked:
+    entry: Callable[[ImageResult], Entry],
+) -> ImageRun:
     """Run the opened on all images that ``folder`` holds no rows of yet, or rows of other pictures.
 
     Args:
@@ -389,4 +391,4 @@ def look(
                 f"{len(left)} images in {wall_s:.1f} s, {wall_s / inference_s:.2f} times what the network alone took"
             )
         pictures = {number: journal.pictures[number] for number in data.images if number not in skipped}
-        return Looked(path, skipped, pictures)
+        return ImageRun(path, skipped, pictures)

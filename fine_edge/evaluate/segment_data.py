@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_annotations import coco_from, numbered
+from fine_edge.evaluate.coco_annotations import coco_from, numbered, picture_name
 from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.ids import Numbering, integer
-from fine_edge.evaluate.picture_names import picture_name
 from fine_edge.evaluate.visdrone import read_visdrone
 from fine_edge.files import MOST_JSON_BYTES, read_json, sha256_of
 from fine_edge.zoo.labels import CITYSCAPES_LABELS
@@ -83,8 +82,8 @@ class SegmentData:
             return numbers
         if pixels.ndim != 2:
             raise DataError("has colours instead of label ids", where=path, hint=f"give *{_LABEL_IDS}")
-        known = np.isin(pixels, list(self.categories))
-        return np.where(known, pixels, IGNORED)
+        is_category = np.isin(pixels, list(self.categories))
+        return np.where(is_category, pixels, IGNORED)
 
 
 def is_cityscapes(folder: Path) -> bool:

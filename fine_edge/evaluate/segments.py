@@ -15,7 +15,7 @@ from fine_edge.evaluate import panoptic, semantic
 from fine_edge.evaluate.evaluation import FORMAT, Origin, now, sha256_of_pictures
 from fine_edge.evaluate.journal import Entry, Row, read_journal, table_of
 from fine_edge.evaluate.panoptic import PanopticFigures
-from fine_edge.evaluate.run import Seen, categories_of, look, origin_of
+from fine_edge.evaluate.run import ImageResult, categories_of, origin_of, run_images
 from fine_edge.evaluate.segment_data import IGNORED, SegmentData
 from fine_edge.evaluate.semantic import SemanticFigures
 from fine_edge.files import sha256_of
@@ -110,21 +110,21 @@ def evaluate_segments(
     """
     category_of = categories_of(opened.contract, data, same)
     rows_of = _semantic_rows if data.segments is None else _panoptic_rows
-    looked = look(opened, data, images, folder, category_of, _entries(rows_of, data, category_of))
+    run = run_images(opened, data, images, folder, category_of, _entries(rows_of, data, category_of))
     columns = _SEMANTIC_COLUMNS if data.segments is None else _PANOPTIC_COLUMNS
-    if not looked.pictures:
+    if not run.pictures:
         raise DataError("none of the images can be read", where=data.path, hint="check --images")
-    _, table = table_of(read_journal(looked.journal, looked.pictures), columns, looked.journal)
+    _, table = table_of(read_journal(run.journal, run.pictures), columns, run.journal)
     figures = semantic.figures if data.segments is None else panoptic.figures
     return SegmentEvaluation(
         origin=origin_of(opened),
         data=data.path.name,
         data_sha256=data.sha256,
-        images=len(looked.pictures),
-        pictures_sha256=sha256_of_pictures(data.images, looked.pictures),
-        skipped={data.images[number]: reason for number, reason in looked.skipped.items()},
-        counts_file=looked.journal.absolute(),
-        counts_sha256=sha256_of(looked.journal),
+        images=len(run.pictures),
+        pictures_sha256=sha256_of_pictures(data.images, run.pictures),
+        skipped={data.images[number]: reason for number, reason in run.skipped.items()},
+        counts_file=run.journal.absolute(),
+        counts_sha256=sha256_of(run.journal),
         figures=figures(table, data.categories),
     )
 
@@ -133,8 +133,8 @@ def _entries(
     rows_of: Callable[[Panoptic, SegmentData, int, dict[int, int]], list[Row]],
     data: SegmentData,
     category_of: dict[int, int],
-) -> Callable[[Seen], Entry]:
-    def entry(seen: Seen) -> Entry:
+) -> Callable[[ImageResult], Entry]:
+    def entry(seen: ImageResult) -> Entry:
         if not isinstance(seen.found, Panoptic):
             return Entry(seen.image_id, error=str(seen.error))
         return Entry(seen.image_id, seen.sha256, tuple(rows_of(seen.found, data, seen.image_id, category_of)))

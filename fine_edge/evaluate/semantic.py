@@ -37,8 +37,8 @@ def figures(table: Table, categories: dict[int, str]) -> SemanticFigures:
         true, found = table[:, 0] == number, table[:, 1] == number
         union = table[true | found, 2].sum()
         iou[name] = float(table[true & found, 2].sum() / union) if union else -1.0
-    known = [value for value in iou.values() if value >= 0]
+    defined = [value for value in iou.values() if value >= 0]
     pixels = table[:, 2].sum()
     return SemanticFigures(
-        float(np.mean(known)) if known else -1.0, float(right_of_all / pixels) if pixels else -1.0, iou
+        float(np.mean(defined)) if defined else -1.0, float(right_of_all / pixels) if pixels else -1.0, iou
     )

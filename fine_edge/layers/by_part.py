@@ -85,8 +85,8 @@ def _summed(part: Part, layers: Sequence[LayerTime]) -> PartSum:
 
 
 def _total(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    amounts = [value for value in values if value is not None]
+    return sum(amounts) if amounts else None
 
 
 def _mib(sizes: Iterable[int | None]) -> float | None:

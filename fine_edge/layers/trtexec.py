@@ -17,8 +17,8 @@ from fine_edge.layers.layer import amount
 from fine_edge.layers.layer_info import read_json
 from fine_edge.samples import median
 
-_PROFILE_MEND = "trtexec --loadEngine=ENGINE --separateProfileRun --dumpProfile --exportProfile=FILE"
-_TIMES_MEND = "trtexec --loadEngine=ENGINE --exportTimes=FILE"
+_PROFILE_HINT = "trtexec --loadEngine=ENGINE --separateProfileRun --dumpProfile --exportProfile=FILE"
+_TIMES_HINT = "trtexec --loadEngine=ENGINE --exportTimes=FILE"
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ def read_profile(path: Path) -> list[tuple[str, float]]:
     Raises:
         ArtifactError: when the file is missing, broken or something else.
     """
-    data = read_json(path, _PROFILE_MEND)
+    data = read_json(path, _PROFILE_HINT)
     try:
         entries = [(str(entry["name"]), _layer_ms(entry)) for entry in data if "count" not in entry]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"is no profile of trtexec ({type(error).__name__}: {error})"
-        raise ArtifactError(what, where=path, hint=_PROFILE_MEND) from error
+        raise ArtifactError(what, where=path, hint=_PROFILE_HINT) from error
     if not entries:
-        raise ArtifactError("holds no layers", where=path, hint=_PROFILE_MEND)
+        raise ArtifactError("holds no layers", where=path, hint=_PROFILE_HINT)
     return entries
 
 
@@ -69,13 +69,13 @@ def read_times(path: Path) -> QueryTimes:
     Raises:
         ArtifactError: when the file is missing, broken or something else.
     """
-    data = read_json(path, _TIMES_MEND)
+    data = read_json(path, _TIMES_HINT)
     try:
         compute = [float(amount(query["computeMs"]) or 0) for query in data]
         latency = [float(amount(query["latencyMs"]) or 0) for query in data]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"holds no times of trtexec ({type(error).__name__}: {error})"
-        raise ArtifactError(what, where=path, hint=_TIMES_MEND) from error
+        raise ArtifactError(what, where=path, hint=_TIMES_HINT) from error
     if not compute:
-        raise ArtifactError("holds no queries", where=path, hint=_TIMES_MEND)
+        raise ArtifactError("holds no queries", where=path, hint=_TIMES_HINT)
     return QueryTimes(tuple(compute), tuple(latency))

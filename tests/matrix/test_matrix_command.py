@@ -67,7 +67,7 @@ def test_failures_are_cells_with_reasons_and_do_not_stop_the_others(matrix, jobs
     code, rows, out, err = matrix(behaviour, A, B, C, "yolov8s", "--jobs", jobs)
     assert code == 1
     assert [rows[A][name] for name in CELLS] == ["ok", "fails: the graph is broken", "ok", "ok", 141, 4, 29.6]
-    assert rows[A]["note"] == "rules: x.onnx: the graph is broken -> hint it"
+    assert rows[A]["note"] == "rules: x.onnx: the graph is broken -> export it again"
     assert rows[B]["export"] == "fails: this needs ultralytics"
     assert {rows[B][name] for name in CELLS[1:]} == {UNREACHED}
     assert rows[B]["note"] == "export: this needs ultralytics -> pip install 'fine-edge[yolo]'"

@@ -30,7 +30,7 @@ class Extras:
     state: RowState | None = None
 
 
-class Rig(ABC):
+class Setup(ABC):
     """Entered before the group's first inference and left after its last; rows are known by their index.
 
     Attributes:
@@ -58,7 +58,7 @@ class Rig(ABC):
     def extras(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> Extras:
         """What was found of a row."""
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> Setup:
         with contextlib.ExitStack() as stack:
             self.runners = self.open(stack)
             self._open = stack.pop_all()
@@ -84,7 +84,7 @@ class Rig(ABC):
         """Measure what is measured apart, once latency and throughput are done."""
 
 
-class HostRig(Rig):
+class HostSetup(Setup):
     """ONNX Runtime on the CPU: the peak memory of each model in a process of its own."""
 
     def __init__(self, prepared: Sequence[Prepared], length: Length, threads: int | None) -> None:
