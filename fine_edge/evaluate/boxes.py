@@ -1,4 +1,4 @@
-"""Boxes and masks of a detector on a data set in COCO's terms."""
+"""Score the boxes and masks of a detector on a data set with COCO's figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fine_edge.segments import pasted_masks
 
 
 def _entry(seen: ImageResult, category_of: dict[int, int]) -> Entry:
-    """Detections of the data set's categories; a thousandth of a pixel is less than any network means."""
+    """Keep the detections of the data set's categories, with coordinates rounded to a thousandth of a pixel."""
     found = seen.found
     if not isinstance(found, Detections):
         return Entry(seen.image_id, error=str(seen.error))
@@ -37,7 +37,7 @@ def _entry(seen: ImageResult, category_of: dict[int, int]) -> Entry:
 
 
 def _outlines(masks: Floats, boxes_xyxy_px: Floats, size: tuple[int, int]) -> Outlines:
-    """Masks (N, 28, 28) over boxes as COCO's compressed runs."""
+    """Return masks (N, 28, 28), which lie in boxes, as COCO's compressed run lengths."""
     from faster_coco_eval.core import mask
 
     canvas = np.zeros(size, dtype=np.uint8, order="F")
@@ -53,14 +53,14 @@ def _outlines(masks: Floats, boxes_xyxy_px: Floats, size: tuple[int, int]) -> Ou
 def evaluate_boxes(
     opened: Opened, data: CocoData, images: Path, folder: Path, same: dict[str, str] | None = None
 ) -> Evaluation:
-    """Look at all images that ``folder`` holds no detections of yet, and score them.
+    """Run a detector on all images that ``folder`` holds no detections of yet, and score the detections.
 
     Args:
-        opened: a detector.
-        data: what is to be found.
+        opened: the detector.
+        data: the labelled boxes.
         images: folder of the pictures.
-        folder: of the detections, which are kept image by image.
-        same: the model's name of a category, by the data set's, where they differ.
+        folder: folder of the detections, which are written image by image.
+        same: the model's class name by the data set's category name, where the two differ.
 
     Raises:
         FineEdgeError: when model and data set do not belong together, or a file cannot be read or written.
@@ -80,10 +80,15 @@ def evaluate_boxes(
 
 
 def evaluate_results(path: Path, data: CocoData, images: Path | None = None) -> Evaluation:
-    """Score a results file, whatever made it; pictures are needed for comparisons to show them alone.
+    """Score a file of COCO results, which any program may have written.
+
+    Args:
+        path: the results file.
+        data: the labelled boxes.
+        images: folder of the pictures, which only pages of comparisons show.
 
     Raises:
-        DataError: when it does not belong to the data set, or the pictures do not.
+        DataError: when the results or the pictures do not belong to the data set.
     """
     if images:
         require_labelled_sizes(data, images)
