@@ -1,4 +1,4 @@
-"""One bench run: prepare all groups, measure them one after the other, and put it all into a record."""
+"""Run a bench: prepare all groups, measure one after the other, and make a record of the results."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from fine_edge.zoo import catalog, paper
 
 @dataclass(frozen=True)
 class Timings:
-    """What measuring a group gave.
+    """The results of measuring one group.
 
     Attributes:
-        samples: of latency, by row and round.
-        throughput: slices by row.
-        extras: what the setup found, by row.
-        harness: what measuring cost.
+        samples: latencies, by row and round.
+        throughput: slices, by row.
+        extras: figures besides time, by row.
+        harness: time that measuring adds.
         process_peak_mib: highest resident set of this process meanwhile.
-        backend: as its runners name themselves.
+        backend: name that the runners give their backend.
     """
 
     samples: list[list[Timing]]
@@ -62,11 +62,11 @@ class Timings:
     backend: str
 
     def samples_ms(self, row: int) -> tuple[float, ...]:
-        """Latencies of a row by round."""
+        """Return the latencies of a row by round."""
         return tuple(sample.latency_ms for sample in self.samples[row])
 
     def compute_ms(self, row: int) -> tuple[float, ...] | None:
-        """GPU times of a row by round, where the backend can tell them apart."""
+        """Return the GPU times of a row by round; ``None`` where the backend does not measure them."""
         times = tuple(sample.compute_ms for sample in self.samples[row] if sample.compute_ms is not None)
         return times if len(times) == len(self.samples[row]) else None
 
@@ -115,7 +115,7 @@ def _throughput(subjects: Sequence[Subject], setup: Setup, heading: str) -> list
 
 @contextlib.contextmanager
 def _ticking(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar that is drawn between measurements only: its own thread would take time from them."""
+    """Show a progress bar that is drawn only between measurements: its own thread would take time from them."""
     with console.progress() as bar:
         bar.stop()
         bar.live.auto_refresh = False
@@ -129,13 +129,13 @@ def _ticking(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield tick
 
 
-# Load average per core above which somebody else is likely to run beside a measurement.
+# Load average per core above which other programs are likely to disturb a measurement.
 BUSY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class _ReadyGroup:
-    """A group whose files are there; ``rtx`` by row."""
+    """A group whose files are there; ``rtx`` is by row."""
 
     name: str
     prepared: list[Prepared]
@@ -153,7 +153,7 @@ def run_bench(options: BenchOptions) -> Record:
     backend.require(suite.rows[0].model)
     length = backend.length(options)
     images = load_images(options.images, length.rounds)
-    load = os.getloadavg()[0]  # before our own work counts
+    load = os.getloadavg()[0]  # before our own work raises it
     for row in suite.rows:
         require_library(
             export_request(row, options.input_hw, options.onnx_precision),
@@ -175,7 +175,7 @@ def run_bench(options: BenchOptions) -> Record:
 
 
 def _ready(group: Group, options: BenchOptions) -> _ReadyGroup:
-    # First, since an FP16 export writes the FP32 file again, which must not change once it is bound.
+    # First, because an FP16 export writes the FP32 file again, which must not change once its hash is in the record.
     rtx = [_rtx_memory(row, options) for row in group.rows]
     prepared = [prepare(row, options.folder, options.input_hw, options.onnx_precision) for row in group.rows]
     backend = BACKENDS[options.backend]
@@ -189,7 +189,7 @@ def _warn_of_load(load: float) -> None:
 
 
 def _rtx_memory(row: SuiteRow, options: BenchOptions) -> RtxMemory | None:
-    # A plain export has no FP16 form here.
+    # Plain exports are only made in FP32.
     if not options.rtx or row.exporter == "plain":
         return None
     path = export_row(row, options.folder, options.input_hw, "fp16")
@@ -259,7 +259,7 @@ def _rows(paper_table: str | None, group: _ReadyGroup, timings: Timings) -> Iter
 
 
 def _paper(model: str, table: str | None) -> dict[str, float | None] | None:
-    """The row of the paper's table about the model, where it has one."""
+    """Return the row of the paper's table for the model; ``None`` where it has none."""
     figures = next((row for row in paper.rows_of(model) if row.table == table), None)
     if figures is None:
         return None

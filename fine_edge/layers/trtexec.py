@@ -1,9 +1,9 @@
-"""Times that trtexec exports. Formats: NVIDIA/TensorRT, samples/common/sampleReporting.cpp of release 10.
+"""Read the times that trtexec exports. Formats: NVIDIA/TensorRT, samples/common/sampleReporting.cpp of release 10.
 
     --exportProfile   [{"count": runs}, {"name", "timeMs", "averageMs", "medianMs", "percentage"}, ...]
     --exportTimes     [{"startEnqMs", "endEnqMs", "startH2dMs", ..., "h2dMs", "computeMs", "d2hMs", "latencyMs"}, ...]
 
-Before release 8.4 ``medianMs`` was missing; the average then takes its place. Warm-up is not in the times.
+Before release 8.4 there was no ``medianMs``; the average replaces it. The times do not include the warm-up.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ _TIMES_HINT = "trtexec --loadEngine=ENGINE --exportTimes=FILE"
 
 @dataclass(frozen=True)
 class QueryTimes:
-    """Milliseconds by query. ``latency_ms`` is H2D + compute + D2H."""
+    """Times in milliseconds by query; ``latency_ms`` is H2D + compute + D2H."""
 
     compute_ms: tuple[float, ...]
     latency_ms: tuple[float, ...]
 
     @property
     def compute_median_ms(self) -> float:
-        """Median GPU compute time."""
+        """Return the median GPU compute time."""
         return median(self.compute_ms)
 
     @property
     def latency_median_ms(self) -> float:
-        """Median latency."""
+        """Return the median latency."""
         return median(self.latency_ms)
 
 
 def read_profile(path: Path) -> list[tuple[str, float]]:
-    """Name and milliseconds of one run for each layer, in order.
+    """Return name and milliseconds of one run for each layer, in order.
 
     Raises:
-        ArtifactError: when the file is missing, broken or something else.
+        ArtifactError: when the file is missing, broken or of another kind.
     """
     data = read_json(path, _PROFILE_HINT)
     try:
@@ -64,10 +64,10 @@ def _layer_ms(entry: dict[str, Any]) -> float:
 
 
 def read_times(path: Path) -> QueryTimes:
-    """Compute time and latency of every query.
+    """Return compute time and latency of every query.
 
     Raises:
-        ArtifactError: when the file is missing, broken or something else.
+        ArtifactError: when the file is missing, broken or of another kind.
     """
     data = read_json(path, _TIMES_HINT)
     try:
