@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of ``sweep``."""
     made = Parser(
         prog="fine-edge estimate sweep",
-        description=f"Estimate the latency of {MODEL} with other choices in FINE, each exported (needs torch) and compiled.",
+        description=f"Estimate {MODEL} with other choices in FINE; each is exported (needs torch) and compiled.",
     )
     made.add_argument(
         "--over", required=True, metavar="AXIS", help=f"{', '.join(AXES)}; width is that of the feed-forward"

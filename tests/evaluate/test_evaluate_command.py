@@ -173,7 +173,7 @@ def test_evaluations_on_other_pictures_are_not_compared(scene):
     for command in ("compare", "drift"):
         with pytest.raises(DataError, match=r"are of other pictures under 1 of 4 names: 2\.png -> evaluate both"):
             main([command, *paths, "--resamples", "2"])
-    with pytest.raises(ConfigError, match="--max-ap-drop: nan is no number"):
+    with pytest.raises(ConfigError, match="--max-ap-drop: nan is not a finite number"):
         main(["drift", paths[0], paths[0], "--resamples", "2", "--max-ap-drop", "nan"])
 
 
