@@ -9,7 +9,7 @@ import numpy as np
 
 from fine_edge import __version__
 from fine_edge.evaluate.comparison import Comparison
-from fine_edge.evaluate.image_pairs import MISSED, RIGHT, WRONG, Judged, ImagePair, drawings, most_different
+from fine_edge.evaluate.image_pairs import MISSED, RIGHT, WRONG, ImagePair, Judged, drawings, most_different
 from fine_edge.evaluate.tables import category_table, error_change_table, precision_change_table
 from fine_edge.figure import new_figure
 from fine_edge.html import CSS, WIDTH_IN, to_svg
