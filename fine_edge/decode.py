@@ -1,4 +1,4 @@
-"""What an exported detector finds in one picture, whatever its task, in pixels of the picture."""
+"""Decode what an exported model predicts for one picture, for every task, in pixels of the picture."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fine_edge.preprocess import Placement, preprocess
 from fine_edge.runners.base import Array, Runner
 from fine_edge.segments import MergeConfig, Panoptic, Segment, merge, to_picture
 
-Findings = Detections | Panoptic
-"""Objects, best first, or the segments that a picture is cut into."""
+Prediction = Detections | Panoptic
+"""Detections, best first, or the segments of a picture."""
 
 
-def summary(found: Findings, threshold: float) -> str:
-    """In a few words."""
+def summary(found: Prediction, threshold: float) -> str:
+    """Return a prediction in a few words."""
     if isinstance(found, Detections):
         return f"{len(found)} detections at {threshold:g} or more"
     return f"{len(found.segments)} segments"
 
 
-def rows(found: Findings, image: str, labels: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One for each object or segment, as ``--json`` prints them."""
+def rows(found: Prediction, image: str, labels: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return one dict for each object or segment, as ``--json`` prints them."""
     if isinstance(found, Detections):
         return [
             {
@@ -51,7 +51,7 @@ def rows(found: Findings, image: str, labels: tuple[str, ...]) -> list[dict[str,
 
 
 def label_name(label: int, labels: tuple[str, ...]) -> str:
-    """Of a class index; indices beyond the names keep their number."""
+    """Return the class name; an index beyond the names becomes 'class N'."""
     return labels[label] if 0 <= label < len(labels) else f"class {label}"
 
 
@@ -61,7 +61,7 @@ def _named(label: int, labels: tuple[str, ...]) -> dict[str, Any]:
 
 def _needed(contract: Contract) -> tuple[str, ...]:
     if not contract.postprocessed:
-        return ("logits", "boxes")  # of RT-DETR; nothing is drawn from other dense outputs
+        return ("logits", "boxes")  # RT-DETR's raw outputs; other dense outputs are not decoded
     if contract.task == "semantic":
         return ("classes",)
     boxes = ("labels", "boxes_xyxy", "scores")
@@ -69,11 +69,11 @@ def _needed(contract: Contract) -> tuple[str, ...]:
     return (*boxes, *more.get(contract.task, ()))
 
 
-def find(image: NamedImage, contract: Contract, runner: Runner, threshold: float) -> Findings:
-    """All objects of one picture that score ``threshold`` or more, or its segments.
+def find(image: NamedImage, contract: Contract, runner: Runner, threshold: float) -> Prediction:
+    """Return the objects of one picture with a score of at least ``threshold``, or its segments.
 
     Raises:
-        ArtifactError: when the artifact does not give what its task asks for, or what are no numbers.
+        ArtifactError: when the artifact lacks an output that its task needs, or gives NaN or infinities.
     """
     height, width = contract.input_hw
     tensor, placement = preprocess(image.pixels, height, width, contract.preprocessing)
@@ -84,7 +84,10 @@ def find(image: NamedImage, contract: Contract, runner: Runner, threshold: float
 
 
 def require_finite(outputs: dict[str, Array], contract: Contract) -> None:
-    """Raise :class:`ArtifactError` when outputs hold infinities or NaN, of which no threshold would leave a trace."""
+    """Raise :class:`ArtifactError` when outputs hold infinities or NaN.
+
+    They would go unnoticed otherwise: NaN passes no threshold, so that the picture would only look empty.
+    """
     floating = {name: values for name, values in outputs.items() if np.issubdtype(values.dtype, np.floating)}
     if broken := [name for name, values in floating.items() if not np.isfinite(values).all()]:
         raise ArtifactError(
@@ -96,16 +99,16 @@ def require_finite(outputs: dict[str, Array], contract: Contract) -> None:
 
 def from_network(
     outputs: dict[str, Array], contract: Contract, placement: Placement, threshold: float, image: int = 0
-) -> Findings:
-    """What the outputs of a network say of one image of its batch, as :func:`find`.
+) -> Prediction:
+    """Decode the outputs for one image of a batch, as :func:`find` does.
 
     Raises:
-        ArtifactError: when the artifact does not give what its task asks for.
+        ArtifactError: when the artifact lacks an output that its task needs.
     """
     if missing := [name for name in _needed(contract) if name not in outputs]:
         hint = "" if contract.postprocessed else "export it without --raw"
         raise ArtifactError(
-            f"the model gives no {', '.join(missing)}: nothing can be said of a picture",
+            f"the model gives no {', '.join(missing)}, so its outputs cannot be decoded",
             where=contract.model,
             hint=hint,
         )
@@ -117,13 +120,13 @@ def from_network(
     found = replace(found, boxes_xyxy_px=placement.to_picture(found.boxes_xyxy_px))
     if contract.task == "panoptic" and found.masks is not None:
         stuff = to_picture(outputs["stuff"][image], placement).astype(np.int64)
-        # The last label says that a pixel belongs to some thing.
+        # The last label marks pixels of things.
         return merge(found, found.masks, stuff, len(contract.labels) - 1, MergeConfig(score=threshold))
     return found.above(threshold)
 
 
 def _cut(classes: Array) -> Panoptic:
-    """A map of classes as one segment a class, largest first."""
+    """Return a map of classes as one segment for each class, largest first."""
     labels, areas = np.unique(classes, return_counts=True)
     numbers = np.zeros(classes.shape, dtype=np.int32)
     segments = []

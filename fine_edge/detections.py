@@ -1,4 +1,4 @@
-"""Detections of one image, decoded from a network's outputs, and how two sets of them are matched."""
+"""Decode the detections of one image from a network's outputs, and match two sets of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Detections:
-    """N detections: ``labels`` (N,) class indices, ``boxes_xyxy_px`` (N, 4), ``scores`` (N,), best first.
+    """N detections, best first.
 
-    ``masks`` (N, 28, 28) are probabilities over each box, of detectors that give any.
+    Attributes:
+        labels: (N,) class indices.
+        boxes_xyxy_px: (N, 4) corners.
+        scores: (N,).
+        masks: (N, 28, 28) probabilities over each box, of detectors with masks.
     """
 
     labels: NDArray[np.int64]
@@ -23,21 +27,21 @@ class Detections:
     masks: Floats | None = None
 
     def __len__(self) -> int:
-        """How many detections there are."""
+        """Return the number of detections."""
         return len(self.scores)
 
     def above(self, threshold: float) -> Detections:
-        """Those with a score of at least ``threshold``."""
+        """Return the detections with a score of at least ``threshold``."""
         keep = self.scores >= threshold
         masks = None if self.masks is None else self.masks[keep]
         return Detections(self.labels[keep], self.boxes_xyxy_px[keep], self.scores[keep], masks)
 
 
 def from_outputs(outputs: dict[str, NDArray[np.generic]], image: int = 0) -> Detections:
-    """Detections of one image of a batch from ``labels`` (B, N), ``boxes_xyxy`` (B, N, 4) and ``scores`` (B, N).
+    """Return the detections of one image of a batch.
 
-    And from ``masks`` (B, N, 28, 28), where there are any. Rows with a score of exactly 0 fill up a fixed number of
-    rows and hold nothing.
+    Reads ``labels`` (B, N), ``boxes_xyxy`` (B, N, 4), ``scores`` (B, N) and, where there are any, ``masks``
+    (B, N, 28, 28). Rows with a score of exactly 0 fill up a fixed number of rows and are dropped.
     """
     scores = outputs["scores"][image].astype(np.float32)
     order = np.argsort(-scores, kind="stable")
@@ -53,7 +57,7 @@ def from_outputs(outputs: dict[str, NDArray[np.generic]], image: int = 0) -> Det
 def from_raw(outputs: dict[str, NDArray[np.generic]], height: int, width: int, image: int = 0) -> Detections:
     """Decode ``logits`` (B, Q, K) and normalised ``boxes`` (B, Q, 4) cx, cy, w, h as RT-DETR's postprocessor does.
 
-    The Q best (query, class) pairs by sigmoid score; boxes in pixels of the height x width input.
+    Takes the Q best (query, class) pairs by sigmoid score; boxes are in pixels of the height x width input.
     """
     logits = outputs["logits"][image].astype(np.float32)  # (Q, K)
     queries, classes = logits.shape
@@ -62,13 +66,13 @@ def from_raw(outputs: dict[str, NDArray[np.generic]], height: int, width: int, i
     cx, cy, w, h = outputs["boxes"][image].astype(np.float32)[best // classes].T
     corners = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1)
     boxes = corners * np.array([width, height, width, height], dtype=np.float32)
-    with np.errstate(over="ignore"):  # exp of a very negative logit overflows to inf, and 1 / inf is the right 0
+    with np.errstate(over="ignore"):  # exp of a very negative logit overflows to inf, and 1 / inf is 0 as it should be
         scores = 1 / (1 + np.exp(-flat[best]))
     return Detections((best % classes).astype(np.int64), boxes.astype(np.float32), scores.astype(np.float32))
 
 
 def iou(a: Floats, b: Floats) -> Floats:
-    """Intersection over union of boxes (N, 4) and (M, 4) in x0, y0, x1, y1: (N, M)."""
+    """Return the intersection over union (N, M) of boxes (N, 4) and (M, 4) in x0, y0, x1, y1."""
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
     overlap = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
@@ -83,12 +87,11 @@ class Agreement:
     """How well two sets of detections of one image agree.
 
     Attributes:
-        matched: pairs of the same class that overlap and score alike.
-        flipped: detections of either side without a partner although they score clearly above the
-            other side's cut-off. Those near the cut-off are ties: which of them makes the top 300 is chance.
-        ties: unpaired detections near the cut-off.
-        max_score_drift: largest difference of scores over the pairs.
-        max_box_drift_px: largest difference of a box coordinate over the pairs, pixels.
+        matched: number of pairs of the same class that overlap and score alike.
+        flipped: number of detections of either side without a partner that score clearly above the other side's
+        cut-off. ties: number of unpaired detections near the cut-off; chance decides which of them are among the top
+        300. max_score_drift: largest difference of scores over the pairs. max_box_drift_px: largest difference of a box
+        coordinate over the pairs, pixels.
     """
 
     matched: int
@@ -100,7 +103,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Detections of two sets that are the same object, one to one.
+    """Pairs of detections of two sets that are the same object.
 
     Attributes:
         reference, candidate: (P,) indices into either set.
@@ -117,12 +120,13 @@ class Pairs:
 def pair(reference: Detections, candidate: Detections, *, min_iou: float = 0.5) -> Pairs:
     """Pair detections of the same class one to one, by overlap and score.
 
-    Pairs need an IoU of at least ``min_iou`` or, for boxes too small for IoU to mean anything, corners
-    within half a pixel. The assignment minimises the total difference, so swapped ties and duplicates do not count.
+    A pair needs an IoU of at least ``min_iou`` or, where boxes are too small for IoU to mean anything, corners within
+    half a pixel. The assignment minimises the total difference, so that swapped ties and duplicates do not count.
     """
     from scipy.optimize import linear_sum_assignment
 
-    with np.errstate(invalid="ignore", over="ignore"):  # infinities and NaN give NaN, which pairs with nothing
+    # Infinities and NaN give NaN, and a box with NaN gets no partner.
+    with np.errstate(invalid="ignore", over="ignore"):
         distance = np.abs(reference.boxes_xyxy_px[:, None] - candidate.boxes_xyxy_px[None])
         distance = distance.max(axis=2, initial=0.0)  # (N, M) px
         overlap = iou(reference.boxes_xyxy_px, candidate.boxes_xyxy_px)
@@ -138,7 +142,7 @@ def pair(reference: Detections, candidate: Detections, *, min_iou: float = 0.5) 
 
 
 def agree(reference: Detections, candidate: Detections, *, score_tolerance: float, min_iou: float = 0.5) -> Agreement:
-    """Pair two sets as :func:`pair` does, and measure what differs."""
+    """Pair two sets as :func:`pair` does, and measure their differences."""
     if not len(reference) or not len(candidate):
         alone = reference if len(reference) else candidate
         return Agreement(0, len(alone), 0, 0.0, 0.0)
@@ -149,7 +153,8 @@ def agree(reference: Detections, candidate: Detections, *, score_tolerance: floa
         (candidate, pairs.candidate, reference),
     ):
         alone_scores = np.delete(mine.scores, partners)
-        # The other side's cut-off: a score at or below it may have fallen off its end.
+        # Each side keeps its best detections only. One that scores no more than the other side's last may have been cut
+        # off.
         cutoff = other.scores.min() + score_tolerance if len(other) >= len(mine) else score_tolerance
         tied = alone_scores <= cutoff  # never true of NaN
         flipped += int((~tied).sum())

@@ -1,4 +1,4 @@
-"""Pictures with what was found in them: boxes, masks and segments, and a caption that says what produced it."""
+"""Draw boxes, masks and segments on a picture, and a caption that says what produced them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from fine_edge.decode import Findings, label_name
+from fine_edge.decode import Prediction, label_name
 from fine_edge.detections import Detections
 from fine_edge.segments import Panoptic, pasted_masks
 from fine_edge.text import printable
@@ -16,18 +16,18 @@ from fine_edge.text import printable
 Pixels = NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# How much of a pixel's colour its mask or segment takes.
+# Opacity of masks and segments.
 _OPACITY = 0.5
 
 
 def _color(index: int) -> tuple[int, int, int]:
-    """Neighbouring indices get distant hues."""
+    """Return a colour for an index; neighbouring indices get distant hues."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.618 % 1, 0.75, 1.0)
     return int(red * 255), int(green * 255), int(blue * 255)
 
 
 def _wrapped(text: str, font: Font, width_px: int) -> list[str]:
-    """The text in lines that fit, broken between words."""
+    """Split a text between words into lines that fit the width."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -38,8 +38,8 @@ def _wrapped(text: str, font: Font, width_px: int) -> list[str]:
     return lines
 
 
-def draw(pixels: Pixels, found: Findings, labels: tuple[str, ...], caption: str) -> Image.Image:
-    """The picture (H, W, 3) with all findings, and the caption below."""
+def draw(pixels: Pixels, found: Prediction, labels: tuple[str, ...], caption: str) -> Image.Image:
+    """Return the picture (H, W, 3) with everything that was found, and the caption below it."""
     height, width = pixels.shape[:2]
     size = max(12, min(height, width) // 40)
     font = ImageFont.load_default(size)
@@ -73,7 +73,7 @@ def _with_masks(pixels: Pixels, found: Detections) -> Pixels:
 def _with_segments(pixels: Pixels, panoptic: Panoptic) -> Pixels:
     picture: Pixels = pixels.copy()
     for segment in panoptic.segments:
-        # A thing has a colour of its own, stuff that of its class.
+        # Each thing has its own colour; stuff has the colour of its class.
         color = _color(segment.label if segment.score is None else 100 + segment.number)
         _tint(picture, panoptic.numbers == segment.number, color)
     return picture
@@ -94,7 +94,7 @@ def _draw_boxes(
 
 
 def _draw_names(pen: ImageDraw.ImageDraw, panoptic: Panoptic, labels: tuple[str, ...], font: Font, size: int) -> None:
-    """The name of each segment on its own pixel that is nearest to its centre."""
+    """Write the name of each segment on the pixel of the segment that is nearest to its centre."""
     for segment in panoptic.segments:
         rows, columns = np.nonzero(panoptic.numbers == segment.number)
         nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)

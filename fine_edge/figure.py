@@ -1,4 +1,4 @@
-"""Figures by matplotlib, whose names are names: no formulas, whatever signs they hold."""
+"""Make matplotlib figures in which names stay text: no sign in a name starts a formula."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """Return an empty figure that can be written without a screen."""
+    """Return an empty figure that needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -24,7 +24,10 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 @contextlib.contextmanager
 def style(parameters: Mapping[Any, Any] | None = None) -> Iterator[None]:
-    """Draw with dollars in names as dollars, without remarks on signs that no font has, and as matplotlib's own say."""
+    """Draw with matplotlib's style changed by ``parameters``.
+
+    Dollars in names stay dollars, and characters that no font has cause no warning.
+    """
     import matplotlib as mpl
 
     with mpl.rc_context({"text.parse_math": False, **(parameters or {})}), warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Figures as SVG inside a page: transparent, with text and axes in the page's colour, for light and dark."""
+"""Embed figures as SVG in a page: transparent, with text and axes in the page's colour, for light and dark mode."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 
 
 WIDTH_IN = 4.6
-"""Narrow enough that 9-point text can still be read when a telephone scales the figure down."""
+"""Narrow enough that 9-point text stays readable when a telephone scales the figure down."""
 
-# A colour that nothing else has; the page's own takes its place.
+# A colour that is used for nothing else; the page's text colour replaces it.
 _INK = "#010203"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
-    "svg.hashsalt": "fine_edge",  # the same ids every time
+    "svg.hashsalt": "fine_edge",  # makes the ids of a drawing reproducible
     "svg.fonttype": "path",
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "axes.titlecolor"), _INK
@@ -81,12 +81,12 @@ _STYLE: dict[Any, Any] = {
 
 
 def to_svg(draw: Callable[[], Figure], label: str, prefix: str) -> str:
-    """The figure that ``draw`` makes, as an SVG element.
+    """Return a figure as an SVG element.
 
     Args:
         draw: makes the figure; called with the page's style in force.
-        label: what it shows, for those who cannot see it.
-        prefix: of all ids, unique within the page.
+        label: says what the figure shows, for screen readers.
+        prefix: begins all ids, unique within the page.
     """
     text = io.StringIO()
     with style(_STYLE):
@@ -99,7 +99,7 @@ def _inlined(text: str, label: str, prefix: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     svg = re.sub(rf"{_INK}|\bblack\b|#000000", "currentColor", svg)
-    # The drawing's size in points gives way to the page's.
+    # The page decides the size, not the drawing.
     svg = re.sub(r'<svg([^>]*?) width="[^"]*"', r"<svg\1", svg, count=1)
     svg = re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", svg, count=1)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)

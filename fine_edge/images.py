@@ -1,7 +1,7 @@
-"""Reading images, the user's own or the photographs that come with scikit-image.
+"""Read images: the user's own, or the photographs that come with scikit-image.
 
-A picture is a file of one of :data:`FORMATS`, whatever it is called; of several frames or pages the first is taken.
-Decoders of other formats never run: Pillow's one for EPS would start Ghostscript.
+The contents of a file decide its format, not its name; it must be one of :data:`FORMATS`. Of several frames or pages
+the first is taken. Decoders of other formats never run: Pillow's decoder for EPS would start Ghostscript.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 MOST_BYTES = 2 * 2**30
 MOST_PIXELS = 178_956_970
-"""Where Pillow draws the line as well; decoded they take a gigabyte."""
+"""Largest number of pixels; Pillow has the same limit. Decoding so many takes about a gigabyte."""
 MOST_SIDE = 65_535
-"""The longest that a JPEG can have; a longer one is made to exhaust whoever resizes it."""
+"""Longest side, which is that of a JPEG; resizing a longer one may exhaust the memory."""
 # Photographs of everyday scenes in scikit-image's own wheel; its other images are textures and micrographs.
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "motorcycle_right.png")
 
 DRAWN_BY = "fine_edge.cli.predict"
-"""What a drawing names as its software, so that it is not taken for a picture where it lies among them."""
+"""Software that our drawings name, so that a folder's drawings are not taken for its pictures."""
 
 _ORIENTATION = 0x0112
-# EXIF 2.32, Orientation: what turns the stored pixels upright.
+# EXIF 2.32, Orientation: the operation that turns the stored pixels upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,17 +48,19 @@ _TURNS = {
 }
 _LYING = (5, 6, 7, 8)
 
-_open = Image.open  # Pillow's own: ultralytics puts another in its place, which asks for packages to install
+_open = Image.open  # Pillow's own function: ultralytics replaces it with one that installs packages
 
 
 @dataclass(frozen=True)
 class NamedImage:
-    """A decoded image: ``pixels`` is (H, W, 3) uint8 RGB, ``name`` says where it came from.
+    """A decoded image.
 
     Attributes:
-        sha256: of the file's bytes; empty where there is no file.
-        path: of the file.
-        software: what the file says it was written by, empty where it says nothing.
+        name: says where the image came from.
+        pixels: (H, W, 3) uint8 RGB.
+        sha256: hash of the file's bytes; empty where there is no file.
+        path: the file.
+        software: program that wrote the file, where the file names it.
     """
 
     name: str
@@ -70,7 +72,7 @@ class NamedImage:
 
 @dataclass(frozen=True)
 class PictureSize:
-    """Height and width of the upright picture, pixels, and the EXIF orientation that it is stored in, 1 if upright."""
+    """Height and width of the upright picture in pixels, and the EXIF orientation of its file, 1 if upright."""
 
     height: int
     width: int
@@ -78,17 +80,20 @@ class PictureSize:
 
     @property
     def upright_hw(self) -> tuple[int, int]:
-        """As :func:`read_image` gives it."""
+        """Return height and width as :func:`read_image` gives them."""
         return self.height, self.width
 
     @property
     def stored_hw(self) -> tuple[int, int]:
-        """As the file holds it."""
+        """Return height and width as the file stores them."""
         return (self.width, self.height) if self.orientation in _LYING else (self.height, self.width)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB; alpha is dropped. Pillow's own conversion clips 16-bit grey values at 255, which turns them white."""
+    """Return 8-bit RGB without alpha.
+
+    Pillow's own conversion clips 16-bit grey values at 255, which turns them white.
+    """
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
@@ -97,17 +102,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Its EXIF orientation. EXIF data that is damaged says nothing, and viewers show such pictures as they are."""
+    """Return the EXIF orientation; damaged EXIF data counts as upright, because viewers ignore it too."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
         return int(orientation) if orientation in _TURNS else 1
-    except Exception:  # Pillow's parsers raise whatever they meet
+    except Exception:  # Pillow's parsers raise errors of any kind
         return 1
 
 
 def _opened(source: Path | BytesIO) -> Image.Image:
-    """The picture of a file, its header read and found to be of a size that can be decoded."""
-    # Pillow's remarks on odd files are for nobody here. A filter, since threads cannot share ``catch_warnings``.
+    """Open a picture, which reads its header, and refuse a size that is too large to decode."""
+    # Pillow's warnings about odd files help no user. A filter, because ``catch_warnings`` does not work with threads.
     if not any(
         entry[0] == "ignore" and str(getattr(entry[3], "pattern", "")) == r"PIL\b" for entry in warnings.filters
     ):
@@ -122,7 +127,7 @@ def _opened(source: Path | BytesIO) -> Image.Image:
 
 
 def _refused(error: Exception, path: Path) -> ImageError:
-    """What a file that cannot be read is told."""
+    """Return our error for a file that cannot be read."""
     if isinstance(error, ImageError):
         return ImageError(error.what, where=path, hint=error.hint)
     if isinstance(error, MemoryError):
@@ -130,7 +135,7 @@ def _refused(error: Exception, path: Path) -> ImageError:
     if isinstance(error, Image.DecompressionBombError):
         what = f"too large: at most {MOST_PIXELS} pixels and {MOST_SIDE} a side are read"
         return ImageError(what, where=path, hint="cut it into tiles, or make it smaller")
-    # Pillow's own message on a file of no format that it knows is an address in memory.
+    # Pillow's own message about an unknown format is an address in memory.
     unknown = isinstance(error, UnidentifiedImageError)
     reason = "of no known format" if unknown else f"{type(error).__name__}: {error}"
     return ImageError(f"cannot be decoded ({reason})", where=path, hint=f"is it a whole file of {', '.join(FORMATS)}?")
@@ -139,7 +144,7 @@ def _refused(error: Exception, path: Path) -> ImageError:
 def _require_file(path: Path) -> None:
     try:
         missing = not path.exists()
-    except (OSError, ValueError):  # no name that a file can have
+    except (OSError, ValueError):  # not a possible file name
         missing = False
     if missing:
         raise ImageError("no such image", where=path)
@@ -150,34 +155,34 @@ def read_image(path: Path) -> NamedImage:
     """Decode an image file, upright (EXIF orientation applied) and RGB.
 
     Raises:
-        ImageError: when the file is missing, truncated, not an image or absurdly large.
+        ImageError: when the file is missing, truncated, too large or no image.
     """
     _require_file(path)
     try:
         data = path.read_bytes()
         with _opened(BytesIO(data)) as image:
-            image.load()  # TIFF's decoder turns pictures upright itself, and then says that they are
+            image.load()  # TIFF's decoder turns pictures upright itself, and then removes the orientation
             turn = _TURNS.get(_orientation(image))
             upright = _to_rgb(image if turn is None else image.transpose(turn))
             software = str(image.info.get("Software", ""))
         pixels = np.asarray(upright, dtype=np.uint8)
         return NamedImage(path.name, pixels, hashlib.sha256(data).hexdigest(), path, software)
-    except Exception as error:  # Pillow's decoders raise whatever they meet: ValueError, SyntaxError, struct.error
+    except Exception as error:  # Pillow's decoders raise errors of any kind: ValueError, SyntaxError, struct.error
         raise _refused(error, path) from error
 
 
 def picture_size(path: Path) -> PictureSize:
-    """Read the size of a picture from the head of its file.
+    """Read the size of a picture from the header of its file.
 
     Raises:
-        ImageError: when it is missing or no image; a file that is cut off behind its head is not noticed.
+        ImageError: when the file is missing or no image; a file that is truncated after its header is not noticed.
     """
     _require_file(path)
     try:
         with _opened(path) as image:
             orientation = _orientation(image)
             width, height = image.size
-            # TIFF's reader gives the upright size already.
+            # TIFF's reader already gives the upright size.
             if orientation in _LYING and image.format != "TIFF":
                 width, height = height, width
             return PictureSize(height, width, orientation)
@@ -186,7 +191,7 @@ def picture_size(path: Path) -> PictureSize:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a path, which may be no path at all, is a folder."""
+    """Return whether a path is a folder; an impossible path is none."""
     try:
         return path.is_dir()
     except OSError:  # such as a name that is too long
@@ -194,7 +199,7 @@ def is_folder(path: Path) -> bool:
 
 
 def find_images(paths: list[Path]) -> list[Path]:
-    """Expand folders into the image files directly inside them, in order of name."""
+    """Return the files, with folders replaced by the image files directly in them, in order of name."""
     found: list[Path] = []
     for path in paths:
         if is_folder(path):
@@ -215,22 +220,22 @@ def _inside(folder: Path) -> list[Path]:
 
 
 class Pictures:
-    """Pictures of files and folders, decoded one after the other: memory does not grow with their number.
+    """Pictures of files and folders, decoded one by one, so that memory does not grow with their number.
 
-    What a folder holds beside pictures does not stop the others: it is skipped, with one warning behind the last one.
-    Drawings of ours in a folder are no input and are left out.
+    Files of a folder that are no pictures are skipped, with one warning at the end. Drawings made by fine_edge that lie
+    in a folder are left out.
 
     Args:
-        paths: files, which must be pictures, and folders.
-        most: how many are given at most.
+        paths: folders, and files that must be pictures.
+        most: highest number of pictures to give.
 
     Attributes:
-        files: all files that are looked at.
-        done: how many of them were looked at.
+        files: all files that are read.
+        done: number of files read so far.
         skipped: why a file of a folder could not be read, by its path.
 
     Raises:
-        ImageError: when a file that was named is no picture, or a folder holds none.
+        ImageError: when a file among ``paths`` is no picture, or a folder holds none.
     """
 
     def __init__(self, paths: list[Path], most: int | None = None) -> None:
@@ -243,14 +248,14 @@ class Pictures:
         self._most = most
 
     def __len__(self) -> int:
-        """How many files there are."""
+        """Return the number of files."""
         return len(self.files)
 
     def __iter__(self) -> Iterator[NamedImage]:
-        """Decode them in order.
+        """Decode the pictures in order.
 
         Raises:
-            ImageError: when a file that was named cannot be decoded, or none can.
+            ImageError: when a file among ``paths`` cannot be decoded, or no picture can.
         """
         self.skipped.clear()
         yield from itertools.islice(self._decoded(), self._most)
@@ -274,7 +279,7 @@ class Pictures:
                 continue
             given += 1
             yield picture
-            del picture  # or it would stay while the next one is decoded
+            del picture  # frees its memory before the next one is decoded
         if drawings:
             console.remark(f"{drawings} drawings of fine_edge were left out")
         if not given:
@@ -282,12 +287,12 @@ class Pictures:
             raise ImageError(f"none of {len(self)} pictures can be read, such as {reason}")
 
     def readable(self) -> list[Path]:
-        """Return the files that can be decoded, which is found out by decoding each once."""
+        """Return the files that can be decoded; each is decoded once to find out."""
         return [picture.path for picture in self if picture.path]
 
 
 def sample_photographs() -> list[NamedImage]:
-    """The photographs in scikit-image's wheel: real pictures on a machine without a data set."""
+    """Return the photographs in scikit-image's wheel: real pictures on a machine without a data set."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"

@@ -1,4 +1,4 @@
-"""From a segmenter's outputs to masks and segments of a picture: what is left to do behind a network, in numpy.
+"""Turn a segmenter's outputs into masks and segments of a picture, in numpy.
 
 Nothing here draws: masks are booleans, segments are numbers with a label each.
 """
@@ -18,9 +18,9 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 MASK_THRESHOLD = 0.5
-"""Probability from which on a pixel belongs to an object."""
+"""Probability above which a pixel belongs to an object."""
 
-# torchvision pads a mask by one cell before it resizes it, so that objects may end at the border of their box.
+# torchvision pads a mask by one cell before it resizes it, so that an object can reach the border of its box.
 _PADDING = 1
 
 
@@ -34,7 +34,7 @@ class PastedMask:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Where it lies in the picture."""
+        """Return the slices of the picture that the mask covers."""
         rows, columns = self.mask.shape
         return slice(self.top, self.top + rows), slice(self.left, self.left + columns)
 
@@ -42,17 +42,17 @@ class PastedMask:
 def paste_masks(
     masks: Floats, boxes_xyxy_px: Floats, height: int, width: int, threshold: float = MASK_THRESHOLD
 ) -> Bools:
-    """Masks inside boxes to masks of a picture, as torchvision's ``paste_masks_in_image`` places them.
+    """Resize masks from their boxes to the picture, as torchvision's ``paste_masks_in_image`` does.
 
     Args:
         masks: (N, 28, 28), or any other side, probabilities over each box.
         boxes_xyxy_px: (N, 4), pixels of the picture.
         height: of the picture, pixels.
-        width: likewise.
+        width: of the picture, pixels.
         threshold: pixels above it belong to the object.
 
     Returns:
-        (N, height, width).
+        (N, height, width) booleans.
     """
     canvas = np.zeros((len(masks), height, width), dtype=np.bool_)
     for i, pasted in enumerate(pasted_masks(masks, boxes_xyxy_px, height, width, threshold)):
@@ -63,19 +63,19 @@ def paste_masks(
 def pasted_masks(
     masks: Floats, boxes_xyxy_px: Floats, height: int, width: int, threshold: float = MASK_THRESHOLD
 ) -> Iterator[PastedMask]:
-    """Like :func:`paste_masks`, one after the other and no larger than they are."""
+    """Yield the masks of :func:`paste_masks` one by one, each no larger than its visible part."""
     for mask, (x0, y0, x1, y1) in zip(masks, _cells(boxes_xyxy_px, masks.shape[-1]), strict=True):
         padded = np.pad(mask.astype(np.float32), _PADDING)
         rows, top = _interpolation(int(y0), int(y1), height, len(padded))
         columns, left = _interpolation(int(x0), int(x1), width, len(padded))
-        # Bilinear interpolation works on rows and columns one after the other, so it is two matrix products.
+        # Bilinear interpolation treats rows and columns separately, so it is two matrix products.
         yield PastedMask(top, left, rows @ padded @ columns.T > threshold)
 
 
 def _cells(boxes_xyxy_px: Floats, side: int) -> Ints:
-    """First and last pixels (N, 4) of the boxes, widened by what padding adds to the masks; cut off, not rounded.
+    """Return first and last pixels (N, 4) of the boxes, widened by the padding of the masks; truncated, not rounded.
 
-    A box that is no number, as broken networks give, becomes one outside of every picture.
+    A box with NaN, as broken networks give, becomes a box outside of every picture.
     """
     boxes = boxes_xyxy_px.astype(np.float32).reshape(-1, 4)
     scale = np.float32((side + 2 * _PADDING) / side)
@@ -89,11 +89,11 @@ def _cells(boxes_xyxy_px: Floats, side: int) -> Ints:
 
 
 def _interpolation(first: int, last: int, limit: int, cells: int) -> tuple[Floats, int]:
-    """Weights (pixels, cells) of the pixels ``first`` to ``last`` that lie in [0, limit), and the first of them."""
+    """Return weights (pixels, cells) of the pixels ``first`` to ``last`` within [0, limit), and the first of them."""
     size = max(last - first + 1, 1)
     begin, end = min(max(first, 0), limit), min(max(last + 1, 0), limit)
     pixels = np.arange(begin, max(begin, end)) - first
-    # Centres of pixels in units of cells, held back at the border.
+    # Centres of pixels in units of cells, clamped at the border.
     at = np.clip((pixels + 0.5) * (cells / size) - 0.5, 0, cells - 1)
     distance = np.abs(at[:, None] - np.arange(cells))
     return np.maximum(0, 1 - distance).astype(np.float32), begin
@@ -104,10 +104,10 @@ class Segment:
     """One segment of a picture.
 
     Attributes:
-        number: its pixels' value in :attr:`Panoptic.numbers`, from 1.
+        number: value of its pixels in :attr:`Panoptic.numbers`, from 1.
         label: class index.
-        area_px: pixels.
-        score: of a thing; ``None`` for stuff, whose pixels of one class are one segment.
+        area_px: number of pixels.
+        score: score of a thing; ``None`` for stuff, of which all pixels of one class are one segment.
     """
 
     number: int
@@ -118,7 +118,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Panoptic:
-    """A picture cut into segments: ``numbers`` (H, W), 0 where there is none, things best first, then stuff."""
+    """A picture cut into segments, things best first, then stuff.
+
+    Attributes:
+        numbers: (H, W) number of each pixel's segment, 0 where there is none.
+        segments: by number.
+    """
 
     numbers: NDArray[np.int32]
     segments: tuple[Segment, ...]
@@ -126,12 +131,12 @@ class Panoptic:
 
 @dataclass(frozen=True)
 class MergeConfig:
-    """How instances and stuff become one picture; the defaults of the public implementations of Panoptic FPN.
+    """Thresholds for merging instances and stuff; the defaults are those of the public implementations of Panoptic FPN.
 
     Attributes:
-        score: least score of an instance.
-        overlap: an instance of which a larger share than this is covered by better ones is dropped.
-        stuff_area_px: stuff of fewer pixels is dropped.
+        score: lowest score of an instance.
+        overlap: an instance is dropped if better ones cover a larger share of it than this.
+        stuff_area_px: stuff with fewer pixels is dropped.
     """
 
     score: float = 0.5
@@ -142,15 +147,16 @@ class MergeConfig:
 def merge(
     detections: Detections, masks: Floats, stuff: Ints, things_label: int, config: MergeConfig | None = None
 ) -> Panoptic:
-    """Instances and stuff as segments that do not overlap, as Panoptic FPN (Kirillov et al., 2019, Sec. 3) has it.
+    """Merge instances and stuff into segments that do not overlap, as Panoptic FPN does (Kirillov et al., 2019, Sec.
+    3).
 
-    Instances are laid down best first, each where nothing lies yet; stuff fills what they leave.
+    Instances are placed best first, each on the pixels that are still free; stuff fills the rest.
 
     Args:
         detections: N, best first, boxes in pixels of ``stuff``.
-        masks: (N, 28, 28) of them.
+        masks: (N, 28, 28) masks of the detections.
         stuff: (H, W) label of the stuff at each pixel.
-        things_label: the label by which ``stuff`` leaves a pixel to the instances.
+        things_label: label in ``stuff`` of the pixels that belong to instances.
         config: thresholds.
     """
     config = config or MergeConfig()
@@ -178,7 +184,7 @@ def merge(
 
 
 def to_picture(classes: NDArray[np.generic], placement: Placement) -> NDArray[np.generic]:
-    """A map (H, W) over the network's input to one over the picture that was placed there, by the nearest pixel."""
+    """Resize a map (H, W) of the network's input to the picture that was placed there, by the nearest pixel."""
     height, width = classes.shape
     y = (np.arange(placement.height) + 0.5) * placement.scale_y + placement.top
     x = (np.arange(placement.width) + 0.5) * placement.scale_x + placement.left

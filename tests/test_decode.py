@@ -145,7 +145,7 @@ def test_things_lie_on_stuff():
     ],
 )
 def test_an_artifact_that_gives_something_else_is_refused(task, missing):
-    with pytest.raises(ArtifactError, match=f"the model gives no {missing}: nothing can be said of a picture"):
+    with pytest.raises(ArtifactError, match=f"the model gives no {missing}, so its outputs cannot be decoded"):
         of(task, predictions=np.zeros((1, 5, 7)))
 
 

@@ -97,7 +97,7 @@ def test_the_table_shows_labels_with_brackets(tmp_path, picture, capsys):
     printed = capsys.readouterr().out
     assert "[owl]" in printed
     assert "0 0 100 100" in printed
-    assert "random weights: what it finds means nothing" in printed
+    assert "random weights: the results are meaningless" in printed
 
 
 def test_pictures_of_one_name_from_two_folders_are_both_kept(tmp_path, picture):
@@ -209,7 +209,7 @@ def test_a_contract_that_promises_other_outputs_is_refused(tmp_path, picture):
     contract = onnx.with_name("tiny.contract.json")
     contract.write_text(contract.read_text().replace('"postprocessed": true', '"postprocessed": false'))
     with pytest.raises(
-        ArtifactError, match=r"no logits, boxes: nothing can be said of a picture.*export it without --raw"
+        ArtifactError, match=r"no logits, boxes, so its outputs cannot be decoded.*export it without --raw"
     ):
         run(picture, "--onnx", onnx, "--out", tmp_path / "out")
 

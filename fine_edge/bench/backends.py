@@ -1,4 +1,4 @@
-"""The backends that can be measured: what each needs of the machine, how long it takes, and its rig."""
+"""The backends that the bench can measure: their requirements, how long they are measured, and their setup."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fine_edge.bench import device, suites
-from fine_edge.bench.device import DeviceOptions, DeviceRig
+from fine_edge.bench.device import DeviceOptions, DeviceSetup
 from fine_edge.bench.measure import Length
 from fine_edge.bench.prepare import Prepared
-from fine_edge.bench.rig import HostRig, Rig
+from fine_edge.bench.setup import HostSetup, Setup
 from fine_edge.bench.suites import Suite
 from fine_edge.contract import Precision
 from fine_edge.engine.options import EnginePrecision
 from fine_edge.errors import ConfigError
 
 ESTIMATES = "predict"
-"""Asked for as a backend, and answered by :mod:`fine_edge.estimate`: nothing is measured."""
+"""A backend's name that :mod:`fine_edge.estimate` answers: nothing is measured."""
 PRECISIONS: dict[str, tuple[EnginePrecision, ...]] = {"ort": ("fp32", "fp16"), "trt": ("fp16", "fp16-weak", "fp32")}
-"""What each backend takes, its default first."""
+"""The precisions of each backend, its default first."""
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to measure and how long. What is ``None`` is the backend's own choice.
+    """What to measure and how long; ``None`` means the backend's default.
 
     Attributes:
         suite: name in :data:`fine_edge.bench.suites.SUITES`.
@@ -32,13 +32,13 @@ class BenchOptions:
         backend: ``ort`` or ``trt``.
         precision: of the artifacts.
         images: folder of photographs.
-        rounds: latency samples of each row.
-        quick: a look, nothing to quote.
+        rounds: number of latency samples of each row.
+        quick: take few samples, for a first impression.
         input_hw: height and width of all inputs, pixels; zeros: each detector's own.
-        threads: of ONNX Runtime.
-        folder: of ONNX files, engines and recipes.
+        threads: number of threads of ONNX Runtime.
+        folder: folder of ONNX files, engines and recipes.
         rtx: whether to add TensorRT-RTX's memory figures.
-        cuda_graph, spin, profile: of TensorRT, see :class:`fine_edge.bench.device.DeviceOptions`.
+        cuda_graph, spin, profile: for TensorRT, see :class:`fine_edge.bench.device.DeviceOptions`.
     """
 
     suite: str = "table3"
@@ -61,10 +61,10 @@ class BenchOptions:
         if self.backend not in PRECISIONS:
             hint = f"known: {', '.join((*PRECISIONS, ESTIMATES))}"
             raise ConfigError(f"no backend is called {self.backend!r}", where="--backend", hint=hint)
-        known = PRECISIONS[self.backend]
-        if self.chosen_precision not in known:
+        accepted = PRECISIONS[self.backend]
+        if self.chosen_precision not in accepted:
             what = f"{self.backend} has no precision {self.precision!r}"
-            raise ConfigError(what, where="--precision", hint=f"known: {', '.join(known)}")
+            raise ConfigError(what, where="--precision", hint=f"known: {', '.join(accepted)}")
         if self.rounds is not None and self.rounds < 2:
             raise ConfigError(f"{self.rounds} is too few, a ratio needs at least 2", where="--rounds")
         if self.threads is not None and self.threads < 1:
@@ -72,31 +72,31 @@ class BenchOptions:
         self._refuse_foreign_options()
 
     def _refuse_foreign_options(self) -> None:
-        """An option that would change nothing is a misunderstanding."""
+        """Refuse an option that the backend ignores, because its user expects an effect."""
         of_trt = {"--cuda-graph": self.cuda_graph, "--spin": self.spin, "--profile": self.profile is not None}
         foreign = {"ort": of_trt, "trt": {"--threads": self.threads is not None}}[self.backend]
         for option, given in foreign.items():
             if given:
-                raise ConfigError(f"means nothing to the backend {self.backend}", where=option, hint="leave it out")
+                raise ConfigError(f"has no effect on the backend {self.backend}", where=option, hint="leave it out")
 
     @property
     def chosen_suite(self) -> Suite:
-        """The groups that were asked for."""
+        """Return the groups that were asked for."""
         return suites.find(self.suite).only(self.only)
 
     @property
     def chosen_precision(self) -> EnginePrecision:
-        """What was asked for, or the backend's first."""
+        """Return the precision that was asked for, or the backend's default."""
         return self.precision or PRECISIONS[self.backend][0]
 
     @property
     def onnx_precision(self) -> Precision:
-        """Of the ONNX files: a strongly typed FP16 engine comes from an FP16 graph, all others from the FP32 one."""
+        """Return the ONNX files' precision: a strongly typed FP16 engine needs an FP16 graph, all others take FP32."""
         return "fp16" if self.chosen_precision == "fp16" else "fp32"
 
 
-# Fifteen times both orders of a pair, five times the balanced orders of six rows: on a quiet machine this pins a ratio
-# to well under 1 %.
+# Fifteen times both orders of a pair, five times the balanced orders of six rows. On a quiet machine the interval of a
+# ratio is then well under 1 %.
 ROUNDS = 30
 QUICK_ROUNDS = 6
 ROUNDS_PER_SLICE = 5
@@ -108,18 +108,18 @@ class Backend:
     """One way to run artifacts.
 
     Attributes:
-        require: raises, about a model, where this machine cannot run it.
-        length: how long a group is measured.
-        rig: of a group, its runners and what it measures besides time.
+        require: raises if this machine cannot run a model.
+        length: returns how long a group is measured.
+        setup: returns a group's setup.
     """
 
     require: Callable[[str], None]
     length: Callable[[BenchOptions], Length]
-    rig: Callable[[Sequence[Prepared], Length, BenchOptions], Rig]
+    setup: Callable[[Sequence[Prepared], Length, BenchOptions], Setup]
 
 
 def _nothing_required(_model: str) -> None:
-    """ONNX Runtime comes with the package."""
+    """Accept every machine: ONNX Runtime comes with the package."""
 
 
 def _host_length(options: BenchOptions) -> Length:
@@ -127,15 +127,15 @@ def _host_length(options: BenchOptions) -> Length:
     return Length(rounds, 0.0, max(1, rounds // ROUNDS_PER_SLICE), SLICE_MS)
 
 
-def _host_rig(prepared: Sequence[Prepared], length: Length, options: BenchOptions) -> Rig:
-    return HostRig(prepared, length, options.threads)
+def _host_setup(prepared: Sequence[Prepared], length: Length, options: BenchOptions) -> Setup:
+    return HostSetup(prepared, length, options.threads)
 
 
 def _device_length(options: BenchOptions) -> Length:
     return device.length(options.rounds, QUICK_ROUNDS if options.quick else None)
 
 
-def _device_rig(prepared: Sequence[Prepared], length: Length, options: BenchOptions) -> Rig:
+def _device_setup(prepared: Sequence[Prepared], length: Length, options: BenchOptions) -> Setup:
     how = DeviceOptions(
         precision=options.chosen_precision,
         folder=options.folder,
@@ -144,10 +144,10 @@ def _device_rig(prepared: Sequence[Prepared], length: Length, options: BenchOpti
         quick=options.quick,
         profile=options.profile,
     )
-    return DeviceRig(prepared, length, how)
+    return DeviceSetup(prepared, length, how)
 
 
 BACKENDS: dict[str, Backend] = {
-    "ort": Backend(_nothing_required, _host_length, _host_rig),
-    "trt": Backend(device.require_device, _device_length, _device_rig),
+    "ort": Backend(_nothing_required, _host_length, _host_setup),
+    "trt": Backend(device.require_device, _device_length, _device_setup),
 }

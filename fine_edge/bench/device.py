@@ -1,4 +1,4 @@
-"""TensorRT on this machine's GPU: engines built or found, loaded one after the other, watched while they run."""
+"""Measure TensorRT on this machine's GPU: build or find engines, load them, and watch the board while they run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 from fine_edge import console, files, samples
 from fine_edge.bench.measure import Length, Slice, measure_calls
 from fine_edge.bench.prepare import Prepared, make_feeds
-from fine_edge.bench.rig import Extras, Rig
 from fine_edge.bench.row import EngineFigures, RowState
+from fine_edge.bench.setup import Extras, Setup
 from fine_edge.contract import Contract
 from fine_edge.decode import find
 from fine_edge.engine.build import ensure_engine
@@ -32,13 +32,13 @@ from fine_edge.jetson.verdict import judge
 from fine_edge.runners.trt import TrtRunner
 from fine_edge.samples import median
 
-# Heat and limits change in seconds, and the counters of over-current events miss nothing in between.
+# Heat and limits change within seconds; over-current events are counters, so none is missed between snapshots.
 ROUND_PERIOD_S = 2.0
 SLICE_PERIOD_S = 0.2
 
 
 class BoardWatch:
-    """Snapshots before, between rounds, inside each row's slices, and after."""
+    """Takes snapshots of the board before, between rounds, inside each row's slices, and after."""
 
     def __init__(self, board: Board, rows: int) -> None:
         self._board = board
@@ -48,30 +48,30 @@ class BoardWatch:
         self._while_slices: list[Snapshot] = []
 
     def round_done(self) -> None:
-        """A snapshot, if the last one is older than :data:`ROUND_PERIOD_S`."""
+        """Take a snapshot if the last one is older than :data:`ROUND_PERIOD_S`."""
         if time.monotonic() - self._shared[-1].at_s >= ROUND_PERIOD_S:
             self._shared.append(self._board.snapshot())
 
     @contextlib.contextmanager
     def throughput(self) -> Iterator[None]:
-        """Sample in the background as long as slices run."""
+        """Take snapshots in the background while slices run."""
         with Sampler(self._board, SLICE_PERIOD_S) as sampler:
             yield
         self._while_slices = sampler.snapshots
 
     @contextlib.contextmanager
     def slice_of(self, index: int) -> Iterator[None]:
-        """Note whose slice this is."""
+        """Record the time of a slice of this row."""
         start_s = time.monotonic()
         yield
         self._slices[index].append((start_s, time.monotonic()))
 
     def finish(self) -> None:
-        """The last snapshot."""
+        """Take the last snapshot."""
         self._after = [self._board.snapshot()]
 
     def state(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> RowState:
-        """Verdict, snapshots and energy of one row."""
+        """Return verdict, snapshots and energy of one row."""
         own = [self._between(*window) for window in self._slices[index]]
         snapshots = (*self._shared, *(snapshot for part in own for snapshot in part), *self._after)
         return RowState(judge(snapshots, samples_ms), snapshots, energy_mj_per_image(own, slices))
@@ -81,10 +81,10 @@ class BoardWatch:
 
 
 def energy_mj_per_image(snapshots_by_slice: Sequence[Sequence[Snapshot]], slices: Sequence[Slice]) -> float | None:
-    """Energy of the whole module for one image at full throughput, mJ; ``None`` where its power cannot be read.
+    """Return the energy of the whole module for one image at full throughput, mJ; ``None`` without power readings.
 
-    Power by trapezoid over the snapshots inside a slice, times the slice's wall time: the first and the last snapshot
-    lie a little inside of it.
+    The mean power is integrated by trapezoids over the snapshots inside a slice, and multiplied by the slice's wall
+    time, because the first and the last snapshot lie a little inside of the slice.
     """
     total_mj, queries = 0.0, 0
     for snapshots, taken in zip(snapshots_by_slice, slices, strict=True):
@@ -98,7 +98,7 @@ def energy_mj_per_image(snapshots_by_slice: Sequence[Sequence[Snapshot]], slices
 
 
 def trtexec_profile(ms_by_layer: dict[str, list[float]], runs: int) -> list[dict[str, Any]]:
-    """The entries of the file from the times of each layer, in the order of execution."""
+    """Return the entries of trtexec's profile file from the times of each layer, in the order of execution."""
     total_ms = sum(sum(times) for times in ms_by_layer.values())
     return [
         {"count": runs},
@@ -116,20 +116,20 @@ def trtexec_profile(ms_by_layer: dict[str, list[float]], runs: int) -> list[dict
 
 
 def write_profile(path: Path, ms_by_layer: dict[str, list[float]], runs: int) -> None:
-    """Write the file, whole or not at all."""
+    """Write a profile in trtexec's format, whole or not at all."""
     files.write_text(path, json.dumps(trtexec_profile(ms_by_layer, runs), indent=1) + "\n")
 
 
 MIB = 2**20
-# Three times trtexec's, and enough samples for the 99th percentile.
+# Three times as long as trtexec, and with enough samples for the 99th percentile.
 LATENCY_S = 10.0
 ROUNDS = samples.FEWEST_SAMPLES[99]
 SLICES = 5
 SLICE_MS = 2000.0
-# Preprocessing takes longer than the network: enough for a 90th percentile.
+# Enough samples for the 90th percentile; preprocessing takes longer than the network.
 END_TO_END_ROUNDS = samples.FEWEST_SAMPLES[90]
 QUICK_END_TO_END_ROUNDS = 6
-# What predict draws unless told otherwise.
+# The default threshold of the command predict.
 END_TO_END_THRESHOLD = 0.5
 PROFILE_RUNS = 100
 
@@ -140,10 +140,10 @@ class DeviceOptions:
 
     Attributes:
         precision: of the engines.
-        folder: of the recipes.
+        folder: folder of the recipes.
         cuda_graph: replay inferences from CUDA graphs.
-        spin: burn a core while waiting.
-        quick: measure what is measured apart for a moment only.
+        spin: keep a core busy while waiting.
+        quick: take only a few samples of the end-to-end times.
         profile: folder for the time by layer; ``None``: not measured.
     """
 
@@ -156,14 +156,14 @@ class DeviceOptions:
 
 
 def length(rounds: int | None, quick_rounds: int | None) -> Length:
-    """How long to measure; ``rounds`` is what was asked for, ``quick_rounds`` a quick look."""
+    """Return how long to measure, from ``rounds`` as asked for, or ``quick_rounds`` of a quick run."""
     if quick_rounds:
         return Length(rounds or quick_rounds, 0.0, 1, SLICE_MS / 2)
     return Length(rounds, 0.0, SLICES, SLICE_MS) if rounds else Length(ROUNDS, LATENCY_S, SLICES, SLICE_MS)
 
 
 def require_device(model: str) -> None:
-    """Find out before anything is exported; ``model`` is what the hint speaks of.
+    """Check for TensorRT and a device before anything is exported; ``model`` appears in the hint.
 
     Raises:
         BackendError: when this machine has no TensorRT or no device.
@@ -172,12 +172,12 @@ def require_device(model: str) -> None:
 
 
 def build_options(model: str, options: DeviceOptions) -> BuildOptions:
-    """The model's recipe in the precision asked for: what ``engine build`` would use, so that engines are shared."""
+    """Return the model's recipe in this precision, as ``engine build`` uses it, so that engines are shared."""
     return replace(read_recipe(model, options.folder), precision=options.precision)
 
 
-class DeviceRig(Rig):
-    """TensorRT engines of a group, loaded together; the board is watched from before the first inference on."""
+class DeviceSetup(Setup):
+    """TensorRT engines of a group, loaded together; the board is watched from before the first inference."""
 
     def __init__(self, prepared: Sequence[Prepared], length: Length, options: DeviceOptions) -> None:
         super().__init__(length)
@@ -189,41 +189,35 @@ class DeviceRig(Rig):
         self._end_to_end_ms: list[tuple[float, ...] | None] = [None] * len(prepared)
 
     def prepare(self) -> None:
-        """Build what is missing."""
         self._engines = [
             ensure_engine(row.path, build_options(row.row.model, self._options), row.path.parent)
             for row in self._prepared
         ]
 
     def open(self, stack: contextlib.ExitStack) -> list[TrtRunner]:
-        """Load the engines in the order of their rows."""
         cuda = stack.enter_context(contextlib.closing(Cuda()))
-        # What CUDA and TensorRT load once for all engines must not count as the first one's, in any group: the context
-        # goes with its group.
+        # CUDA and TensorRT load libraries with the first engine of a context. Loading one engine twice keeps that
+        # memory out of the first engine's figure, in every group, since each group has a context of its own.
         self._load(self._engines[0], cuda).close()
         for engine in self._engines:
             self._loaded.append(stack.enter_context(contextlib.closing(self._load(engine, cuda))))
         self.cuda_graph = all(runner.cuda_graph for runner in self._loaded)
-        self._watch = BoardWatch(Board(), len(self._loaded))  # now, so that what building did to the board is not in it
+        self._watch = BoardWatch(Board(), len(self._loaded))  # after building, so that its heat is not in the record
         return self._loaded
 
     def _load(self, engine: Path, cuda: Cuda) -> TrtRunner:
         return TrtRunner(engine, cuda=cuda, cuda_graph=self._options.cuda_graph, spin=self._options.spin)
 
     def round_done(self) -> None:
-        """Look at the board now and then."""
         self._watch.round_done()
 
     def throughput(self) -> AbstractContextManager[None]:
-        """Watch the board in the background."""
         return self._watch.throughput()
 
     def slice_of(self, index: int) -> AbstractContextManager[None]:
-        """Let what is seen of the board belong to this row."""
         return self._watch.slice_of(index)
 
     def finish(self, images: Sequence[NamedImage]) -> None:
-        """End to end, the last look at the board, and the time by layer where it was asked for."""
         self._measure_end_to_end(images)
         self._watch.finish()
         if self._options.profile:
@@ -232,14 +226,14 @@ class DeviceRig(Rig):
     def _measure_end_to_end(self, images: Sequence[NamedImage]) -> None:
         calls = dict(self._end_to_end_calls(images))
         rounds = QUICK_END_TO_END_ROUNDS if self._options.quick else END_TO_END_ROUNDS
-        console.remark(f"end to end: {rounds} rounds")  # no spinner: its thread would run beside what is timed
+        console.remark(f"end to end: {rounds} rounds")  # no spinner, because its thread would disturb the timing
         for call in calls.values():
             call(0)
         for index, row_ms in zip(calls, measure_calls(list(calls.values()), rounds), strict=True):
             self._end_to_end_ms[index] = tuple(row_ms)
 
     def _end_to_end_calls(self, images: Sequence[NamedImage]) -> Iterator[tuple[int, Callable[[int], object]]]:
-        """From a decoded picture to what is found in it, for each row whose contract says how."""
+        """Yield the index and the call from a decoded picture to its detections, of each postprocessed row."""
         for index, (row, runner) in enumerate(zip(self._prepared, self._loaded, strict=True)):
             if row.contract and row.contract.postprocessed:
                 yield index, partial(_find, images, row.contract, runner)
@@ -256,7 +250,6 @@ class DeviceRig(Rig):
         console.remark(f"time by layer: {folder}")
 
     def extras(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> Extras:
-        """The engine's figures, the board's state, and the end-to-end times."""
         return Extras(
             end_to_end_ms=self._end_to_end_ms[index],
             engine=engine_figures(self._loaded[index]),
@@ -269,7 +262,7 @@ def _find(images: Sequence[NamedImage], contract: Contract, runner: TrtRunner, t
 
 
 def engine_figures(runner: TrtRunner) -> EngineFigures:
-    """What a record says of an engine; each figure is defined there."""
+    """Return the figures of an engine for a record, which defines each of them."""
     manifest, cost = runner.manifest, runner.load_cost
     return EngineFigures(
         engine_sha256=manifest.engine_sha256,

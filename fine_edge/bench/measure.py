@@ -1,7 +1,7 @@
-"""Timing several runners against each other. Knows runners and inputs; nothing of models, files or tables.
+"""Time several runners against each other. This file knows runners and inputs, but no models, records or tables.
 
-Latency and throughput are measured apart: the first times single inferences, the second
-counts how many fit into a stretch of wall time.
+Latency and throughput are measured separately: one times single inferences, the other counts how many fit into a slice
+of wall time.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from fine_edge.fields import Amount, Count, Positive
 from fine_edge.runners.base import Array, TimedRunner, Timing
 from fine_edge.samples import median
 
-WARMUP_MS = 200.0  # as trtexec
+WARMUP_MS = 200.0  # as in trtexec
 WARMUP_RUNS = 3  # a CPU backend allocates on the first run and may still do so on the second
-SLICE_QUERIES = 2  # one query would be a latency, not a throughput
-# Enough null inferences for a steady median, over in milliseconds.
+SLICE_QUERIES = 2  # one query alone would measure a latency
+# Enough null inferences for a stable median; they take milliseconds.
 _NULL_ROUNDS = 2000
 _NULL_SLICES = 3
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A runner to time and its inputs by image; all subjects get the same images."""
+    """A runner to time, with its inputs by image; all subjects get the same images."""
 
     name: str
     runner: TimedRunner
     feeds: tuple[dict[str, Array], ...]
 
     def feed(self, image: int) -> dict[str, Array]:
-        """Return the inputs of the image whose turn it is."""
+        """Return the inputs of an image; numbers beyond the images start again from the first."""
         return self.feeds[image % len(self.feeds)]
 
     def infer(self, image: int) -> None:
-        """Run one inference on the image whose turn it is."""
+        """Run one inference."""
         self.runner.run(self.feed(image))
 
     def timed(self, image: int) -> Timing:
-        """Run one inference on the image whose turn it is, and return the backend's own timing."""
+        """Run one inference and return the times that its backend measures."""
         return self.runner.timed(self.feed(image))
 
 
@@ -54,10 +54,10 @@ class Length:
     """The length of a measurement.
 
     Attributes:
-        rounds: fewest latency samples of each subject.
-        latency_s: the samples of each subject add up to this at least, which can take more rounds.
-        slices: of throughput, for each subject.
-        slice_ms: shortest of a slice.
+        rounds: lowest number of latency samples of each subject.
+        latency_s: rounds go on until the samples of each subject add up to this.
+        slices: number of throughput slices of each subject.
+        slice_ms: shortest time of a slice.
     """
 
     rounds: int
@@ -68,7 +68,7 @@ class Length:
 
 @dataclass(frozen=True)
 class Slice:
-    """A stretch of back-to-back queries and how long it took."""
+    """Queries that were run back to back, and the wall time that they took."""
 
     queries: Count
     wall_s: Positive
@@ -76,26 +76,26 @@ class Slice:
 
 @dataclass(frozen=True)
 class HarnessCost:
-    """The time that measuring adds to a latency sample, and to a query of a throughput slice."""
+    """Time that measuring adds to an inference: to a latency sample, and to a query in a throughput slice."""
 
     latency_ms: Amount
     query_ms: Amount
 
     @property
     def worst_ms(self) -> float:
-        """Return the larger of the two times."""
+        """Return the larger of the two."""
         return max(self.latency_ms, self.query_ms)
 
 
 def _nothing() -> None:
-    """Do nothing: the progress of a measurement that shows none."""
+    """Report progress to nobody."""
 
 
 def balanced_orders(count: int) -> list[list[int]]:
-    """Return orders of ``count`` subjects in which each comes right after each other one equally often.
+    """Return orders of ``count`` subjects in which each follows each other one equally often.
 
-    A Williams design: ``count`` orders, or twice as many where ``count`` is odd. A subject that
-    always followed the same neighbour would inherit its caches and its heat.
+    This is a Williams design: ``count`` orders, or twice as many where ``count`` is odd. A subject that always followed
+    the same neighbour would inherit its caches and its heat.
     """
     zigzag = [(step + 1) // 2 if step % 2 else -(step // 2) for step in range(count)]
     orders = [[(start + offset) % count for offset in zigzag] for start in range(count)]
@@ -103,7 +103,7 @@ def balanced_orders(count: int) -> list[list[int]]:
 
 
 def endless_schedule(count: int, seed: int = 0) -> Iterator[list[int]]:
-    """Yield the order of subjects for each round: balanced orders, shuffled again each time all have been used."""
+    """Yield the order of subjects for each round: all balanced orders, then all again in another shuffle."""
     rng = np.random.default_rng(seed)
     orders = balanced_orders(count)
     while orders:
@@ -145,18 +145,17 @@ def measure_latency(
     *,
     latency_s: float = 0.0,
 ) -> list[list[Timing]]:
-    """Time every subject once a round, all on the round's image, each after one untimed run of its own.
+    """Time every subject once in each round, on the round's image, each after one untimed run of its own.
 
-    The untimed run is what makes a sample the subject's: without it the sample begins with the
-    previous subject's data in the caches and its thread pool still spinning on the same cores,
-    which added 12 % to an RT-DETR R18 in a trial of 12 pairs on two shared cores.
+    Without the untimed run a sample would begin with the previous subject's data in the caches and with its thread pool
+    still spinning on the same cores; that added 12 % to an RT-DETR R18 in a trial of 12 pairs on two shared cores.
 
     Args:
         subjects: warmed up.
-        rounds: fewest samples per subject.
+        rounds: lowest number of samples of each subject.
         tick: called after each round, outside of all timing.
         seed: of the order of subjects.
-        latency_s: go on until the samples of each subject add up to this.
+        latency_s: rounds go on until the samples of each subject add up to this.
 
     Returns:
         Timings by subject and round.
@@ -179,7 +178,7 @@ def measure_latency(
 def measure_calls(
     calls: Sequence[Callable[[int], object]], rounds: int, tick: Callable[[], None] = _nothing, seed: int = 0
 ) -> list[list[float]]:
-    """Time each call once a round, all with the round's number; return milliseconds by call and round."""
+    """Time each call once in each round and return milliseconds by call and round; calls get the round's number."""
     samples: list[list[float]] = [[] for _ in calls]
     with no_garbage_collection():
         for image, order in enumerate(schedule(len(calls), rounds, seed)):
@@ -204,9 +203,10 @@ def measure_throughput(
     *,
     around: Callable[[int], AbstractContextManager[None]] = _unwatched,
 ) -> list[list[Slice]]:
-    """Time back-to-back queries in slices of at least ``slice_ms``, interleaved over subjects; return them by subject.
+    """Run queries back to back in slices of at least ``slice_ms``; return the slices by subject.
 
-    ``around`` gives what to enter for a slice of the subject with that index.
+    The slices of the subjects are interleaved. ``around`` returns the context that is entered for a slice of the
+    subject with that index.
     """
     taken: list[list[Slice]] = [[] for _ in subjects]
     with no_garbage_collection():
@@ -233,7 +233,7 @@ def _run_slice(subject: Subject, slice_ms: float) -> Slice:
 
 
 def harness_cost(null: Subject) -> HarnessCost:
-    """Measure the same two loops around a runner that does nothing."""
+    """Measure the harness: run both loops around a runner that does nothing."""
     warm_up(null)
     (samples,) = measure_latency([null], _NULL_ROUNDS)
     (slices,) = measure_throughput([null], _NULL_SLICES, slice_ms=10)

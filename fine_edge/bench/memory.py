@@ -1,4 +1,4 @@
-"""Memory of one model, in MiB, each figure with its definition.
+"""Measure the memory of one model, in MiB; each figure with its definition.
 
     peak        highest resident set of a fresh process while it loads the model with ONNX Runtime and runs it
                 a few times, minus its resident set just before loading (Python, numpy and ONNX Runtime are in)
@@ -25,8 +25,8 @@ from fine_edge.fields import Amount
 
 INFERENCES = 3
 MOST_PROCESS_MIB = 6 * 1024
-"""More than this, and a table warns: a Jetson has 8 GB, shared with its GPU."""
-# As ONNX Runtime names the types that an image input may have.
+"""Tables warn above this: a Jetson has 8 GB, which its GPU shares."""
+# ONNX Runtime's names of the types that an image input may have.
 _NUMPY_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -34,14 +34,14 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class RtxMemory:
-    """What TensorRT-RTX plans for a compiled graph, MiB."""
+    """Memory that TensorRT-RTX plans for a compiled graph, MiB."""
 
     activation_mib: Amount
     weights_mib: Amount
 
 
 def _status_mib(field: str) -> float:
-    """``VmRSS`` or ``VmHWM`` of this process."""
+    """Return ``VmRSS`` or ``VmHWM`` of this process."""
     try:
         lines = _STATUS.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -50,20 +50,20 @@ def _status_mib(field: str) -> float:
 
 
 def forget_peak() -> None:
-    """Let the peak of this process start at its present resident set, so that what was before does not count."""
+    """Reset the peak of this process to its present resident set, so that earlier memory does not count."""
     try:
         _CLEAR_REFS.write_text("5", encoding="ascii")
     except OSError:
-        return  # where the kernel forbids it the peak is that of the whole process, never too low
+        return  # where the kernel forbids it, the peak is that of the whole process: too high, never too low
 
 
 def process_peak_mib() -> float:
-    """Highest resident set of this process since :func:`forget_peak`."""
+    """Return the highest resident set of this process since :func:`forget_peak`."""
     return _status_mib("VmHWM")
 
 
 def peak_mib(onnx_path: Path, threads: int | None = None) -> float:
-    """Peak of loading and running ``onnx_path`` in this process; call it in a fresh one, once."""
+    """Return the peak of loading and running ``onnx_path`` in this process; call it once, in a fresh process."""
     import numpy as np
     import onnxruntime  # noqa: F401 - its own memory must not count as the model's
 
@@ -72,7 +72,7 @@ def peak_mib(onnx_path: Path, threads: int | None = None) -> float:
     before = _status_mib("VmRSS")
     forget_peak()
     session = create_session(onnx_path, threads)
-    # The graph is static, so pixel values cannot change what it allocates.
+    # The graph is static, so its allocations do not depend on pixel values.
     feed = {i.name: np.full(i.shape, 0.5, dtype=_NUMPY_TYPES[i.type]) for i in session.get_inputs()}
     for _ in range(INFERENCES):
         session.run(None, feed)
@@ -80,7 +80,7 @@ def peak_mib(onnx_path: Path, threads: int | None = None) -> float:
 
 
 def measure_peak_mib(onnx_path: Path, threads: int | None = None) -> float:
-    """:func:`peak_mib` in a fresh process.
+    """Run :func:`peak_mib` in a fresh process.
 
     Raises:
         BackendError: when that process fails.
@@ -90,7 +90,7 @@ def measure_peak_mib(onnx_path: Path, threads: int | None = None) -> float:
 
 
 def measure_rtx(onnx_path: Path) -> RtxMemory | None:
-    """TensorRT-RTX's figures of an FP16 graph; ``None``, with a remark, where it cannot be compiled here."""
+    """Return TensorRT-RTX's figures of an FP16 graph; ``None``, with a remark, where it cannot be compiled here."""
     try:
         found = _child_json(["fine_edge", "engine", "inspect", str(onnx_path), "--json"], onnx_path)
         return RtxMemory(float(found["activation_mib"]), float(found["weights_mib"]))

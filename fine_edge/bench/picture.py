@@ -1,4 +1,4 @@
-"""The latency overhead of each row as a picture: measured here, and the paper's beside it in a style of its own."""
+"""Draw the latency overhead of each row: as measured here, and the paper's beside it in another style."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 _MEASURED = "#0b6e8f"
 _PAPER = "#b5651d"
 _WIDTH_IN = 9
-# The longest line of small text that fits the width.
+# Number of characters of small text that fit the width.
 _LINE_CHARACTERS = 100
 _LINE_IN = 0.19
 _BAR_HEIGHT = 0.34
-_OFFSET = 0.2  # measured above the paper's, both around the row's tick
+_OFFSET = 0.2  # measured marks lie above the paper's, both around the row's tick
 
 
 def write_picture(record: Record, path: Path) -> None:
@@ -40,7 +40,13 @@ def write_picture(record: Record, path: Path) -> None:
 
 
 def draw(record: Record, width_in: float = _WIDTH_IN, *, titled: bool = True) -> Figure:
-    """The figure: a pair of marks for each row that has a baseline; ``titled`` puts the suite's title above."""
+    """Return the figure: a pair of marks for each row that has a baseline.
+
+    Args:
+        record: the rows.
+        width_in: width of the figure, inches.
+        titled: whether the suite's title stands above.
+    """
     rows = [row for row in record.rows if not record.is_baseline(row)]
     beside_paper = any(_paper_ratio(record, row) for row in rows)
     characters = int(_LINE_CHARACTERS * width_in / _WIDTH_IN)
@@ -87,7 +93,7 @@ def _overhead(ratio: float) -> float:
 
 
 def _draw_measured(axes: Axes, record: Record, rows: Sequence[Row], above: float) -> Any:
-    """Bars with intervals, so far above the rows' ticks; returns the legend's handle."""
+    """Draw bars with intervals, ``above`` the rows' ticks, and return the legend's handle."""
     found = [(index - above, record.ratio(row)) for index, row in enumerate(rows)]
     places = [place for place, _ in found]
     values = [_overhead(ratio.value) for _, ratio in found]
@@ -97,7 +103,7 @@ def _draw_measured(axes: Axes, record: Record, rows: Sequence[Row], above: float
 
 
 def _draw_paper(axes: Axes, record: Record, rows: Sequence[Row]) -> Any:
-    """Hollow marks on dotted stems; returns the legend's handle."""
+    """Draw hollow marks on dotted stems, and return the legend's handle."""
     ratios = [(index + _OFFSET, _paper_ratio(record, row)) for index, row in enumerate(rows)]
     found = [(place, ratio) for place, ratio in ratios if ratio]
     places = [place for place, _ in found]
@@ -109,7 +115,7 @@ def _draw_paper(axes: Axes, record: Record, rows: Sequence[Row]) -> Any:
 
 
 def _draw_intervals(axes: Axes, found: Sequence[tuple[float, Ratio]], color: str) -> None:
-    """An interval where there is one, and the figure beside it."""
+    """Draw the intervals that are not points, and write each figure beside them."""
     for place, ratio in found:
         value, low, high = (_overhead(bound) for bound in (ratio.value, ratio.low, ratio.high))
         if low < high:
@@ -119,12 +125,12 @@ def _draw_intervals(axes: Axes, found: Sequence[tuple[float, Ratio]], color: str
 
 
 def _annotate(axes: Axes, value: float, beside: float, place: float, color: str) -> None:
-    """The figure to the right of all that is drawn for it, never on the side of the rows' names."""
+    """Write the figure to the right of its marks, because the rows' names stand on the left."""
     axes.annotate(f"{value:+.1f} %", (beside, place), (9, 0), textcoords="offset points", va="center", color=color)
 
 
 def _names(record: Record, rows: Sequence[Row], characters: int) -> list[str]:
-    """Attention strategies where they tell the rows apart; models otherwise, each with what it is measured against."""
+    """Return the rows' names: attention strategies where these differ, else models with their baselines."""
     attentions = [row.attention for row in rows]
     if None not in attentions and len(set(attentions)) == len(attentions) > 1:
         return [f"{attention_title(row.attention)}\n{row.complexity}" for row in rows]
@@ -145,7 +151,7 @@ def _dress(axes: Axes, record: Record, rows: Sequence[Row], names: Sequence[str]
             axes.axhline(index - 0.5, color="0.5", linewidth=0.6, alpha=0.4)
     low, high = axes.dataLim.x0, axes.dataLim.x1
     span = max(high, 0) - min(low, 0) or 1
-    # The room on the right is for the figures; on the left only where something is faster than the baseline.
+    # Room for the figures on the right; on the left only where a row is faster than the baseline.
     room = 0.16 * _WIDTH_IN / width_in
     axes.set_xlim(min(low, 0) - (0.04 * span if low < 0 else 0), max(high, 0) + room * span)
     axes.set_xlabel(f"latency over {'the baseline' if record.is_grouped else record.rows[0].model}, %")

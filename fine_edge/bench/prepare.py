@@ -1,4 +1,4 @@
-"""From a suite's rows to files that can be timed: exported where missing, bound to their contracts, fed with images."""
+"""Prepare a suite's rows for timing: export missing files, bind them to their contracts, and make their inputs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.runners.base import Array
 from fine_edge.zoo.catalog import find
 
-# A 640x640 input is 5 MB and no two rounds need more pictures than this to differ.
+# A 640x640 input takes 5 MB, and so many pictures are enough to vary the rounds.
 MOST_IMAGES = 32
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One row's artifact. A plain export has no contract, and is fed as the catalogue says of its detector."""
+    """One row's artifact. A plain export has no contract; the catalogue says how to preprocess its pictures."""
 
     row: SuiteRow
     path: Path
@@ -39,20 +39,20 @@ class Prepared:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """From a picture to the input."""
+        """Return the steps from a picture to the input."""
         return self.contract.preprocessing if self.contract else find(self.row.model).detector.preprocessing
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """Height and width of the input, pixels."""
+        """Return height and width of the input, pixels."""
         return self.image.shape[2], self.image.shape[3]
 
 
 def export_request(row: SuiteRow, input_hw: tuple[int, int], precision: Precision = "fp32") -> ExportRequest:
-    """What the row needs; an ``input_hw`` of zeros stands for the detector's own.
+    """Return the export that the row needs; an ``input_hw`` of zeros means the detector's own size.
 
     Raises:
-        ConfigError: when there can be no such export.
+        ConfigError: when there is no such export.
     """
     if row.exporter == "plain" and precision != "fp32":
         raise ConfigError(f"{row.label} has no FP16 form", where="--precision", hint="use --precision fp32")
@@ -61,27 +61,30 @@ def export_request(row: SuiteRow, input_hw: tuple[int, int], precision: Precisio
 
 
 def artifacts_folder(row: SuiteRow, folder: Path) -> Path:
-    """Raw and postprocessed files have the same name, and would push each other out of one folder."""
+    """Return the folder of a row's files; raw files have one of their own, because their names are the same."""
     return folder / "raw" if row.raw else folder
 
 
 def export_row(row: SuiteRow, folder: Path, input_hw: tuple[int, int] = (0, 0), precision: Precision = "fp32") -> Path:
-    """The row's ONNX file below ``folder``, exported when missing or stale."""
+    """Return the row's ONNX file below ``folder``, exported if it is missing or stale."""
     request, place = export_request(row, input_hw, precision), artifacts_folder(row, folder)
     if row.exporter == "plain":
         return exported_plainly(request, place)
-    return _brought(request, place) or exported(request, place)
+    return _irreplaceable(request, place) or exported(request, place)
 
 
-def _brought(request: ExportRequest, folder: Path) -> Path | None:
-    """A file that cannot be made anew here: with trained weights, or on a machine without torch with any."""
+def _irreplaceable(request: ExportRequest, folder: Path) -> Path | None:
+    """Return a file that cannot be exported again here; ``None`` where an export can replace it.
+
+    These are files with trained weights and, on a machine without torch, all files.
+    """
     path = folder / request.onnx_name()
     if not path.is_file():
         return None
     try:
         contract, artifact = bound_contract(path)
     except ArtifactError:
-        if can_export():  # a broken file is made anew
+        if can_export():  # a broken file is exported again
             return None
         raise
     asked = (request.model, request.precision, request.options())
@@ -91,7 +94,7 @@ def _brought(request: ExportRequest, folder: Path) -> Path | None:
 
 
 def prepare(row: SuiteRow, folder: Path, input_hw: tuple[int, int] = (0, 0), precision: Precision = "fp32") -> Prepared:
-    """Export a row where needed and read what timing it takes.
+    """Export a row if necessary, and read what timing needs.
 
     Raises:
         ConfigError: when the model cannot be exported at this input size.
@@ -105,7 +108,7 @@ def prepare(row: SuiteRow, folder: Path, input_hw: tuple[int, int] = (0, 0), pre
 
 
 def image_spec(onnx_path: Path) -> TensorSpec:
-    """The one input of an ONNX file, a static (1, 3, H, W) batch."""
+    """Return the one input of an ONNX file, which must be a static (1, 3, H, W) batch."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
     inputs = network_inputs(read_model(onnx_path, weights=False))
@@ -123,7 +126,7 @@ def image_spec(onnx_path: Path) -> TensorSpec:
 
 
 def weights_mib(onnx_path: Path) -> float:
-    """MiB of all initialisers, wherever their bytes are stored."""
+    """Return the MiB of all initialisers, inside the file or beside it."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
     sizes = []
@@ -137,14 +140,14 @@ def weights_mib(onnx_path: Path) -> float:
 
 
 def load_images(folder: Path | None, rounds: int) -> list[NamedImage]:
-    """Photographs to measure on: the first ones of ``folder``, or those that come with scikit-image."""
+    """Return the photographs to measure on: the first of ``folder``, or those that come with scikit-image."""
     if folder is None:
         return sample_photographs()
     return list(Pictures([folder], most=min(rounds, MOST_IMAGES)))
 
 
 def make_feeds(prepared: Sequence[Prepared], images: Sequence[NamedImage]) -> list[tuple[dict[str, Array], ...]]:
-    """Inputs by row and image. Rows that are fed alike share their arrays."""
+    """Return the inputs by row and image; rows with equal inputs share their arrays."""
     made: dict[tuple[TensorSpec, Preprocessing], tuple[dict[str, Array], ...]] = {}
     for row in prepared:
         key = (row.image, row.preprocessing)

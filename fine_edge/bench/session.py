@@ -1,4 +1,4 @@
-"""One bench run: prepare all groups, measure them one after the other, and put it all into a record."""
+"""Run a bench: prepare all groups, measure one after the other, and make a record of the results."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from fine_edge.bench.prepare import (
     prepare,
 )
 from fine_edge.bench.record import MeasuredGroup, Record
-from fine_edge.bench.rig import Extras, Rig
 from fine_edge.bench.row import Row
+from fine_edge.bench.setup import Extras, Setup
 from fine_edge.bench.suites import Group, Suite, SuiteRow
 from fine_edge.export.artifacts import require_library
 from fine_edge.images import NamedImage
@@ -43,15 +43,15 @@ from fine_edge.zoo import catalog, paper
 
 @dataclass(frozen=True)
 class Timings:
-    """What measuring a group gave.
+    """The results of measuring one group.
 
     Attributes:
-        samples: of latency, by row and round.
-        throughput: slices by row.
-        extras: what the rig found, by row.
-        harness: what measuring cost.
+        samples: latencies, by row and round.
+        throughput: slices, by row.
+        extras: figures besides time, by row.
+        harness: time that measuring adds.
         process_peak_mib: highest resident set of this process meanwhile.
-        backend: as its runners name themselves.
+        backend: name that the runners give their backend.
     """
 
     samples: list[list[Timing]]
@@ -62,59 +62,60 @@ class Timings:
     backend: str
 
     def samples_ms(self, row: int) -> tuple[float, ...]:
-        """Latencies of a row by round."""
+        """Return the latencies of a row by round."""
         return tuple(sample.latency_ms for sample in self.samples[row])
 
     def compute_ms(self, row: int) -> tuple[float, ...] | None:
-        """GPU times of a row by round, where the backend can tell them apart."""
-        known = tuple(sample.compute_ms for sample in self.samples[row] if sample.compute_ms is not None)
-        return known if len(known) == len(self.samples[row]) else None
+        """Return the GPU times of a row by round; ``None`` where the backend does not measure them."""
+        times = tuple(sample.compute_ms for sample in self.samples[row] if sample.compute_ms is not None)
+        return times if len(times) == len(self.samples[row]) else None
 
 
-def time_group(prepared: Sequence[Prepared], images: Sequence[NamedImage], rig: Rig, heading: str = "") -> Timings:
+def time_group(prepared: Sequence[Prepared], images: Sequence[NamedImage], setup: Setup, heading: str = "") -> Timings:
     """Measure the rows of a group against each other; ``heading`` begins each line of progress."""
     memory.forget_peak()
     feeds = make_feeds(prepared, images)
-    with rig:
+    with setup:
         subjects = [
-            Subject(row.row.label, runner, feed) for row, runner, feed in zip(prepared, rig.runners, feeds, strict=True)
+            Subject(row.row.label, runner, feed)
+            for row, runner, feed in zip(prepared, setup.runners, feeds, strict=True)
         ]
         with _ticking(f"{heading}warming up", len(subjects)) as tick:
             for subject in subjects:
                 warm_up(subject)
                 tick()
-        samples = _latency(subjects, rig, heading)
-        throughput = _throughput(subjects, rig, heading)
-        rig.finish(images)
+        samples = _latency(subjects, setup, heading)
+        throughput = _throughput(subjects, setup, heading)
+        setup.finish(images)
         contract = next(row.contract for row in prepared if row.contract)
         harness = harness_cost(Subject("null", NullRunner(contract), feeds[0]))
         extras = [
-            rig.extras(index, [sample.latency_ms for sample in row], throughput[index])
+            setup.extras(index, [sample.latency_ms for sample in row], throughput[index])
             for index, row in enumerate(samples)
         ]
         return Timings(samples, throughput, extras, harness, memory.process_peak_mib(), subjects[0].runner.name)
 
 
-def _latency(subjects: Sequence[Subject], rig: Rig, heading: str) -> list[list[Timing]]:
-    length: Length = rig.length
+def _latency(subjects: Sequence[Subject], setup: Setup, heading: str) -> list[list[Timing]]:
+    length: Length = setup.length
     with _ticking(f"{heading}latency rounds", length.rounds) as tick:
 
         def round_done() -> None:
-            rig.round_done()
+            setup.round_done()
             tick()
 
         return measure_latency(subjects, length.rounds, round_done, latency_s=length.latency_s)
 
 
-def _throughput(subjects: Sequence[Subject], rig: Rig, heading: str) -> list[list[Slice]]:
-    length = rig.length
-    with _ticking(f"{heading}throughput slices", length.slices) as tick, rig.throughput():
-        return measure_throughput(subjects, length.slices, length.slice_ms, tick, around=rig.slice_of)
+def _throughput(subjects: Sequence[Subject], setup: Setup, heading: str) -> list[list[Slice]]:
+    length = setup.length
+    with _ticking(f"{heading}throughput slices", length.slices) as tick, setup.throughput():
+        return measure_throughput(subjects, length.slices, length.slice_ms, tick, around=setup.slice_of)
 
 
 @contextlib.contextmanager
 def _ticking(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar that is drawn between measurements only: its own thread would take time from them."""
+    """Show a progress bar that is drawn only between measurements: its own thread would take time from them."""
     with console.progress() as bar:
         bar.stop()
         bar.live.auto_refresh = False
@@ -128,18 +129,18 @@ def _ticking(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield tick
 
 
-# Load average per core above which somebody else is likely to run beside a measurement.
+# Load average per core above which other programs are likely to disturb a measurement.
 BUSY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class _ReadyGroup:
-    """A group whose files are there; ``rtx`` by row."""
+    """A group whose files are there; ``rtx`` is by row."""
 
     name: str
     prepared: list[Prepared]
     rtx: list[RtxMemory | None]
-    rig: Rig
+    setup: Setup
 
 
 def run_bench(options: BenchOptions) -> Record:
@@ -152,7 +153,7 @@ def run_bench(options: BenchOptions) -> Record:
     backend.require(suite.rows[0].model)
     length = backend.length(options)
     images = load_images(options.images, length.rounds)
-    load = os.getloadavg()[0]  # before our own work counts
+    load = os.getloadavg()[0]  # before our own work raises it
     for row in suite.rows:
         require_library(
             export_request(row, options.input_hw, options.onnx_precision),
@@ -161,7 +162,7 @@ def run_bench(options: BenchOptions) -> Record:
         )
     groups = [_ready(group, options) for group in suite.groups]
     for group in groups:
-        group.rig.prepare()
+        group.setup.prepare()
     console.remark(f"images: {', '.join(image.name for image in images)}")
     _warn_of_load(load)
     timings = []
@@ -169,16 +170,16 @@ def run_bench(options: BenchOptions) -> Record:
         heading = f"group {number} of {len(groups)}, {group.name}: " if len(groups) > 1 else ""
         if heading:
             console.remark(heading + ", ".join(row.row.label for row in group.prepared))
-        timings.append(time_group(group.prepared, images, group.rig, heading))
+        timings.append(time_group(group.prepared, images, group.setup, heading))
     return _record(suite, options, [image.name for image in images], groups, timings)
 
 
 def _ready(group: Group, options: BenchOptions) -> _ReadyGroup:
-    # First, since an FP16 export writes the FP32 file again, which must not change once it is bound.
+    # First, because an FP16 export writes the FP32 file again, which must not change once its hash is in the record.
     rtx = [_rtx_memory(row, options) for row in group.rows]
     prepared = [prepare(row, options.folder, options.input_hw, options.onnx_precision) for row in group.rows]
     backend = BACKENDS[options.backend]
-    return _ReadyGroup(group.name, prepared, rtx, backend.rig(prepared, backend.length(options), options))
+    return _ReadyGroup(group.name, prepared, rtx, backend.setup(prepared, backend.length(options), options))
 
 
 def _warn_of_load(load: float) -> None:
@@ -188,7 +189,7 @@ def _warn_of_load(load: float) -> None:
 
 
 def _rtx_memory(row: SuiteRow, options: BenchOptions) -> RtxMemory | None:
-    # A plain export has no FP16 form here.
+    # Plain exports are only made in FP32.
     if not options.rtx or row.exporter == "plain":
         return None
     path = export_row(row, options.folder, options.input_hw, "fp16")
@@ -221,8 +222,8 @@ def _record(
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         harness=max((timed.harness for timed in timings), key=lambda cost: cost.worst_ms),
         rows=rows,
-        platform=groups[0].rig.platform,
-        cuda_graph=all(group.rig.cuda_graph for group in groups),
+        platform=groups[0].setup.platform,
+        cuda_graph=all(group.setup.cuda_graph for group in groups),
         groups=tuple(
             MeasuredGroup(group.prepared[0].row.label, timed.process_peak_mib)
             for group, timed in zip(groups, timings, strict=True)
@@ -258,7 +259,7 @@ def _rows(paper_table: str | None, group: _ReadyGroup, timings: Timings) -> Iter
 
 
 def _paper(model: str, table: str | None) -> dict[str, float | None] | None:
-    """The row of the paper's table about the model, where it has one."""
+    """Return the row of the paper's table for the model; ``None`` where it has none."""
     figures = next((row for row in paper.rows_of(model) if row.table == table), None)
     if figures is None:
         return None

@@ -1,4 +1,4 @@
-"""``python -m fine_edge estimate``: what a model would take on a board that is not here."""
+"""``fine-edge estimate``: the latency of a model on a board that is not here."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ Export = Callable[[Variant, Path], Path]
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of ``sweep``."""
+    """Return the parser of ``sweep``."""
     made = Parser(
         prog="fine-edge estimate sweep",
-        description=f"Latency of {MODEL} with other choices of FINE, each exported (needs torch) and compiled.",
+        description=f"Estimate {MODEL} with other choices in FINE; each is exported (needs torch) and compiled.",
     )
-    made.add_argument("--over", required=True, metavar="AXIS", help=f"{', '.join(AXES)}; width: of the feed-forward")
+    made.add_argument(
+        "--over", required=True, metavar="AXIS", help=f"{', '.join(AXES)}; width is that of the feed-forward"
+    )
     usual = "; ".join(f"{axis}: {','.join(values)}" for axis, values in DEFAULTS.items())
     made.add_argument("--values", metavar="A,B,...", help=f"default: {usual}")
     add_board(made)
@@ -56,13 +58,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sweep(argv: list[str], export: Export = export_variant) -> int:
-    """Run it; ``export`` makes the graph of one variant."""
+    """Run ``sweep``; ``export`` writes the graph of one variant."""
     given = parser().parse_args(argv)
     chosen = variants(given.over, given.values)
     given.picture = given.picture or given.artifacts / f"sweep_{given.over}.png"
     files.refuse_unwritable([given.picture])
     device, mode, calibration = read_board(given)
-    # Each detector without FINE once, right before what is compared with it.
+    # Each detector without FINE is estimated once, right before the variants that are compared with it.
     points = list(dict.fromkeys(point for variant in chosen for point in (variant.without_fine, variant)))
     found: dict[Variant, Estimate] = {}
     for number, point in enumerate(points, 1):
@@ -81,7 +83,10 @@ def _table(title: str, found: Mapping[Variant, Estimate]) -> Table:
     table = Table(
         f"{MARK}: {title}, on {place(first)}",
         [Column("Choice", numeric=False), *map(Column, columns)],
-        notes=[*notes(first)[:2], "What FINE adds is against the detector without it at the same input size."],
+        notes=[
+            *notes(first)[:2],
+            "What FINE adds is the difference to the detector without it at the same input size.",
+        ],
     )
     for point, row in found.items():
         times = (row.latency_ms, row.latency_ms_low, row.latency_ms_high)
@@ -107,19 +112,21 @@ def add_outputs(parser: argparse.ArgumentParser, picture: str = "also draw it (P
 def deliver_all(
     given: argparse.Namespace, data: Mapping[str, Any], tables: Sequence[Table], draw: Callable[[Path], None]
 ) -> None:
-    """Print tables, or JSON in their place; write the files that were asked for, the first table among them."""
+    """Print tables or JSON, and write the files that were asked for, which hold the first table."""
     deliver(given, data, tables)
     deliver_files(given, tables[0], draw)
 
 
 def calibrate(argv: list[str]) -> int:
-    """Fit the constants to records, or again to the paper's Table 3."""
+    """Fit the constants to records, or without records to the paper's Table 3."""
     parser = Parser(
         prog="fine-edge estimate calibrate",
-        description="Fit the constants to latencies of a board: to TensorRT records of your own, without any to the"
+        description="Fit the constants to latencies of a board: to your own TensorRT records, or without records to the"
         " paper's Table 3.",
     )
-    parser.add_argument("records", nargs="*", type=Path, metavar="RECORD", help="of fine_edge.bench --backend trt")
+    parser.add_argument(
+        "records", nargs="*", type=Path, metavar="RECORD", help="written by fine-edge bench --backend trt --json"
+    )
     add_device(parser)
     add_artifacts_option(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the calibration")
@@ -150,15 +157,15 @@ def _calibration_table(found: Calibration) -> Table:
 
 
 def validate_command(argv: list[str]) -> int:
-    """Predicted against published FPS on Table 1."""
+    """Compare estimated with published FPS of Table 1."""
     parser = Parser(
         prog="fine-edge estimate validate",
-        description="Predicted against published FPS of the paper's Table 1, which is never fitted.",
+        description="Compare estimated with published FPS of the paper's Table 1, which no constant is fitted to.",
     )
     add_board(parser)
     add_artifacts(parser)
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="the calibration, its intervals widened by what was found"
+        "--write", type=Path, metavar="FILE", help="write the calibration, with intervals widened by these errors"
     )
     add_outputs(parser)
     given = parser.parse_args(argv)
@@ -171,7 +178,7 @@ def validate_command(argv: list[str]) -> int:
 
 
 def validate_table1(given: argparse.Namespace) -> Validation:
-    """Export, compile and estimate Table 1, and show it beside what was published."""
+    """Export, compile and estimate the models of Table 1, and print them beside the published figures."""
     device, mode, calibration = read_board(given)
     engines = compile_table("1", device, given.artifacts)
     found = validate([estimate(engine, device, mode, calibration) for engine in engines])
@@ -182,18 +189,18 @@ def validate_table1(given: argparse.Namespace) -> Validation:
 def add_board(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``, ``--mode`` and ``--calibration``."""
     add_device(parser)
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="constants of your own board")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="constants fitted to your own board")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device`` and ``--mode``."""
-    known = ", ".join(known_devices())
-    parser.add_argument("--device", default=DEFAULT, metavar="NAME|FILE", help=f"{known}, or a profile of your own")
+    names = ", ".join(known_devices())
+    parser.add_argument("--device", default=DEFAULT, metavar="NAME|FILE", help=f"{names}, or a profile of your own")
     parser.add_argument("--mode", metavar="MODE", help="power mode (default: the device's fastest)")
 
 
 def read_board(given: argparse.Namespace) -> tuple[Device, Mode, Calibration]:
-    """The board that was asked for.
+    """Return the board that was asked for.
 
     Raises:
         FineEdgeError: when there is no such device, mode or calibration.
@@ -208,14 +215,18 @@ _COMMANDS = {"sweep": sweep, "calibrate": calibrate, "validate": validate_comman
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="fine-edge estimate",
-        description="ESTIMATE a model's latency on a board: NVIDIA's compiler says here, on a CPU, which kernels it"
-        " becomes, and a roofline says how long they take there. Nothing is measured.",
+        description="ESTIMATE a model's latency on a board: NVIDIA's compiler, which runs here on a CPU, lists its"
+        " kernels, and a roofline model gives their times on the board. Nothing is measured.",
         epilog="Also: sweep --over AXIS, calibrate RECORD..., validate; each with --help.",
     )
-    parser.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo in FP16, or an ONNX file as it is")
+    parser.add_argument(
+        "target", metavar=ONNX_TARGET, help="a model of the zoo, which is exported in FP16, or an ONNX file as it is"
+    )
     add_board(parser)
     add_input_size(parser, "a model, or of a graph whose input is dynamic")
-    parser.add_argument("--kernels", type=int, default=10, metavar="N", help="dearest kernels to list (default: 10)")
+    parser.add_argument(
+        "--kernels", type=int, default=10, metavar="N", help="number of slowest kernels to list (default: 10)"
+    )
     add_artifacts(parser)
     add_outputs(parser)
     return parser
@@ -235,7 +246,7 @@ def _estimate(given: argparse.Namespace) -> Estimate:
 
 
 def main(argv: list[str]) -> int:
-    """The other commands by name, an estimate otherwise."""
+    """Run another command if named, else estimate; return the exit code."""
     if run := sub_command(argv, _COMMANDS):
         return run()
     given = _parser().parse_args(argv)

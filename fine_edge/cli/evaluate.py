@@ -1,4 +1,4 @@
-"""``python -m fine_edge evaluate``: AP and errors of an artifact on a labelled data set."""
+"""``fine-edge evaluate``: AP and errors of an artifact on a labelled data set."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from fine_edge.table import Table
 from fine_edge.text import printable
 
 _NAMED = 10
-"""How many pictures that cannot be read are named."""
+"""Number of unreadable pictures that are named."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="fine-edge evaluate",
-        description="Run a model on labelled data, through the runner that the bench times, and score what it finds."
-        " A run that was interrupted goes on where it stopped. Exit code 1 when an image could not be read.",
+        description="Run a model on labelled data with the same runner as the bench, and score its detections."
+        " An interrupted run goes on where it stopped. Exit code 1 when an image could not be read.",
         epilog="Also: compare A.json B.json (two models), drift A.json B.json (two artifacts of one); with --help.",
     )
     add_target_options(parser, required=False)
@@ -58,14 +58,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of its pictures")
     parser.add_argument(
-        "--detections", type=Path, metavar="FILE", help="score COCO results instead of running a model; no pictures"
+        "--detections",
+        type=Path,
+        metavar="FILE",
+        help="score a file of COCO results instead of running a model; needs no pictures",
     )
     parser.add_argument(
         "--same",
         action="append",
         default=[],
         metavar="CATEGORY=CLASS",
-        help="a category of the data set and the model's name for it, where they differ; can be given several times",
+        help="a category of the data set and the model's name for it, where the two differ; may be repeated",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("evaluations"), help="folder of results (default: %(default)s)"
@@ -107,7 +110,7 @@ def _require_match(contract: Contract, data: Data) -> None:
         takes, kind = ({"semantic"}, "classes of pixels") if data.segments is None else ({"panoptic"}, "segments")
     if contract.task not in takes:
         raise DataError(
-            f"holds {kind}, {contract.model} is made for another task: {contract.task}",
+            f"holds {kind}, but {contract.model} is a model for {contract.task}",
             where=data.path,
             hint="give annotations of its task",
         )
@@ -121,9 +124,13 @@ def _pair_parser(command: str, description: str, names: tuple[str, str]) -> argp
     parser = Parser(prog=f"fine-edge evaluate {command}", description=description)
     for place, name in zip(("a", "b"), names, strict=True):
         parser.add_argument(place, type=Path, metavar=f"{name}.json")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="one page with the pictures that tell most")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="one page with the pictures that differ most")
     parser.add_argument(
-        "--resamples", type=_count, default=RESAMPLES, metavar="N", help="draws of images (default: %(default)s)"
+        "--resamples",
+        type=_count,
+        default=RESAMPLES,
+        metavar="N",
+        help="number of resampled image sets (default: %(default)s)",
     )
     add_json(parser)
     return parser
@@ -131,12 +138,12 @@ def _pair_parser(command: str, description: str, names: tuple[str, str]) -> argp
 
 def _read_both(args: argparse.Namespace) -> Comparison:
     with console.progress() as bar:
-        task = bar.add_task("drawing images again", total=args.resamples)
+        task = bar.add_task("resampling images", total=args.resamples)
         return compare(args.a, args.b, resamples=args.resamples, advance=lambda: bar.advance(task))
 
 
 def _deliver(args: argparse.Namespace, page: Callable[[], str], data: dict[str, Any], tables: list[Table]) -> None:
-    """The page where it was asked for, then JSON or tables."""
+    """Write the page if it was asked for, then JSON or tables."""
     if args.html:
         with console.status("drawing"):
             text = page()
@@ -160,19 +167,24 @@ def _drift(argv: list[str]) -> int:
         " drops by more than allowed."
     )
     parser = _pair_parser("drift", description, ("REFERENCE", "OTHER"))
-    parser.add_argument("--max-ap-drop", type=float, metavar="POINTS", help="as a release gate (default: no limit)")
+    parser.add_argument(
+        "--max-ap-drop",
+        type=float,
+        metavar="POINTS",
+        help="largest drop of AP for exit code 0, as a release gate (default: no limit)",
+    )
     args = parser.parse_args(argv)
     if args.max_ap_drop is not None and not math.isfinite(args.max_ap_drop):
-        raise ConfigError(f"{args.max_ap_drop} is no number of points", where="--max-ap-drop", hint="such as 0.1")
+        raise ConfigError(f"{args.max_ap_drop} is not a finite number", where="--max-ap-drop", hint="such as 0.1")
     found = drift(_read_both(args))
     tables = [precision_change_table(found.comparison), drift_page.drift_table(found, args.max_ap_drop)]
     _deliver(args, lambda: drift_page.to_html(found, args.max_ap_drop), found.to_json(), tables)
     if found.found_nothing:
-        console.warn("neither finds anything in any image: nothing was compared")
+        console.warn("neither artifact has a detection in any image: nothing was compared")
         return 1
     if args.max_ap_drop is None or (found.ap_drop is not None and found.ap_drop <= args.max_ap_drop):
         return 0
-    dropped = "cannot be told" if found.ap_drop is None else f"dropped by {found.ap_drop:.3f} points"
+    dropped = "is not defined" if found.ap_drop is None else f"dropped by {found.ap_drop:.3f} points"
     console.warn(f"AP {dropped}, at most {args.max_ap_drop:g} allowed")
     return 1
 
@@ -187,12 +199,12 @@ def _warn_of_skipped(skipped: dict[str, str]) -> None:
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is no number of draws")
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number
 
 
 def main(argv: list[str]) -> int:
-    """``compare`` and ``drift`` by name, evaluating otherwise; returns the exit code."""
+    """Run ``compare`` or ``drift`` if named, else evaluate; return the exit code."""
     if run := sub_command(argv, {"compare": _compare, "drift": _drift}):
         return run()
     args = _parser().parse_args(argv)

@@ -9,7 +9,7 @@ from fine_edge import console
 from fine_edge.cli.arguments import Parser, add_explain, add_input_size, add_json, deliver
 from fine_edge.errors import ConfigError
 from fine_edge.graph.input_size import InputSize
-from fine_edge.layers.cost import Cost, to_json
+from fine_edge.layers.cost import FineCost, to_json
 from fine_edge.layers.layer import LayerProfile
 from fine_edge.layers.sources import from_onnx, from_trtexec
 from fine_edge.layers.tables import cost_table, parts_table, write_picture
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     baseline = (
         _read(given.baseline, given.baseline_profile, None, "--baseline-profile", size) if given.baseline else None
     )
-    tables = [parts_table(profile), *([cost_table(Cost(profile, baseline))] if baseline else [])]
+    tables = [parts_table(profile), *([cost_table(FineCost(profile, baseline))] if baseline else [])]
     deliver(given, to_json(profile, baseline), tables)
     if given.picture:
         write_picture(profile, given.picture)

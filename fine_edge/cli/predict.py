@@ -43,7 +43,7 @@ class _Targets:
         return f"{self._real[path.parent]}/{path.name}".casefold()
 
     def of(self, picture: NamedImage) -> Path:
-        """Return the file for a picture; pictures of one name, from several folders, get a number."""
+        """Return the file for a picture; pictures with the same name, from several folders, get numbers."""
         stem = file_stem(Path(picture.name).stem)
         for number in itertools.count(1):
             path = self._folder / f"{stem}{f'-{number}' if number > 1 else ''}.{self._model}.png"
@@ -56,7 +56,7 @@ class _Targets:
 def _save(image: Image.Image, path: Path) -> None:
     buffer, info = BytesIO(), PngInfo()
     info.add_text("Software", DRAWN_BY)
-    # Three times as fast as Pillow's default, for a quarter more bytes.
+    # Three times as fast as Pillow's default, with a quarter more bytes.
     image.save(buffer, format="PNG", pnginfo=info, compress_level=1)
     write_bytes(path, buffer.getvalue())
 
@@ -64,12 +64,12 @@ def _save(image: Image.Image, path: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="fine-edge predict",
-        description="Find objects or segments in pictures and draw them. Exit code 1 when a picture of a folder could"
-        " not be read.",
+        description="Run a model on pictures, and draw the objects or segments that it finds. Exit code 1 when a"
+        " picture of a folder could not be read.",
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures, or folders of pictures")
     add_target_options(parser)
-    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score that is drawn (default: 0.5)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a drawn object (default: 0.5)")
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder of the drawn pictures")
     add_json(parser)
     return parser
@@ -78,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 def _refuse_useless(args: argparse.Namespace) -> None:
     """Refuse options whose error would otherwise show after the first inference only."""
     if not 0 <= args.threshold <= 1:
-        raise ConfigError(f"{args.threshold:g} is no score", where="--threshold", hint="give a number from 0 to 1")
-    with output_errors(args.out):  # such as a name that is too long
+        raise ConfigError(f"{args.threshold:g} is not a score", where="--threshold", hint="give a number from 0 to 1")
+    with output_errors(args.out):  # such as a name that is too long for the file system
         if (args.out.exists() or args.out.is_symlink()) and not args.out.is_dir():
             raise OutputError("cannot be written (it is no folder)", where=args.out, hint="choose a folder with --out")
         refuse_unwritable([args.out / "picture.png"])
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
 
 def _predict(opened: Opened, pictures: Pictures, args: argparse.Namespace) -> None:
     runner, contract = opened.runner, opened.contract
-    weights = ", random weights: what it finds means nothing" if contract.random_weights else ""
+    weights = ", random weights: the results are meaningless" if contract.random_weights else ""
     caption = f"{contract.model} {opened.precision}, {runner.name}, sha256 {opened.onnx_sha256[:12]}{weights}"
     rows: list[dict[str, Any]] = []
     targets = _Targets(args.out, contract.model, pictures)
@@ -111,7 +111,7 @@ def _predict(opened: Opened, pictures: Pictures, args: argparse.Namespace) -> No
             console.remark(f"{printable(picture.name)}: {summary(found, args.threshold)} -> {target}")
             rows += of_picture(found, picture.name, contract.labels)
             bar.update(task, completed=pictures.done)
-            del picture  # or it would stay while the next one is decoded
+            del picture  # frees its memory before the next one is decoded
     data = {
         "model": contract.model,
         "task": contract.task,

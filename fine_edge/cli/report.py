@@ -1,4 +1,4 @@
-"""``python -m fine_edge report``: records as one HTML file, or as Markdown."""
+"""``fine-edge report``: records as one HTML file, or as Markdown."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from fine_edge.report.markdown import to_markdown
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="fine-edge report",
-        description="Records of the bench, wherever they were made, as one file for people.",
+        description="Combine records of the bench, from any machines, into one HTML or Markdown file.",
     )
-    parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="of python -m fine_edge bench --json")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="one page that needs nothing else")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="tables as Markdown")
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="written by fine-edge bench --json")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page that needs no other file")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
     parser.add_argument(
         "--layers",
         type=Path,
         action="append",
         default=[],
         metavar="FILE",
-        help="of python -m fine_edge layers --json, for the page; can be given several times",
+        help="written by fine-edge layers --json, for the page; may be repeated",
     )
     return parser
 
 
 def main(argv: list[str]) -> int:
-    """Read every file before the first is written."""
+    """Read all files before the first one is written."""
     given = _parser().parse_args(argv)
     if not given.html and not given.markdown:
         raise ConfigError("nothing to write", where="report", hint="give --html FILE or --markdown FILE")

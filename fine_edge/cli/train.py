@@ -1,4 +1,4 @@
-"""``python -m fine_edge train``: train a detector of the zoo on boxes in COCO's format."""
+"""``fine-edge train``: train a detector of the zoo on boxes in COCO's format."""
 
 from __future__ import annotations
 
@@ -16,31 +16,39 @@ from fine_edge.zoo.catalog import find
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="fine-edge train", description=__doc__)
-    parser.add_argument("model", help="name in the zoo, with or without FINE: RT-DETR, or a detector of torchvision")
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="annotations, COCO's format")
+    parser = Parser(prog="fine-edge train", description="Train a detector of the zoo on boxes in COCO's format.")
+    parser.add_argument("model", help="an RT-DETR or a detector of torchvision in the zoo, with or without FINE")
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="annotations in COCO's format")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="its pictures")
-    parser.add_argument("--weights", type=Path, help="checkpoint to start from, of any classes (default: from nothing)")
+    parser.add_argument(
+        "--weights", type=Path, help="checkpoint to start from, with any classes (default: random weights)"
+    )
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="pixels (default: the detector's own)")
-    parser.add_argument("--epochs", type=int, default=20, help="passes over the data (default: 20)")
-    parser.add_argument("--batch", type=int, default=8, help="pictures a step (default: 8)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="of AdamW, at its highest (default: 0.001)")
+    parser.add_argument("--epochs", type=int, default=20, help="number of passes over the data (default: 20)")
+    parser.add_argument("--batch", type=int, default=8, help="number of pictures in a step (default: 8)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-3, help="highest learning rate of AdamW (default: 0.001)"
+    )
     parser.add_argument(
         "--flips",
         default="horizontal",
-        help=f"{', '.join(FLIPS)}; both where pictures have no up (default: horizontal)",
+        help=f"{', '.join(FLIPS)}; both is for pictures without a natural up (default: horizontal)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and flips (default: 0)")
-    parser.add_argument("--half", action="store_true", help="write the weights in FP16, half as large")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order of pictures and flips (default: 0)")
+    parser.add_argument("--half", action="store_true", help="write the weights in FP16, which halves the file")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all)")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/train"), metavar="DIR", help="goes on there if interrupted (runs/train)"
+        "--out",
+        type=Path,
+        default=Path("runs/train"),
+        metavar="DIR",
+        help="folder of results, where an interrupted run goes on (default: runs/train)",
     )
     return parser
 
 
 def main(argv: list[str]) -> int:
-    """Train, and say what to do with the checkpoint."""
+    """Train, and name the command that evaluates the checkpoint."""
     given = _parser().parse_args(argv)
     entry = find(given.model)
     height, width = parse_size(given.input_size)

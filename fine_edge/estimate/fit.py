@@ -1,4 +1,4 @@
-"""Fitting the constants to latencies of a board, and what they are worth on rows that were left out."""
+"""Fit the constants to latencies of a board, and test them on rows that were left out of the fit."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from fine_edge.estimate.work import KernelWork
 from fine_edge.graph.identity import identity_of
 from fine_edge.samples import median
 
-# What four constants can be asked of.
+# Fewer rows than constants would fit anything.
 FEWEST_ROWS = 4
 
 _NAMES = ("tensor_share", "memory_share", "gather_share", "launch_us")
-# Physics, and nothing else: no rate above its peak, no launch that gives time back.
+# Physical bounds: no rate exceeds its peak, and a launch takes no negative time.
 _LOW = (0.05, 0.05, 0.01, 0.0)
 _HIGH = (1.0, 1.0, 1.0, np.inf)
-# Several, because the larger of two times has corners in which a search can be caught.
+# Several starts, because taking the larger of two times makes corners in which a search can stop.
 _STARTS = ((0.7, 0.65, 0.25, 5.0), (0.5, 0.5, 0.5, 2.0), (0.9, 0.8, 0.1, 10.0), (0.95, 0.65, 0.2, 18.0))
 
-# Of what a row adds to another.
+# Smallest difference of two rows whose logarithm is taken.
 _LEAST_MS = 1e-3
 
-# Of a constant, for slopes.
+# Relative step in each constant for numerical derivatives.
 _STEP = [1e-4] * len(_NAMES)
 
 
@@ -45,8 +45,8 @@ class FitRow:
         name: of the row.
         works: its kernels.
         compute_ms: measured time of the kernels.
-        over: the row that this one adds something to. What it adds is fitted then, and not its total: what the model
-            of the board does wrong in the part that both have would hide it.
+        over: the row that this row extends. The difference of the two is fitted then, not the total: errors of the
+            model in the part that both share would hide the difference.
     """
 
     name: str
@@ -57,7 +57,7 @@ class FitRow:
 
 @dataclass(frozen=True)
 class Fit:
-    """Constants, and by row what was predicted over what was measured minus 1."""
+    """The fitted constants, and by row the estimated over the measured time minus 1."""
 
     constants: Constants
     rows: dict[str, float]
@@ -65,13 +65,13 @@ class Fit:
 
     @property
     def rms(self) -> float:
-        """Root mean square of the errors of the rows that were fitted."""
+        """Return the root mean square error of the rows that were fitted."""
         return float(np.sqrt(np.mean(np.square(list(self.rows.values())))))
 
 
 @dataclass(frozen=True)
 class _Arrays:
-    """A row's demands as arrays, so that a search over constants is quick."""
+    """A row's demands as arrays, so that a search over constants is fast."""
 
     tensor: NDArray[np.float64]
     lanes: NDArray[np.float64]
@@ -80,7 +80,7 @@ class _Arrays:
     select_ms: float
 
     def total_ms(self, constants: NDArray[np.float64]) -> float:
-        """As :meth:`Demand.timed` and :attr:`KernelTime.ms`, summed."""
+        """Return the sum of what :meth:`Demand.timed` and :attr:`KernelTime.ms` give by kernel."""
         tensor_share, memory_share, gather_share, launch_us = constants
         compute = np.maximum(self.tensor / tensor_share, self.lanes)
         memory = np.maximum(self.memory / memory_share, self.gather / gather_share)
@@ -88,7 +88,7 @@ class _Arrays:
 
 
 def fit(rows: Sequence[FitRow], device: Device, mode: Mode, copy_gb_s: float) -> Fit:
-    """Least squares of relative errors within physical bounds; then once more without each row in turn.
+    """Fit the constants by least squares of relative errors within physical bounds; then without each row in turn.
 
     Raises:
         ConfigError: when there are fewer rows than constants.
@@ -107,7 +107,7 @@ def fit(rows: Sequence[FitRow], device: Device, mode: Mode, copy_gb_s: float) ->
 
 
 def _error(array: _Arrays, constants: NDArray[np.float64], row: FitRow) -> float:
-    """Predicted over measured minus 1, to hundredths of a per cent."""
+    """Return the estimated over the measured time minus 1, rounded to hundredths of a per cent."""
     return round(array.total_ms(constants) / row.compute_ms - 1, 4)
 
 
@@ -129,7 +129,7 @@ def _search(arrays: Mapping[str, _Arrays], rows: Sequence[FitRow]) -> NDArray[np
     def error(row: FitRow, totals: Mapping[str, float]) -> float:
         if row.over is None:
             return float(np.log(totals[row.name] / row.compute_ms))
-        # Constants far off can make an addition negative, which has no logarithm.
+        # Poor constants can make the difference negative, which has no logarithm.
         added = max(totals[row.name] - totals[row.over], _LEAST_MS)
         return float(np.log(added / (row.compute_ms - measured[row.over])))
 
@@ -140,18 +140,18 @@ def _search(arrays: Mapping[str, _Arrays], rows: Sequence[FitRow]) -> NDArray[np
     scale = np.array(_STARTS[0])
     runs = [least_squares(errors, start, bounds=(_LOW, _HIGH), x_scale=scale, diff_step=_STEP) for start in _STARTS]
     best = min(runs, key=lambda run: float(run.cost))
-    # Four digits say more than six rows can, and are the same on every machine.
+    # Six rows do not determine more than four digits, and so many are the same on every machine.
     return np.array([float(f"{value:.4g}") for value in best.x])
 
 
 def calibrate_on_records(paths: Sequence[Path], device: Device, mode: Mode, folder: Path) -> Calibration:
-    """Fit to the GPU compute times of TensorRT records.
+    """Fit the constants to the GPU compute times of TensorRT records.
 
     Args:
-        paths: of records of one board in one power mode.
+        paths: records of one board in one power mode.
         device: the board's profile.
-        mode: that they were measured in.
-        folder: where the ONNX files of their rows are, at any depth.
+        mode: power mode of the records.
+        folder: where the ONNX files of the rows are, at any depth.
 
     Raises:
         RecordError: when a record holds no GPU compute times.
@@ -159,7 +159,7 @@ def calibrate_on_records(paths: Sequence[Path], device: Device, mode: Mode, fold
         ConfigError: when there are too few rows.
     """
     rows = [row for path in paths for row in _timed_rows(read_record(path), path)]
-    # A model that was measured twice counts once, the last time.
+    # Of a model that was measured twice the last row counts.
     rows = list({row.artifact_sha256: row for row in rows}.values())
     files = _by_identity(folder)
     engines = [_engine(row, files, device, folder) for row in rows]
@@ -173,7 +173,7 @@ def calibrate_on_records(paths: Sequence[Path], device: Device, mode: Mode, fold
 
 
 def _by_identity(folder: Path) -> dict[str, Path]:
-    """The ONNX files below a folder; those that cannot be read are no row's."""
+    """Return the ONNX files below a folder by identity; files that cannot be read are skipped."""
     found = {}
     for path in sorted(folder.rglob("*.onnx")):
         with contextlib.suppress(ArtifactError):
@@ -200,7 +200,7 @@ def _engine(row: Row, files: dict[str, Path], device: Device, folder: Path) -> E
 
 
 def _copy_gb_s(row: Row, engine: EngineWork) -> float:
-    """Bytes of input and outputs over the time that a latency has beyond the kernels'."""
+    """Return the rate of copies: bytes of inputs and outputs over the latency beyond the kernels' time."""
     copied_ms = row.latency_ms - median(row.compute_ms or ())
-    # A record whose copies take no time says nothing of them; this is slower than any board and harmless.
+    # A record whose copies take no time cannot tell their rate; a microsecond keeps it finite.
     return engine.io_bytes / 1e6 / max(copied_ms, 1e-3)

@@ -1,6 +1,6 @@
-"""The work of every ONNX node, from its shapes alone.
+"""Compute the work of every ONNX node from its shapes.
 
-Four kinds of work are told apart, because the board does them differently: matrix products (tensor cores), plain
+There are four kinds of work, because the board does each in another way: matrix products (tensor cores), plain
 arithmetic and exponentials (CUDA cores and special-function units), gathers (scattered reads), and selections of the
 largest (one multiprocessor for each row).
 A multiply-accumulate is two FLOPs, as in the paper's figures of RT-DETR and YOLO.
@@ -17,13 +17,13 @@ from onnx import NodeProto
 from fine_edge.graph.view import GraphView, attribute_int, input_name, is_static, label, output_name
 
 SECTOR_BYTES = 32
-"""What a GPU fetches at least for one scattered element (CUDA C++ Best Practices Guide, coalesced access)."""
+"""Smallest amount that a GPU fetches for one scattered element (CUDA C++ Best Practices Guide, coalesced access)."""
 
-# Results of special-function units that one element takes, and plain instructions beside them.
+# Number of special-function results for one element; plain instructions are counted separately.
 _SPECIAL = {"Sigmoid": 2, "Tanh": 2, "Erf": 2, "Softplus": 2, "Exp": 1, "Log": 1, "Sqrt": 1, "Softmax": 1, "Mish": 3}
 # A softmax finds the largest, subtracts, scales, sums, divides and rounds.
 _PLAIN = {"Softmax": 6}
-# Operators that move elements or name them anew: their bytes are in the kernels' tensors.
+# Operators that only move or rename elements: their bytes are counted with the kernels' tensors.
 _MOVES = frozenset(
     (
         *("Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
@@ -50,18 +50,18 @@ class Product:
 
     @property
     def flops(self) -> int:
-        """Two for every multiply-accumulate."""
+        """Return two FLOPs for every multiply-accumulate."""
         return 2 * self.batch * self.rows * self.columns * self.depth
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether each channel has a filter of its own, which no tensor core helps with."""
+        """Return whether each channel has its own filter, for which tensor cores are of no use."""
         return self.batch > 1 and self.columns == 1
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The k largest of each of ``rows`` rows of ``length`` elements."""
+    """Selection of the k largest in each of ``rows`` rows of ``length`` elements."""
 
     rows: int
     length: int
@@ -69,14 +69,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class NodeWork:
-    """What one node computes.
+    """The work of one node.
 
     Attributes:
         product: its matrix product, if it is one.
-        plain: instructions of CUDA cores.
-        special: results of special-function units.
-        gathered_bytes: sectors that its scattered reads fetch.
-        selection: of the largest, if it is one.
+        plain: number of instructions of CUDA cores.
+        special: number of results of special-function units.
+        gathered_bytes: bytes of the sectors that its scattered reads fetch.
+        selection: its selection of the largest, if it is one.
     """
 
     product: Product | None = None
@@ -87,12 +87,12 @@ class NodeWork:
 
     @property
     def flops(self) -> int:
-        """Of its matrix product."""
+        """Return the FLOPs of its matrix product."""
         return self.product.flops if self.product else 0
 
 
 def node_works(view: GraphView) -> dict[str, NodeWork]:
-    """Work by the node's name; nodes that fold into constants, or whose shapes are not known, have none."""
+    """Return the work by node name; nodes that fold into constants or have unknown shapes are left out."""
     found = {}
     for node in view.nodes:
         shape = view.shape(output_name(node))
@@ -103,7 +103,7 @@ def node_works(view: GraphView) -> dict[str, NodeWork]:
 
 
 def graph_flops(works: Mapping[str, NodeWork]) -> int:
-    """FLOPs of all matrix products of a graph."""
+    """Return the FLOPs of all matrix products of a graph."""
     return sum(work.flops for work in works.values())
 
 
@@ -141,12 +141,12 @@ def _product(view: GraphView, node: NodeProto, out: tuple[int, ...]) -> Product 
         depth = first[0] if attribute_int(node, "transA", 0) else first[1]
         return Product(1, out[0], out[1], depth)
     if node.op_type == "MatMul" and len(out) >= 2:
-        if len(second) == 2:  # all rows of a batch by one matrix
+        if len(second) == 2:  # all rows of the batch are multiplied by one matrix
             return Product(1, prod(out[:-1]), out[-1], first[-1])
         return Product(prod(out[:-2]), out[-2], out[-1], first[-1])
     return None
 
 
 def _numbers(shape: tuple[int | None, ...] | None) -> tuple[int, ...]:
-    """A static shape, () for any other."""
+    """Return a static shape, or () for any other."""
     return tuple(dim or 0 for dim in shape) if shape and is_static(shape) else ()

@@ -1,4 +1,4 @@
-"""The estimate itself: a latency with its interval, and everything that it is made of."""
+"""Estimate a latency with its interval, and show the times that it is made of."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fine_edge.estimate.roofline import Bound, KernelTime, kernel_times
 BOUNDS: tuple[Bound, ...] = ("compute", "memory", "launch")
 
 RESERVED_GIB = 2.5
-"""What JetPack, CUDA and TensorRT take of the board's memory beside an engine: a guess, generous on purpose."""
+"""Memory that JetPack, CUDA and TensorRT need beside an engine: a guess on the safe side."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one engine would take on a board. Nothing was measured.
+    """The estimated times of one engine on a board. Nothing was measured.
 
     Attributes:
-        engine: that was compiled.
+        engine: the compiled engine.
         device: the board.
         mode: its power mode.
-        calibration: that the constants are from.
+        calibration: where the constants come from.
         kernels: in the order of execution.
     """
 
@@ -36,36 +36,36 @@ class Estimate:
 
     @property
     def compute_ms(self) -> float:
-        """All kernels, one after the other."""
+        """Return the sum of the kernels' times."""
         return sum(kernel.ms for kernel in self.kernels)
 
     @property
     def latency_ms(self) -> float:
-        """Input to the device, kernels, outputs to the host."""
+        """Return the time from copying the input to the device until the outputs are on the host."""
         return self.compute_ms + self.engine.io_bytes / (1e6 * self.calibration.constants.copy_gb_s)
 
     @property
     def latency_ms_low(self) -> float:
-        """Lower end: no row that the calibration had not seen was overestimated by more."""
+        """Return the lower end of the interval; no row left out of the fit was overestimated by more."""
         return self.latency_ms * self.calibration.spread[0]
 
     @property
     def latency_ms_high(self) -> float:
-        """Upper end: no row that the calibration had not seen was underestimated by more."""
+        """Return the upper end of the interval; no row left out of the fit was underestimated by more."""
         return self.latency_ms * self.calibration.spread[1]
 
     @property
     def fps(self) -> float:
-        """Back to back, the copies of one inference behind the kernels of another, as trtexec's throughput."""
+        """Return the throughput back to back, where copies overlap with the next inference, as trtexec measures it."""
         return 1000 / self.compute_ms
 
     @property
     def bound_ms(self) -> dict[Bound, float]:
-        """Time of the kernels bound by each."""
+        """Return the time of the kernels by what bounds them."""
         return {bound: sum(kernel.ms for kernel in self.kernels if kernel.bound == bound) for bound in BOUNDS}
 
     def module_ms(self) -> dict[str, float]:
-        """Time by module of the detector and part of FINE, in the order of execution."""
+        """Return the time by module of the detector and part of FINE, in the order of execution."""
         found: dict[str, float] = {}
         for kernel in self.kernels:
             found[kernel.work.module] = found.get(kernel.work.module, 0.0) + kernel.ms
@@ -73,20 +73,20 @@ class Estimate:
 
     @property
     def memory_mib(self) -> float:
-        """Activations and weights."""
+        """Return the memory of activations and weights."""
         return self.engine.activation_mib + self.engine.weights_mib
 
     @property
     def fits(self) -> bool:
-        """Whether the board's memory holds them beside everything else."""
+        """Return whether the board has enough memory for it beside everything else."""
         return self.memory_mib / 1024 < self.device.memory_gib - RESERVED_GIB
 
-    def dearest(self, count: int = 10) -> list[KernelTime]:
-        """The kernels that take longest."""
+    def slowest(self, count: int = 10) -> list[KernelTime]:
+        """Return the ``count`` kernels that take longest."""
         return sorted(self.kernels, key=lambda kernel: -kernel.ms)[:count]
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` gives it."""
+        """Return the data that ``--json`` prints."""
         return {
             "device": self.device.name,
             "mode": self.mode.name,
@@ -112,7 +112,7 @@ class Estimate:
 
 
 def estimate(engine: EngineWork, device: Device, mode: Mode, calibration: Calibration) -> Estimate:
-    """Apply a board's constants to an engine's work; in another mode than theirs, by that mode's clocks."""
+    """Apply a board's constants to an engine's work; another power mode than the fitted one scales by its clocks."""
     kernels = kernel_times(engine.works, device, mode, calibration.constants)
     return Estimate(engine, device, mode, calibration, tuple(kernels))
 

@@ -1,4 +1,4 @@
-"""Pictures of estimates: what an engine is bound by, what a validation found, and what a sweep costs."""
+"""Draw estimates: what bounds an engine's kernels, the result of a validation, and the cost of a sweep."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLORS = {"compute": "#0b6e8f", "memory": "#b5651d", "launch": "#8a8a8a"}
 
 
 def write_estimate(found: Estimate, path: Path) -> None:
-    """Write the time by part of the detector, by what its kernels are bound by."""
+    """Write the time by part of the detector, split by what bounds its kernels."""
     files.write_bytes(path, to_png(lambda: _draw_estimate(found), _DPI))
 
 
@@ -42,7 +42,7 @@ def _draw_estimate(found: Estimate) -> Figure:
 
 
 def write_suite(title: str, found: Sequence[Estimate], published: Mapping[str, PaperFigures], path: Path) -> None:
-    """Write the time by model, by what its kernels are bound by; the paper's as points of their own."""
+    """Write the time by model, split by what bounds its kernels, with the paper's times as points."""
     files.write_bytes(path, to_png(lambda: _draw_suite(title, found, published), _DPI))
 
 
@@ -52,43 +52,43 @@ def _draw_suite(title: str, found: Sequence[Estimate], published: Mapping[str, P
     for at, row in enumerate(found):
         interval = [[row.latency_ms - row.latency_ms_low], [row.latency_ms_high - row.latency_ms]]
         axes.errorbar([row.latency_ms], [at], xerr=interval, fmt="|", color="0.15", label="with copies" * (at == 0))
-    # Back to back, as the bars are: Table 1 gives no latencies.
+    # The paper's time of a query back to back, like the bars: Table 1 gives no latencies.
     paper = {at: published[row.engine.name].fps for at, row in enumerate(found) if row.engine.name in published}
-    known = {at: 1000 / fps for at, fps in paper.items() if fps}
-    if known:
+    paper_ms = {at: 1000 / fps for at, fps in paper.items() if fps}
+    if paper_ms:
         label = f"{SOURCE}, 1000 / FPS"
-        axes.plot(list(known.values()), list(known), "D", color="white", markeredgecolor="black", label=label)
+        axes.plot(list(paper_ms.values()), list(paper_ms), "D", color="white", markeredgecolor="black", label=label)
     axes.set_xlabel("ms")
-    # Below, since bars of alike models fill the axes.
+    # Below the axes, which the bars of similar models fill.
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return _titled(figure, axes, f"{MARK}: {title}, on {place(found[0])}")
 
 
 def write_validation(found: Validation, path: Path) -> None:
-    """Write predicted and published FPS of each model, with the error."""
+    """Write estimated and published FPS of each model, with the error."""
     files.write_bytes(path, to_png(lambda: _draw_validation(found), _DPI))
 
 
 def _draw_validation(found: Validation) -> Figure:
     figure, axes = _figure(1.7 + 0.36 * len(found.rows))
     places = range(len(found.rows))
-    published, predicted = ([getattr(row, name) for row in found.rows] for name in ("fps_paper", "fps_predicted"))
-    axes.hlines(places, published, predicted, color="0.6", linewidth=2, zorder=1)
+    published, estimated = ([getattr(row, name) for row in found.rows] for name in ("fps_paper", "fps_estimated"))
+    axes.hlines(places, published, estimated, color="0.6", linewidth=2, zorder=1)
     axes.plot(published, places, "D", color="white", markeredgecolor="black", label=SOURCE)
-    axes.plot(predicted, places, "o", color=_COLORS["compute"], label="estimate")
+    axes.plot(estimated, places, "o", color=_COLORS["compute"], label="estimate")
     for at, row in enumerate(found.rows):
-        end = (max(row.fps_paper, row.fps_predicted), at)
+        end = (max(row.fps_paper, row.fps_estimated), at)
         axes.annotate(f"{100 * row.error:+.1f} %", end, (9, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(places, [row.model for row in found.rows])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.15 * max(*published, *predicted))
+    axes.set_xlim(0, 1.15 * max(*published, *estimated))
     axes.set_xlabel("FPS")
     axes.legend(frameon=False, loc="lower left")
     return _titled(figure, axes, f"{MARK} against the paper's Table 1, calibrated on {found.calibrated_on}")
 
 
 def write_sweep(title: str, found: Mapping[Variant, Estimate], path: Path) -> None:
-    """Write predicted latency against FLOPs; what the detector takes without FINE in grey."""
+    """Write estimated latency against FLOPs; detectors without FINE are grey."""
     files.write_bytes(path, to_png(lambda: _draw_sweep(title, found), _DPI))
 
 
@@ -99,18 +99,18 @@ def _draw_sweep(title: str, found: Mapping[Variant, Estimate]) -> Figure:
     for number, (point, row) in enumerate(ordered):
         at = (row.engine.graph_flops / 1e9, row.latency_ms)
         axes.plot(*at, "o", color=_COLORS["compute"] if point.has_fine else _COLORS["launch"])
-        # Neighbours' names stand above and below in turn, since they can be closer than a line is high.
+        # Names stand above and below in turn, because neighbours can be closer than a line is high.
         offset = (6, 5) if number % 2 else (6, -12)
         axes.annotate(point.label, at, offset, textcoords="offset points", fontsize=8)
     axes.margins(x=0.15, y=0.1)
     axes.set_xlabel("GFLOP of the graph's matrix products")
     low, high = (100 * (share - 1) for share in first.calibration.spread)
-    axes.set_ylabel(f"predicted latency, ms; interval {low:+.0f} to {high:+.0f} %")
+    axes.set_ylabel(f"estimated latency, ms; interval {low:+.0f} to {high:+.0f} %")
     return _titled(figure, axes, f"{MARK}: {title}, on {place(first)}")
 
 
 def _bars(axes: Axes, names: Sequence[str], times_ms: Mapping[Bound, Sequence[float]]) -> None:
-    """One bar a name from the top down, of parts by what kernels are bound by."""
+    """Draw one bar for each name from the top down, split by what bounds the kernels."""
     left = [0.0] * len(names)
     for bound, widths in times_ms.items():
         axes.barh(range(len(names)), widths, 0.62, left=left, color=_COLORS[bound], label=f"bound by {bound}")

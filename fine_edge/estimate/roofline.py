@@ -1,7 +1,7 @@
-"""The time of one kernel: compute, then memory, then what every kernel costs.
+"""Compute the time of one kernel: compute, then memory, then the fixed cost of a kernel.
 
 tensor    matrix products, padded to whole tiles and waves, on tensor cores
-lanes     arithmetic and exponentials on CUDA cores, hidden behind the products of the same kernel or these behind them
+lanes     arithmetic and exponentials on CUDA cores, overlapping with the matrix products of the same kernel
 select    the largest of a row, which one multiprocessor finds element by element
 memory    bytes to and from memory, or sectors of scattered reads from L2, whichever takes longer
 launch    the same for every kernel
@@ -23,18 +23,18 @@ from fine_edge.estimate.device import Device, Mode
 from fine_edge.estimate.flops import Product
 from fine_edge.estimate.work import KernelWork
 
-# Sizes that NVIDIA's libraries have kernels of, in either direction.
+# Tile sizes of the kernels in NVIDIA's libraries, in either direction.
 _SHAPES = ((256, 128), (128, 128), (128, 64), (64, 64), (128, 32), (64, 32), (32, 32))
 _TILES = tuple(dict.fromkeys((*_SHAPES, *((columns, rows) for rows, columns in _SHAPES))))
-# The depth can be cut as well, where each part still has some length.
+# The depth can be split too, as long as each part keeps some length.
 _SPLITS = (1, 2, 4)
 _SHORTEST_DEPTH = 256
-# Tensor cores multiply 16 deep.
+# Tensor cores multiply 16 elements deep.
 _DEPTH_STEP = 16
 
 
 def padded_flops(products: Iterable[Product], multiprocessors: int) -> int:
-    """FLOPs that tensor cores are kept busy for, by the best tiles for each product; at least its own."""
+    """Return the FLOPs that keep tensor cores busy with the best tiles for each product; at least its own FLOPs."""
     return sum(_padded(product, multiprocessors) for product in products if not product.is_depthwise)
 
 
@@ -56,13 +56,16 @@ def _candidates(product: Product, multiprocessors: int) -> Iterator[int]:
 Bound = Literal["compute", "memory", "launch"]
 
 CLOCKS_PER_ELEMENT = 3.4
-"""Of TensorRT's top-k along one row: 51 us for 24,000 elements whatever k is (ultralytics, pull request 25666), if that
-was a T4 at its 1590 MHz, the GPU of its author's other figures."""
+"""Clocks of TensorRT's top-k for an element of a row.
+
+It takes 51 us for 24,000 elements, whatever k is (ultralytics, pull request 25666), if that was a T4 at 1590 MHz, the
+GPU of its author's other figures.
+"""
 
 
 @dataclass(frozen=True)
 class KernelTime:
-    """A kernel's time, ms, and what it is bound by."""
+    """The time of a kernel in ms, and what bounds it."""
 
     work: KernelWork
     compute_ms: float
@@ -71,12 +74,12 @@ class KernelTime:
 
     @property
     def ms(self) -> float:
-        """Of the whole kernel."""
+        """Return the time of the whole kernel."""
         return self.compute_ms + self.memory_ms + self.launch_ms
 
     @property
     def bound(self) -> Bound:
-        """The largest of the three."""
+        """Return the largest of its three times."""
         if self.launch_ms >= max(self.compute_ms, self.memory_ms):
             return "launch"
         return "compute" if self.compute_ms >= self.memory_ms else "memory"
@@ -84,7 +87,7 @@ class KernelTime:
 
 @dataclass(frozen=True)
 class Demand:
-    """A kernel's times at the board's peaks, ms: what constants, fitted to a board, are applied to."""
+    """The times of a kernel in ms if the board reached its peaks; the fitted constants scale them."""
 
     tensor_ms: float
     lanes_ms: float
@@ -93,14 +96,14 @@ class Demand:
     select_ms: float
 
     def timed(self, work: KernelWork, constants: Constants) -> KernelTime:
-        """With the shares of its peaks that the board reaches."""
+        """Return the time with the shares of its peaks that the board reaches."""
         compute_ms = max(self.tensor_ms / constants.tensor_share, self.lanes_ms) + self.select_ms
         memory_ms = max(self.memory_ms / constants.memory_share, self.gather_ms / constants.gather_share)
         return KernelTime(work, compute_ms, memory_ms, constants.launch_us / 1e3)
 
 
 def demands(works: Sequence[KernelWork], device: Device, mode: Mode) -> list[Demand]:
-    """At the peaks of a mode, kernel by kernel."""
+    """Return the demand of each kernel at the peaks of a power mode."""
     peaks = device.peaks(mode)
     special_slots = device.lanes / device.special_lanes
     return [
@@ -116,11 +119,11 @@ def demands(works: Sequence[KernelWork], device: Device, mode: Mode) -> list[Dem
 
 
 def _select_clocks(work: KernelWork, multiprocessors: int) -> float:
-    """Rows side by side on all multiprocessors, each element after element."""
+    """Return the clocks of the selections: rows run in parallel on all multiprocessors, elements one by one."""
     return sum(CLOCKS_PER_ELEMENT * ceil(part.rows / multiprocessors) * part.length for part in work.selections)
 
 
 def kernel_times(works: Sequence[KernelWork], device: Device, mode: Mode, constants: Constants) -> list[KernelTime]:
-    """All kernels of an engine, in the order of execution."""
+    """Return the times of all kernels of an engine, in the order of execution."""
     found = demands(works, device, mode)
     return [demand.timed(work, constants) for work, demand in zip(works, found, strict=True)]

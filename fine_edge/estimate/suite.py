@@ -1,4 +1,4 @@
-"""The models of a bench suite as engines, exported where missing and compiled one after the other."""
+"""Estimate a bench suite: export missing models, and compile one engine after the other."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from fine_edge.estimate.latency import Estimate, estimate
 from fine_edge.graph.convert import to_fp16
 
 FORMAT = "estimates-1"
-"""Of a file of estimates, which no bench record has."""
+"""Marks a file of estimates; no bench record has it."""
 
 
 @dataclass(frozen=True)
 class EstimateRecord:
-    """Estimates of a suite. It holds no samples, and so is no bench record."""
+    """Estimates of a suite. It holds no samples, so it is not a bench record."""
 
     suite: str
     title: str
     rows: tuple[Estimate, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` gives it."""
+        """Return the data that ``--json`` prints."""
         rows = [row.to_json() for row in self.rows]
         return {"format": FORMAT, "estimate": True, "suite": self.suite, "title": self.title, "rows": rows}
 
@@ -37,10 +37,10 @@ class EstimateRecord:
 def compile_rows(
     rows: Sequence[SuiteRow], device: Device, folder: Path, input_hw: tuple[int, int] = (0, 0)
 ) -> list[EngineWork]:
-    """FP16 engines of a suite's rows; an ``input_hw`` of zeros stands for each detector's own."""
+    """Return the FP16 engines of a suite's rows; an ``input_hw`` of zeros means each detector's own size."""
     found = []
     for number, row in enumerate(rows, 1):
-        # A line, not a bar: exporting and compiling have bars of their own.
+        # A line instead of a progress bar, because exporting and compiling show bars of their own.
         console.remark(f"[{number}/{len(rows)}] {row.label}")
         plain = row.exporter == "plain"
         path = in_fp16(export_row(row, folder, input_hw)) if plain else export_row(row, folder, input_hw, "fp16")
@@ -49,7 +49,10 @@ def compile_rows(
 
 
 def in_fp16(path: Path) -> Path:
-    """A library's own FP32 export in FP16, beside it; its shapes, which libraries compute at run time, folded."""
+    """Convert a library's own FP32 export to FP16, beside it, and return the new file.
+
+    ONNX Runtime folds the shapes that the libraries compute at run time first.
+    """
     import onnx
 
     ort = libraries.onnxruntime()
@@ -73,7 +76,7 @@ def estimate_suite(
     only: Sequence[str] = (),
     input_hw: tuple[int, int] = (0, 0),
 ) -> EstimateRecord:
-    """Estimate every row of a suite."""
+    """Estimate every row of a suite that has an FP16 export."""
     chosen = find(suite).only(only)
     rows = [row for row in chosen.rows if row.exporter != "plain"]
     engines = compile_rows(rows, device, folder, input_hw)

@@ -76,7 +76,7 @@ def kernels_table(found: Estimate, count: int = 10) -> Table:
     titles = ["Time (ms)", "Bound by", "GFLOP", "MB"]
     columns = [Column("Kernel", numeric=False), Column("Part", numeric=False), *map(Column, titles)]
     table = Table(f"{MARK}: the {count} slowest of {len(found.kernels)} kernels", columns)
-    for kernel in found.dearest(count):
+    for kernel in found.slowest(count):
         work = kernel.work
         figures = (f"{kernel.ms:.3f}", kernel.bound, f"{work.flops / 1e9:.2f}", f"{work.tensor_bytes / 1e6:.2f}")
         table.add(work.name, _title(work.module), *figures)

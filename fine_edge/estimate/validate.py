@@ -1,4 +1,4 @@
-"""Predicted against published throughput on Table 1's real-time detectors, which no constant was fitted to."""
+"""Compare estimated with published throughput of Table 1's real-time detectors, to which no constant was fitted."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _BASELINE = "rtdetr_r18"
 
 
 def timed_rows(table: str | None) -> tuple[PaperFigures, ...]:
-    """Rows of a table that the paper timed; none of no table."""
+    """Return the rows of a table that the paper timed; none where ``table`` is ``None``."""
     return tuple(row for row in ROWS if row.table == table and row.fps)
 
 
 def copy_ms(rows: Sequence[PaperFigures]) -> float:
-    """Copies of input and outputs, ms: by how much a latency exceeds the time of a query back to back."""
+    """Return the time of copying inputs and outputs: the latency minus the time of a query back to back."""
     found = [row.latency_ms - 1000 / row.fps for row in rows if row.latency_ms and row.fps]
     return sum(found) / len(found)
 
 
 def compile_table(table: str, device: Device, folder: Path) -> list[EngineWork]:
-    """Engines of the suite of a table, of the graphs that the paper can have timed.
+    """Compile the engines of a table's suite, from the graphs that the paper most likely timed.
 
-    These are ours but for YOLO. Its own export is what anybody times: YOLOv8 and v12 without the suppression of
-    overlaps, and attention with channels before tokens, which no compiler of NVIDIA's fuses.
+    These are our exports, except for YOLO, which is timed as its library exports it: YOLOv8 and v12 without non-maximum
+    suppression, and attention with channels before tokens, which no compiler of NVIDIA's fuses.
     """
     rows = find_suite(f"table{table}").rows
     timed = [replace(row, exporter="plain", raw=True) if find(row.model).family == "yolo" else row for row in rows]
@@ -64,25 +64,30 @@ def calibrate_on_table3(engines: Sequence[EngineWork], device: Device, mode: Mod
 
 @dataclass(frozen=True)
 class ValidationRow:
-    """One detector; ``error`` is predicted over published FPS minus 1."""
+    """Estimated and published FPS of one detector."""
 
     model: str
     fps_paper: float
-    fps_predicted: float
+    fps_estimated: float
 
     @property
     def error(self) -> float:
-        """Positive where the prediction is too fast."""
-        return self.fps_predicted / self.fps_paper - 1
+        """Return the estimated over the published FPS minus 1; positive where the estimate is too fast."""
+        return self.fps_estimated / self.fps_paper - 1
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` gives it."""
-        return {**vars(self), "error": self.error}
+        """Return the data that ``--json`` prints."""
+        return {
+            "model": self.model,
+            "fps_paper": self.fps_paper,
+            "fps_predicted": self.fps_estimated,  # the name that files had from the beginning
+            "error": self.error,
+        }
 
 
 @dataclass(frozen=True)
 class Validation:
-    """All rows, and what the constants were fitted to instead."""
+    """All rows of a validation, and the source of the fitted constants."""
 
     rows: tuple[ValidationRow, ...]
     calibrated_on: str
@@ -92,21 +97,21 @@ class Validation:
 
     @property
     def median_abs_error(self) -> float:
-        """Over the rows."""
+        """Return the median absolute error of the rows."""
         return median([abs(row.error) for row in self.rows])
 
     @property
     def worst_abs_error(self) -> float:
-        """Over the rows."""
+        """Return the largest absolute error of the rows."""
         return max(abs(row.error) for row in self.rows)
 
     @property
     def latency_errors(self) -> dict[str, float]:
-        """Predicted over published time of a query minus 1, by row, to hundredths of a per cent."""
-        return {row.model: round(row.fps_paper / row.fps_predicted - 1, 4) for row in self.rows}
+        """Return by row the estimated over the published time of a query minus 1, to hundredths of a per cent."""
+        return {row.model: round(row.fps_paper / row.fps_estimated - 1, 4) for row in self.rows}
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` gives it."""
+        """Return the data that ``--json`` prints."""
         return {
             "estimate": True,
             "device": self.device,
@@ -119,11 +124,11 @@ class Validation:
         }
 
     def table(self) -> Table:
-        """For people."""
-        columns = [Column("Model", False), Column("FPS", source="paper"), Column("FPS, predicted"), Column("Error (%)")]
+        """Return the table that the command prints."""
+        columns = [Column("Model", False), Column("FPS", source="paper"), Column("FPS, estimated"), Column("Error (%)")]
         table = Table(f"ESTIMATE against the paper's Table 1: {self.device}, {self.mode}", columns)
         for row in self.rows:
-            table.add(row.model, f"{row.fps_paper:g}", f"{row.fps_predicted:.1f}", f"{100 * row.error:+.1f}")
+            table.add(row.model, f"{row.fps_paper:g}", f"{row.fps_estimated:.1f}", f"{100 * row.error:+.1f}")
         table.notes = [
             f"Absolute error: median {100 * self.median_abs_error:.1f} %, worst {100 * self.worst_abs_error:.1f} %.",
             f"Calibrated on {self.calibrated_on}; no row of Table 1 was fitted.",
@@ -132,7 +137,7 @@ class Validation:
 
 
 def validate(estimates: Sequence[Estimate]) -> Validation:
-    """Set estimates of Table 1's models beside the paper's FPS."""
+    """Compare estimates of Table 1's models with the paper's FPS."""
     by_name = {found.engine.name: found for found in estimates}
     rows = tuple(ValidationRow(row.model, row.fps or 0.0, by_name[row.model].fps) for row in timed_rows("1"))
     first = estimates[0]

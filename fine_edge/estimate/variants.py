@@ -1,4 +1,4 @@
-"""Variants of FINE on RT-DETR R18 that the catalogue has no names for, each exported to an FP16 graph of its own."""
+"""Variants of FINE on RT-DETR R18 that the catalogue does not name; each is exported as an FP16 graph."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ DEFAULTS: dict[Axis, tuple[str, ...]] = {
     "input-size": ("480", "640", "800"),
     "width": ("0", "1", "2", "4"),
 }
-"""What is swept over unless values are given.
+"""Values of a sweep by axis, unless others are given.
 
-``k`` is that of the fusion at l = 3, then that at l = 2; ``width`` is FINE's feed-forward in units of C.
+``k`` is the value of the fusion at l = 3, then at l = 2; ``width`` is FINE's feed-forward in units of C.
 """
 PAPERS: dict[Axis, str] = {"attention": "aats", "r": "2", "k": "1:2", "input-size": "640", "width": "2"}
-"""What the paper chose."""
+"""The paper's choice by axis."""
 _SIDE_PX = 640
 _FIELDS: dict[Axis, str] = {"attention": "attention", "r": "r", "k": "k", "width": "ffn_ratio"}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One point of a sweep: FINE as the paper has it but for one choice, or the detector without it."""
+    """One point of a sweep: the paper's FINE with one choice changed, or the detector without FINE."""
 
     axis: Axis
     value: str
@@ -42,7 +42,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """As tables and pictures call it."""
+        """Return the name for tables and pictures."""
         if not self.has_fine:
             return f"without FINE, {self.value}" if self.axis == "input-size" else "without FINE"
         chosen = self.value if self.axis == "attention" else f"{self.axis} {self.value}"
@@ -50,30 +50,30 @@ class Variant:
 
     @property
     def side_px(self) -> int:
-        """Of the square input."""
+        """Return the side of the square input."""
         return int(self.value) if self.axis == "input-size" else _SIDE_PX
 
     @property
     def without_fine(self) -> Variant:
-        """The detector that it is to be compared with."""
+        """Return the detector without FINE to compare with."""
         return Variant(self.axis, self.value if self.axis == "input-size" else "", has_fine=False)
 
 
 def variants(axis: str, values: str | None) -> list[Variant]:
-    """Points of a sweep, from a list such as ``1,2,4``.
+    """Return the points of a sweep, from a list such as ``1,2,4``.
 
     Raises:
-        ConfigError: for an axis that there is none of, or a value that is none of its own.
+        ConfigError: when there is no such axis, or a value does not belong to it.
     """
-    known = next((name for name in AXES if name == axis), None)
-    if known is None:
+    chosen = next((name for name in AXES if name == axis), None)
+    if chosen is None:
         raise ConfigError(f"nothing is swept over {axis!r}", where="--over", hint=f"known: {', '.join(AXES)}")
-    given = tuple(values.split(",")) if values else DEFAULTS[known]
+    given = tuple(values.split(",")) if values else DEFAULTS[chosen]
     for value in given:
-        if not _is_value(known, value):
-            example = ",".join(DEFAULTS[known])
-            raise ConfigError(f"{value!r} is no value of {known}", where="--values", hint=f"such as {example}")
-    return [Variant(known, value) for value in given]
+        if not _is_value(chosen, value):
+            example = ",".join(DEFAULTS[chosen])
+            raise ConfigError(f"{value!r} is no value of {chosen}", where="--values", hint=f"such as {example}")
+    return [Variant(chosen, value) for value in given]
 
 
 def _is_value(axis: Axis, value: str) -> bool:
@@ -81,16 +81,16 @@ def _is_value(axis: Axis, value: str) -> bool:
         return value in DEFAULTS[axis]
     if axis == "k":
         return all(part.isdigit() and int(part) for part in value.split(":")) and value.count(":") <= 1
-    # RT-DETR's deepest level has a stride of 32, and a feed-forward can be left out.
+    # RT-DETR's deepest level has a stride of 32. A width of 0 leaves the feed-forward out.
     return value.isdigit() and (axis == "width" or int(value) > 0) and (axis != "input-size" or int(value) % 32 == 0)
 
 
 def export_variant(variant: Variant, folder: Path) -> Path:
-    """Write the variant's FP16 graph, with seeded random weights.
+    """Write the variant's FP16 graph, with seeded random weights, and return its path.
 
     Raises:
         MissingExtraError: on a machine without torch.
-        ConfigError: when FINE cannot be configured so.
+        ConfigError: when FINE does not allow this configuration.
     """
     try:
         import torch
@@ -121,7 +121,7 @@ def export_variant(variant: Variant, folder: Path) -> Path:
 
 
 def apply_variant(model: nn.Module, variant: Variant) -> None:
-    """Put FINE blocks of another configuration in the place of the paper's."""
+    """Replace the model's FINE blocks by blocks of the variant's configuration."""
     from dataclasses import replace
 
     from fine_edge.fusion import Fine
@@ -142,7 +142,7 @@ def apply_variant(model: nn.Module, variant: Variant) -> None:
 
 
 def _values(variant: Variant, blocks: int) -> Sequence[str | int]:
-    """Block by block, deepest first."""
+    """Return the value for each block, deepest first."""
     if variant.axis == "attention":
         return [variant.value] * blocks
     given = [int(part) for part in variant.value.split(":")]

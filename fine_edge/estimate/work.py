@@ -1,4 +1,4 @@
-"""The work of every kernel: its nodes' arithmetic, and the bytes that its tensors move."""
+"""Compute the work of every kernel: the arithmetic of its nodes, and the bytes of its tensors."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from fine_edge.engine.rtx_log import Kernel
 from fine_edge.estimate.flops import NodeWork, Product, Selection
 from fine_edge.layers.by_part import attribute
 
-# Kinds of kernels that matrix products are computed by; others that name such a node only prepare for it.
+# Kinds of kernels that compute matrix products; other kernels that name such a node only prepare its input.
 _MATRIX_KINDS = ("correlation", "gemm", "runtime_fusion", "runtime_function")
 _GATHERS = ("gather", "gridsample", "gath", "grid_sample")
 
 
 @dataclass(frozen=True)
 class KernelWork:
-    """One kernel's work, all that its time is computed from.
+    """The work of one kernel, from which its time is computed.
 
     Attributes:
-        name: as the compiler calls it.
-        module: of the detector, and for FINE its part.
+        name: the compiler's name of the kernel.
+        module: module of the detector, and for FINE its part.
         products: matrix products.
-        plain: instructions of CUDA cores.
-        special: results of special-function units.
-        memory_bytes: of tensors that it reads from memory and writes to it; what it finds in L2 is left out.
-        tensor_bytes: of all its tensors, wherever they are.
-        gathered_bytes: sectors that scattered reads fetch.
-        selections: of the largest elements.
+        plain: number of instructions of CUDA cores.
+        special: number of results of special-function units.
+        memory_bytes: bytes that it reads from memory and writes to it, without reads that hit the L2 cache.
+        tensor_bytes: bytes of all its tensors, wherever they are.
+        gathered_bytes: bytes of the sectors that scattered reads fetch.
+        selections: selections of the largest elements.
     """
 
     name: str
@@ -44,11 +44,11 @@ class KernelWork:
 
     @property
     def flops(self) -> int:
-        """Of its matrix products."""
+        """Return the FLOPs of its matrix products."""
         return sum(product.flops for product in self.products)
 
     def to_json(self) -> dict[str, Any]:
-        """For files of recorded kernels."""
+        """Return the data for a file of recorded kernels."""
         sizes = {
             name: [list(vars(part).values()) for part in getattr(self, name)] for name in ("products", "selections")
         }
@@ -56,17 +56,17 @@ class KernelWork:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> KernelWork:
-        """Inverse of :meth:`to_json`."""
+        """Read the data of :meth:`to_json`."""
         products = tuple(Product(*sizes) for sizes in data["products"])
         selections = tuple(Selection(*sizes) for sizes in data["selections"])
         return cls(**{**data, "products": products, "selections": selections})
 
 
 def kernel_works(kernels: Sequence[Kernel], nodes: Mapping[str, NodeWork], l2_bytes: int) -> tuple[KernelWork, ...]:
-    """Give each node's work to exactly one kernel; nodes that no kernel names stay without.
+    """Assign each node's work to exactly one kernel; nodes that no kernel names are left out.
 
-    A product belongs to the first kernel made for products that names its node. Arithmetic belongs to the last
-    kernel that names it, since those before only pass its input on.
+    A product belongs to the first kernel for products that names its node. Arithmetic belongs to the last kernel that
+    names it, because earlier kernels only pass its input on.
     """
     owners: dict[str, tuple[int, int]] = {}
     for index, kernel in enumerate(kernels):
@@ -104,7 +104,7 @@ def _kernel_work(kernel: Kernel, nodes: Sequence[NodeWork], memory_bytes: int) -
 
 
 def _memory_bytes(kernels: Sequence[Kernel], l2_bytes: int) -> list[int]:
-    """Bytes that each kernel moves from and to memory, L2 keeping what was touched last."""
+    """Return the bytes that each kernel moves from and to memory; L2 keeps the tensors used last."""
     cache = _Cache(l2_bytes)
     found = []
     for kernel in kernels:
@@ -116,25 +116,25 @@ def _memory_bytes(kernels: Sequence[Kernel], l2_bytes: int) -> list[int]:
 
 
 def _read(kernel: Kernel, size: int) -> int:
-    """Bytes of a tensor that a kernel reads: one that picks elements reads no more than it can use."""
+    """Return the bytes of a tensor that a kernel reads; a kernel that picks elements reads only what it needs."""
     picks = any(word in node.lower() for node in kernel.onnx_nodes for word in _GATHERS)
-    # A sector of 32 bytes for an element of 2.
+    # A sector of 32 bytes for each element of 2 bytes.
     return min(size, 16 * kernel.written_bytes) if picks and size > 4 * kernel.written_bytes else size
 
 
 class _Cache:
-    """The tensors touched last, as many as fit; one larger than the whole cache pushes everything out."""
+    """The tensors used last, as many as fit; a tensor larger than the cache evicts all."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._sizes: OrderedDict[str, int] = OrderedDict()
 
     def holds(self, name: str) -> bool:
-        """Whether a read of it misses nothing."""
+        """Return whether the cache holds the whole tensor."""
         return name in self._sizes
 
     def touch(self, name: str, size: int) -> None:
-        """Read or write it."""
+        """Record that a tensor is read or written."""
         self._sizes.pop(name, None)
         self._sizes[name] = size
         while self._sizes and sum(self._sizes.values()) > self._capacity:

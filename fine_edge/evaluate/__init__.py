@@ -1,1 +1,1 @@
-"""Accuracy of the very artifact that is timed."""
+"""Measures the accuracy of the same artifact that the bench times."""

@@ -1,8 +1,8 @@
-"""Average precision and recall as COCO defines them, by faster-coco-eval.
+"""Compute average precision and recall as COCO defines them, with faster-coco-eval.
 
-AP: mean over IoU thresholds 0.50, 0.55, ... 0.95 and categories of the precision at 101 recalls, of the 100 best
-detections of each image and category. Sizes by the area of the object: small below 32^2, large above 96^2 pixels.
-A figure is -1 where the data set holds nothing that it could be of. Source: cocodataset.org, "Detection evaluation".
+AP is the mean precision at 101 recalls, over the IoU thresholds 0.50, 0.55, ... 0.95 and all categories, of the 100
+best detections of each image and category. Objects are small below 32^2 and large above 96^2 square pixels. A figure
+is -1 where the data set has no object that it could be of. Source: cocodataset.org, "Detection evaluation".
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from fine_edge.evaluate.coco_data import CocoData, Found, Objects, Truth
 from fine_edge.evaluate.coco_data import objects as as_objects
 
 Kind = Literal["bbox", "segm"]
-"""What overlaps: boxes, or masks."""
+"""Whether boxes or masks are compared."""
 Some = TypeVar("Some", Truth, Found)
 
-# A detection is a dict of some 0.8 KiB in faster-coco-eval; categories do not depend on each other, so they are scored
-# this many detections at a time.
+# faster-coco-eval makes a dict of about 0.8 KiB of each detection. Categories do not depend on each other, so they are
+# scored in groups of about this many detections.
 DETECTIONS_AT_ONCE = 300_000
 
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """COCO's twelve figures, fractions, and AP by category name; -1 where there is nothing to find."""
+    """COCO's twelve figures as fractions, and AP by category name; -1 means that there is no such object."""
 
     ap: float
     ap50: float
@@ -48,14 +48,17 @@ class AveragePrecision:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    known = values[values > -1]
-    return float(known.mean()) if known.size else -1.0
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else -1.0
 
 
 def _rows(objects: Objects, kind: Kind) -> list[dict[str, Any]]:
-    """As the library takes them; numbered from 1, because in COCO's own code an object numbered 0 is never matched."""
+    """Return the dicts that the library takes.
+
+    They are numbered from 1, because COCO's own code never matches an object with the number 0.
+    """
     rows: list[dict[str, Any]] = [
-        # With a segmentation of its own, no polygon is made of the box.
+        # An empty segmentation keeps the library from making a polygon of the box.
         {"id": number, "image_id": image, "category_id": category, "bbox": box, "segmentation": [], "iscrowd": 0}
         for number, (image, category, box) in enumerate(
             zip(objects.image_ids.tolist(), objects.category_ids.tolist(), objects.boxes_xywh.tolist(), strict=True),
@@ -76,14 +79,14 @@ def _rows(objects: Objects, kind: Kind) -> list[dict[str, Any]]:
 
 
 def _area(row: dict[str, Any], kind: Kind) -> float:
-    """Of what was found, by which COCO tells sizes apart."""
+    """Return the area of a detection, which decides its size class."""
     if kind == "bbox":
         return float(row["bbox"][2] * row["bbox"][3])
     return masks.area(row["segmentation"])
 
 
 def _chunks(categories: list[int], found: Found) -> list[list[int]]:
-    """Categories in groups of about :data:`DETECTIONS_AT_ONCE` detections."""
+    """Split categories into groups of about :data:`DETECTIONS_AT_ONCE` detections."""
     present, counts = np.unique(found.category_ids, return_counts=True)
     by_category = dict(zip(present.tolist(), counts.tolist(), strict=True))
     groups: list[list[int]] = [[]]
@@ -99,7 +102,7 @@ def _chunks(categories: list[int], found: Found) -> list[list[int]]:
 
 
 def _score(data: CocoData, found: Found, categories: list[int], kind: Kind) -> Any:
-    """The library's arrays of a group of categories: precision (T, R, K, A, M) and recall (T, K, A, M)."""
+    """Return the library's precision (T, R, K, A, M) and recall (T, K, A, M) of a group of categories."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     sides = []
@@ -120,7 +123,7 @@ def _score(data: CocoData, found: Found, categories: list[int], kind: Kind) -> A
 
 
 def _with_runs(objects: Some, data: CocoData) -> Some:
-    """Return the same objects with their masks as compressed runs."""
+    """Return the same objects with their masks as compressed run lengths."""
     if not len(objects):
         return objects
     if objects.masks is None:
@@ -136,7 +139,10 @@ def _with_runs(objects: Some, data: CocoData) -> Some:
 
 
 def mask_average_precision(data: CocoData, found: Found) -> AveragePrecision | None:
-    """Return the figures of masks, or ``None`` where one side has none; says why where what was found has some."""
+    """Return the figures of masks; ``None`` where either side has no masks.
+
+    A warning says why, where the detections have masks that cannot be scored.
+    """
     if found.masks is None:
         return None
     try:
@@ -152,10 +158,10 @@ def _image(number: int, data: CocoData) -> dict[str, int]:
 
 
 def average_precision(data: CocoData, found: Found, kind: Kind = "bbox") -> AveragePrecision:
-    """All figures of what was found in a data set, by overlap of boxes or of masks.
+    """Return all figures of detections on a data set, by overlap of boxes or of masks.
 
     Raises:
-        DataError: when masks are asked for and not every object has one that can be used.
+        DataError: when masks are compared and an object has no usable mask.
     """
     if kind == "segm":
         data, found = replace(data, truth=_with_runs(data.truth, data)), _with_runs(found, data)

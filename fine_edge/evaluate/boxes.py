@@ -1,4 +1,4 @@
-"""Boxes and masks of a detector on a data set in COCO's terms."""
+"""Score the boxes and masks of a detector on a data set with COCO's figures."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fine_edge.evaluate.coco_data import CocoData, read_results
 from fine_edge.evaluate.evaluation import Evaluation, Origin, score
 from fine_edge.evaluate.journal import Entry, Outlines, Row, found_of, read_journal
 from fine_edge.evaluate.picture_sizes import require_labelled_sizes
-from fine_edge.evaluate.run import Seen, categories_of, look, origin_of
+from fine_edge.evaluate.run import ImageResult, categories_of, origin_of, run_images
 from fine_edge.runners.opened import Opened
 from fine_edge.segments import pasted_masks
 
 
-def _entry(seen: Seen, category_of: dict[int, int]) -> Entry:
-    """Detections of the data set's categories; a thousandth of a pixel is less than any network means."""
+def _entry(seen: ImageResult, category_of: dict[int, int]) -> Entry:
+    """Keep the detections of the data set's categories, with coordinates rounded to a thousandth of a pixel."""
     found = seen.found
     if not isinstance(found, Detections):
         return Entry(seen.image_id, error=str(seen.error))
@@ -37,7 +37,7 @@ def _entry(seen: Seen, category_of: dict[int, int]) -> Entry:
 
 
 def _outlines(masks: Floats, boxes_xyxy_px: Floats, size: tuple[int, int]) -> Outlines:
-    """Masks (N, 28, 28) over boxes as COCO's compressed runs."""
+    """Return masks (N, 28, 28), which lie in boxes, as COCO's compressed run lengths."""
     from faster_coco_eval.core import mask
 
     canvas = np.zeros(size, dtype=np.uint8, order="F")
@@ -53,37 +53,42 @@ def _outlines(masks: Floats, boxes_xyxy_px: Floats, size: tuple[int, int]) -> Ou
 def evaluate_boxes(
     opened: Opened, data: CocoData, images: Path, folder: Path, same: dict[str, str] | None = None
 ) -> Evaluation:
-    """Look at all images that ``folder`` holds no detections of yet, and score them.
+    """Run a detector on all images that ``folder`` holds no detections of yet, and score the detections.
 
     Args:
-        opened: a detector.
-        data: what is to be found.
+        opened: the detector.
+        data: the labelled boxes.
         images: folder of the pictures.
-        folder: of the detections, which are kept image by image.
-        same: the model's name of a category, by the data set's, where they differ.
+        folder: folder of the detections, which are written image by image.
+        same: the model's class name by the data set's category name, where the two differ.
 
     Raises:
         FineEdgeError: when model and data set do not belong together, or a file cannot be read or written.
     """
     category_of = categories_of(opened.contract, data, same)
-    looked = look(opened, data, images, folder, category_of, lambda seen: _entry(seen, category_of))
-    found = found_of(read_journal(looked.journal, looked.pictures), looked.journal)
+    run = run_images(opened, data, images, folder, category_of, lambda seen: _entry(seen, category_of))
+    found = found_of(read_journal(run.journal, run.pictures), run.journal)
     return score(
         data,
         found,
         origin_of(opened),
-        detections=looked.journal,
-        skipped=looked.skipped,
+        detections=run.journal,
+        skipped=run.skipped,
         images=images,
-        pictures=looked.pictures,
+        pictures=run.pictures,
     )
 
 
 def evaluate_results(path: Path, data: CocoData, images: Path | None = None) -> Evaluation:
-    """Score a results file, whatever made it; pictures are needed for comparisons to show them alone.
+    """Score a file of COCO results, which any program may have written.
+
+    Args:
+        path: the results file.
+        data: the labelled boxes.
+        images: folder of the pictures, which only pages of comparisons show.
 
     Raises:
-        DataError: when it does not belong to the data set, or the pictures do not.
+        DataError: when the results or the pictures do not belong to the data set.
     """
     if images:
         require_labelled_sizes(data, images)

@@ -1,7 +1,7 @@
-"""Reading annotations in COCO's format, no more strictly than pycocotools reads them, and never to another figure.
+"""Read annotations in COCO's format as leniently as pycocotools does, but never to another figure.
 
-What no figure needs may be missing or broken. What pycocotools leaves out, such as annotations of images that the file
-does not list, is left out and said. What it would take for something else is refused.
+Fields that no figure needs may be missing or broken. What pycocotools leaves out, such as annotations of images that
+the file does not list, is left out with a warning. What pycocotools would silently misread is refused.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -18,24 +18,26 @@ from fine_edge import console
 from fine_edge.errors import DataError
 from fine_edge.evaluate.coco_data import CocoData, Truth, box, objects
 from fine_edge.evaluate.ids import Id, Numbering, References, identity, integer
-from fine_edge.evaluate.picture_names import picture_name
 from fine_edge.files import sha256_of
 
 _HINT = "give a COCO annotation file of detection"
 _MOST_SIDE_PX = 2**20
+# Linux takes 255 bytes in one part of a path and 4,096 in a whole one, which also names the folder.
+_MOST_NAME_BYTES = 255
+_MOST_NAME_LETTERS = 3000
 _ERRORS = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 def coco_from(path: Path, data: Any, *, pictures: bool = True) -> CocoData:
-    """Return the data set that the JSON of an annotation file holds.
+    """Return the data set in the JSON of an annotation file.
 
     Args:
-        path: of the file.
-        data: what it holds.
-        pictures: whether the pictures are read, so that their names are needed.
+        path: the annotation file.
+        data: its parsed JSON.
+        pictures: whether the pictures are read too, so that the images need usable file names.
 
     Raises:
-        DataError: when it holds none, or contradicts itself, saying at which entry.
+        DataError: when it is no annotation file or contradicts itself; the message names the entry.
     """
     if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
         raise DataError("has no images, annotations and categories", where=path, hint=_HINT)
@@ -57,16 +59,16 @@ def coco_from(path: Path, data: Any, *, pictures: bool = True) -> CocoData:
 def numbered(
     path: Path, data: dict[str, Any], key: str, name: Callable[[dict[str, Any]], str]
 ) -> tuple[Numbering, dict[int, str]]:
-    """Return how a list's entries are numbered, and their names by number.
+    """Return the numbering of a list's entries, and their names by number.
 
     Args:
-        path: of the file.
-        data: what it holds.
-        key: of the list.
-        name: of an entry.
+        path: the annotation file.
+        data: its parsed JSON.
+        key: which list of the file.
+        name: returns the name of an entry.
 
     Raises:
-        DataError: when an entry has no id or no name, or two have one id.
+        DataError: when an entry has no id or no name, or two entries have the same id.
     """
     found: dict[Id, str] = {}
     for index, entry in enumerate(_entries(path, data[key], key)):
@@ -86,12 +88,31 @@ def numbered(
     return numbering, {number: text for one, text in found.items() if (number := numbering.number(one)) is not None}
 
 
+def picture_name(value: Any) -> str:
+    r"""Return a picture's name with ``/`` between its parts; ``images\a.jpg``, as Windows writes it, is understood.
+
+    Raises:
+        ValueError: when it is no file name, or leads out of the folder of pictures.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"the name {value!r} is no text")
+    name = value.replace("\\", "/")
+    too_long = max(len(part) for part in name.encode("utf-8", "surrogatepass").split(b"/")) > _MOST_NAME_BYTES
+    if too_long or len(name) > _MOST_NAME_LETTERS:
+        raise ValueError(f"the name {value[:20]!r}... is longer than a file's can be")
+    if any(0xD800 <= ord(mark) <= 0xDFFF for mark in name) or "\0" in name or not name.strip("/. "):
+        raise ValueError(f"the name {value!r} is no file's")
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in PurePosixPath(name).parts:
+        raise ValueError(f"{value!r} lies outside of any folder; use relative names")
+    return name
+
+
 def _file_name(entry: dict[str, Any]) -> str:
     return picture_name(entry["file_name"])
 
 
 def _any_name(field: str) -> Callable[[dict[str, Any]], str]:
-    """Return what reads a name that is only shown: the id stands for one that is missing."""
+    """Return a function that reads a name which is only shown; the id replaces a missing name."""
 
     def name(entry: dict[str, Any]) -> str:
         value = entry.get(field)
@@ -101,7 +122,7 @@ def _any_name(field: str) -> Callable[[dict[str, Any]], str]:
 
 
 def _without_empty_twins(categories: dict[int, str], used: Collection[int]) -> dict[int, str]:
-    """Leave out categories without annotations that are called like another one, as a root of labelling tools is."""
+    """Drop unused categories with the name of another one, such as the root that labelling tools add."""
     names = Counter(categories.values())
     kept = {number: name for number, name in categories.items() if number in used or names[name] == 1}
     for number, name in categories.items():
@@ -111,7 +132,7 @@ def _without_empty_twins(categories: dict[int, str], used: Collection[int]) -> d
 
 
 def _sizes(entries: list[dict[str, Any]], numbering: Numbering) -> dict[int, tuple[int, int]]:
-    """Return height and width of the images that state them; tools that do not know them write 0 or nothing."""
+    """Return height and width of the images that state them; some tools write 0 or nothing."""
     sizes = {}
     for entry in entries:
         try:
@@ -132,7 +153,7 @@ def _entries(path: Path, entries: Any, key: str) -> list[Any]:
 
 def _broken(path: Path, key: str, index: int, error: Exception) -> DataError:
     what = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be used ({error})"
-    return DataError(f"{key}[{index}] {what}", where=path, hint="hint this entry")
+    return DataError(f"{key}[{index}] {what}", where=path, hint="correct this entry")
 
 
 def _crowd(value: Any) -> bool:
@@ -154,7 +175,7 @@ def _area(value: Any, width: float, height: float) -> float:
 
 
 class _Annotations:
-    """The annotations of one file, while they are read."""
+    """Collects the annotations of one file, entry by entry."""
 
     def __init__(
         self,
@@ -173,7 +194,7 @@ class _Annotations:
         self._unlisted: dict[str, list[int]] = {"images": [], "categories": []}
 
     def read(self, entries: Any) -> Truth:
-        """Return those of the images and categories that the file lists."""
+        """Return the annotations of all images and categories that the file lists."""
         entries = _entries(self._path, entries, "annotations")
         for index, entry in enumerate(entries):
             try:
@@ -212,10 +233,10 @@ class _Annotations:
             self._masks.append(entry.get("segmentation"))
 
     def _require_own_ids(self, entries: list[dict[str, Any]]) -> None:
-        """Refuse ids that two annotations have: pycocotools then takes the last of them for both.
+        """Refuse an id that two annotations share: pycocotools would take the last annotation for both.
 
-        Ids may be missing, which pycocotools does not allow. It never counts the object with the id 0 as found, which
-        is a mistake of its own; here that counts, and is said.
+        Ids may be missing, although pycocotools requires them. pycocotools never counts an object with the id 0 as
+        found, which is an error of its own; here such an object counts, and a remark says so.
         """
         seen: set[Id | float] = set()
         for index, entry in enumerate(entries):

@@ -1,8 +1,9 @@
-"""A labelled data set in COCO's format: what is to be found in which image.
+"""A labelled data set in COCO's format: the images and the objects in them.
 
 ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "category_id", "bbox": [x, y, w, h], "area",
-"iscrowd"}], "categories": [{"id", "name"}]}``; source: cocodataset.org, "Data format". ``area`` defaults to that of
-the box and ``iscrowd`` to 0, as labelling tools leave them out. Ids are numbered by :mod:`fine_edge.evaluate.ids`.
+"iscrowd"}], "categories": [{"id", "name"}]}``; source: cocodataset.org, "Data format". Labelling tools leave out
+``area``, which defaults to the area of the box, and ``iscrowd``, which defaults to 0. :mod:`fine_edge.evaluate.ids`
+numbers the ids.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from fine_edge.files import MOST_JSON_BYTES, read_json
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 Mask = list[list[float]] | dict[str, Any]
-"""Polygons x0, y0, x1, y1, ... or run lengths ``{"size": [height, width], "counts": ...}``, as COCO has them; what a
-file has in their place is looked at when masks are scored, see :func:`fine_edge.evaluate.masks.runs`."""
+"""Polygons x0, y0, x1, y1, ... or run lengths ``{"size": [height, width], "counts": ...}``, as COCO defines them.
+
+A file may hold anything in their place: :func:`fine_edge.evaluate.masks.runs` checks them when masks are scored.
+"""
 Masks = NDArray[np.object_]
 
 
@@ -36,9 +39,9 @@ class Objects:
     """N boxes in images.
 
     Attributes:
-        image_ids, category_ids: (N,), as the data set numbers them.
+        image_ids, category_ids: (N,), numbered as in the data set.
         boxes_xywh: (N, 4), x0, y0, width, height in pixels of the picture.
-        masks: (N,) of :data:`Mask`, where every object has one.
+        masks: (N,) of :data:`Mask`; ``None`` unless every object has one.
     """
 
     image_ids: Ints
@@ -47,19 +50,24 @@ class Objects:
     masks: Masks | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of objects."""
         return len(self.image_ids)
 
 
 @dataclass(frozen=True)
 class Truth(Objects):
-    """What is really there. ``areas`` (N,) in square pixels, of the object and not of its box; ``crowd`` (N,)."""
+    """Labelled objects.
+
+    Attributes:
+        areas: (N,) areas of the objects, not of their boxes, in square pixels.
+        crowd: (N,) whether the box is a crowd region.
+    """
 
     areas: Doubles
     crowd: NDArray[np.bool_]
 
     def taken(self, rows: Ints) -> Truth:
-        """Those that the indices pick."""
+        """Return the objects at these indices."""
         return Truth(
             self.image_ids[rows],
             self.category_ids[rows],
@@ -72,18 +80,18 @@ class Truth(Objects):
 
 @dataclass(frozen=True)
 class Found(Objects):
-    """What a detector found.
+    """Detections.
 
     Attributes:
         scores: (N,).
-        areas: (N,) in square pixels, where they are not those of what overlaps.
+        areas: (N,) in square pixels, where they differ from the areas of the boxes or masks that are compared.
     """
 
     scores: Doubles
     areas: Doubles | None = field(default=None, kw_only=True)
 
     def taken(self, rows: Ints) -> Found:
-        """Those that the indices pick."""
+        """Return the detections at these indices."""
         return Found(
             self.image_ids[rows],
             self.category_ids[rows],
@@ -96,15 +104,15 @@ class Found(Objects):
 
 @dataclass(frozen=True)
 class CocoData:
-    """A data set.
+    """A data set of labelled boxes.
 
     Attributes:
-        path: of the annotation file, and ``sha256`` of its bytes.
+        path: the annotation file; ``sha256`` is the hash of its bytes.
         images: file name by image id, in the order of the file.
         categories: name by category id.
         truth: all annotations of these images.
-        sizes: height and width by image id, pixels, where the file has them; polygons need them.
-        image_numbers, category_numbers: from the file's ids to these.
+        sizes: height and width in pixels by image id, where the file states them; polygons need them.
+        image_numbers, category_numbers: map the file's ids to the ids used here.
     """
 
     path: Path
@@ -117,23 +125,23 @@ class CocoData:
     category_numbers: Numbering = field(default_factory=Numbering)
 
     def shown_categories(self) -> dict[int, str]:
-        """Return a name of its own for each category by id: where two have one name, the id stands behind it."""
+        """Return a unique name by category id; where two have the same name, the id follows it."""
         names = Counter(self.categories.values())
         return {number: name if names[name] == 1 else f"{name} ({number})" for number, name in self.categories.items()}
 
     def without(self, image_ids: Collection[int]) -> CocoData:
-        """The data set without some of its images and what is in them."""
+        """Return the data set without some of its images and their objects."""
         truth, keep = self.truth, ~np.isin(self.truth.image_ids, list(image_ids))
         images = {number: name for number, name in self.images.items() if number not in image_ids}
         return replace(self, images=images, truth=truth.taken(np.flatnonzero(keep)))
 
 
 _MOST_PX = 1e100
-"""Of a box: nothing that is said by mistake is refused for its size alone, but areas must stay finite."""
+"""Largest coordinate of a box: areas must stay finite, but no box is refused for being improbably large."""
 
 
 def box(value: Any) -> tuple[float, float, float, float]:
-    """A box as x0, y0, width, height."""
+    """Return a box of the file as x0, y0, width, height."""
     x, y, width, height = (float(number) for number in value)
     if not all(abs(number) <= _MOST_PX for number in (x, y, width, height)) or width < 0 or height < 0:
         raise ValueError(f"{value!r} is no box x, y, width, height")
@@ -141,17 +149,17 @@ def box(value: Any) -> tuple[float, float, float, float]:
 
 
 def objects(values: list[Any]) -> Masks:
-    """A list as an array of whatever objects it holds."""
+    """Return a list as a one-dimensional array of Python objects, even where the objects are lists."""
     array = np.empty(len(values), dtype=np.object_)
     array[:] = values
     return array
 
 
 def read_results(path: Path, data: CocoData) -> Found:
-    """Read a results file on this data set; detections of categories that it does not list are left out and said.
+    """Read a results file on this data set; detections of categories that it does not list are left out with a warning.
 
     Raises:
-        DataError: when it is missing, no such file, of images that the data set does not have, or holds nothing.
+        DataError: when the file is missing, broken or empty, or names images that the data set does not have.
     """
     entries = read_json(path, DataError, hint="give a COCO results file", limit=MOST_JSON_BYTES, non_finite=True)
     if not isinstance(entries, list):

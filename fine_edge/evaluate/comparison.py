@@ -1,4 +1,4 @@
-"""Two evaluations on one data set, side by side."""
+"""Compare two evaluations on one data set."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ _METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "ar_100")
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its evaluation, made again from its detections, and the detections."""
+    """One side of the comparison: its evaluation, recomputed from its detections, and the detections."""
 
     evaluation: Evaluation
     found: Found
 
     @property
     def name(self) -> str:
-        """Of the model; with what tells it from another artifact of the same."""
+        """Return the model's name, followed by the artifact's precision."""
         origin = self.evaluation.origin
         return f"{origin.model} {origin.precision or ''}".strip()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both, on the images that both could read, and the difference of AP with its interval.
+    """Both evaluations, on the images that both could read, and the difference of AP with its interval.
 
     Attributes:
         images: folder of the pictures, where one of the evaluations names it.
-        pictures: sha256 of their files by image id, where a model saw them.
+        pictures: sha256 of the picture files by image id, where a model ran on them.
     """
 
     data: CocoData
@@ -54,22 +54,22 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, str]:
-        """Two different ones."""
+        """Return a name for each side; equal names get (A) and (B)."""
         a, b = self.a.name, self.b.name
         return (a, b) if a != b else (f"{a} (A)", f"{b} (B)")
 
     def figures(self, metric: str) -> tuple[float, float]:
-        """A COCO figure of both, fractions; -1 where there is nothing that it could be of."""
+        """Return one COCO figure of both sides as fractions; -1 means that it is not defined."""
         a, b = (getattr(side.evaluation.boxes, metric) for side in (self.a, self.b))
         return float(a), float(b)
 
     def gain(self, metric: str) -> float | None:
-        """Relative gain of B over A, as the paper's Fig. 4 shows it; ``None`` without a figure, or none above zero."""
+        """Return the relative gain of B over A, as in the paper's Fig. 4; ``None`` where A is undefined or 0."""
         a, b = self.figures(metric)
         return b / a - 1 if a > 0 and b >= 0 else None
 
     def to_json(self) -> dict[str, Any]:
-        """As it is printed."""
+        """Return the data that ``--json`` prints."""
         sides = {key: side.evaluation.to_json() for key, side in (("a", self.a), ("b", self.b))}
         return {
             **sides,
@@ -86,25 +86,25 @@ class Comparison:
         }
 
 
-def _place(path: Path, said: dict[str, Any], key: str) -> Path:
-    """A file or folder that an evaluation names: where it was, or beside the evaluation."""
-    named = Path(str(said[key]))
+def _place(path: Path, stored: dict[str, Any], key: str) -> Path:
+    """Return the path of a file or folder that an evaluation names: where it was, or beside the evaluation."""
+    named = Path(str(stored[key]))
     places = [place for place in (named, path.parent / named.name) if place.exists()]
     if not places:
         raise DataError(f"{named} is gone", where=path, hint=_HINT)
     return places[0]
 
 
-def _same(place: Path, sha256: str, said: dict[str, Any], key: str) -> None:
-    if sha256 != said[key]:
+def _same(place: Path, sha256: str, stored: dict[str, Any], key: str) -> None:
+    if sha256 != stored[key]:
         raise DataError("is not what was evaluated any more", where=place, hint=_HINT)
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What an evaluation file and the files that it names hold; ``pictures`` are empty where no model saw any."""
+    """What an evaluation file and the files that it names hold; ``pictures`` is empty where no model ran."""
 
-    said: dict[str, Any]
+    stored: dict[str, Any]
     data: CocoData
     detections: Path
     found: Found
@@ -112,36 +112,36 @@ class _Kept:
 
 
 def _read(path: Path) -> _Kept:
-    read_evaluation(path)  # which says what is wrong with it
-    said = read_json(path, DataError, hint=_HINT)
+    read_evaluation(path)  # raises with the reason where it is broken
+    stored = read_json(path, DataError, hint=_HINT)
     try:
-        data = read_boxes(_place(path, said, "data_file"), pictures=said.get("images_folder") is not None)
-        detections = _place(path, said, "detections_file")
-        _same(data.path, data.sha256, said, "data_sha256")
-        _same(detections, sha256_of(detections), said, "detections_sha256")
-        skipped = set(map(str, said["skipped"]))
+        data = read_boxes(_place(path, stored, "data_file"), pictures=stored.get("images_folder") is not None)
+        detections = _place(path, stored, "detections_file")
+        _same(data.path, data.sha256, stored, "data_sha256")
+        _same(detections, sha256_of(detections), stored, "detections_sha256")
+        skipped = set(map(str, stored["skipped"]))
     except (LookupError, TypeError, OSError) as error:
         raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
     seen = data.without({number for number, name in data.images.items() if name in skipped})
     if detections.suffix != ".jsonl":
-        return _Kept(said, seen, detections, read_results(detections, data), {})
+        return _Kept(stored, seen, detections, read_results(detections, data), {})
     entries = read_journal(detections, seen.images)
     pictures = {number: entry.picture for number, entry in entries.items()}
-    return _Kept(said, seen, detections, found_of(entries, detections), pictures)
+    return _Kept(stored, seen, detections, found_of(entries, detections), pictures)
 
 
 def _side(kept: _Kept, data: CocoData) -> Side:
-    """The evaluation on the images of both."""
-    said = kept.said
+    """Return the evaluation of one side on the images of both."""
+    stored = kept.stored
     try:
         origin = Origin(
-            model=str(said["model"]),
-            artifact_sha256=said["artifact_sha256"],
-            onnx_sha256=said["onnx_sha256"],
-            precision=said["precision"],
-            backend=said["backend"],
-            random_weights=bool(said["random_weights"]),
-            machine=dict(said["machine"]),
+            model=str(stored["model"]),
+            artifact_sha256=stored["artifact_sha256"],
+            onnx_sha256=stored["onnx_sha256"],
+            precision=stored["precision"],
+            backend=stored["backend"],
+            random_weights=bool(stored["random_weights"]),
+            machine=dict(stored["machine"]),
         )
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"an evaluation does not say what it is of ({error!r})", hint=_HINT) from error
@@ -150,17 +150,17 @@ def _side(kept: _Kept, data: CocoData) -> Side:
 
 
 def compare(a: Path, b: Path, *, resamples: int = RESAMPLES, advance: Callable[[], None] = lambda: None) -> Comparison:
-    """Compare two evaluation files, on the images that both could read.
+    """Compare two evaluation files on the images that both could read.
 
     Args:
-        a: of the one.
-        b: of the other, whose gain is shown.
-        resamples: draws of images for the interval.
-        advance: called after each.
+        a: the evaluation to compare with.
+        b: the evaluation whose gain is shown.
+        resamples: number of resampled image sets behind the interval.
+        advance: called after each of them.
 
     Raises:
-        DataError: when one is broken, a file of theirs is gone or another, or they are of two data sets, or on other
-            pictures, or on none that both could read.
+        DataError: when a file is broken, when a file that it names is missing or has changed, or when the two are of
+            different data sets, of different pictures, or have no readable image in common.
     """
     first, second = _read(a), _read(b)
     if first.data.sha256 != second.data.sha256:
@@ -179,7 +179,7 @@ def compare(a: Path, b: Path, *, resamples: int = RESAMPLES, advance: Callable[[
         raise DataError(what, hint="evaluate both on the same pictures")
     sides = _side(first, data), _side(second, data)
     found = (side.found for side in sides)
-    folders = [Path(str(kept.said["images_folder"])) for kept in (first, second) if kept.said.get("images_folder")]
+    folders = [Path(str(kept.stored["images_folder"])) for kept in (first, second) if kept.stored.get("images_folder")]
     return Comparison(
         data,
         *sides,

@@ -9,7 +9,7 @@ import numpy as np
 
 from fine_edge import __version__
 from fine_edge.evaluate.comparison import Comparison
-from fine_edge.evaluate.image_pairs import MISSED, RIGHT, WRONG, Judged, Telling, drawings, most_telling
+from fine_edge.evaluate.image_pairs import MISSED, RIGHT, WRONG, ImagePair, Judged, drawings, most_different
 from fine_edge.evaluate.tables import category_table, error_change_table, precision_change_table
 from fine_edge.figure import new_figure
 from fine_edge.html import CSS, WIDTH_IN, to_svg
@@ -116,7 +116,7 @@ def draw_sizes(comparison: Comparison, width_in: float) -> Figure:
     return figure
 
 
-def _pair(comparison: Comparison, one: Telling) -> str:
+def _pair(comparison: Comparison, one: ImagePair) -> str:
     captions = tuple(
         f"{name}: {len(judged.right)} right, {len(judged.wrong)} wrong, {len(judged.missed)} missed"
         for name, judged in zip(comparison.names, (one.a, one.b), strict=True)
@@ -125,7 +125,7 @@ def _pair(comparison: Comparison, one: Telling) -> str:
 
 
 def _pictures(comparison: Comparison) -> str:
-    better, worse = most_telling(comparison, PICTURES)
+    better, worse = most_different(comparison, PICTURES)
     _, b = comparison.names
     legend = key(right="right", wrong="wrong", missed="missed")
     parts = []

@@ -1,6 +1,6 @@
-"""What another precision or backend changes: one detector, two artifacts, the same images.
+"""Measure what another precision or backend changes: one detector, two artifacts, the same images.
 
-AP alone hides it: two artifacts can find other things and score the same. So detections are paired too.
+AP alone can hide a change: two artifacts can find different objects and score the same. So detections are paired too.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from fine_edge.evaluate.comparison import Comparison
 from fine_edge.evaluate.matching import by_image
 
 CONFIDENCE = 0.3
-"""Detections that score less are nobody's loss; they are noise that any rounding moves."""
+"""Lowest score of a detection whose loss counts; below it any rounding moves detections."""
 MARGIN = 0.1
-"""How far below the confidence a detection may stand on the other side and still be the same."""
+"""How far below the confidence the other side's detection may score and still be paired."""
 
 
 @dataclass(frozen=True)
 class ImageDrift:
-    """One image. Of the detections of either side with enough confidence, those that both find, and those alone.
+    """The paired and unpaired detections of one image; at least one of each pair has enough confidence.
 
     Attributes:
-        pairs: of what both find.
-        lost: indices into the whole reference of what the other artifact does not find.
-        new: indices into the other whole of what the reference does not find.
-        kept: indices into the reference of what both find, and ``kept_other`` into the other.
+        pairs: detections that both artifacts find.
+        lost: indices into all detections of the reference that the other artifact does not find.
+        new: indices into all detections of the other artifact that the reference does not find.
+        kept: indices into the reference's detections that both find; ``kept_other`` are their partners.
     """
 
     image_id: int
@@ -43,50 +43,50 @@ class ImageDrift:
 
     @property
     def flipped(self) -> int:
-        """Detections that one side has alone."""
+        """Return the number of detections that only one side has."""
         return len(self.lost) + len(self.new)
 
     @property
     def worst_box_px(self) -> float:
-        """Largest difference of a coordinate over the pairs."""
+        """Return the largest difference of a coordinate over the pairs."""
         return float(self.pairs.distances_px.max(initial=0.0))
 
 
 @dataclass(frozen=True)
-class Drift:
-    """The comparison, the reference being A, and what became of the detections, image by image."""
+class DetectionDrift:
+    """A comparison whose reference is A, with the pairing of the detections of each image."""
 
     comparison: Comparison
     images: tuple[ImageDrift, ...]
 
     @property
     def ap_drop(self) -> float | None:
-        """AP of the reference less that of the other, points; ``None`` where there is nothing to find."""
+        """Return AP of the reference minus AP of the other, in points; ``None`` where AP is undefined."""
         reference, other = self.comparison.figures("ap")
         return 100 * (reference - other) if min(reference, other) >= 0 else None
 
     @property
     def matched(self) -> int:
-        """Detections that both find."""
+        """Return the number of detections that both sides find."""
         return sum(len(image.pairs.reference) for image in self.images)
 
     @property
     def flipped(self) -> int:
-        """Detections that one side has alone."""
+        """Return the number of detections that only one side has."""
         return sum(image.flipped for image in self.images)
 
     @property
     def found_nothing(self) -> bool:
-        """Whether neither has a detection of any score: two broken artifacts agree, and that says nothing."""
+        """Return whether neither side has any detection: two broken artifacts agree, which proves nothing."""
         return not len(self.comparison.a.found.scores) and not len(self.comparison.b.found.scores)
 
     @property
     def flipped_share(self) -> float:
-        """Of all of them."""
+        """Return the share of all detections that only one side has."""
         return self.flipped / max(1, 2 * self.matched + self.flipped)
 
     def quantiles(self, measure: str) -> tuple[float, float, float] | None:
-        """Median, 99th percentile and largest of ``score_gaps`` or ``distances_px``; ``None`` without a pair."""
+        """Return median, 99th percentile and maximum of ``score_gaps`` or ``distances_px``; ``None`` without pairs."""
         values = np.concatenate([[], *(getattr(image.pairs, measure) for image in self.images)])
         if not values.size:
             return None
@@ -94,7 +94,7 @@ class Drift:
         return float(middle), float(rare), float(values.max())
 
     def to_json(self) -> dict[str, Any]:
-        """As it is printed."""
+        """Return the data that ``--json`` prints."""
         named = {"score": self.quantiles("score_gaps"), "box_px": self.quantiles("distances_px")}
         return {
             **self.comparison.to_json(),
@@ -119,11 +119,11 @@ def _detections(found: Found, rows: NDArray[np.int64]) -> Detections:
 
 
 def _of_image(image_id: int, first: Found, a: NDArray[np.int64], second: Found, b: NDArray[np.int64]) -> ImageDrift:
-    """Pair all that may count on either side; of what is alone, what counts is lost or new."""
+    """Pair the detections of one image; an unpaired one with enough confidence is lost or new."""
     a = a[first.scores[a] >= CONFIDENCE - MARGIN]
     b = b[second.scores[b] >= CONFIDENCE - MARGIN]
     pairs = pair(_detections(first, a), _detections(second, b))
-    # Pairs of two that score too little are of no interest.
+    # A pair in which both score below the confidence is noise.
     counts = np.maximum(first.scores[a[pairs.reference]], second.scores[b[pairs.candidate]]) >= CONFIDENCE
     pairs = Pairs(*(part[counts] for part in vars(pairs).values()))
     lost, new = np.delete(a, pairs.reference), np.delete(b, pairs.candidate)
@@ -137,11 +137,11 @@ def _of_image(image_id: int, first: Found, a: NDArray[np.int64], second: Found, 
     )
 
 
-def drift(comparison: Comparison) -> Drift:
+def drift(comparison: Comparison) -> DetectionDrift:
     """Pair what two artifacts of one model found.
 
     Raises:
-        DataError: when they are of two models, or neither finds anything that could have changed.
+        DataError: when they are of two models, or neither finds anything with enough confidence.
     """
     models = [side.evaluation.origin.model for side in (comparison.a, comparison.b)]
     if models[0] != models[1]:
@@ -155,8 +155,8 @@ def drift(comparison: Comparison) -> Drift:
         _of_image(image, first, rows_a.get(image, none), second, rows_b.get(image, none))
         for image in comparison.data.images
     )
-    found = Drift(comparison, images)
+    found = DetectionDrift(comparison, images)
     if not found.matched and not found.flipped:
-        what = f"neither finds anything that scores {CONFIDENCE:g} or more: there is nothing to compare"
+        what = f"neither artifact has a detection with a score of {CONFIDENCE:g} or more"
         raise DataError(what, where=comparison.data.path, hint="evaluate a model that finds what the data holds")
     return found

@@ -8,7 +8,7 @@ import numpy as np
 
 from fine_edge import __version__
 from fine_edge.evaluate import comparison_page
-from fine_edge.evaluate.drift import CONFIDENCE, Drift, ImageDrift
+from fine_edge.evaluate.drift import CONFIDENCE, DetectionDrift, ImageDrift
 from fine_edge.evaluate.image_pairs import Judged
 from fine_edge.evaluate.tables import precision_change_table
 from fine_edge.table import Column, Table
@@ -16,7 +16,7 @@ from fine_edge.table import Column, Table
 PICTURES = 8
 
 
-def drift_table(drift: Drift, most_ap_drop: float | None) -> Table:
+def drift_table(drift: DetectionDrift, most_ap_drop: float | None) -> Table:
     """Return how far detections moved, with AP's drop and its limit in the notes."""
     notes = [
         f"Detections with a score of {CONFIDENCE:g} or more on either side, paired by class, place and score; flipped:"
@@ -33,13 +33,13 @@ def drift_table(drift: Drift, most_ap_drop: float | None) -> Table:
     return view
 
 
-def most_changed(drift: Drift, number: int) -> list[ImageDrift]:
+def most_changed(drift: DetectionDrift, number: int) -> list[ImageDrift]:
     """Return at most so many images: those with the most flipped detections first, then with the largest moves."""
     changed = [image for image in drift.images if image.flipped or image.worst_box_px >= 1]
     return sorted(changed, key=lambda image: (-image.flipped, -image.worst_box_px))[:number]
 
 
-def _sides(drift: Drift, image: ImageDrift) -> tuple[Judged, Judged]:
+def _sides(drift: DetectionDrift, image: ImageDrift) -> tuple[Judged, Judged]:
     truth = drift.comparison.data.truth.taken(np.array([], dtype=np.int64))
     first, second = drift.comparison.a.found, drift.comparison.b.found
     return (
@@ -48,7 +48,7 @@ def _sides(drift: Drift, image: ImageDrift) -> tuple[Judged, Judged]:
     )
 
 
-def _pictures(drift: Drift) -> str:
+def _pictures(drift: DetectionDrift) -> str:
     changed = most_changed(drift, PICTURES)
     pairs = "".join(
         comparison_page.pair(
@@ -68,7 +68,7 @@ def _pictures(drift: Drift) -> str:
     return f"<section><h2>What changed most</h2>{key}{pairs}</section>"
 
 
-def to_html(drift: Drift, most_ap_drop: float | None) -> str:
+def to_html(drift: DetectionDrift, most_ap_drop: float | None) -> str:
     """Return the page."""
     comparison = drift.comparison
     return comparison_page.frame(

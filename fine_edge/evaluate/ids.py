@@ -1,4 +1,4 @@
-"""Ids of images and categories: in annotation files numbers of any size or text, here numbers that 64 bits hold."""
+"""Number the ids of images and categories: files hold numbers of any size or text, arrays hold 64-bit numbers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MOST = 2**63 - 1
 
 
 def identity(value: Any) -> Id:
-    """Return an id as it compares: text, an int, or the int that a float says.
+    """Return an id in the form in which ids are compared: text or an int, which a whole float becomes.
 
     Raises:
-        ValueError: when it is no id.
+        ValueError: when the value is no id.
     """
     if isinstance(value, str):
         return value
@@ -31,10 +31,10 @@ _INF = float("inf")
 
 
 def integer(value: Any) -> int:
-    """Return a whole number: an int, or a float or text that says one, as some tools write them.
+    """Return a whole number from an int, or from a float or text that holds one, as some tools write them.
 
     Raises:
-        ValueError: when it is none.
+        ValueError: when the value is no whole number.
     """
     one = identity(value)
     number = _whole(one) if isinstance(one, str) else one
@@ -49,23 +49,23 @@ def _whole(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class Numbering:
-    """How ids of one kind are numbered.
+    """Maps the ids of one list to numbers.
 
-    Numbers from 0 that 64 bits hold stand for themselves. Text and other numbers are counted from 1 in the order in
-    which pycocotools would take them, because detections of the same score are told apart by it.
+    Numbers from 0 that fit into 64 bits keep their value. Text and other numbers are counted from 1 in the order in
+    which pycocotools would sort them, because that order decides between detections of the same score.
 
     Attributes:
-        numbers: ours by the file's id; empty where ids stand for themselves.
+        numbers: our number by the file's id; empty where all ids keep their value.
     """
 
     numbers: dict[Id, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ids: Sequence[Id]) -> Numbering:
-        """Return the numbering of all ids of a kind, which differ.
+        """Return the numbering of all ids of a list; the ids must differ.
 
         Raises:
-            ValueError: when some are text and some numbers.
+            ValueError: when some are text and some are numbers.
         """
         if all(isinstance(one, int) and 0 <= one <= _MOST for one in ids):
             return cls()
@@ -76,10 +76,10 @@ class Numbering:
         return cls({one: number for number, one in enumerate(in_order, start=1)})
 
     def number(self, value: Any) -> int | None:
-        """Return our number of an id, also where text is a number elsewhere, or ``None`` if there is no such id.
+        """Return our number of an id, which a list may write as text or as a number; ``None`` for an unknown id.
 
         Raises:
-            ValueError: when it is no id.
+            ValueError: when the value is no id.
         """
         one = identity(value)
         other = _whole(one) if isinstance(one, str) else str(one)
@@ -91,9 +91,9 @@ class Numbering:
 
 
 class References:
-    """Ids by which the entries of one list name others; some as text and some as numbers is a mistake of some tool.
+    """Checks the ids by which the entries of one list refer to another list: all must be text, or all numbers.
 
-    pycocotools takes "5" and 5 for two, and silently leaves out what is of the other.
+    pycocotools takes "5" and 5 for two ids, and silently leaves out the annotations of one of them.
     """
 
     def __init__(self, numbering: Numbering) -> None:
@@ -104,7 +104,7 @@ class References:
         """Return our number of an id, see :meth:`Numbering.number`.
 
         Raises:
-            ValueError: when it is none, or of another kind than the ones before.
+            ValueError: when it is no id, or is of another kind than the ids before.
         """
         number, is_text = self._numbering.number(value), isinstance(value, str)
         if self._is_text is None:

@@ -1,4 +1,4 @@
-"""The images on which two detectors differ most, drawn side by side."""
+"""Draw the images on which two detectors differ most, side by side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUALITY = 72
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of the detections and objects of one image."""
+    """The right and wrong detections and the missed objects of one image."""
 
     right: Found
     wrong: Found
@@ -31,13 +31,13 @@ class Judged:
 
     @property
     def errors(self) -> int:
-        """False positives and false negatives."""
+        """Return the number of false positives and false negatives."""
         return len(self.wrong) + len(self.missed)
 
 
 @dataclass(frozen=True)
-class Telling:
-    """An image that tells the two apart; ``fewer`` is how many errors B makes less than A."""
+class ImagePair:
+    """An image on which the two detectors differ."""
 
     image_id: int
     a: Judged
@@ -45,7 +45,7 @@ class Telling:
 
     @property
     def fewer(self) -> int:
-        """Negative where A is better."""
+        """Return how many errors fewer B makes than A; negative where A is better."""
         return self.a.errors - self.b.errors
 
 
@@ -60,20 +60,20 @@ def _judged(verdicts: Verdicts, data: CocoData, image_id: int) -> Judged:
     )
 
 
-def most_telling(comparison: Comparison, number: int) -> tuple[list[Telling], list[Telling]]:
-    """At most so many images on which B makes fewer errors than A, and those on which it makes more, clearest first."""
+def most_different(comparison: Comparison, number: int) -> tuple[list[ImagePair], list[ImagePair]]:
+    """Return at most ``number`` images on which B makes fewer errors than A, and as many on which it makes more."""
     data = comparison.data
     a, b = judge(data, comparison.a.found), judge(data, comparison.b.found)
-    told = [Telling(image, _judged(a, data, image), _judged(b, data, image)) for image in data.images]
-    # Of images that differ as much, the ones with fewer errors in all show it best.
-    told.sort(key=lambda one: (one.a.errors + one.b.errors, one.image_id))
-    better = sorted((one for one in told if one.fewer > 0), key=lambda one: -one.fewer)
-    worse = sorted((one for one in told if one.fewer < 0), key=lambda one: one.fewer)
+    pairs = [ImagePair(image, _judged(a, data, image), _judged(b, data, image)) for image in data.images]
+    # Among images with the same difference, those with fewer errors in all show it best.
+    pairs.sort(key=lambda one: (one.a.errors + one.b.errors, one.image_id))
+    better = sorted((one for one in pairs if one.fewer > 0), key=lambda one: -one.fewer)
+    worse = sorted((one for one in pairs if one.fewer < 0), key=lambda one: one.fewer)
     return better[:number], worse[:number]
 
 
 def _boxes(judged: Judged, categories: dict[int, str]) -> Iterator[tuple[tuple[float, ...], str, str]]:
-    """Box x, y, w, h, colour and text, what is wrong last and so on top."""
+    """Yield box (x, y, w, h), colour and text; wrong detections come last and are drawn on top."""
     for objects, color in ((judged.right, RIGHT), (judged.missed, MISSED), (judged.wrong, WRONG)):
         scores = objects.scores.tolist() if isinstance(objects, Found) else [None] * len(objects)
         for box, category, score in zip(
@@ -103,7 +103,7 @@ def _data_url(picture: Image.Image) -> str:
 
 
 def drawings(comparison: Comparison, image_id: int, a: Judged, b: Judged) -> tuple[str, str] | None:
-    """Both sides of an image as data URLs of small JPEGs; ``None`` where the picture is not there any more."""
+    """Return both sides of an image as data URLs of small JPEGs; ``None`` where the picture is gone or has changed."""
     if comparison.images is None:
         return None
     data = comparison.data

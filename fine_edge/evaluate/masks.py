@@ -1,7 +1,7 @@
-"""Masks of annotation and results files as COCO's compressed runs, checked before anything is allocated for them.
+"""Turn masks of annotation and results files into COCO's compressed run lengths, checked before memory is allocated.
 
-The library's own code trusts what it is given: runs that end early make it loop for ever or read beyond their end, and
-a polygon is walked in fifths of a pixel wherever it goes.
+The library's own code trusts its input: runs that end early make it loop for ever or read beyond their end, and it
+walks along polygons in steps of a fifth of a pixel wherever they lead.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ Runs = dict[str, Any]
 """``{"size": [height, width], "counts": text}``."""
 
 _COUNTS = re.compile(r"(?:[P-o]{0,6}[0-O])+", re.ASCII)
-"""Numbers of five bits a character, least first; the sixth bit says that there is more."""
+"""COCO's text of numbers: five bits a character, lowest first; the sixth bit says that more follow."""
 _MOST_PIXELS = 2**31
 _MOST_COORDINATE = 2.0**24
 _MOST_OUTLINE_PX = 2.0**20
-"""Length of one polygon; a picture of 10,000 x 10,000 pixels has some 10,000."""
+"""Longest outline of one polygon; the border of a picture of 10,000 x 10,000 pixels has 40,000."""
 
 
 def runs(mask: Any, size: tuple[int, int] | None) -> Runs:
-    """Return a mask as compressed runs.
+    """Return a mask as compressed run lengths.
 
     Args:
-        mask: as JSON has it: polygons x0, y0, x1, y1, ..., or runs with their size.
-        size: height and width of the picture, for polygons.
+        mask: polygons x0, y0, x1, y1, ..., or run lengths with their size, as parsed from JSON.
+        size: height and width of the picture, which polygons need.
 
     Raises:
-        ValueError: when it is none, or is too large.
+        ValueError: when it is no mask, or is too large.
         LookupError, TypeError, OverflowError: likewise.
     """
     from faster_coco_eval.core import mask as library
@@ -64,7 +64,7 @@ def bounding_box(mask: Runs) -> list[float]:
 
 
 def area(mask: Runs) -> float:
-    """Return how many pixels a mask has."""
+    """Return the number of pixels of a mask."""
     from faster_coco_eval.core import mask as library
 
     return float(library.area(mask))
@@ -82,7 +82,7 @@ def _size(value: Any) -> tuple[int, int]:
 
 
 def _lengths(counts: str) -> NDArray[np.int64]:
-    """Return the runs that COCO's text says."""
+    """Return the run lengths that COCO's text encodes."""
     if not _COUNTS.fullmatch(counts):
         raise ValueError("its mask has broken runs")
     values = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
@@ -92,7 +92,7 @@ def _lengths(counts: str) -> NDArray[np.int64]:
     found = np.add.reduceat((values & 0x1F) << (5 * places), first)
     negative = (values[last] & 0x10) != 0
     found = found - np.where(negative, np.int64(1) << (5 * (last - first + 1)), 0)
-    # From the fourth on, each is the difference to the one before the last.
+    # From the fourth on, COCO stores the difference to the run before the last one.
     found[1::2] = np.cumsum(found[1::2])
     found[2::2] = np.cumsum(found[2::2])
     return found
@@ -104,7 +104,7 @@ def _require_filled(lengths: NDArray[np.int64], pixels: int) -> None:
 
 
 def _polygons(value: Any) -> list[list[float]]:
-    """Return polygons that both libraries draw alike; a point without its y, at the end, is left out."""
+    """Return polygons that both libraries draw alike; a last point without its y is dropped."""
     if not isinstance(value, list) or not value or not all(isinstance(polygon, list) for polygon in value):
         raise ValueError("its mask is no list of polygons")
     if len(value[0]) < 6 or any(len(polygon) < 4 for polygon in value):

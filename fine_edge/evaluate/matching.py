@@ -1,8 +1,8 @@
-"""Which detection finds which object, and what each wrong one got wrong: the paper's Table 5.
+"""Match detections with objects and name the error of each wrong detection, as in the paper's Table 5.
 
-Detections of one image and category are taken best first; each takes the object of its category that it overlaps most
-among those nobody has taken, if by IoU 0.5 or more. One that takes none but lies in a crowd region of its category is
-left out, as in COCO. A wrong detection is the first of these that it is:
+Detections of one image and category are taken best first. Each takes the object of its category that it overlaps most
+among those not yet taken, if the IoU is 0.5 or more. A detection that takes none but lies in a crowd region of its
+category is left out, as in COCO. A wrong detection gets the first of these names that applies:
 
     duplicate        overlaps an object of its category that a better one has taken, by 0.5 or more
     class confusion  overlaps an object of another category by 0.5 or more
@@ -29,17 +29,17 @@ _NEAR = 0.1
 
 TRUE_POSITIVE, DUPLICATE, CLASS_CONFUSION, LOCALISATION, BACKGROUND, LEFT_OUT = range(6)
 KINDS = ("true_positive", "duplicate", "class_confusion", "localisation", "background", "left_out")
-"""Names of the verdicts, by number."""
+"""Names of the kinds of detections, by number."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What became of each detection and object of a data set.
+    """The verdict on each detection and object of a data set.
 
     Attributes:
-        found: the detections that were judged, those with enough confidence, in the order of ``rows`` of the input.
-        kinds: (N,) an index into :data:`KINDS` for each.
-        missed: indices into the truth of the objects nobody found; crowd regions are none.
+        found: the detections with enough confidence, in the order of the input.
+        kinds: (N,) the kind of each detection, an index into :data:`KINDS`.
+        missed: indices of the labelled objects that no detection took; crowd regions are not among them.
     """
 
     found: Found
@@ -48,7 +48,10 @@ class Verdicts:
 
 
 def overlaps(boxes: Doubles, objects: Doubles, crowd: NDArray[np.bool_]) -> Doubles:
-    """IoU (N, M) of boxes (N, 4) and (M, 4) in x, y, w, h; with a crowd region the share of the box that lies in it."""
+    """Return the IoU (N, M) of boxes (N, 4) and objects (M, 4) in x, y, w, h.
+
+    With a crowd region it is the share of the box that lies in the region.
+    """
     ends, object_ends = boxes[:, :2] + boxes[:, 2:], objects[:, :2] + objects[:, 2:]
     sides = np.minimum(ends[:, None], object_ends[None]) - np.maximum(boxes[:, None, :2], objects[None, :, :2])
     inside = np.clip(sides, 0, None).prod(axis=2)
@@ -59,7 +62,7 @@ def overlaps(boxes: Doubles, objects: Doubles, crowd: NDArray[np.bool_]) -> Doub
 
 
 def by_image(image_ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Each image id with the indices of its rows, in their order."""
+    """Yield each image id with the indices of its rows, in their order."""
     if not len(image_ids):
         return
     order = np.argsort(image_ids, kind="stable")
@@ -83,7 +86,7 @@ def judge(data: CocoData, found: Found, *, confidence: float = CONFIDENCE) -> Ve
 
 
 def _judge_image(found: Found, truth: Truth, here: NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-    """Kinds of the detections of one image, best first, and which of its objects ``here`` are found."""
+    """Return the kinds of the detections of one image, best first, and which of its objects ``here`` are found."""
     crowd = truth.crowd[here]
     overlap = overlaps(found.boxes_xywh, truth.boxes_xywh[here], crowd)
     same = found.category_ids[:, None] == truth.category_ids[here][None]
@@ -109,16 +112,16 @@ def _judge_image(found: Found, truth: Truth, here: NDArray[np.int64]) -> tuple[N
 
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
-"""COCO's ranges of area, square pixels. Right detections count by the box that was found, as the wrong ones must."""
+"""COCO's ranges of area in square pixels. Detections are sorted by their own area, also the right ones."""
 
 
 @dataclass(frozen=True)
 class ErrorCounts:
-    """Counts of some detections and objects.
+    """Numbers of right and wrong detections and of missed objects.
 
     Attributes:
-        tp, fp, fn: right and wrong detections, and objects nobody found.
-        wrong: of the false positives, how many of each kind of :data:`fine_edge.evaluate.matching.KINDS`.
+        tp, fp, fn: right detections, wrong detections and missed objects.
+        wrong: number of false positives by kind, see :data:`fine_edge.evaluate.matching.KINDS`.
     """
 
     tp: int
@@ -128,22 +131,22 @@ class ErrorCounts:
 
     @property
     def precision(self) -> float | None:
-        """Share of the detections that are right; ``None`` without any."""
+        """Return the share of the detections that are right; ``None`` without detections."""
         return self.tp / (self.tp + self.fp) if self.tp + self.fp else None
 
     @property
     def recall(self) -> float | None:
-        """Share of the objects that are found; ``None`` without any."""
+        """Return the share of the objects that are found; ``None`` without objects."""
         return self.tp / (self.tp + self.fn) if self.tp + self.fn else None
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of the two: 2 TP / (2 TP + FP + FN); ``None`` where there is nothing."""
+        """Return the harmonic mean of both, 2 TP / (2 TP + FP + FN); ``None`` without detections and objects."""
         whole = 2 * self.tp + self.fp + self.fn
         return 2 * self.tp / whole if whole else None
 
     def to_json(self) -> dict[str, Any]:
-        """Counts and what follows from them."""
+        """Return the counts and the ratios that follow from them."""
         follows = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         return {"tp": self.tp, "fp": self.fp, "fn": self.fn, **follows, "wrong": self.wrong}
 
@@ -155,12 +158,12 @@ def _count(kinds: NDArray[np.int8], missed: int) -> ErrorCounts:
 
 
 def count(verdicts: Verdicts) -> ErrorCounts:
-    """Of all detections and objects."""
+    """Count all detections and objects."""
     return _count(verdicts.kinds, len(verdicts.missed))
 
 
 def count_by_category(verdicts: Verdicts, data: CocoData) -> dict[str, ErrorCounts]:
-    """By name of the category."""
+    """Count detections and objects by the name of their category."""
     missed = data.truth.category_ids[verdicts.missed]
     return {
         name: _count(verdicts.kinds[verdicts.found.category_ids == number], int((missed == number).sum()))
@@ -169,7 +172,7 @@ def count_by_category(verdicts: Verdicts, data: CocoData) -> dict[str, ErrorCoun
 
 
 def count_by_size(verdicts: Verdicts, data: CocoData) -> dict[str, ErrorCounts]:
-    """By :data:`SIZES`."""
+    """Count detections and objects by the ranges of :data:`SIZES`."""
     boxes = verdicts.found.boxes_xywh
     found, missed = boxes[:, 2] * boxes[:, 3], data.truth.areas[verdicts.missed]
     return {

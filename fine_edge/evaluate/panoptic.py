@@ -1,7 +1,8 @@
-"""Panoptic quality, Kirillov et al., "Panoptic Segmentation", 2019: PQ = SQ x RQ by category, then the mean.
+"""Panoptic quality of Kirillov et al., "Panoptic Segmentation", 2019: PQ = SQ x RQ by category, then the mean.
 
-A segment is found by one of its category with an IoU above 0.5, of which there can be but one. Pixels that nobody
-labelled count for nobody; a wrong segment of which more than half lies in them, or in a crowd of its category, is none.
+A labelled segment is found if a segment of its category overlaps it with an IoU above 0.5; there is at most one such
+segment. Unlabelled pixels count neither way. A wrong segment is ignored if more than half of it lies in unlabelled
+pixels or in a crowd of its category.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _NOBODY = 0
 
 @dataclass(frozen=True)
 class PanopticFigures:
-    """Fractions; -1 where there is nothing to find."""
+    """Panoptic quality as fractions; -1 means that the data set has no segment of that kind."""
 
     pq: float
     sq: float
@@ -32,13 +33,13 @@ class PanopticFigures:
 def rows(
     truth: Ints, segments: tuple[TrueSegment, ...], found: Ints, categories: dict[int, int]
 ) -> list[tuple[int, float, int, int, int]]:
-    """Category, sum of IoUs, TP, FP and FN for each category that occurs in one image.
+    """Return category, sum of IoUs, TP, FP and FN for each category that occurs in one image.
 
     Args:
-        truth: (H, W) numbers of the true segments, 0 where there is none.
-        segments: the true ones.
-        found: (H, W) numbers of the found ones, 0 where there is none.
-        categories: of the found ones, by number.
+        truth: (H, W) numbers of the labelled segments, 0 where there is none.
+        segments: the labelled segments.
+        found: (H, W) numbers of the found segments, 0 where there is none.
+        categories: category of each found segment, by its number.
     """
     pairs, shared = np.unique(np.stack([truth.ravel(), found.ravel()]), axis=1, return_counts=True)
     overlap = {(int(a), int(b)): int(n) for (a, b), n in zip(pairs.T, shared, strict=True)}
@@ -77,7 +78,7 @@ def _best(
     found_area: dict[int, int],
     categories: dict[int, int],
 ) -> tuple[float, int]:
-    """The largest IoU of a true segment with a found one of its category, and that one's number."""
+    """Return the largest IoU of a labelled segment with a found one of its category, and the number of the latter."""
     best = 0.0, _NOBODY
     for (true, number), inside in overlap.items():
         if true == segment.number and number != _NOBODY and categories.get(number) == segment.category:
@@ -87,7 +88,7 @@ def _best(
 
 
 def figures(table: Table, categories: dict[int, str]) -> PanopticFigures:
-    """Figures of all images' rows, (N, 5)."""
+    """Return the figures of all images from their rows (N, 5)."""
     quality: list[tuple[float, float, float]] = []
     by_category = {}
     for number, name in categories.items():

@@ -1,4 +1,4 @@
-"""Pictures that are not those which were labelled, told by their sizes before anything is made of them."""
+"""Compare the sizes of pictures with the sizes in their labels, before any picture is used."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from fine_edge.text import printable
 
 _READERS = 4
 _NAMED = 3
-# Of a label on the border of its picture, a rounding may be outside.
+# Rounding may push a label at the border of its picture outside by this much.
 _SLACK_PX = 1.0
 _FAR = 1.1
-"""Sides of the picture. Corners given for sizes, and labels of a larger picture, end further out."""
+"""How far a box may reach, in sides of its picture; corners read as sizes, and labels of a larger picture, reach
+further.
+"""
 _SWAPPED = (
     "give the pictures as they lay when they were labelled; if only the numbers are swapped, correct them in the labels"
 )
@@ -29,7 +31,7 @@ _TURNED = "take the orientation out of the files, so that they lie as they were 
 
 @dataclass(frozen=True)
 class _Picture:
-    """One image of the data set: its size, and what the labels say of it where they do."""
+    """One image of the data set: its size, and the size that its labels state, if any."""
 
     image_id: int
     name: str
@@ -38,27 +40,27 @@ class _Picture:
 
     @property
     def contradicts(self) -> bool:
-        """Whether labels are of another size than the picture."""
+        """Return whether the labels state another size than the picture has."""
         return self.labelled_hw is not None and self.labelled_hw != self.size.upright_hw
 
     @property
     def labelled_lying(self) -> bool:
-        """Whether the labels are of the pixels as they are stored, which EXIF says are to be turned."""
+        """Return whether the labels fit the pixels as stored, before EXIF turns them upright."""
         return self.contradicts and self.labelled_hw == self.size.stored_hw
 
     @property
     def labelled_swapped(self) -> bool:
-        """Whether height and width of the labels are those of the picture the other way round."""
+        """Return whether the labels state the picture's height as its width."""
         return self.contradicts and self.labelled_hw == self.size.upright_hw[::-1]
 
 
 def require_labelled_sizes(data: Data, folder: Path) -> None:
-    """Compare each picture with the size that its labels are of; where they state none, with where their boxes lie.
+    """Compare the size of each picture with the size that its labels state, or else with the places of its boxes.
 
-    Pictures are taken upright, as they are read. Those that cannot be read are left to whoever reads them.
+    Sizes are those of the upright pictures. Pictures that cannot be read are skipped here; reading them reports them.
 
     Raises:
-        DataError: when pictures contradict their labels, with their number and three of them.
+        DataError: when pictures contradict their labels; the message counts them and names three.
     """
     with console.status("comparing the pictures' sizes with their labels"):
         pictures = list(_pictures(data, folder))
@@ -75,7 +77,7 @@ def require_labelled_sizes(data: Data, folder: Path) -> None:
             raise DataError(f"{what}; height and width are swapped", where=folder, hint=_SWAPPED)
         raise DataError(what, where=folder, hint="give the pictures that were labelled")
     if isinstance(data, CocoData):
-        _tell_of_boxes_outside(data, pictures, of, folder)
+        _check_boxes_inside(data, pictures, of, folder)
     _warn_of_turned(pictures)
 
 
@@ -99,16 +101,17 @@ def _pictures(data: Data, folder: Path) -> Iterator[_Picture]:
 
 
 def _labelled_sizes(data: Data) -> dict[int, tuple[int, int]]:
-    """Height and width by image id; a size of nothing, as some tools write, is none."""
+    """Return height and width by image id; a size of 0, as some tools write, counts as missing."""
     if isinstance(data, CocoData):
         return {number: size for number, size in data.sizes.items() if min(size) > 0}
     return {number: picture_size(path).stored_hw for number, path in data.truths.items()}
 
 
-def _tell_of_boxes_outside(data: CocoData, pictures: list[_Picture], of: str, folder: Path) -> None:
-    """Refuse boxes outside of pictures whose size is not stated; where it is and agrees, such boxes are just odd.
+def _check_boxes_inside(data: CocoData, pictures: list[_Picture], of: str, folder: Path) -> None:
+    """Refuse boxes outside of pictures whose labels state no size, and warn of those in pictures whose labels do.
 
-    Boxes that begin in their picture and reach far out of it are odd as well: some data sets complete what is hidden.
+    Boxes that begin in their picture and reach far out of it only get a warning too: some data sets complete objects
+    that the border cuts off.
     """
     corners = data.truth.boxes_xywh[:, :2] + data.truth.boxes_xywh[:, 2:]
     if (corners <= 1).all():
@@ -129,7 +132,7 @@ def _tell_of_boxes_outside(data: CocoData, pictures: list[_Picture], of: str, fo
 
 
 def _boxes(truth: Truth, rows: Ints) -> Doubles:
-    """Return the boxes (N, 4) x, y, width, height of these rows, crowds left out."""
+    """Return the boxes (N, 4) x, y, width, height of these rows, without crowds."""
     return truth.boxes_xywh[rows[~truth.crowd[rows]]]
 
 
@@ -152,7 +155,7 @@ def _names(pictures: list[_Picture]) -> str:
 
 
 def _warn_of_turned(pictures: list[_Picture]) -> None:
-    """Say so when EXIF turns pictures and no size shows whether their labels are of the upright ones."""
+    """Warn when EXIF turns pictures and the labels state no size that shows whether they fit the upright ones."""
     turned = [one for one in pictures if one.size.orientation != 1]
     if turned and not any(one.labelled_hw and one.size.stored_hw != one.size.upright_hw for one in turned):
         console.warn(

@@ -1,7 +1,7 @@
-"""AP of a data set whose images are drawn again: how far a difference of two detectors depends on the images.
+"""Estimate how far the AP difference of two detectors depends on the images, by resampling the images.
 
-faster-coco-eval gives one figure; here the matches of every detection are kept, so that AP of any selection of images
-follows by counting. With each image once it is COCO's AP exactly.
+faster-coco-eval gives only the final figure. Here the matches of every detection are kept, so that AP of any selection
+of images follows by counting. With each image taken once it equals COCO's AP exactly.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class CategoryMatches:
-    """Detections of one category, best first, and its objects.
+    """The detections of one category, best first, and the number of its objects.
 
     Attributes:
-        images: (N,) place of the image of each detection.
-        right, ignored: (T, N) by threshold: whether it finds an object, or lies in a crowd region.
-        objects: (images,) number of objects by image, crowd regions left out.
+        images: (N,) index of each detection's image.
+        right, ignored: (T, N) by threshold: whether the detection finds an object, or lies in a crowd region.
+        objects: (images,) number of objects by image, without crowd regions.
     """
 
     images: NDArray[np.int64]
@@ -38,7 +38,7 @@ class CategoryMatches:
 
 
 def match(data: CocoData, found: Found) -> list[CategoryMatches]:
-    """Matches by category, of categories that have objects."""
+    """Match the detections of each category that has objects."""
     place = {number: index for index, number in enumerate(sorted(data.images))}
     truth_rows, found_rows = (dict(by_image(objects.category_ids)) for objects in (data.truth, found))
     none = np.array([], dtype=np.int64)
@@ -76,7 +76,10 @@ def _match_category(truth: Truth, found: Found, place: dict[int, int]) -> Catego
 
 
 def _match_image(overlap: Doubles, crowd: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Right and ignored (2, T, N), as COCO matches: of equal overlaps the last object, crowd regions only at last."""
+    """Return which detections are right and which are ignored (2, T, N), matched as COCO does.
+
+    Among equal overlaps the last object is taken, and crowd regions only where no object is left.
+    """
     least = np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
     own = overlap[:, ~crowd]
     taken = np.zeros((len(THRESHOLDS), own.shape[1]), dtype=np.bool_)
@@ -94,17 +97,17 @@ def _match_image(overlap: Doubles, crowd: NDArray[np.bool_]) -> NDArray[np.bool_
 
 
 def _precision(matches: CategoryMatches, times: NDArray[np.int64]) -> float | None:
-    """Mean precision over thresholds and recalls; ``None`` when no object was drawn."""
+    """Return the mean precision over thresholds and recalls; ``None`` when no object was drawn."""
     objects = int(matches.objects @ times)
     if not objects:
         return None
     weights = times[matches.images]
-    drawn = weights > 0  # a detection that is not there is no point of the curve
+    drawn = weights > 0  # detections of images that were not drawn are no points of the curve
     if not drawn.any():
         return 0.0
     weights = weights[drawn]
     total = 0.0
-    # One threshold after the other: of a large data set the curves of all would take gigabytes.
+    # One threshold after the other, because the curves of all thresholds of a large data set would take gigabytes.
     for right, ignored in zip(matches.right[:, drawn], matches.ignored[:, drawn], strict=True):
         hits, wrong = np.cumsum(right * weights), np.cumsum((~right & ~ignored) * weights)
         precision = hits / (hits + wrong + np.spacing(1))
@@ -116,14 +119,14 @@ def _precision(matches: CategoryMatches, times: NDArray[np.int64]) -> float | No
 
 
 def resampled_ap(matches: list[CategoryMatches], times: NDArray[np.int64]) -> float:
-    """AP, a fraction, with each image taken so many times, (images,); -1 when no object was drawn."""
-    known = [value for one in matches if (value := _precision(one, times)) is not None]
-    return float(np.mean(known)) if known else -1.0
+    """Return AP as a fraction with each image taken ``times`` times, (images,); -1 when no object was drawn."""
+    by_category = [value for one in matches if (value := _precision(one, times)) is not None]
+    return float(np.mean(by_category)) if by_category else -1.0
 
 
 @dataclass(frozen=True)
 class Difference:
-    """AP of B minus that of A, fractions, with its 95 % interval over resampled images."""
+    """AP of B minus AP of A as a fraction, with its 95 % interval over resampled images."""
 
     value: float
     low: float
@@ -133,14 +136,14 @@ class Difference:
 def difference(
     data: CocoData, a: Found, b: Found, *, resamples: int = RESAMPLES, advance: Callable[[], None] = lambda: None
 ) -> Difference:
-    """Paired percentile bootstrap over images: both detectors see the same draw, seeded.
+    """Return the AP difference with its interval, by a paired and seeded percentile bootstrap over images.
 
     Args:
-        data: what both looked at.
-        a: what the one found.
-        b: what the other found.
-        resamples: number of draws.
-        advance: called after each.
+        data: the data set of both.
+        a: detections of A.
+        b: detections of B.
+        resamples: number of resampled image sets.
+        advance: called after each of them.
     """
     first, second = match(data, a), match(data, b)
     number = len(data.images)

@@ -1,7 +1,7 @@
-"""A opened on all images of a data set: resumable, with progress, and bound to the artifact that ran.
+"""Run a detector on all images of a data set, with progress; an interrupted run goes on where it stopped.
 
-What was found is used again only where all that it depends on is the same: the picture's file, by its sha256 beside
-each image's entry, and everything else, as :func:`_identity` states it in the journal's first line.
+Stored detections are used again only if everything that they depend on is unchanged: the picture file, whose sha256
+stands beside each image's entry, and all else, which :func:`_identity` writes into the journal's first line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fine_edge import console, machine
 from fine_edge.contract import Contract
-from fine_edge.decode import Findings, from_network, require_finite
+from fine_edge.decode import Prediction, from_network, require_finite
 from fine_edge.errors import DataError, ImageError
 from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.evaluation import Origin
@@ -35,8 +35,8 @@ from fine_edge.runners.opened import Opened
 from fine_edge.segments import MergeConfig
 from fine_edge.text import file_stem
 
-# One thread keeps up with any network that takes longer than decoding a picture, some 10 ms; the second is for those
-# that do not.
+# One thread keeps up with any network that takes longer than decoding a picture, about 10 ms. The second thread serves
+# faster networks.
 READERS = 2
 _AHEAD = 4
 
@@ -45,8 +45,8 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class Read:
-    """A picture as the network takes it, and the sha256 of its file; ``error`` where it cannot be read."""
+class ReadImage:
+    """A picture as the network takes it, and the sha256 of its file; or the error that kept it from being read."""
 
     image_id: int
     sha256: str = ""
@@ -56,16 +56,16 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageResult:
     """What the network found in one image of ``size`` (height, width), or why the image could not be read.
 
     Attributes:
-        sha256: of the picture's file.
-        inference_s: the image's share of the time that the network alone took.
+        sha256: hash of the picture file.
+        inference_s: this image's share of the time of its batch, in the network alone.
     """
 
     image_id: int
-    found: Findings | None = None
+    found: Prediction | None = None
     error: ImageError | None = None
     size: tuple[int, int] | None = None
     inference_s: float = 0.0
@@ -75,7 +75,7 @@ class Seen:
 def ahead(
     work: Callable[[Given], Made], items: Iterable[Given], pool: ThreadPoolExecutor, depth: int
 ) -> Iterator[Made]:
-    """``map`` in a pool, in order, never more than ``depth`` items ahead of whoever takes the results."""
+    """Map ``work`` over the items in a pool, in order, at most ``depth`` items ahead of the consumer."""
     pending: deque[Future[Made]] = deque()
     try:
         for item in items:
@@ -89,23 +89,23 @@ def ahead(
             future.cancel()
 
 
-def _reader(folder: Path, contract: Contract) -> Callable[[tuple[int, str]], Read]:
+def _reader(folder: Path, contract: Contract) -> Callable[[tuple[int, str]], ReadImage]:
     height, width = contract.input_hw
 
-    def read(entry: tuple[int, str]) -> Read:
+    def read(entry: tuple[int, str]) -> ReadImage:
         image_id, name = entry
         try:
             picture = read_image(folder / name)
         except ImageError as error:
-            return Read(image_id, error=error)
-        return Read(image_id, picture.sha256, *preprocess(picture.pixels, height, width, contract.preprocessing))
+            return ReadImage(image_id, error=error)
+        return ReadImage(image_id, picture.sha256, *preprocess(picture.pixels, height, width, contract.preprocessing))
 
     return read
 
 
-def _batches(read: Iterable[Read], size: int) -> Iterator[list[Read]]:
-    """Pictures in batches; those that cannot be read come alone."""
-    batch: list[Read] = []
+def _batches(read: Iterable[ReadImage], size: int) -> Iterator[list[ReadImage]]:
+    """Group pictures into batches; a picture that cannot be read is a batch of its own."""
+    batch: list[ReadImage] = []
     for one in read:
         if one.error:
             yield [one]
@@ -120,14 +120,14 @@ def _batches(read: Iterable[Read], size: int) -> Iterator[list[Read]]:
 
 @dataclass(frozen=True)
 class _Inferred:
-    """A batch and what the network made of it, nothing where the picture cannot be read."""
+    """A batch and the network's outputs; the outputs are empty where the picture cannot be read."""
 
-    batch: list[Read]
+    batch: list[ReadImage]
     outputs: dict[str, Array]
     seconds: float = 0.0
 
 
-def _infer(batch: list[Read], contract: Contract, runner: Runner) -> _Inferred:
+def _infer(batch: list[ReadImage], contract: Contract, runner: Runner) -> _Inferred:
     if batch[0].error:
         return _Inferred(batch, {})
     tensors = [one.tensor for one in batch if one.tensor is not None]
@@ -138,32 +138,34 @@ def _infer(batch: list[Read], contract: Contract, runner: Runner) -> _Inferred:
     return _Inferred(batch, outputs, time.perf_counter() - start_s)
 
 
-def _decode(inferred: _Inferred, contract: Contract) -> list[Seen]:
+def _decode(inferred: _Inferred, contract: Contract) -> list[ImageResult]:
     require_finite(inferred.outputs, contract)
     seen = []
     for index, one in enumerate(inferred.batch):
         if one.placement is None:
-            seen.append(Seen(one.image_id, error=one.error))
+            seen.append(ImageResult(one.image_id, error=one.error))
             continue
-        # All detections count, however little they score; of segments those that belong to the picture.
+        # AP counts all detections however low they score; segments compete for pixels, so weak ones are dropped.
         threshold = MergeConfig().score if contract.task == "panoptic" else 0.0
         found = from_network(inferred.outputs, contract, one.placement, threshold, index)
         size, share_s = (one.placement.height, one.placement.width), inferred.seconds / len(inferred.batch)
-        seen.append(Seen(one.image_id, found, size=size, inference_s=share_s, sha256=one.sha256))
+        seen.append(ImageResult(one.image_id, found, size=size, inference_s=share_s, sha256=one.sha256))
     return seen
 
 
-def detect(images: Iterable[tuple[int, str]], folder: Path, contract: Contract, runner: Runner) -> Iterator[Seen]:
-    """What the network finds in each image, in order; of a batch that is not full, those of its end are left out.
+def detect(
+    images: Iterable[tuple[int, str]], folder: Path, contract: Contract, runner: Runner
+) -> Iterator[ImageResult]:
+    """Yield what the network finds in each image, in order; the results of padding in the last batch are dropped.
 
     Args:
         images: id and file name below ``folder``.
-        folder: of the pictures.
-        contract: of what ``runner`` runs.
+        folder: folder of the pictures.
+        contract: contract of the artifact that ``runner`` runs.
         runner: called from this thread only.
 
     Raises:
-        ArtifactError: when the artifact does not give what its task asks for, or what are no numbers.
+        ArtifactError: when the artifact lacks an output that its task needs, or gives NaN or infinities.
     """
     with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "decode") as decoder:
         read = ahead(_reader(folder, contract), images, readers, max(_AHEAD, 2 * contract.batch))
@@ -176,7 +178,7 @@ _SHOWN = 8
 
 
 def plain(name: str) -> str:
-    """Return a name without case, with one way of writing each letter and what stands between words."""
+    """Return a class name for comparing: one Unicode form, lower case, single spaces in place of ``_`` and ``-``."""
     return " ".join(normalize("NFKC", name).casefold().replace("_", " ").replace("-", " ").split())
 
 
@@ -186,20 +188,20 @@ def _some(names: list[str]) -> str:
 
 
 def _renamed(pairs: Mapping[str, str], labels: tuple[str, ...], categories: Mapping[int, str]) -> dict[str, str]:
-    """Return the names that are given for others, both as :func:`plain` has them.
+    """Return the given pairs of names in the form of :func:`plain`.
 
     Raises:
-        DataError: for one that is nobody's.
+        DataError: when a name is neither in the data set nor in the model.
     """
     sides = (
         (pairs.keys(), set(categories.values()), "category of the data set"),
         (pairs.values(), set(labels), "class of the model"),
     )
-    for given, known, kind in sides:
-        names = {plain(name) for name in known}
+    for given, accepted, kind in sides:
+        names = {plain(name) for name in accepted}
         if unknown := [name for name in given if plain(name) not in names]:
             raise DataError(
-                f"no {kind} is called {_some(unknown)}; there are {_some(sorted(known))}",
+                f"no {kind} is called {_some(unknown)}; there are {_some(sorted(accepted))}",
                 where="--same",
                 hint="write CATEGORY=CLASS",
             )
@@ -213,17 +215,17 @@ def map_labels(
     *,
     used: Collection[int] | None = None,
 ) -> dict[int, int]:
-    """Class index of the model to category id of the data set; classes that the data set does not label are left out.
+    """Return the data set's category id by the model's class index; classes without a category are left out.
 
     Args:
         labels: names of the model's classes, by index.
-        categories: names of the data set's, by id.
-        renamed: names of the model by the data set's name for the same, where they differ.
-        used: ids of the categories that there are objects of; the others are left out where they have no class, or
-            that of another one, and said. All, without it.
+        categories: names of the data set's categories, by id.
+        renamed: the model's class name by the data set's category name, where the two differ.
+        used: ids of the categories that have objects; ``None`` means all. A category without objects is left out, with
+            a remark, where the model has no class for it or another category has taken the class.
 
     Raises:
-        DataError: when a category of the data set is none of the model's classes, or two names are one.
+        DataError: when a category has no class, or two categories or classes share a name.
     """
     renamed = _renamed(renamed or {}, labels, categories)
     ours = [plain(label) for label in labels]
@@ -249,24 +251,24 @@ def map_labels(
 def _without_empty(
     wanted: dict[int, str], ours: list[str], categories: Mapping[int, str], used: Collection[int]
 ) -> dict[int, str]:
-    """Leave out categories without objects that are in the way, such as the root that some labelling tools write."""
+    """Leave out categories without objects that have no class, such as the root that some labelling tools add."""
     kept = {number: name for number, name in wanted.items() if number in used}
     for number, name in wanted.items():
         if number not in used and name in ours and name not in kept.values():
             kept[number] = name
     if left_out := [categories[number] for number in wanted if number not in kept]:
-        console.remark(f"left out, since the data has no object of them and the model no class: {_some(left_out)}")
+        console.remark(f"categories without objects and without a class in the model are left out: {_some(left_out)}")
     return {number: name for number, name in wanted.items() if number in kept}
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What is left behind.
+class ImageRun:
+    """The result of running a model on all images.
 
     Attributes:
-        journal: the file.
+        journal: file of the detections or counts, image by image.
         skipped: why images could not be read, by id.
-        pictures: sha256 of the pictures' files, by id of the images that were looked at.
+        pictures: sha256 of the picture files by id, of the images that could be read.
     """
 
     journal: Path
@@ -275,7 +277,7 @@ class Looked:
 
 
 def origin_of(opened: Opened) -> Origin:
-    """Where what it finds comes from."""
+    """Return where the detections of a model come from: artifact, precision, backend and machine."""
     return Origin(
         model=opened.contract.model,
         artifact_sha256=opened.artifact_sha256,
@@ -288,14 +290,14 @@ def origin_of(opened: Opened) -> Origin:
 
 
 def stem(opened: Opened, data: Data) -> str:
-    """Name of an evaluation's files, without what they hold: model, precision, data set and artifact."""
+    """Return the name of an evaluation's files without suffix: model, precision, data set and artifact."""
     rounded = "-rounded" if opened.runner.name == ROUNDED else ""
     name = file_stem(data.path.stem)
     return f"{opened.contract.model}.{opened.precision}{rounded}.{name}.{opened.artifact_sha256[:12]}"
 
 
 def categories_of(contract: Contract, data: Data, same: dict[str, str] | None) -> dict[int, int]:
-    """Class index of the model to category id of the data set; says what is not counted.
+    """Return the data set's category id by the model's class index; a remark names the classes that do not count.
 
     Raises:
         DataError: when the model has no class for a category.
@@ -305,12 +307,12 @@ def categories_of(contract: Contract, data: Data, same: dict[str, str] | None) -
     unused = [label for index, label in enumerate(contract.labels) if index not in category_of]
     if unused:
         more = ", ..." if len(unused) > 4 else ""
-        console.remark(f"not counted, since the data does not label them: {', '.join(unused[:4])}{more}")
+        console.remark(f"not counted, because the data set has no such categories: {', '.join(unused[:4])}{more}")
     return category_of
 
 
 def _identity(opened: Opened, data: Data, categories: dict[int, int]) -> dict[str, Any]:
-    """State all that decides what is kept of a picture, but the picture: artifact, contract, data and libraries."""
+    """Return all that decides the result of a picture besides the picture: artifact, contract, data and libraries."""
     contract = opened.contract
     return {
         **{key: value for key, value in asdict(origin_of(opened)).items() if key != "machine"},
@@ -326,41 +328,41 @@ def _identity(opened: Opened, data: Data, categories: dict[int, int]) -> dict[st
 
 
 def _unchanged(journal: Journal, data: Data, images: Path) -> set[int]:
-    """Ids of the images whose pictures are still those that the journal's entries were made from."""
-    known = [(number, images / data.images[number]) for number in journal.pictures if number in data.images]
+    """Return the ids of the images whose picture files are those that the journal's entries were made from."""
+    recorded = [(number, images / data.images[number]) for number in journal.pictures if number in data.images]
 
     def same(entry: tuple[int, Path]) -> bool:
         number, path = entry
         try:
             file_size(path, ImageError)
             return sha256_of(path) == journal.pictures[number]
-        except (ImageError, OSError):  # which is told when it is looked at
+        except (ImageError, OSError):  # reported when the picture is read for the model
             return False
 
     with ThreadPoolExecutor(READERS) as pool, console.status("comparing pictures"):
-        return {number for (number, _), found in zip(known, pool.map(same, known), strict=True) if found}
+        return {number for (number, _), found in zip(recorded, pool.map(same, recorded), strict=True) if found}
 
 
-def look(
+def run_images(
     opened: Opened,
     data: Data,
     images: Path,
     folder: Path,
     categories: dict[int, int],
-    entry: Callable[[Seen], Entry],
-) -> Looked:
-    """Run the opened on all images that ``folder`` holds no rows of yet, or rows of other pictures.
+    entry: Callable[[ImageResult], Entry],
+) -> ImageRun:
+    """Run a model on all images that the journal has no entry of, or an entry of another picture.
 
     Args:
-        opened: what is run.
+        opened: the model.
         data: the data set.
         images: folder of its pictures.
-        folder: of the journal.
-        categories: as :func:`categories_of` gives them.
-        entry: what is kept of an image.
+        folder: folder of the journal.
+        categories: see :func:`categories_of`.
+        entry: returns the journal's entry of an image.
 
     Raises:
-        FineEdgeError: when a file cannot be read or written, holds something else, or contradicts the labels.
+        FineEdgeError: when a file cannot be read or written, is broken, or contradicts the labels.
     """
     if not is_folder(images):
         raise DataError("no such folder of images", where=images, hint="give it with --images")
@@ -371,9 +373,9 @@ def look(
         done = _unchanged(journal, data, images)
         left = [(number, name) for number, name in data.images.items() if number not in done]
         if changed := len(journal.pictures) - len(done):
-            console.remark(f"{changed} pictures are not those that were looked at before, and are looked at again")
+            console.remark(f"{changed} pictures have changed since the last run and are evaluated again")
         if done and left:
-            console.remark(f"{len(done)} of {len(data.images)} images were looked at before: {path}")
+            console.remark(f"{len(done)} of {len(data.images)} images were evaluated before: {path}")
         with console.progress() as bar:
             task = bar.add_task("images", total=len(data.images), completed=len(done))
             start_s, inference_s = time.perf_counter(), 0.0
@@ -386,7 +388,7 @@ def look(
             wall_s = time.perf_counter() - start_s
         if inference_s:
             console.remark(
-                f"{len(left)} images in {wall_s:.1f} s, {wall_s / inference_s:.2f} times what the network alone took"
+                f"{len(left)} images in {wall_s:.1f} s, {wall_s / inference_s:.2f} times the time of the network alone"
             )
         pictures = {number: journal.pictures[number] for number in data.images if number not in skipped}
-        return Looked(path, skipped, pictures)
+        return ImageRun(path, skipped, pictures)

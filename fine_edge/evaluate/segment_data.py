@@ -1,4 +1,4 @@
-"""Labelled data sets in which every pixel has a class: Cityscapes' folders and COCO's panoptic files.
+"""Read data sets in which every pixel has a class: Cityscapes' folders and COCO's panoptic files.
 
 Cityscapes: ``CITY/NAME_gtFine_labelIds.png`` of label ids; pictures ``CITY/NAME_leftImg8bit.png``. Source: Cordts et
 al., "The Cityscapes Dataset", 2016, and cityscapesScripts, helpers/labels.py.
@@ -20,18 +20,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_annotations import coco_from, numbered
+from fine_edge.evaluate.coco_annotations import coco_from, numbered, picture_name
 from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.ids import Numbering, integer
-from fine_edge.evaluate.picture_names import picture_name
 from fine_edge.evaluate.visdrone import read_visdrone
 from fine_edge.files import MOST_JSON_BYTES, read_json, sha256_of
 from fine_edge.zoo.labels import CITYSCAPES_LABELS
 
 IGNORED = -1
-"""Category of pixels that are in no figure."""
+"""Category of the pixels that no figure counts."""
 
-# Label ids of the 19 classes that are evaluated, in the order of their training indices.
+# Cityscapes evaluates 19 classes; these are their label ids, in the order of their training indices.
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _PANOPTIC = "give COCO's panoptic_*.json"
 _LABEL_IDS, _PICTURE = "_gtFine_labelIds.png", "_leftImg8bit.png"
@@ -39,7 +38,7 @@ _LABEL_IDS, _PICTURE = "_gtFine_labelIds.png", "_leftImg8bit.png"
 
 @dataclass(frozen=True)
 class TrueSegment:
-    """One segment of a picture: its number in the PNG, its category, and whether it is a crowd."""
+    """One labelled segment of a picture: its number in the PNG, its category, and whether it is a crowd."""
 
     number: int
     category: int
@@ -48,14 +47,14 @@ class TrueSegment:
 
 @dataclass(frozen=True)
 class SegmentData:
-    """A data set.
+    """A data set of labelled pixels.
 
     Attributes:
-        path: of the folder or file, and ``sha256`` of all annotations.
+        path: the folder or file; ``sha256`` is the hash of all annotations.
         images: file name of the picture by image id.
-        truths: the PNG by image id.
+        truths: annotation PNG by image id.
         categories: name by category id.
-        segments: of each image, in panoptic data; ``None`` where the PNG holds categories.
+        segments: segments by image id in panoptic data; ``None`` where the PNG holds categories.
     """
 
     path: Path
@@ -66,7 +65,7 @@ class SegmentData:
     segments: dict[int, tuple[TrueSegment, ...]] | None = None
 
     def numbers(self, image_id: int) -> NDArray[np.int64]:
-        """The PNG of an image (H, W): category ids, or numbers of segments.
+        """Return the PNG of an image (H, W): category ids, or segment numbers.
 
         Raises:
             DataError: when it cannot be read.
@@ -75,7 +74,7 @@ class SegmentData:
         try:
             with Image.open(path, formats=("PNG",)) as image:
                 pixels = np.asarray(image if self.segments is None else image.convert("RGB"), dtype=np.int64)
-        except Exception as error:  # Pillow's decoders raise whatever they meet
+        except Exception as error:  # Pillow's decoders raise errors of any kind
             what = f"cannot be read as annotation ({type(error).__name__}: {error})"
             raise DataError(what, where=path, hint="is the data set whole?") from error
         if self.segments is not None:
@@ -83,17 +82,17 @@ class SegmentData:
             return numbers
         if pixels.ndim != 2:
             raise DataError("has colours instead of label ids", where=path, hint=f"give *{_LABEL_IDS}")
-        known = np.isin(pixels, list(self.categories))
-        return np.where(known, pixels, IGNORED)
+        is_category = np.isin(pixels, list(self.categories))
+        return np.where(is_category, pixels, IGNORED)
 
 
 def is_cityscapes(folder: Path) -> bool:
-    """Whether a folder holds Cityscapes' label ids."""
+    """Return whether a folder holds label ids in Cityscapes' format."""
     return next(folder.rglob(f"*{_LABEL_IDS}"), None) is not None
 
 
 def read_cityscapes(folder: Path) -> SegmentData:
-    """Read one split, such as ``gtFine/val``; pictures are looked for below ``leftImg8bit/val``, by city."""
+    """Read one split, such as ``gtFine/val``; its pictures lie in ``leftImg8bit/val``, by city."""
     files = sorted(folder.rglob(f"*{_LABEL_IDS}"))
     digest = hashlib.sha256()
     for path in files:
@@ -109,17 +108,17 @@ def read_cityscapes(folder: Path) -> SegmentData:
 
 
 def is_panoptic(data: Any) -> bool:
-    """Whether JSON is COCO's panoptic format."""
+    """Return whether JSON is in COCO's panoptic format."""
     annotations = data.get("annotations") if isinstance(data, dict) else None
     first = annotations[0] if isinstance(annotations, list) and annotations else None
     return isinstance(first, dict) and "segments_info" in first
 
 
 def read_panoptic(path: Path, data: dict[str, Any]) -> SegmentData:
-    """A panoptic file, already read; its PNGs lie in a folder called like it, as COCO has them.
+    """Return the data set of a panoptic file that was already parsed; its PNGs lie in the folder of the same name.
 
     Raises:
-        DataError: when it contradicts itself, saying where.
+        DataError: when it contradicts itself; the message names the entry.
     """
     folder = path.with_suffix("")
     if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
@@ -163,11 +162,11 @@ def read_data(path: Path, *, pictures: bool = True) -> Data:
     """Read a file in one of COCO's formats, or a folder in Cityscapes' or VisDrone's.
 
     Args:
-        path: of the file or folder.
-        pictures: whether the pictures are read as well, so that their names must be fit for it.
+        path: the file or folder.
+        pictures: whether the pictures are read too, so that the images need usable file names.
 
     Raises:
-        DataError: when it is missing, none of them, broken, or has nothing to find.
+        DataError: when the path is missing, in no known format or broken, or holds no object.
     """
     data = _read(path, pictures)
     if isinstance(data, CocoData) and data.truth.crowd.all():
@@ -191,7 +190,7 @@ def read_boxes(path: Path, *, pictures: bool = True) -> CocoData:
     """Read a data set of boxes, see :func:`read_data`.
 
     Raises:
-        DataError: likewise, or when it holds segments.
+        DataError: as :func:`read_data`, and when it holds segments.
     """
     data = read_data(path, pictures=pictures)
     if isinstance(data, SegmentData):

@@ -1,4 +1,4 @@
-"""Segmenters on a data set: mean IoU of a class for each pixel, panoptic quality of segments."""
+"""Evaluate segmenters: mean IoU of a class for each pixel, panoptic quality of segments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fine_edge.evaluate import panoptic, semantic
 from fine_edge.evaluate.evaluation import FORMAT, Origin, now, sha256_of_pictures
 from fine_edge.evaluate.journal import Entry, Row, read_journal, table_of
 from fine_edge.evaluate.panoptic import PanopticFigures
-from fine_edge.evaluate.run import Seen, categories_of, look, origin_of
+from fine_edge.evaluate.run import ImageResult, categories_of, origin_of, run_images
 from fine_edge.evaluate.segment_data import IGNORED, SegmentData
 from fine_edge.evaluate.semantic import SemanticFigures
 from fine_edge.files import sha256_of
@@ -30,10 +30,10 @@ class SegmentEvaluation:
     """All figures of one segmenter on one data set.
 
     Attributes:
-        data: name of the annotations, and ``data_sha256`` of them.
-        images: how many were looked at, and ``pictures_sha256`` of all their files by name.
-        skipped: file name and reason of those that could not be read; they are in no figure.
-        counts_file: what was counted in each image, and ``counts_sha256`` of it.
+        data: file name of the annotations; ``data_sha256`` is their hash.
+        images: number of images evaluated; ``pictures_sha256`` is the hash of all their files by name.
+        skipped: why images could not be read, by file name; no figure counts them.
+        counts_file: file of the counts of each image; ``counts_sha256`` is its hash.
     """
 
     origin: Origin
@@ -47,7 +47,7 @@ class SegmentEvaluation:
     figures: SemanticFigures | PanopticFigures
 
     def to_json(self) -> dict[str, Any]:
-        """As it is printed and kept."""
+        """Return the data that ``--json`` prints."""
         return {
             "format": FORMAT,
             "task": "semantic" if isinstance(self.figures, SemanticFigures) else "panoptic",
@@ -65,7 +65,7 @@ class SegmentEvaluation:
 
 
 def _class_map(found: Panoptic, category_of: dict[int, int]) -> NDArray[np.int64]:
-    """Category of each pixel (H, W); classes that the data set does not label are none of its categories."""
+    """Return the category of each pixel (H, W); classes without a category become :data:`IGNORED`."""
     of_number = np.full(len(found.segments) + 1, IGNORED, dtype=np.int64)
     for segment in found.segments:
         of_number[segment.number] = category_of.get(segment.label, IGNORED)
@@ -96,35 +96,35 @@ def _panoptic_rows(found: Panoptic, data: SegmentData, image_id: int, category_o
 def evaluate_segments(
     opened: Opened, data: SegmentData, images: Path, folder: Path, same: dict[str, str] | None = None
 ) -> SegmentEvaluation:
-    """Look at all images that ``folder`` holds no counts of yet, and score them.
+    """Run a segmenter on all images that ``folder`` holds no counts of yet, and score the counts.
 
     Args:
-        opened: a segmenter; panoptic where the data has segments, semantic where it has classes of pixels.
-        data: what is to be found.
+        opened: the model; panoptic where the data has segments, semantic where it has classes of pixels.
+        data: the labelled pixels.
         images: folder of the pictures.
-        folder: of the counts, which are kept image by image.
-        same: the model's name of a category, by the data set's, where they differ.
+        folder: folder of the counts, which are written image by image.
+        same: the model's class name by the data set's category name, where the two differ.
 
     Raises:
         FineEdgeError: when model and data set do not belong together, or a file cannot be read or written.
     """
     category_of = categories_of(opened.contract, data, same)
     rows_of = _semantic_rows if data.segments is None else _panoptic_rows
-    looked = look(opened, data, images, folder, category_of, _entries(rows_of, data, category_of))
+    run = run_images(opened, data, images, folder, category_of, _entries(rows_of, data, category_of))
     columns = _SEMANTIC_COLUMNS if data.segments is None else _PANOPTIC_COLUMNS
-    if not looked.pictures:
+    if not run.pictures:
         raise DataError("none of the images can be read", where=data.path, hint="check --images")
-    _, table = table_of(read_journal(looked.journal, looked.pictures), columns, looked.journal)
+    _, table = table_of(read_journal(run.journal, run.pictures), columns, run.journal)
     figures = semantic.figures if data.segments is None else panoptic.figures
     return SegmentEvaluation(
         origin=origin_of(opened),
         data=data.path.name,
         data_sha256=data.sha256,
-        images=len(looked.pictures),
-        pictures_sha256=sha256_of_pictures(data.images, looked.pictures),
-        skipped={data.images[number]: reason for number, reason in looked.skipped.items()},
-        counts_file=looked.journal.absolute(),
-        counts_sha256=sha256_of(looked.journal),
+        images=len(run.pictures),
+        pictures_sha256=sha256_of_pictures(data.images, run.pictures),
+        skipped={data.images[number]: reason for number, reason in run.skipped.items()},
+        counts_file=run.journal.absolute(),
+        counts_sha256=sha256_of(run.journal),
         figures=figures(table, data.categories),
     )
 
@@ -133,8 +133,8 @@ def _entries(
     rows_of: Callable[[Panoptic, SegmentData, int, dict[int, int]], list[Row]],
     data: SegmentData,
     category_of: dict[int, int],
-) -> Callable[[Seen], Entry]:
-    def entry(seen: Seen) -> Entry:
+) -> Callable[[ImageResult], Entry]:
+    def entry(seen: ImageResult) -> Entry:
         if not isinstance(seen.found, Panoptic):
             return Entry(seen.image_id, error=str(seen.error))
         return Entry(seen.image_id, seen.sha256, tuple(rows_of(seen.found, data, seen.image_id, category_of)))

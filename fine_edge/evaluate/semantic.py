@@ -1,4 +1,7 @@
-"""Mean IoU of a class for each pixel, as Cityscapes and PASCAL VOC define it: TP / (TP + FP + FN) over all images."""
+"""Mean IoU of a class for each pixel, as Cityscapes and PASCAL VOC define it.
+
+The IoU of a class is TP / (TP + FP + FN), counted over the pixels of all images.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ Table = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SemanticFigures:
-    """Fractions; -1 where there is nothing to find."""
+    """Mean IoU, pixel accuracy and IoU by class as fractions; -1 means that the data set has no such pixel."""
 
     miou: float
     pixel_accuracy: float
@@ -23,22 +26,22 @@ class SemanticFigures:
 
 
 def rows(truth: Ints, found: Ints) -> list[tuple[int, int, int]]:
-    """True category, found category and number of pixels for each pair that occurs in one image (H, W)."""
+    """Return labelled category, found category and number of pixels of each pair that occurs in one image (H, W)."""
     counted = truth != IGNORED
     pairs, counts = np.unique(np.stack([truth[counted], found[counted]]), axis=1, return_counts=True)
     return [(int(a), int(b), int(n)) for (a, b), n in zip(pairs.T, counts, strict=True)]
 
 
 def figures(table: Table, categories: dict[int, str]) -> SemanticFigures:
-    """Figures of all images' rows, (N, 3)."""
+    """Return the figures of all images from their rows (N, 3)."""
     iou = {}
     right_of_all = table[table[:, 0] == table[:, 1], 2].sum()
     for number, name in categories.items():
         true, found = table[:, 0] == number, table[:, 1] == number
         union = table[true | found, 2].sum()
         iou[name] = float(table[true & found, 2].sum() / union) if union else -1.0
-    known = [value for value in iou.values() if value >= 0]
+    defined = [value for value in iou.values() if value >= 0]
     pixels = table[:, 2].sum()
     return SemanticFigures(
-        float(np.mean(known)) if known else -1.0, float(right_of_all / pixels) if pixels else -1.0, iou
+        float(np.mean(defined)) if defined else -1.0, float(right_of_all / pixels) if pixels else -1.0, iou
     )

@@ -1,10 +1,10 @@
-"""VisDrone's detection data: a text file of boxes beside each picture.
+"""Read VisDrone's detection data: a text file of boxes beside each picture.
 
-A line is ``left,top,width,height,score,category,truncation,occlusion``, as their number tells: what VisDrone's videos
-have in front, a frame and a target, would be read as a box otherwise. A score of 0, category 0 ("ignored regions")
-and category 11 ("others") mark what is not evaluated: here regions in which no detection of any category counts, as
-COCO treats its crowds. Source: VisDrone2018-DET-toolkit, README, and Zhu et al., "Detection and Tracking Meet Drones",
-2021.
+A line is ``left,top,width,height,score,category,truncation,occlusion``. The number of columns is checked, because
+VisDrone's files of videos begin with a frame and a target, which would be read as part of a box. A score of 0, category
+0 ("ignored regions") and category 11 ("others") mark regions that are not evaluated; here no detection of any category
+counts in them, as COCO treats its crowds. Source: VisDrone2018-DET-toolkit, README, and Zhu et al., "Detection and
+Tracking Meet Drones", 2021.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CATEGORIES = (
     *("pedestrian", "people", "bicycle", "car", "van"),
     *("truck", "tricycle", "awning-tricycle", "bus", "motor"),
 )
-"""Numbered from 1."""
+"""Names of the categories, which are numbered from 1."""
 
 _COLUMNS = ("left", "top", "width", "height", "score", "category", "truncation", "occlusion")
 _OTHERS = len(CATEGORIES) + 1
@@ -30,10 +30,10 @@ _HINT = "give the folder 'annotations' of VisDrone-DET, one file a picture"
 
 
 def read_visdrone(folder: Path) -> CocoData:
-    """Read a folder of annotation files; pictures are called like them, with ``.jpg``.
+    """Read a folder of annotation files; each picture has the name of its file and the suffix ``.jpg``.
 
     Raises:
-        DataError: when there are none, or one is broken, saying at which line.
+        DataError: when there are none, or one is broken; the message names the line.
     """
     files = sorted(folder.glob("*.txt"))
     if not files:
@@ -63,7 +63,7 @@ def _text(path: Path) -> str:
 
 
 def _objects(path: Path, number: int, line: str) -> list[tuple[int, tuple[float, float, float, float], bool]]:
-    """Category, box and whether it is a region to ignore, which it is for every category."""
+    """Return category, box and crowd flag of a line; a region to ignore becomes a crowd of every category."""
     columns = line.strip().removesuffix(",").split(",")
     if len(columns) != len(_COLUMNS):
         raise DataError(f"line {number} has {_described(len(columns))}", where=path, hint=_HINT)
@@ -82,7 +82,7 @@ def _objects(path: Path, number: int, line: str) -> list[tuple[int, tuple[float,
 
 
 def _described(columns: int) -> str:
-    """Return what so many columns are."""
+    """Return what a line with this number of columns is."""
     if columns == len(_COLUMNS) + 2:
         return "10 columns, as annotations of VisDrone's videos (VID, MOT) have: frame, target, then those of DET"
     return f"{columns} columns, not the {len(_COLUMNS)} of VisDrone-DET: {', '.join(_COLUMNS)}"

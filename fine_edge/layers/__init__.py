@@ -1,1 +1,1 @@
-"""What each layer of an engine costs, and which part of the detector it belongs to."""
+"""Measures each layer of an engine, and assigns it to a part of the detector."""

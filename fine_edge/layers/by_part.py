@@ -1,4 +1,4 @@
-"""Sums of an engine's layers by part of the detector."""
+"""Sum the layers of an engine by part of the detector."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _DETAILS = ("pooling", "normalisation", "projections", "attention", "feed-forwar
 
 @dataclass(frozen=True)
 class PartSum:
-    """What one part of the detector takes.
+    """The totals of one part of the detector.
 
     Attributes:
-        part: a module as a whole (``detail`` empty), a detail of FINE, or layout copies.
-        layers: how many.
+        part: a whole module (``detail`` is empty), a detail of FINE, or copies between memory layouts.
+        layers: number of layers.
         ms: their time; ``None`` where nothing was timed.
-        percent: of all layers' time.
-        written_mib: activations they write, MiB; ``None`` where a layer does not tell.
-        weights_mib: constants they read, each counted once; ``None`` where no layer tells.
+        percent: share of the time of all layers.
+        written_mib: activations that they write, MiB; ``None`` where it is unknown for a layer.
+        weights_mib: constants that they read, each counted once; ``None`` where it is unknown for all layers.
     """
 
     part: Part
@@ -36,25 +36,25 @@ class PartSum:
 
     @property
     def title(self) -> str:
-        """As tables call it."""
+        """Return the name for tables."""
         if self.part == REFORMAT:
             return "layout copies"
         name = "FINE" if self.part.module == "fine" else self.part.module
         return f"{name}: {self.part.detail}" if self.part.detail else name
 
     def to_json(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """Return the data that ``--json`` prints."""
         return {**vars(self), "part": self.title}
 
 
 def part_sums(profile: LayerProfile) -> list[PartSum]:
-    """Modules in the order of data, FINE's details behind it; parts without layers are left out."""
+    """Return the modules in the order of data, each followed by its details; parts without layers are left out."""
     found = [_summed(part, _of(profile.layers, part)) for part in _parts()]
     return [total for total in found if total.layers]
 
 
 def whole(profile: LayerProfile) -> PartSum:
-    """All layers."""
+    """Return the sum of all layers."""
     return _summed(Part("other", "all"), profile.layers)
 
 
@@ -85,8 +85,8 @@ def _summed(part: Part, layers: Sequence[LayerTime]) -> PartSum:
 
 
 def _total(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    amounts = [value for value in values if value is not None]
+    return sum(amounts) if amounts else None
 
 
 def _mib(sizes: Iterable[int | None]) -> float | None:
@@ -94,24 +94,24 @@ def _mib(sizes: Iterable[int | None]) -> float | None:
     return None if total is None else total / MIB
 
 
-# Older engines and low profiling verbosity have the nodes in the layer's name only, joined by " + " and wrapped in
-# words: "PWN(/a/Sigmoid, /a/Mul)", "{ForeignNode[/a/MatMul.../b/Add]}".
+# Older engines, and engines built with low profiling verbosity, name the nodes only in the layer's name, joined by
+# " + " and wrapped in words: "PWN(/a/Sigmoid, /a/Mul)", "{ForeignNode[/a/MatMul.../b/Add]}".
 _NODE_IN_NAME = re.compile(r"/[^\s,()\[\]{}+]+")
 
 
 def nodes_in_name(name: str) -> tuple[str, ...]:
-    """ONNX nodes that a layer's name spells out, without Myelin's suffix (``/a/Conv_myl0_3``)."""
+    """Return the ONNX nodes in a layer's name, without Myelin's suffix (``/a/Conv_myl0_3``)."""
     plain = re.sub(r"_myl\d+_\d+$", "", name)
     return tuple(match.rstrip(".") for joined in _NODE_IN_NAME.findall(plain) for match in joined.split("..."))
 
 
 def is_reformat(name: str, kind: str) -> bool:
-    """Whether a layer only copies from one memory layout to another."""
+    """Return whether a layer only copies from one memory layout to another."""
     return kind.lower() == "reformat" or name.startswith("Reformatting CopyNode")
 
 
 def attribute(name: str, kind: str, onnx_nodes: Sequence[str]) -> tuple[Part, bool]:
-    """The part of a layer, and whether its nodes belong to several modules of the detector."""
+    """Return the part of a layer, and whether its nodes belong to several modules of the detector."""
     if is_reformat(name, kind):
         return REFORMAT, False
     nodes = onnx_nodes or nodes_in_name(name)

@@ -62,7 +62,7 @@ def minus(after: float | None, before: float | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class Cost:
+class FineCost:
     """The layers of a model with FINE and of the same model without."""
 
     fine: LayerProfile
@@ -136,7 +136,7 @@ def to_json(profile: LayerProfile, baseline: LayerProfile | None = None) -> dict
         **profile.to_json(),
         "parts": [total.to_json() for total in part_sums(profile)],
         "baseline": baseline.to_json() if baseline else None,
-        "cost": Cost(profile, baseline).to_json() if baseline else None,
+        "cost": FineCost(profile, baseline).to_json() if baseline else None,
     }
 
 

@@ -1,9 +1,10 @@
-"""Layers of an engine from the engine inspector's JSON, as ``trtexec --exportLayerInfo`` and our builder write it.
+"""Read the layers of an engine from the engine inspector's JSON, as ``trtexec --exportLayerInfo`` and our builder write
+it.
 
 ``{"Layers": [...], "Bindings": [...]}``. A layer is an object with ``Name``, ``LayerType``, ``Inputs`` and ``Outputs``
 (``Name``, ``Dimensions``, and ``Format/Datatype`` or ``Datatype``), ``Weights`` and ``Bias`` (``Type``, ``Count``) or
 ``Constants``, and ``Metadata``, where ``[ONNX Layer: name]`` entries stand between separators 0x1E and 0x1F.
-Only engines built with detailed profiling verbosity have all that; from others the layers are bare names.
+Only engines built with detailed profiling verbosity have all that; in others the layers are bare names.
 Sources: TensorRT's developer guide, "Engine Inspector"; NVIDIA/TensorRT, tools/experimental/trt-engine-explorer/trex
 (layer.py, activations.py).
 """
@@ -25,14 +26,16 @@ _HINT = "trtexec --loadEngine=ENGINE --exportLayerInfo=FILE, of an engine built 
 
 
 MOST_BYTES = 256 * 2**20
-"""Times of a million inferences."""
+"""Largest file; it holds the times of a million inferences."""
 
 
 def read_json(path: Path, hint: str) -> Any:
-    """JSON of an untrusted file; trtexec does not escape names, so control characters may stand in strings.
+    """Read the JSON of an untrusted file.
+
+    trtexec does not escape names, so strings may contain control characters.
 
     Raises:
-        ArtifactError: when it is missing or no JSON.
+        ArtifactError: when the file is missing or no JSON.
     """
     file_size(path, ArtifactError, hint=hint, limit=MOST_BYTES)
     try:
@@ -44,10 +47,10 @@ def read_json(path: Path, hint: str) -> Any:
 
 
 def read_layer_info(path: Path) -> tuple[LayerTime, ...]:
-    """The engine's layers in order, not timed.
+    """Return the engine's layers in order, without times.
 
     Raises:
-        ArtifactError: when the file is missing, broken, something else, or of an engine that tells only names.
+        ArtifactError: when the file is missing, broken or of another kind, or holds only the names of layers.
     """
     data = read_json(path, _HINT)
     layers = data.get("Layers") if isinstance(data, dict) else None
@@ -87,14 +90,14 @@ def _sum(sizes: list[int | None]) -> int | None:
 
 
 def _tensor_bytes(tensor: dict[str, Any]) -> int | None:
-    """``None`` for dynamic dimensions (-1) and formats that are not known."""
+    """Return the size of a tensor; ``None`` for dynamic dimensions (-1) and unknown formats."""
     dims = [int(dim) for dim in tensor["Dimensions"]]
     size = element_bytes(str(tensor.get("Datatype") or tensor.get("Format/Datatype") or ""))
     return None if size is None or any(dim < 0 for dim in dims) else math.prod(dims) * size
 
 
 def _weights_bytes(layer: dict[str, Any], seen: set[str]) -> int | None:
-    """Bytes of a layer's constants; those with a name count for the first layer that has them."""
+    """Return the bytes of a layer's constants; named constants count only for the first layer that has them."""
     new = [c for c in layer.get("Constants", []) if str(c["Name"]) not in seen]
     seen.update(str(constant["Name"]) for constant in new)
     counted = [layer[key] for key in ("Weights", "Bias") if isinstance(layer.get(key), dict)]

@@ -1,6 +1,6 @@
-"""Layer profiles from each of the sources: an engine's own files, and TensorRT-RTX's compiler.
+"""Make layer profiles from an engine's own files, or with TensorRT-RTX's compiler.
 
-The bench on a device writes its profile in trtexec's format, so both are read alike.
+The bench on a device writes its profile in trtexec's format, so that both are read alike.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.layers.layer_info import read_layer_info
 from fine_edge.layers.trtexec import read_profile, read_times
 
-# Less of the profile's time than this on layers that the layer information names: the files are of two engines.
+# If layers that the layer information names take less of the profile's time than this, the files are of two engines.
 FEWEST_MATCHED = 0.9
 
 
 def from_trtexec(layers_path: Path, profile_path: Path | None = None, times_path: Path | None = None) -> LayerProfile:
-    """Join an engine's layer information with its profile; without one the layers stay untimed.
+    """Join an engine's layer information with its profile; without a profile the layers have no times.
 
     Raises:
         ArtifactError: when a file cannot be read, or they belong to different engines.
@@ -43,18 +43,18 @@ def from_trtexec(layers_path: Path, profile_path: Path | None = None, times_path
 
 
 def _planned_mib(layers_path: Path) -> float | None:
-    """Activation memory of the engine, from the manifest beside one of ours."""
+    """Return the activation memory from the manifest beside an engine of ours; ``None`` without a manifest."""
     engine = layers_path.with_name(layers_path.name.removesuffix(".layers.json"))
     ours = engine != layers_path and manifest_path(engine).is_file()
     return read_manifest(engine).activation_mib if ours else None
 
 
 def from_onnx(onnx_path: Path, size: InputSize | None = None) -> LayerProfile:
-    """Compile with TensorRT-RTX on this machine and take the kernels' parts and bytes; nothing is run.
+    """Compile with TensorRT-RTX on this machine and return the kernels with their parts and bytes; nothing is run.
 
     Args:
         onnx_path: the model.
-        size: of its pictures, for a graph that leaves it open.
+        size: size of the input, for a graph that leaves it open.
 
     Raises:
         FineEdgeError: as :func:`fine_edge.engine.inspect.inspect`.
@@ -63,7 +63,7 @@ def from_onnx(onnx_path: Path, size: InputSize | None = None) -> LayerProfile:
 
 
 def from_inspection(found: Inspection, name: str) -> LayerProfile:
-    """The kernels of a compiled graph called ``name``."""
+    """Return the profile of a compiled graph called ``name``."""
     seen: set[str] = set()
     layers = tuple(_from_kernel(kernel, seen) for kernel in found.compiled.kernels)
     inputs = f" ({found.inputs})" if found.inputs else ""
@@ -87,13 +87,13 @@ def _from_kernel(kernel: Kernel, seen: set[str]) -> LayerTime:
 
 
 def joined(layers: Sequence[LayerTime], times: Sequence[tuple[str, float]], where: Path) -> tuple[LayerTime, ...]:
-    """Layers with their times; a layer that was not timed ran on no stream and takes none.
+    """Return the layers with their times; a layer without a time was not executed.
 
-    Names can repeat, the n-th time then belongs to the n-th layer of a name. Times without a layer are kept as
-    layers of their own, attributed by name.
+    Names can repeat: the n-th time belongs to the n-th layer of that name. Times without a layer become layers of their
+    own, whose part follows from their name.
 
     Raises:
-        ArtifactError: when most of the time belongs to layers that are not there.
+        ArtifactError: when most of the time belongs to layers that are missing.
     """
     total = sum(ms for _, ms in times)
     if total <= 0:

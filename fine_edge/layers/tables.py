@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fine_edge import files
 from fine_edge.figure import new_figure, to_png
 from fine_edge.layers.by_part import PartSum, part_sums, whole
-from fine_edge.layers.cost import Cost, Difference
+from fine_edge.layers.cost import Difference, FineCost
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.table import Column, Table
 from fine_edge.text import printable
@@ -43,7 +43,7 @@ def _cells(total: PartSum, *, timed: bool) -> list[str | None]:
     return [str(total.layers), *times, _fixed(total.written_mib, 2), _fixed(total.weights_mib, 2)]
 
 
-def cost_table(cost: Cost) -> Table:
+def cost_table(cost: FineCost) -> Table:
     """Return what FINE adds, part by part."""
     timed = cost.fine.is_timed and cost.baseline.is_timed
     times = ["Time without (ms)", "Time with (ms)", "Difference (ms)"] if timed else []

@@ -1,1 +1,1 @@
-"""Every model of the zoo through every check that needs no GPU: one row each, and none silently missing."""
+"""Runs every model of the zoo through every check that needs no GPU; each model has a row."""

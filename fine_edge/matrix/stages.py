@@ -1,6 +1,6 @@
-"""The stages: each takes a job and its row so far, and gives the row with its own cells filled.
+"""The stages of the matrix: each takes a job and its row so far, and returns the row with its own cells filled.
 
-An artifact is all that the stages behind the export need, so one that fails does not keep the others from being run.
+All stages after the export need nothing but the artifact, so a stage that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
 
 def export(job: Job, row: Row) -> Row:
-    """Both ONNX files, the ones that are there if they are what is asked for."""
+    """Export both ONNX files, unless the requested ones are there."""
     fp16 = ensure_exported(job.request("fp16"), job.folder)
     try:
         bound_contract(job.folder / job.request("fp32").onnx_name())
-    except ArtifactError:  # it is written with the other, but somebody may have removed it since
+    except ArtifactError:  # it is written together with the other, but may have been removed since
         ensure_exported(job.request("fp32"), job.folder)
     contract, _ = bound_contract(fp16)
     artifacts = {str(artifact.precision): artifact.sha256 for artifact in contract.artifacts}
@@ -47,7 +47,7 @@ def export(job: Job, row: Row) -> Row:
 
 
 def rules(job: Job, row: Row) -> Row:
-    """All graph rules on both files: no error, and warnings counted."""
+    """Check both files with all graph rules: errors fail, warnings are counted."""
     from fine_edge.graph.checks import check
     from fine_edge.graph.model_file import read_model
 
@@ -91,7 +91,7 @@ def _parity(job: Job, row: Row, precision: Precision) -> Row:
 
 
 def judged(report: ParityReport, row: Row, stage: str) -> Row:
-    """The row with what a comparison found: the output nearest to its tolerance, or beyond it, and the detections."""
+    """Return the row with the result of a comparison: the output nearest to, or furthest beyond, its tolerance."""
     detections, worst = report.detections, report.worst
     if worst is None or report.non_finite or (detections and not detections.matched + detections.flipped):
         return row.failing(stage, report.failure if report.non_finite else "nothing was found that could be compared")
@@ -105,17 +105,17 @@ def judged(report: ParityReport, row: Row, stage: str) -> Row:
 
 
 def parity_fp32(job: Job, row: Row) -> Row:
-    """The FP32 file in ONNX Runtime against PyTorch."""
+    """Compare the FP32 file in ONNX Runtime with PyTorch."""
     return _parity(job, row, "fp32")
 
 
 def parity_fp16(job: Job, row: Row) -> Row:
-    """The FP16 file, rounded after every operator, against PyTorch in FP32."""
+    """Compare the FP16 file, rounded after every operator, with PyTorch in FP32."""
     return _parity(job, row, "fp16")
 
 
 def rtx(job: Job, row: Row) -> Row:
-    """The FP16 file through TensorRT-RTX's compiler for SM86; where that is not installed, the cell says so."""
+    """Compile the FP16 file with TensorRT-RTX for SM86; the cell says where the compiler is not installed."""
     from fine_edge.engine import supervise
     from fine_edge.engine.inspect import inspect
 
@@ -137,19 +137,19 @@ RUN: dict[str, Stage] = {
 
 
 GRACE_S = 10.0
-"""Time for removing what is half-written once the parent has gone."""
+"""Time for removing half-written files once the parent has ended."""
 
 
 def _end_with_parent() -> None:
     while os.read(0, 1024):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)  # an exception in the main thread, so that its files are removed
+    os.kill(os.getpid(), signal.SIGTERM)  # raises in the main thread, which then removes its half-written files
     time.sleep(GRACE_S)
     os._exit(143)
 
 
 def _events() -> TextIO:
-    """Standard output for events alone: whatever libraries print goes to the log."""
+    """Return standard output for events only; what libraries print goes to the log instead."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
@@ -161,7 +161,7 @@ def _emit(events: TextIO, stage: str | None, row: Row) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """Our line that an exception went through last."""
+    """Return the last line of ours that an exception passed through."""
     root = Path(fine_edge.__file__).parent
     frames = [f for f in traceback.extract_tb(error.__traceback__) if root in Path(f.filename).parents]
     return f"{Path(frames[-1].filename).relative_to(root.parent)}:{frames[-1].lineno}"
@@ -173,14 +173,14 @@ def _run_stage(stage: str, job: Job, row: Row) -> Row:
         row = RUN[stage](job, row)
     except FineEdgeError as error:
         row = row.failing(stage, error.what, str(error))
-    except Exception as error:  # whatever a library raises is this model's failing cell, not the end of the matrix
+    except Exception as error:  # any error of a library fails this cell alone, not the matrix
         what = f"{type(error).__name__}: {error}".removesuffix(": ")
         row = row.failing(stage, what, f"{_place(error)}: {what}")
     return replace(row, seconds={**row.seconds, stage: round(time.perf_counter() - start_s, 1)})
 
 
 def run_job(job: Job, events: TextIO) -> None:
-    """All stages of a model; without an artifact nothing behind the export can be run."""
+    """Run all stages of a model; if the export fails, no other stage is run."""
     row = Row(job.model, job.input_hw, source_sha256=source_sha256())
     for stage in STAGES:
         _emit(events, stage, row)
@@ -193,7 +193,7 @@ def run_job(job: Job, events: TextIO) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Entry point."""
+    """Run one job, given as JSON, and print its events."""
     events = _events()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     run_job(from_data(Job, json.loads(argv[0])), events)

@@ -1,1 +1,1 @@
-"""Does an exported graph still find what the PyTorch model finds?"""
+"""Tests whether an exported graph still finds what the PyTorch model finds."""

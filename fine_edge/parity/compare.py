@@ -1,8 +1,8 @@
-"""Comparing outputs, tensor by tensor and as detections.
+"""Compare outputs, tensor by tensor and as detections.
 
-A detector's queries come out of a top-k, and rounding swaps near-ties: rows are first
-assigned to each other by what they say (boxes, classes, scores), never by their index.
-Dense outputs are compared element by element, maps of classes by the share of pixels that differ.
+A detector's queries come out of a top-k, and rounding swaps near-ties. So rows are first paired by their contents
+(boxes, classes, scores), never by their index. Dense outputs are compared element by element, class maps by the share
+of pixels that differ.
 """
 
 from __future__ import annotations
@@ -24,19 +24,23 @@ Outputs = dict[str, Array]
 Indices = NDArray[np.intp]
 Doubles = NDArray[np.float64]
 
-# Rows further apart than this are not the same query: one side let a near-tie into its top-k that the other did not.
+# Rows further apart than this are different queries: each side let another near-tie into its top-k.
 SAME_QUERY_PX = 32.0
 # Rounding in FP32 moves a proposal's logit by about 1e-5.
 NEAR_TIE_LOGIT = 5e-5
-# One query that is exchanged for another takes at most a few (query, class) pairs with it.
+# A query that is exchanged for another changes at most a few (query, class) pairs.
 NEAR_TIE_FLIPS = 6
 
 
 @dataclass(frozen=True)
 class Case:
-    """One input: its name, the outputs expected of it, those that the artifact gave, and the reference's margin.
+    """One input with its outputs.
 
-    ``selection_margin`` is the gap between the last proposal that became a query and the first that did not.
+    Attributes:
+        name: of the input.
+        expected: outputs of the reference.
+        got: outputs of the artifact.
+        selection_margin: gap between the reference's last proposal that became a query and its first that did not.
     """
 
     name: str
@@ -46,7 +50,7 @@ class Case:
 
     @property
     def near_tie(self) -> bool:
-        """Whether FP32 rounding may pick another query than the reference did."""
+        """Return whether FP32 rounding may select another query than the reference did."""
         return self.selection_margin < NEAR_TIE_LOGIT
 
 
@@ -56,10 +60,10 @@ def compare(
     """Compare the outputs of several inputs with the tolerances of the artifact's precision.
 
     Raises:
-        ArtifactError: when an output is missing or has another shape than the contract says.
+        ArtifactError: when an output is missing, or its shape is not that of the contract.
     """
     tolerance = tolerance_for(contract, artifact.precision)
-    # Where every row must agree, an input whose queries hang on rounding is compared as detections alone.
+    # Where every row must agree, an input whose queries depend on rounding is compared only as detections.
     near_ties = {case.name for case in cases if case.near_tie and tolerance.quantile == 1}
     if len(near_ties) == len(cases):
         near_ties = set()
@@ -95,7 +99,7 @@ def compare(
 
 
 def _non_finite(contract: Contract, cases: list[Case]) -> Iterator[str]:
-    """Outputs of either side that hold something that is no number, and where."""
+    """Yield the outputs of either side that hold NaN or infinities, with the name of the input."""
     for case in cases:
         for side, outputs in (("reference", case.expected), ("artifact", case.got)):
             for spec in contract.outputs:
@@ -104,7 +108,7 @@ def _non_finite(contract: Contract, cases: list[Case]) -> Iterator[str]:
 
 
 def _forgive_one_query(agreement: Agreement) -> Agreement:
-    """Count what one exchanged query explains as ties: a few detections, the others hardly moved."""
+    """Count as ties what one exchanged query explains: a few flipped detections, while the others hardly move."""
     small = agreement.flipped <= NEAR_TIE_FLIPS and agreement.max_score_drift <= TOLERANCES["fp16"].score
     return replace(agreement, flipped=0, ties=agreement.ties + agreement.flipped) if small else agreement
 
@@ -116,7 +120,7 @@ def _check_shapes(contract: Contract, case: Case, where: object) -> None:
             raise ArtifactError(f"the contract has no output {', '.join(lacking)}", where=where)
     unknown = [spec.name for spec in contract.outputs if spec.name not in (*KNOWN_OUTPUTS, "labels")]
     if unknown or not contract.outputs:
-        raise ArtifactError(f"nothing is known of the contract's output {', '.join(unknown) or '(none)'}", where=where)
+        raise ArtifactError(f"the contract's output {', '.join(unknown) or '(none)'} cannot be compared", where=where)
     for spec in contract.outputs:
         for name, outputs in (("reference", case.expected), ("artifact", case.got)):
             found = outputs[spec.name].shape if spec.name in outputs else "nothing"
@@ -135,7 +139,7 @@ def _detections(contract: Contract, outputs: Outputs, image: int) -> Detections:
 
 @dataclass(frozen=True)
 class _Difference:
-    """Absolute and relative differences of one output's paired rows (N, ...), and where the largest is."""
+    """Absolute and relative differences of one output's paired rows (N, ...), and the place of the largest."""
 
     absolute: Doubles
     relative: Doubles
@@ -144,7 +148,7 @@ class _Difference:
 
 
 def _of_rows(contract: Contract) -> set[str]:
-    """Outputs whose rows are candidates that may change places: detections, or the queries of RT-DETR's raw outputs."""
+    """Return the outputs whose rows may change places: detections, or the queries of RT-DETR's raw outputs."""
     names = {spec.name for spec in contract.outputs}
     if contract.postprocessed:
         return names & {"labels", "boxes_xyxy", "scores", "masks"}
@@ -173,7 +177,7 @@ def _differences(contract: Contract, case: Case, image: int, tolerance: Toleranc
 
 
 def _difference(a: Array, b: Array, rows: Indices, name: str) -> _Difference:
-    """Of rows ``a`` (N, ...) and their partners ``b``, which stand at ``rows`` of the reference."""
+    """Compare rows ``a`` (N, ...) with their partners ``b``; ``rows`` are the indices in the reference."""
     mine, theirs = a.astype(np.float64), b.astype(np.float64)
     absolute = np.abs(mine - theirs)
     if not absolute.size:
@@ -181,14 +185,14 @@ def _difference(a: Array, b: Array, rows: Indices, name: str) -> _Difference:
     flat = int(np.argmax(np.where(np.isnan(absolute), np.inf, absolute)))
     index = np.unravel_index(flat, absolute.shape)
     where = (int(rows[index[0]]), *(int(i) for i in index[1:]))
-    # Relative to the value, but not to values that are tiny against the rest of the output.
+    # Relative to the value, or to a thousandth of the largest where the value is smaller.
     relative = absolute / np.maximum(np.abs(mine), 1e-3 * np.abs(mine).max() + 1e-12)
     return _Difference(absolute, relative, float(absolute[index]), f"{name}, row {where}")
 
 
 def _drift(contract: Contract, name: str, found: list[_Difference], tolerance: Tolerance) -> TensorDrift:
     limit = tolerance.of(name, contract)
-    assert limit is not None  # _differences left the others out
+    assert limit is not None  # _differences leaves out outputs without a limit
     worst = max(found, key=lambda d: np.inf if np.isnan(d.largest) else d.largest)
     rows = [d.absolute.reshape(len(d.absolute), -1).max(axis=1) for d in found if d.absolute.size]
     per_row = np.concatenate(rows) if rows else np.array([np.inf])
@@ -205,7 +209,7 @@ def _drift(contract: Contract, name: str, found: list[_Difference], tolerance: T
 
 @dataclass(frozen=True)
 class _Pairs:
-    """``rows`` of the reference, their ``partners`` in the candidate, and how many rows were ``expected``."""
+    """``rows`` of the reference, their ``partners`` in the candidate, and the number of rows to pair, ``expected``."""
 
     rows: Indices
     partners: Indices
@@ -213,14 +217,14 @@ class _Pairs:
 
 
 def _present(outputs: Outputs, image: int) -> Indices:
-    """Rows that hold a candidate: all queries, and detections with a score, or with NaN, which must be found."""
+    """Return the rows that hold a candidate: all queries, and detections whose score is not 0, NaN included."""
     if "scores" not in outputs:
         return np.arange(len(outputs["boxes"][image]))
     return np.flatnonzero(outputs["scores"][image] != 0)
 
 
 def _assign(case: Case, image: int) -> tuple[Indices, Indices]:
-    """Rows of the reference and the rows of the candidate that say the same: boxes first, then scores."""
+    """Pair the rows of reference and candidate by their contents: boxes first, then scores."""
     from scipy.optimize import linear_sum_assignment
 
     mine, theirs = _present(case.expected, image), _present(case.got, image)
@@ -240,7 +244,7 @@ def _assign(case: Case, image: int) -> tuple[Indices, Indices]:
 
 
 def _distances(a: Array, b: Array) -> Doubles:
-    """Largest coordinate difference of every row of a (N, D) to every row of b (M, D): (N, M)."""
+    """Return the largest coordinate difference (N, M) of every row of a (N, D) and every row of b (M, D)."""
     left, right = a.astype(np.float64), b.astype(np.float64)
     out = np.zeros((len(left), len(right)))
     with np.errstate(invalid="ignore"):  # inf - inf
@@ -250,14 +254,14 @@ def _distances(a: Array, b: Array) -> Doubles:
 
 
 def _paired(contract: Contract, case: Case, image: int) -> _Pairs:
-    """Rows whose partner is the same candidate; the others are near-ties, which the detection level counts."""
+    """Return the pairs that are the same candidate; the other rows are near-ties, which the detections count."""
     rows, partners = _assign(case, image)
     box_name, to_px = ("boxes_xyxy", 1.0) if contract.postprocessed else ("boxes", float(max(contract.input_hw)))
     boxes: list[Doubles] = [x[box_name][image].astype(np.float64) for x in (case.expected, case.got)]
     expected, got = boxes
     with np.errstate(invalid="ignore"):
         gap_px = np.abs(expected[rows] - got[partners]).max(axis=1, initial=0.0)
-    same = ~(gap_px * to_px > SAME_QUERY_PX)  # NaN stays in, to be found
+    same = ~(gap_px * to_px > SAME_QUERY_PX)  # NaN stays in, so that it is reported
     if contract.postprocessed:
         same &= case.expected["labels"][image][rows] == case.got["labels"][image][partners]
     return _Pairs(rows[same], partners[same], len(_present(case.expected, image)))

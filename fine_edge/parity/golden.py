@@ -1,7 +1,6 @@
-"""Golden files: inputs, and the outputs that the library's own model gives for them, as an export stored them.
+"""Read golden files: inputs, and the outputs of the library's own model for them, stored by an export.
 
-They come with a contract and are read as its contract says they are: by name, type and shape, before anything of their
-contents is unpacked.
+Their arrays are checked against the contract, by name, type and shape, before any of their contents are unpacked.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, RuntimeError, EO
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One input, the outputs expected of it, and the margin by which its queries were picked."""
+    """One input, its expected outputs, and the margin by which its queries were selected."""
 
     name: str
     images: Array
@@ -45,12 +44,12 @@ def read_golden(contract: Contract, folder: Path, onnx_path: Path) -> list[Golde
     """Read the golden file of a contract.
 
     Args:
-        contract: that names it.
-        folder: where it lies.
-        onnx_path: of the artifact, for messages.
+        contract: names the file.
+        folder: folder of the file.
+        onnx_path: the artifact, for messages.
 
     Raises:
-        ArtifactError: when it is missing, changed, broken, not of the contract's shapes and types, or not finite.
+        ArtifactError: when the file is missing, changed or broken, or an array is not finite or not as in the contract.
     """
     if not contract.golden:
         raise ArtifactError("its contract names no golden file", where=onnx_path, hint="export the model again")
@@ -93,7 +92,7 @@ def _case(
     images = _array(archive, members[f"{name}/{_INPUT}.npy"], contract.inputs[0])
     outputs = {spec.name: _array(archive, members[f"{name}/{spec.name}.npy"], spec) for spec in contract.outputs}
     margin = members.get(f"{name}/{_MARGIN}.npy")
-    value = float("inf")  # where nothing was selected
+    value = float("inf")  # where no queries are selected
     if margin:
         value = float(_array(archive, margin, TensorSpec(_MARGIN, "float64", (), "gap"), finite=False))
     if np.isnan(value):
@@ -102,7 +101,7 @@ def _case(
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, spec: TensorSpec, *, finite: bool = True) -> Array:
-    """One array, after its header has shown that it is what ``spec`` says; no more is unpacked than that takes."""
+    """Read one array after its header has matched ``spec``; no more is unpacked than such an array takes."""
     dtype = np.dtype(spec.dtype)
     size = prod(spec.shape) * dtype.itemsize
     if info.compress_type not in _PACKED or info.flag_bits & 1:
@@ -118,7 +117,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, spec: TensorSpec, *,
     if read_header is None:
         raise ArtifactError(f"holds {info.filename!r} in version {version} of its format")
     shape, fortran, found = read_header(data, max_header_size=_LONGEST_HEADER)
-    # Exports from before the margin was a double have it in another float.
+    # Older exports stored the margin as another floating-point type.
     same_type = found == dtype or (not spec.shape and found.kind == "f")
     if not same_type or tuple(shape) != spec.shape:
         raise ArtifactError(f"holds {found} {shape} for {info.filename!r}, the contract says {spec.dtype} {spec.shape}")

@@ -1,4 +1,4 @@
-"""What an artifact is compared with: the PyTorch model it came from, or the outputs stored when it was exported."""
+"""Compare an artifact with its reference: the PyTorch model, or the outputs stored at its export."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fine_edge.runners.base import Array, Runner
 
 
 def inputs_for(contract: Contract, images: list[NamedImage] | Pictures) -> Iterator[tuple[str, Array]]:
-    """Real pictures through the contract's preprocessing, then one input of noise; each a full batch."""
+    """Yield real pictures after the contract's preprocessing, then one input of noise; each is a full batch."""
     height, width = contract.input_hw
     for image in images:
         tensor, _ = preprocess(image.pixels, height, width, contract.preprocessing)
@@ -30,7 +30,7 @@ def inputs_for(contract: Contract, images: list[NamedImage] | Pictures) -> Itera
 
 
 def _bound(onnx_path: Path, precision: Precision | None) -> tuple[Contract, Artifact]:
-    """Contract and artifact, the latter judged by the precision that the runner computes in, where that is another."""
+    """Return contract and artifact; ``precision`` replaces the artifact's where the runner computes in another."""
     contract, artifact = bound_contract(onnx_path)
     return contract, replace(artifact, precision=precision or artifact.precision)
 
@@ -40,8 +40,8 @@ def against_golden(onnx_path: Path, runner: Runner, precision: Precision | None 
 
     Args:
         onnx_path: the artifact.
-        runner: what runs it.
-        precision: whose tolerance counts, where the runner's is not the artifact's.
+        runner: runs the artifact.
+        precision: whose tolerance applies, where the runner computes in another than the artifact's.
 
     Raises:
         ArtifactError: when the golden file is missing, changed or broken.
@@ -61,11 +61,11 @@ def against_pytorch(
     weights: Path | None = None,
     precision: Precision | None = None,
 ) -> ParityReport:
-    """Compare an artifact with the PyTorch model it was exported from, on pictures and on noise.
+    """Compare an artifact with the PyTorch model that it was exported from, on pictures and on noise.
 
     Raises:
-        ArtifactError: when it was exported from other weights than those given.
-        MissingExtraError: where torch is not installed.
+        ArtifactError: when it was exported from other weights than the given ones.
+        MissingExtraError: when torch is not installed.
     """
     contract, artifact = _bound(onnx_path, precision)
     try:

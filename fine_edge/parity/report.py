@@ -20,7 +20,7 @@ class TensorDrift:
         output: its name.
         max_abs: largest absolute difference.
         max_rel: largest difference relative to the reference.
-        at_quantile: the difference that decides: the largest of the share of rows that must be within tolerance.
+        at_quantile: the difference that decides: the largest among the share of rows that must be within tolerance.
         where: input, image and index of the largest difference.
         tolerance: the limit for ``at_quantile``.
     """
@@ -51,7 +51,7 @@ class ParityReport:
     inputs: tuple[str, ...]
     near_ties: tuple[str, ...]
     tensors: tuple[TensorDrift, ...]
-    detections: Agreement | None  # of outputs that hold detections
+    detections: Agreement | None  # None where no output holds detections
     tolerance: Tolerance
     non_finite: tuple[str, ...] = ()
 

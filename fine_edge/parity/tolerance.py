@@ -1,4 +1,4 @@
-"""How far an artifact may differ from its reference, per precision, and why."""
+"""How far an artifact may differ from its reference, by precision, with the reasons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fine_edge.contract import Contract, Precision
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest accepted difference of one precision.
+    """Largest accepted differences of one precision.
 
     Attributes:
         box_px: of a box coordinate, pixels of the input.
@@ -30,16 +30,16 @@ class Tolerance:
     flipped: float
 
     def of(self, output: str, contract: Contract) -> float | None:
-        """The limit of one output; ``None`` for class labels, which are compared as detections."""
+        """Return the limit of one output; ``None`` for class labels, which are compared as detections."""
         return {
             "boxes_xyxy": self.box_px,
-            "predictions": self.box_px,  # boxes in pixels and scores, as ultralytics lays them out
+            "predictions": self.box_px,  # ultralytics' output of boxes in pixels and scores
             "scores": self.score,
             "logits": self.logit,
             "masks": self.mask,
             "classes": self.pixels,
             "stuff": self.pixels,
-            # Normalised boxes: the same pixels as a share of the longer side.
+            # Normalised boxes: the limit in pixels over the longer side.
             "boxes": self.box_px / max(contract.input_hw),
         }.get(output)
 
@@ -65,7 +65,7 @@ NEAR_TIES_OF_SUPPRESSION = 0.005
 
 
 def tolerance_for(contract: Contract, precision: Precision) -> Tolerance:
-    """The limits for one artifact."""
+    """Return the limits for one artifact."""
     tolerance = TOLERANCES[precision]
     if contract.made_by.get("suppresses"):
         return replace(tolerance, flipped=max(tolerance.flipped, NEAR_TIES_OF_SUPPRESSION))

@@ -13,7 +13,7 @@ from fine_edge.bench.table import ENGINES, MODELS, PAPER, PAPER_ACCURACY, to_tab
 from fine_edge.html import CSS, WIDTH_IN, to_svg
 from fine_edge.jetson.verdict import Verdict
 from fine_edge.layers import tables as layers_picture
-from fine_edge.layers.cost import Cost
+from fine_edge.layers.cost import FineCost
 from fine_edge.layers.layer import LayerProfile
 from fine_edge.layers.tables import cost_table, parts_table
 from fine_edge.report.distribution import draw_distribution, draw_state, panels, snapshots_of
@@ -159,5 +159,5 @@ def _layers_section(profile: LayerProfile, baseline: LayerProfile | None, key: s
     parts.append(_table(parts_table(profile), f"{key}t"))
     if baseline:
         parts += ["<h3>What FINE costs</h3>", f'<p class="soft">Against {escape(baseline.source)}</p>']
-        parts.append(_table(cost_table(Cost(profile, baseline)), f"{key}c"))
+        parts.append(_table(cost_table(FineCost(profile, baseline)), f"{key}c"))
     return f"<section>{''.join(parts)}</section>"

@@ -151,7 +151,7 @@ def test_only_one_group_is_loaded_at_a_time(tmp_path, monkeypatch, tiny_exports)
             loaded.remove(self._path.name)
             super().close()
 
-    monkeypatch.setattr("fine_edge.bench.rig.OrtRunner", Spied)
+    monkeypatch.setattr("fine_edge.bench.setup.OrtRunner", Spied)
     arguments = ["--suite", "table1", "--rounds", "2", "--input-size", "64", "--out", str(tmp_path), "--json", "-"]
     assert cli.main(arguments) == 0
     assert [names for names in most if len(names) == 2] == [
@@ -201,9 +201,9 @@ def test_a_record_is_shown_again_and_compared(record, tmp_path, capsys):
         (["--precision", "int8"], "known: fp32, fp16"),
         (["--precision", "fp16-weak"], "ort has no precision 'fp16-weak'"),
         (["--suite", "exporters", "--precision", "fp16"], "no FP16 form"),
-        (["--cuda-graph"], "--cuda-graph: means nothing to the backend ort"),
-        (["--profile", "{tmp}"], "--profile: means nothing"),
-        (["--backend", "trt", "--threads", "2"], "--threads: means nothing to the backend trt"),
+        (["--cuda-graph"], "--cuda-graph: has no effect on the backend ort"),
+        (["--profile", "{tmp}"], "--profile: has no effect"),
+        (["--backend", "trt", "--threads", "2"], "--threads: has no effect on the backend trt"),
         (["--backend", "trt"], "TensorRT is not on this machine"),
         (["--input-size", "650"], "multiple of 32"),
         (["--input-size", "big"], "not understood"),

@@ -129,13 +129,13 @@ def test_each_precision_is_built_from_its_graph(tmp_path, built, images, precisi
 
 def test_engines_are_all_built_first_and_one_group_is_loaded_at_a_time(tmp_path, built, images, device, monkeypatch):  # noqa: F811
     loads = []
-    load = bench_device.DeviceRig._load
+    load = bench_device.DeviceSetup._load
 
-    def spied(rig, engine, cuda):
+    def spied(setup, engine, cuda):
         loads.append((engine.name.partition(".")[0], len(built)))
-        return load(rig, engine, cuda)
+        return load(setup, engine, cuda)
 
-    monkeypatch.setattr(bench_device.DeviceRig, "_load", spied)
+    monkeypatch.setattr(bench_device.DeviceSetup, "_load", spied)
     record = bench(tmp_path, images, "--suite", "table1", "--rounds", "2")
     pairs = [(row.baseline, row.model) for row in record.rows]
     assert len(built) == len(pairs) == 10
@@ -208,16 +208,16 @@ def test_all_is_freed_when_measuring_fails(tmp_path, built, images, device, monk
 
 
 def test_all_is_freed_when_a_later_engine_does_not_load(tmp_path, built, images, device, monkeypatch):  # noqa: F811
-    first = bench_device.DeviceRig._load
+    first = bench_device.DeviceSetup._load
     loaded = []
 
-    def third_fails(rig, engine, cuda):
+    def third_fails(setup, engine, cuda):
         loaded.append(engine)
         if len(loaded) == 3:
             raise BackendError("no memory")
-        return first(rig, engine, cuda)
+        return first(setup, engine, cuda)
 
-    monkeypatch.setattr(bench_device.DeviceRig, "_load", third_fails)
+    monkeypatch.setattr(bench_device.DeviceSetup, "_load", third_fails)
     with pytest.raises(BackendError, match="no memory"):
         bench(tmp_path, images, "--rounds", "2")
     assert not device.memory

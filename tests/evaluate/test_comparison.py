@@ -12,7 +12,7 @@ from fine_edge.cli.evaluate import main
 from fine_edge.errors import DataError, OutputError
 from fine_edge.evaluate.comparison import compare
 from fine_edge.evaluate.comparison_page import to_html
-from fine_edge.evaluate.image_pairs import MISSED, RIGHT, WRONG, drawings, most_telling
+from fine_edge.evaluate.image_pairs import MISSED, RIGHT, WRONG, drawings, most_different
 
 BOX, FAR = [10, 10, 60, 60], [100, 10, 20, 20]
 
@@ -82,10 +82,10 @@ def test_an_evaluation_and_itself(both, capsys):
 
 
 def test_the_most_telling_pictures(both):
-    better, worse = most_telling(compare(*both, resamples=2), 8)
+    better, worse = most_different(compare(*both, resamples=2), 8)
     assert [(one.image_id, one.fewer) for one in better] == [(5, 2), (4, 1)]
     assert worse == []
-    worse = most_telling(compare(*both[::-1], resamples=2), 1)[1]
+    worse = most_different(compare(*both[::-1], resamples=2), 1)[1]
     assert [(one.image_id, one.fewer) for one in worse] == [(5, -2)]
 
 
@@ -102,8 +102,8 @@ def near(color, hexadecimal):
 
 def test_boxes_are_drawn_in_the_colour_of_what_they_are(both):
     comparison = compare(*both, resamples=2)
-    told = most_telling(comparison, 1)[0][0]
-    a, b = drawings(comparison, told.image_id, told.a, told.b)
+    pairs = most_different(comparison, 1)[0][0]
+    a, b = drawings(comparison, pairs.image_id, pairs.a, pairs.b)
     assert near(pixel(a, (11, 50)), MISSED)
     assert near(pixel(a, (101, 20)), WRONG)
     assert near(pixel(b, (11, 50)), RIGHT)

@@ -90,9 +90,7 @@ def test_json_has_it_all(both, capsys):
 
 def test_nothing_found_on_either_side_is_no_pass(scene, capsys):
     nothing = evaluation(scene, capsys, "a", [(0, BOX, 0.01)])
-    with pytest.raises(
-        DataError, match=r"neither finds anything that scores 0\.3 or more: there is nothing to compare"
-    ):
+    with pytest.raises(DataError, match=r"neither artifact has a detection with a score of 0\.3 or more"):
         drift(compare(nothing, nothing, resamples=2))
 
 

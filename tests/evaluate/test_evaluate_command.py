@@ -144,7 +144,7 @@ def test_other_pictures_of_the_same_names_are_looked_at_again(scene, capsys):
     assert main(arguments(scene, onnx, "--rounded", "--json")) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["errors"]["tp"] == 2
-    assert "1 pictures are not those that were looked at before" in printed.err
+    assert "1 pictures have changed since the last run" in printed.err
     before = set((scene / "out").iterdir())
     assert evaluated(scene, onnx, capsys, "--rounded")["pictures_sha256"] == json.loads(printed.out)["pictures_sha256"]
     assert set((scene / "out").iterdir()) == before
@@ -173,7 +173,7 @@ def test_evaluations_on_other_pictures_are_not_compared(scene):
     for command in ("compare", "drift"):
         with pytest.raises(DataError, match=r"are of other pictures under 1 of 4 names: 2\.png -> evaluate both"):
             main([command, *paths, "--resamples", "2"])
-    with pytest.raises(ConfigError, match="--max-ap-drop: nan is no number"):
+    with pytest.raises(ConfigError, match="--max-ap-drop: nan is not a finite number"):
         main(["drift", paths[0], paths[0], "--resamples", "2", "--max-ap-drop", "nan"])
 
 

@@ -10,7 +10,7 @@ from test_pipeline import Brightness, contract
 from fine_edge.detections import Detections
 from fine_edge.evaluate.boxes import _entry, evaluate_boxes
 from fine_edge.evaluate.journal import Entry, Journal, Outlines, found_of, read_journal
-from fine_edge.evaluate.run import Seen
+from fine_edge.evaluate.run import ImageResult
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.runners.opened import Opened
 
@@ -36,7 +36,7 @@ def seen(mask):
     box = np.array([[10, 10, 50, 50], [0, 0, 8, 8]], np.float32)
     masks = np.stack([mask, np.ones((28, 28), np.float32)])
     found = Detections(np.array([0, 1]), box, np.array([0.9, 0.8], np.float32), masks)
-    return Seen(1, found, size=SIZE)
+    return ImageResult(1, found, size=SIZE)
 
 
 def test_masks_of_counted_classes_go_into_the_journal(tmp_path):

@@ -111,7 +111,10 @@ FAULTS = [
     Fault("out-is-too-long", "predict", _predict(("a.png", None), out="o" * 300), ("cannot be written",)),
     *(
         Fault(
-            f"threshold-is-{value}", "predict", _predict(("a.png", None), more=("--threshold", value)), ("is no score",)
+            f"threshold-is-{value}",
+            "predict",
+            _predict(("a.png", None), more=("--threshold", value)),
+            ("is not a score",),
         )
         for value in ("nan", "2", "-1", "inf")
     ),

@@ -5,7 +5,7 @@ import pytest
 
 from fine_edge.errors import ArtifactError
 from fine_edge.layers.by_part import part_sums
-from fine_edge.layers.cost import Cost, read_layers, to_json
+from fine_edge.layers.cost import FineCost, read_layers, to_json
 from fine_edge.layers.sources import from_trtexec
 from fine_edge.layers.tables import cost_table, draw, parts_table
 
@@ -20,7 +20,7 @@ def test_sums_by_part_in_the_order_of_data_with_fines_details(fine):
 
 
 def test_cost_tells_fines_own_layers_from_what_changed_elsewhere(fine, baseline):
-    cost = Cost(fine, baseline)
+    cost = FineCost(fine, baseline)
     assert (cost.own.layers, cost.own.ms) == (2, pytest.approx(1.6))
     assert (cost.total.layers, cost.total.ms) == (2, pytest.approx(0.8))
     by_part = {difference.title: difference for difference in cost.by_part}
@@ -46,7 +46,7 @@ def test_tables_name_their_source_and_what_was_mixed(fine, baseline):
     notes = " ".join(table.notes)
     assert "__myl_ReshMulConc_myl0_4" in notes
     assert "15.4 % of the time" in notes
-    rows = {row[0]: row for row in cost_table(Cost(fine, baseline)).rows}
+    rows = {row[0]: row for row in cost_table(FineCost(fine, baseline)).rows}
     assert rows["FINE"][1:7] == ["0", "2", "+2", "0.000", "1.600", "+1.600"]
     assert rows["all"][1:7] == ["3", "5", "+2", "7.000", "7.800", "+0.800"]
 
@@ -54,7 +54,7 @@ def test_tables_name_their_source_and_what_was_mixed(fine, baseline):
 def test_an_untimed_engine_has_no_time_columns(tmp_path, fine):
     untimed = from_trtexec(files.write_layers_json(tmp_path / "l.json", files.BASELINE))
     assert "Time (ms)" not in [column.title for column in parts_table(untimed).columns]
-    table = cost_table(Cost(fine, untimed))
+    table = cost_table(FineCost(fine, untimed))
     assert not any("ms" in column.title for column in table.columns)
     assert any("Only one of the two was timed" in note for note in table.notes)
 

@@ -78,7 +78,7 @@ def half_written(folder: Path, signum: int, target: int) -> None:
 
 def behave(what: str, job, row, stage: str):
     if what == "error":
-        raise ArtifactError("the graph is broken", where="x.onnx", hint="hint it")
+        raise ArtifactError("the graph is broken", where="x.onnx", hint="export it again")
     if what == "missing":
         raise MissingExtraError("ultralytics", "yolo")
     if what == "bug":

@@ -18,7 +18,7 @@ from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.graph.parts import part_of
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.family import GraphForm
-from fine_edge.zoo.yolo.graph import Boxes
+from fine_edge.zoo.yolo.graph import YoloBoxDecoder
 from fine_edge.zoo.yolo.library import tal
 from fine_edge.zoo.yolo.postprocess import CONFIDENCE, BestPairs, one_to_one
 
@@ -143,7 +143,7 @@ def test_boxes_are_decoded_as_ultralytics_does(corners, bins, sizes, seed):
     head = collections.namedtuple("Head", "reg_max stride")(bins, torch.tensor([8.0, 16.0]))
     logits = 3 * torch.randn(2, 4 * bins, 5 * rows * columns, generator=torch.Generator().manual_seed(seed))
     levels = [(2 * rows, 2 * columns), (rows, columns)]
-    found = Boxes(head, levels, corners=corners)(logits)
+    found = YoloBoxDecoder(head, levels, corners=corners)(logits)
     anchors, strides = tal.make_anchors([torch.zeros(1, 1, *level) for level in levels], head.stride)
     mean = (logits.reshape(2, 4, bins, -1).softmax(2) * torch.arange(bins).view(-1, 1)).sum(2)
     wanted = tal.dist2bbox(mean, anchors.T[None], xywh=not corners, dim=1) * strides.T

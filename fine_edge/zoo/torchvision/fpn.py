@@ -19,7 +19,7 @@ from fine_edge.errors import ConfigError, ForeignModelError
 from fine_edge.fusion.methods import MethodConfig, Place, build_method
 from fine_edge.fusion.top_down import top_down
 
-Detector = TypeVar("Detector", bound=nn.Module)
+Model = TypeVar("Model", bound=nn.Module)
 
 # Sampling kernel by fusion, deepest first (Sec. 5.3); a detector has its finest fusions, if any, untouched.
 STAGE_KERNELS = (1, 2)
@@ -88,9 +88,7 @@ def _pyramid_of(model: nn.Module) -> FeaturePyramidNetwork:
     return pyramid
 
 
-def inject(
-    model: Detector, config: MethodConfig | None = None, places: Sequence[FusionPlace] | None = None
-) -> Detector:
+def inject(model: Model, config: MethodConfig | None = None, places: Sequence[FusionPlace] | None = None) -> Model:
     """Put a fusion method, FINE by default, into the pyramid of a loaded torchvision detector, in place.
 
     Args:

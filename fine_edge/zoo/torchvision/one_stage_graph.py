@@ -50,7 +50,7 @@ class DistanceDecoder(nn.Module):
         return torch.minimum(boxes.clamp_min(0.0), self.limit)
 
 
-class Boxes(nn.Module):
+class OneStageBoxDecoder(nn.Module):
     """Regression of anchors, all or those of the candidates, to boxes in pixels."""
 
     def __init__(self, model: Any, form: GraphForm) -> None:
@@ -108,13 +108,13 @@ class Scores(nn.Module):
         return quality.sqrt() if self.geometric_mean else quality.sigmoid()
 
 
-class Detector(nn.Module):
+class OneStageNetwork(nn.Module):
     """Images to candidates, or to the boxes and scores of all anchors."""
 
     def __init__(self, model: Any, form: GraphForm) -> None:
         super().__init__()
         self.backbone, self.encoder, self.decoder = model.backbone.body, model.backbone.fpn, model.head
-        self.boxes = Boxes(model, form)
+        self.boxes = OneStageBoxDecoder(model, form)
         self.selection, self.scores, self.raw = Selection(), Scores(model), form.raw
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -153,7 +153,7 @@ class OneStage(nn.Module):
 
     def __init__(self, model: nn.Module, form: GraphForm) -> None:
         super().__init__()
-        self.detector = Detector(model, form)
+        self.detector = OneStageNetwork(model, form)
         self.postprocess = None if form.raw else Postprocess(model, form)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

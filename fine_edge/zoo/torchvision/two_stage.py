@@ -186,7 +186,7 @@ class MaskHead(nn.Module):
         return torch.where((scores > 0)[..., None, None], masks, 0.0)
 
 
-class Boxes(nn.Module):
+class TwoStageBoxDecoder(nn.Module):
     """The second stage's predictions to :data:`CANDIDATES` pairs of box and class. In pixels, so keep it FP32."""
 
     def __init__(self, heads: Any, form: GraphForm) -> None:
@@ -224,7 +224,7 @@ class Decoder(nn.Module):
         self.mask = MaskHead(heads.mask_head, heads.mask_predictor, heads.mask_roi_pool) if heads.has_mask() else None
 
 
-class Detector(nn.Module):
+class TwoStageNetwork(nn.Module):
     """Images to candidates, and the atlas that masks are read from."""
 
     def __init__(self, model: Any, form: GraphForm, sizes: list[Size]) -> None:
@@ -235,7 +235,7 @@ class Detector(nn.Module):
         self.decoder = Decoder(model, self.atlas)
         grid = SamplingGrid(self.atlas, form.height, pooling_of(model.roi_heads.box_roi_pool))
         self.proposals = Proposals(model.rpn, form, sizes, grid)
-        self.boxes = Boxes(model.roi_heads, form)
+        self.boxes = TwoStageBoxDecoder(model.roi_heads, form)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Atlas (B, C, H, W), then boxes (B, M, 4), scores (B, M) and labels (B, M)."""
@@ -267,7 +267,7 @@ class TwoStage(nn.Module):
         super().__init__()
         levels = len(model.rpn.anchor_generator.sizes)
         sizes = [(-(-form.height // stride), -(-form.width // stride)) for stride in (4 << i for i in range(levels))]
-        self.detector = Detector(model, form, sizes)
+        self.detector = TwoStageNetwork(model, form, sizes)
         self.postprocess = Postprocess(model.roi_heads, form, self.detector.atlas)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -29,7 +29,7 @@ class Head(nn.Module):
         return torch.cat(bins, 2), torch.cat(logits, 2)
 
 
-class Boxes(nn.Module):
+class YoloBoxDecoder(nn.Module):
     """Bins (B, 4 * R, A) to boxes (B, 4, A) in pixels: x0, y0, x1, y1, or cx, cy, w, h.
 
     The mean of a side's bins and the way from four distances to a box are one linear map of the bins' probabilities.
@@ -59,7 +59,7 @@ class Boxes(nn.Module):
         return self.mean @ probabilities.reshape(batch, -1, anchors) * self.stride + self.centre
 
 
-class Detector(nn.Module):
+class YoloNetwork(nn.Module):
     """Images (B, 3, H, W) to boxes (B, 4, A) in pixels and class logits (B, K, A)."""
 
     def __init__(self, model: DetectionModel, form: GraphForm, *, corners: bool) -> None:
@@ -72,7 +72,7 @@ class Detector(nn.Module):
         self.encoder = nn.ModuleDict({str(layer.i): rewrite(layer) for layer in layers[split:]})
         self.decoder = Head(head, one_to_one=one_to_one(model))
         sizes = [(form.height // int(s), form.width // int(s)) for s in head.stride.tolist()]
-        self.boxes = Boxes(head, sizes, corners=corners)
+        self.boxes = YoloBoxDecoder(head, sizes, corners=corners)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """One forward pass; every layer's output is kept, as its neck looks back to any."""
@@ -95,7 +95,7 @@ class YoloGraph(nn.Module):
     def __init__(self, model: DetectionModel, form: GraphForm) -> None:
         super().__init__()
         self.postprocess, corners = postprocess(model, form)
-        self.detector = Detector(model, form, corners=corners)
+        self.detector = YoloNetwork(model, form, corners=corners)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) in [0, 1] to (predictions,) or (labels, boxes_xyxy, scores)."""

@@ -1,4 +1,4 @@
-"""What a backend brings to one group of rows: its runners, how long to measure, and what it measures besides time."""
+"""A backend's setup for one group of rows: its runners, how long to measure, and what to measure besides time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fine_edge.runners.ort import OrtRunner
 
 @dataclass(frozen=True)
 class Extras:
-    """What a row of a record has besides latency and throughput; ``None`` where the backend does not measure it."""
+    """Figures of a row besides latency and throughput; ``None`` where the backend does not measure them."""
 
     mem_mib: float | None = None
     end_to_end_ms: tuple[float, ...] | None = None
@@ -30,13 +30,13 @@ class Extras:
     state: RowState | None = None
 
 
-class Rig(ABC):
-    """Entered before the group's first inference and left after its last; rows are known by their index.
+class Setup(ABC):
+    """Loads the runners of one group when entered, and frees them when left; rows are known by their index.
 
     Attributes:
         length: how long to measure.
         runners: of the group's rows, once entered.
-        platform: :class:`fine_edge.engine.platform.Platform` as JSON; ``None`` where no TensorRT takes part.
+        platform: :class:`fine_edge.engine.platform.Platform` as JSON; ``None`` without TensorRT.
         cuda_graph: whether inferences are replayed from CUDA graphs.
     """
 
@@ -47,18 +47,18 @@ class Rig(ABC):
         self.cuda_graph = False
         self._open = contextlib.ExitStack()
 
-    def prepare(self) -> None:  # noqa: B027 - most rigs have nothing to do here
-        """Make what can be made without loading anything: called for all groups before the first one is measured."""
+    def prepare(self) -> None:  # noqa: B027 - optional
+        """Make the files that loading needs; called for all groups before the first one is measured."""
 
     @abstractmethod
     def open(self, stack: contextlib.ExitStack) -> Sequence[TimedRunner]:
-        """Make the runners; ``stack`` closes what is put into it, also when a later one fails."""
+        """Load and return the runners; ``stack`` closes what is entered into it, also when a later one fails."""
 
     @abstractmethod
     def extras(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> Extras:
-        """What was found of a row."""
+        """Return the figures of a row besides its times."""
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> Setup:
         with contextlib.ExitStack() as stack:
             self.runners = self.open(stack)
             self._open = stack.pop_all()
@@ -70,22 +70,22 @@ class Rig(ABC):
         self._open.close()
 
     def round_done(self) -> None:  # noqa: B027 - see prepare
-        """Called between two latency rounds, outside of all timing."""
+        """Take note of the end of a latency round; called outside of all timing."""
 
     def throughput(self) -> AbstractContextManager[None]:
-        """Around all slices of throughput."""
+        """Return the context of all throughput slices."""
         return nullcontext()
 
     def slice_of(self, index: int) -> AbstractContextManager[None]:  # noqa: ARG002 - see throughput
-        """Around one slice of a row."""
+        """Return the context of one throughput slice of a row."""
         return nullcontext()
 
     def finish(self, images: Sequence[NamedImage]) -> None:  # noqa: B027 - see prepare
-        """Measure what is measured apart, once latency and throughput are done."""
+        """Measure what needs runs of its own, after latency and throughput."""
 
 
-class HostRig(Rig):
-    """ONNX Runtime on the CPU: the peak memory of each model in a process of its own."""
+class HostSetup(Setup):
+    """ONNX Runtime on the CPU; the peak memory of each model is measured in a process of its own."""
 
     def __init__(self, prepared: Sequence[Prepared], length: Length, threads: int | None) -> None:
         super().__init__(length)
@@ -94,7 +94,6 @@ class HostRig(Rig):
         self._peaks_mib: list[float] = []
 
     def open(self, stack: contextlib.ExitStack) -> list[OrtRunner]:
-        """Weigh the group's models, then load them."""
         self._peaks_mib = [self._peak_mib(row) for row in self._prepared]
         return [stack.enter_context(contextlib.closing(OrtRunner(row.path, self._threads))) for row in self._prepared]
 
@@ -103,5 +102,4 @@ class HostRig(Rig):
             return memory.measure_peak_mib(row.path, self._threads)
 
     def extras(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> Extras:  # noqa: ARG002
-        """Peak memory."""
         return Extras(mem_mib=self._peaks_mib[index])
