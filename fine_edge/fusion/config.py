@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fine_edge.errors import ConfigError
+from fine_edge.method_names import AttentionName
 
-AttentionName = Literal["aats", "vanilla", "window", "area", "linear"]
 DownName = Literal["avg", "max", "dwconv"]
 ModulationName = Literal["residual", "direct", "none"]
 

@@ -9,11 +9,15 @@ from torch import nn
 
 from fine_edge.errors import ConfigError
 from fine_edge.fusion.adafpn import AdaFpn
-from fine_edge.fusion.config import AttentionName, FineConfig
+from fine_edge.fusion.config import FineConfig
 from fine_edge.fusion.fapn import Fapn
 from fine_edge.fusion.fine import Fine
 from fine_edge.fusion.mgc import DEEPEST_FUSION, Mgc
 from fine_edge.fusion.sni import Sni
+from fine_edge.method_names import AttentionName
+
+STAGE_KERNELS = (1, 2)
+"""FINE's base sampling kernel k by fusion, deepest first: k = 1 at l = 3 and k = 2 at l = 2 (Sec. 5.3)."""
 
 
 @dataclass(frozen=True)

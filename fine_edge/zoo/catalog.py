@@ -11,30 +11,41 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fine_edge.errors import UnknownModelError
+from fine_edge.method_names import COMPLEXITY, METHOD_TITLES, AttentionName, MethodName
 from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.paper import PaperFigures, rows_of
 
 FamilyName = str
 """Name of the folder beside this file whose ``family.FAMILY`` builds the detector."""
 Task = Literal["detection", "instance", "semantic", "panoptic"]
-MethodName = Literal["fine", "sni", "fapn", "adafpn", "mgc"]
-AttentionName = Literal["aats", "vanilla", "window", "area", "linear"]
 
-_COMPLEXITY: dict[AttentionName | None, str] = {
-    None: "-",
-    "aats": "O(HlWl/(rk)² · HhWh/k²)",
-    "vanilla": "O(HlWl · HhWh)",
-    "window": "O(HlWl · M²)",
-    "area": "O(HlWl · HhWh / A)",
-    "linear": "O(HlWl + HhWh)",
+
+@dataclass(frozen=True)
+class Library:
+    """What is known of the library behind a family without importing it.
+
+    Attributes:
+        package: the Python package, which also names the library.
+        extra: the extra of this project that installs the package.
+        exporter: the name of the library's own ONNX exporter; ``None`` where users call torch.onnx.
+        saves_models: whether the library's checkpoints are pickles of whole models instead of state dicts.
+        states_input_size: whether a folder of its checkpoints states the input size in ``preprocessor_config.json``.
+    """
+
+    package: str
+    extra: str = "export"
+    exporter: str | None = None
+    saves_models: bool = False
+    states_input_size: bool = False
+
+
+LIBRARIES: dict[FamilyName, Library] = {
+    "rtdetr": Library("transformers", states_input_size=True),
+    "torchvision": Library("torchvision"),
+    "segmentation": Library("torchvision"),
+    "yolo": Library("ultralytics", "yolo", exporter="ultralytics export", saves_models=True),
 }
-_METHOD_TITLES: dict[MethodName, str] = {
-    "fine": "FINE",
-    "sni": "SNI",
-    "fapn": "FaPN",
-    "adafpn": "AdaFPN",
-    "mgc": "A²-FPN MGC",
-}
+"""The library of each family; where two share one, the first family injects FINE into the library's models."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,11 @@ class Detector:
     preprocessing: Preprocessing
     methods: tuple[MethodName, ...] = ("fine",)
     suppresses: bool = False
+
+    @property
+    def library(self) -> Library:
+        """Return the library of the detector's family; a family that is not listed needs torch alone."""
+        return LIBRARIES.get(self.family, Library("torch"))
 
 
 # RT-DETR is trained on stretched pictures, without mean and deviation.
@@ -125,12 +141,12 @@ class ModelEntry:
     @property
     def fusion(self) -> str:
         """The paper's name of the feature fusion."""
-        return self.detector.neck + (f" + {_METHOD_TITLES[self.method]}" if self.method else "")
+        return self.detector.neck + (f" + {METHOD_TITLES[self.method]}" if self.method else "")
 
     @property
     def complexity(self) -> str:
         """Of the attention, as Table 3 prints it."""
-        return _COMPLEXITY[self.attention]
+        return COMPLEXITY[self.attention]
 
     @property
     def paper(self) -> PaperFigures | None:

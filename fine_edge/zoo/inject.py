@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from fine_edge.errors import ForeignModelError
-from fine_edge.fusion.config import AttentionName
 from fine_edge.fusion.methods import MethodConfig
+from fine_edge.method_names import AttentionName
 
 _Model = TypeVar("_Model", bound=nn.Module)
 

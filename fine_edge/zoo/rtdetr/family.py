@@ -15,7 +15,7 @@ from transformers import RTDetrConfig, RTDetrForObjectDetection
 
 from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError, FineEdgeError, ForeignModelError, WeightsError
-from fine_edge.fusion.methods import MethodConfig, Place, build_method, method_of
+from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, build_method, method_of
 from fine_edge.fusion.top_down import top_down
 from fine_edge.lowering.topk import largest
 from fine_edge.preprocess import Preprocessing
@@ -64,8 +64,6 @@ class TopPairs(nn.Module):
         return index - query * classes, chosen @ self.to_corners, best.sigmoid()
 
 
-# Sampling kernel by fusion, deepest first: k = 1 at l = 3, k = 2 at l = 2 (Sec. 5.3).
-STAGE_KERNELS = (1, 2)
 # Large enough for every stage to have a few hundred positions, small enough to take a second.
 _CALIBRATION_SIZE = 320
 

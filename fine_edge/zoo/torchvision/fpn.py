@@ -16,13 +16,10 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from fine_edge.errors import ConfigError, ForeignModelError
-from fine_edge.fusion.methods import MethodConfig, Place, build_method
+from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, build_method
 from fine_edge.fusion.top_down import top_down
 
 Detector = TypeVar("Detector", bound=nn.Module)
-
-# Sampling kernel by fusion, deepest first (Sec. 5.3); a detector has its finest fusions, if any, untouched.
-STAGE_KERNELS = (1, 2)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from fine_edge.errors import ConfigError, ForeignModelError
-from fine_edge.fusion.methods import MethodConfig, Place, build_method
+from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, build_method
 from fine_edge.fusion.top_down import TopDown, top_down
 from fine_edge.zoo.yolo.library import DetectionModel, conv
-
-STAGE_KERNELS = (1, 2)
-"""FINE's base sampling kernel by fusion, deepest first: k = 1 at l = 3, k = 2 at l = 2 (Sec. 5.3)."""
 
 _FFN_RATIO, _FFN_RATIO_V8S = 2, 4
 
