@@ -6,10 +6,13 @@ import copy
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import RTDetrForObjectDetection
 
 from fine_edge.errors import ConfigError
+from fine_edge.lowering.topk import largest
+from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.rtdetr.backbone import Backbone
 from fine_edge.zoo.rtdetr.decoder import DecoderLayer, QuerySelection
 from fine_edge.zoo.rtdetr.encoder import HybridEncoder
@@ -75,6 +78,54 @@ class LoweredRTDetr(nn.Module):
             x, delta = layer(x, place(boxes), boxes, value)
             box_logits, boxes = self.refine(box_logits, delta)
         return self.classes(x), boxes
+
+
+class TopPairs(nn.Module):
+    """The postprocessing: logits and boxes to ``labels``, ``boxes_xyxy`` (pixels) and ``scores``.
+
+    It takes the top Q of all Q x K pairs by logit, so that one query may stand for several classes. The sigmoid comes
+    after the top-k, whose order it does not change.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        # cx, cy, w, h -> x0, y0, x1, y1 in pixels is one linear map.
+        half = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]])
+        self.to_corners = nn.Buffer(half * torch.tensor([width, height, width, height], dtype=torch.float32))
+
+    def forward(self, logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Select the best pairs.
+
+        Args:
+            logits: (B, Q, K).
+            boxes: (B, Q, 4) cx, cy, w, h in [0, 1].
+
+        Returns:
+            Labels (B, Q) int64, boxes (B, Q, 4) and scores (B, Q), best first.
+        """
+        batch, queries, classes = logits.shape
+        best, index = largest(logits.reshape(batch, queries * classes), queries)
+        query = index // classes  # (B, Q)
+        if batch == 1:
+            # A gather with one-dimensional indices, which stays one kernel.
+            chosen = boxes.index_select(1, query.reshape(-1))
+        else:
+            chosen = boxes.gather(1, query.unsqueeze(-1).expand(-1, -1, 4))
+        return index - query * classes, chosen @ self.to_corners, best.sigmoid()
+
+
+class RTDetrGraph(nn.Module):
+    """The module that is exported: the lowered detector, then its postprocessing unless raw outputs are wanted."""
+
+    def __init__(self, detector: RTDetrForObjectDetection, form: GraphForm) -> None:
+        super().__init__()
+        self.detector = LoweredRTDetr(detector, form.batch, form.height, form.width)
+        self.postprocess = None if form.raw else TopPairs(form.height, form.width)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map images (B, 3, H, W) in [0, 1] to (logits, boxes) or (labels, boxes_xyxy, scores)."""
+        logits, boxes = self.detector(images)
+        return (logits, boxes) if self.postprocess is None else self.postprocess(logits, boxes)
 
 
 def _check(config: Any) -> None:
