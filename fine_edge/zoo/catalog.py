@@ -22,7 +22,7 @@ Task = Literal["detection", "instance", "semantic", "panoptic"]
 
 @dataclass(frozen=True)
 class Library:
-    """What is known of the library behind a family without importing it.
+    """The facts about a family's library that are needed without importing it.
 
     Attributes:
         package: the Python package, which also names the library.

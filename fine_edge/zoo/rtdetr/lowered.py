@@ -1,4 +1,4 @@
-"""RT-DETR lowered as a whole, from transformers' RTDetrForObjectDetection with or without FINE."""
+"""The lowered RT-DETR and its graph, made of transformers' RTDetrForObjectDetection with or without FINE."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fine_edge.zoo.rtdetr.encoder import HybridEncoder
 
 # inverse_sigmoid clamps probabilities to [1e-5, 1 - 1e-5].
 _LOGIT_LIMIT = -math.log(1e-5)
-# What the rewrites assume of a configuration.
+# The rewrites assume these values of a configuration.
 _COVERED: dict[str, Any] = {
     "normalize_before": False,
     "learn_initial_query": False,
@@ -33,19 +33,19 @@ _COVERED: dict[str, Any] = {
 
 
 class BoxRefinement(nn.Module):
-    """Boxes in the logit domain, one layer after another. A module of its own so that it can stay FP32.
+    """The refinement of boxes in the logit domain, layer by layer; a module of its own so that it can stay FP32.
 
-    inverse_sigmoid(sigmoid(u)) is u clamped; beyond |u| = 11.51 the two differ by at most 1e-5 in a box.
+    inverse_sigmoid(sigmoid(u)) is u with a clamp. Beyond |u| = 11.51 the two differ by at most 1e-5 in a box.
     """
 
     def forward(self, previous: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """Box logits (B, Q, 4) and a correction to the next layer's box logits and these boxes in [0, 1]."""
+        """Add a correction to box logits (B, Q, 4); returns the next layer's box logits, and the boxes in [0, 1]."""
         box_logits = previous + delta
         return box_logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT), box_logits.sigmoid()
 
 
 class LoweredRTDetr(nn.Module):
-    """Images (B, 3, H, W) to logits (B, Q, K) and boxes (B, Q, 4) cx, cy, w, h in [0, 1]; all sizes static."""
+    """The lowered detector; all sizes are static."""
 
     def __init__(self, detector: RTDetrForObjectDetection, batch: int, height: int, width: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class LoweredRTDetr(nn.Module):
         self.encoder = HybridEncoder(model, sizes)
         self.selection = QuerySelection(model, batch, sizes)
         widen, narrow = decoder.query_pos_head.layers
-        # One copy for each decoder layer: the exporter transposes a weight ahead of time only if it is used once.
+        # Each decoder layer has a copy: the exporter transposes a weight ahead of time only if it is used once.
         self.position = nn.ModuleList(
             nn.Sequential(copy.deepcopy(widen), nn.ReLU(), copy.deepcopy(narrow)) for _ in decoder.layers
         )
@@ -71,7 +71,7 @@ class LoweredRTDetr(nn.Module):
         self.train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw outputs of the last decoder layer."""
+        """Map images (B, 3, H, W) to logits (B, Q, K) and boxes (B, Q, 4) cx, cy, w, h in [0, 1]."""
         x, anchors, delta, values = self.selection(self.encoder(self.backbone(images)))
         box_logits, boxes = self.refine(anchors, delta)
         for layer, place, value in zip(self.decoder, self.position, values, strict=True):
@@ -129,7 +129,7 @@ class RTDetrGraph(nn.Module):
 
 
 def _check(config: Any) -> None:
-    """Refuse what the rewrites do not cover, rather than compute something else."""
+    """Refuse a configuration that the rewrites do not cover."""
     for name, value in _COVERED.items():
         found = getattr(config, name)
         if (list(found) if isinstance(found, (list, tuple)) else found) != value:
