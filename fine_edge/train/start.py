@@ -15,7 +15,6 @@ from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state
 from fine_edge.zoo.family import Family, Trainable
 from fine_edge.zoo.hf_processor import refused
-from fine_edge.zoo.rtdetr.settings import stated_settings
 from fine_edge.zoo.tensors import require_values
 
 
@@ -85,7 +84,7 @@ def _refuse_other_settings(
     if (num_labels := family.num_labels(checkpoint)) is not None:
         stated = family.rebuild(entry, checkpoint, num_labels, weights)
         family.require_settings(entry, stated, checkpoint, weights)
-        ours, theirs = (stated_settings(each) or {} for each in (model, stated))
+        ours, theirs = (family.stated_settings(each) or {} for each in (model, stated))
         for name in theirs:
             if theirs[name] != ours[name]:
                 raise refused(name, theirs[name], (ours[name],), weights)

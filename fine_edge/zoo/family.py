@@ -168,6 +168,11 @@ class Family(ABC):
         """
         del entry, model, checkpoint, where
 
+    def stated_settings(self, model: nn.Module) -> dict[str, Any] | None:
+        """Return the settings that a checkpoint must state for a model; ``None`` where its weights state all."""
+        del model
+        return None
+
     @abstractmethod
     def num_labels(self, checkpoint: Checkpoint) -> int | None:
         """Return the number of classes in a checkpoint; ``None`` when it is not one of this family."""

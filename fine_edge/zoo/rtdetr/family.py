@@ -45,7 +45,7 @@ from fine_edge.zoo.random_weights import (
 )
 from fine_edge.zoo.rtdetr import checkpoint
 from fine_edge.zoo.rtdetr.lowered import RTDetrGraph, TopPairs
-from fine_edge.zoo.rtdetr.settings import settings_behind
+from fine_edge.zoo.rtdetr.settings import settings_behind, stated_settings
 
 CONVENTION = "2 x MACs by fvcore's rules; attention as explicit matmul"
 # Large enough for every stage to have a few hundred positions, small enough to take a second.
@@ -194,6 +194,9 @@ class RTDetr(Family):
 
     def read(self, path: Path) -> Checkpoint:
         return checkpoint.read(path)
+
+    def stated_settings(self, model: nn.Module) -> dict[str, Any] | None:
+        return stated_settings(model)
 
     def num_labels(self, checkpoint: Checkpoint) -> int | None:
         head = checkpoint.state.get("model.decoder.class_embed.0.weight")
