@@ -29,6 +29,7 @@ from fine_edge.jetson.board import Board
 from fine_edge.jetson.sampler import ENERGY_RAIL, Sampler, energy_mj
 from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.jetson.verdict import judge
+from fine_edge.machine import MIB
 from fine_edge.runners.trt import TrtRunner
 from fine_edge.samples import median
 
@@ -120,7 +121,6 @@ def write_profile(path: Path, ms_by_layer: dict[str, list[float]], runs: int) ->
     files.write_text(path, json.dumps(trtexec_profile(ms_by_layer, runs), indent=1) + "\n")
 
 
-MIB = 2**20
 # Three times as long as trtexec, and with enough samples for the 99th percentile.
 LATENCY_S = 10.0
 ROUNDS = samples.FEWEST_SAMPLES[99]

@@ -10,9 +10,6 @@ from typing import Literal
 from fine_edge.errors import ConfigError
 from fine_edge.zoo import catalog
 
-# Whose exporter a plain export is; torch.onnx's unless the library has one of its own.
-_PLAIN = {"yolo": "ultralytics export"}
-
 
 @dataclass(frozen=True)
 class SuiteRow:
@@ -34,7 +31,7 @@ class SuiteRow:
     def label(self) -> str:
         """Return what tables call the row; it is unique within a suite."""
         if self.exporter == "plain":
-            return f"{self.model} ({_PLAIN.get(catalog.find(self.model).family, 'plain torch.onnx')})"
+            return f"{self.model} ({catalog.find(self.model).detector.library.exporter or 'plain torch.onnx'})"
         return f"{self.model} (beside {self.beside})" if self.beside else self.model
 
 

@@ -16,7 +16,6 @@ from fine_edge.graph.input_size import InputSize, fixed, require_static
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView, is_static, label, output_name
 
-MIB = 2**20
 # Inputs and outputs of the network are FP32 or wider integers; labels are few.
 _IO_BYTES = 4
 

@@ -42,7 +42,9 @@ def compile_table(table: str, device: Device, folder: Path) -> list[EngineWork]:
     suppression, and attention with channels before tokens, which no compiler of NVIDIA's fuses.
     """
     rows = find_suite(f"table{table}").rows
-    timed = [replace(row, exporter="plain", raw=True) if find(row.model).family == "yolo" else row for row in rows]
+    timed = [
+        replace(row, exporter="plain", raw=True) if find(row.model).detector.library.exporter else row for row in rows
+    ]
     return [
         replace(engine, name=row.model) for engine, row in zip(compile_rows(timed, device, folder), rows, strict=True)
     ]

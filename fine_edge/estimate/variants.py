@@ -98,20 +98,19 @@ def export_variant(variant: Variant, folder: Path) -> Path:
         raise MissingExtraError("torch", "export") from error
     import onnx
 
-    from fine_edge.export.exporter import lower
     from fine_edge.export.trace import trace
     from fine_edge.files import written_together
     from fine_edge.graph.convert import kept_by_exporter, to_fp16
     from fine_edge.zoo.catalog import find
-    from fine_edge.zoo.family import GraphForm, family_of
+    from fine_edge.zoo.family import GraphForm
     from fine_edge.zoo.load import load
 
     detector = load(find(MODEL if variant.has_fine else BASELINE))
     apply_variant(detector.model, variant)
     side = variant.side_px
     form = GraphForm(1, side, side, False, "graph")
-    names = [spec.name for spec in family_of(detector.entry.family).outputs(detector.model, form)]
-    lowered = lower(detector.model, detector.entry.family, form)
+    names = [spec.name for spec in detector.family.outputs(detector.model, form)]
+    lowered = detector.family.lowered(detector.model, form)
     graph = trace(lowered, torch.zeros(1, 3, side, side), ["images"], names)
     choice = f"{variant.axis}-{variant.value.replace(':', '-')}" if variant.value else "640"
     path = folder / f"{detector.entry.name}.{choice}.fp16.onnx"

@@ -1,6 +1,6 @@
-"""Artifacts on disk: use what is there if it is exactly what was asked for, export it otherwise.
+"""Artifacts on disk: reuse those that match a request exactly, and export the others.
 
-Torch-free: torch is imported only when something must be exported.
+This file needs no torch, which is imported only when something must be exported.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from fine_edge.zoo.weights_file import weights_sha256
 
 
 def can_export() -> bool:
-    """Whether torch and transformers are installed."""
+    """Return whether torch and transformers are installed."""
     return all(importlib.util.find_spec(package) for package in ("torch", "transformers"))
 
 
 def _difference(contract: Contract, request: ExportRequest) -> str | None:
-    """Why existing files are not what the request asks for; ``None`` when they are."""
+    """Return why existing files do not match a request; ``None`` when they do."""
     made_by = contract.made_by
     if contract.model != request.model or made_by.get("options") != request.options():
         return "other options"
@@ -47,7 +47,7 @@ def _difference(contract: Contract, request: ExportRequest) -> str | None:
 
 
 def existing(request: ExportRequest, folder: Path) -> Path | None:
-    """The artifact if it is there, whole, and what the request asks for."""
+    """Return the path of the artifact if it exists, is complete and matches the request; else ``None``."""
     path = folder / request.onnx_name()
     try:
         contract, artifact = bound_contract(path)
@@ -60,7 +60,7 @@ def existing(request: ExportRequest, folder: Path) -> Path | None:
 
 
 def _refuse_to_replace_trained(request: ExportRequest, folder: Path) -> None:
-    """Random weights, which nobody asked for by name, must not push trained ones out of their folder."""
+    """Refuse to replace an artifact with trained weights by one with random weights, which is the default."""
     path = folder / request.onnx_name()
     try:
         weights = read_contract(contract_path(path)).made_by["weights"]
@@ -76,15 +76,15 @@ def _refuse_to_replace_trained(request: ExportRequest, folder: Path) -> None:
 
 
 def ensure_exported(request: ExportRequest, folder: Path, *, replace_trained: bool = False) -> Path:
-    """Path of the requested ONNX, exported now if it is missing, broken or not what was asked for.
+    """Return the path of the requested ONNX file; export it if it is missing, damaged or another one.
 
     Args:
-        request: what is wanted.
-        folder: where it is, or is written to.
-        replace_trained: export with random weights even where that replaces trained ones.
+        request: the export.
+        folder: folder of the artifacts.
+        replace_trained: whether random weights may replace trained ones.
 
     Raises:
-        ArtifactError: when it would have to be exported on a machine without torch, or would replace trained weights.
+        ArtifactError: when an export is needed and there is no torch, or when it would replace trained weights.
     """
     found = existing(request, folder)
     if found:
@@ -104,39 +104,32 @@ def ensure_exported(request: ExportRequest, folder: Path, *, replace_trained: bo
         return export(request, folder)
 
 
-# Time for removing what is half-written once the parent has gone.
+# Time for removing half-written files after the parent process has ended.
 _GRACE_S = 10.0
-# What a family's exports need besides torch, and the extra that brings it.
-_LIBRARIES: dict[catalog.FamilyName, tuple[str, str]] = {
-    "rtdetr": ("transformers", "export"),
-    "torchvision": ("torchvision", "export"),
-    "segmentation": ("torchvision", "export"),
-    "yolo": ("ultralytics", "yolo"),
-}
 
 
 def exported(request: ExportRequest, folder: Path) -> Path:
-    """Path of the requested ONNX below ``folder``, exported now unless it is there; raises as ``ensure_exported``."""
-    return existing(request, folder) or _apart(ensure_exported, request, folder)
+    """Return the path of the requested ONNX file, as ``ensure_exported``; an export runs in a process of its own."""
+    return existing(request, folder) or _in_child(ensure_exported, request, folder)
 
 
 def exported_plainly(request: ExportRequest, folder: Path) -> Path:
-    """The model as its library exports it, always made anew: without a contract nothing says what a file holds."""
-    return _apart(_ensure_plain, request, folder)
+    """Export the model by its library's own exporter; always anew, as no contract says what an older file holds."""
+    return _in_child(_ensure_plain, request, folder)
 
 
 def require_library(request: ExportRequest, folder: Path, *, plain: bool) -> None:
-    """Find out early whether what must be exported can be.
+    """Check early that the library for a necessary export is installed.
 
     Raises:
-        MissingExtraError: when the library of the model is not installed.
+        MissingExtraError: when it is not.
     """
-    package, extra = _LIBRARIES.get(catalog.find(request.model).family, ("torch", "export"))
+    library = catalog.find(request.model).detector.library
     if plain and not can_export():
         raise MissingExtraError("torch", "export")
-    # A machine without torch is content with the files that were brought, and says itself which are missing.
-    if can_export() and not importlib.util.find_spec(package) and (plain or not existing(request, folder)):
-        raise MissingExtraError(package, extra)
+    # A machine without torch uses the files that were copied to it; ensure_exported() names the missing ones.
+    if can_export() and not importlib.util.find_spec(library.package) and (plain or not existing(request, folder)):
+        raise MissingExtraError(library.package, library.extra)
 
 
 def _ensure_plain(request: ExportRequest, folder: Path) -> Path:
@@ -145,11 +138,12 @@ def _ensure_plain(request: ExportRequest, folder: Path) -> Path:
     return ensure_plain(request, folder)
 
 
-def _apart(export: Callable[[ExportRequest, Path], Path], request: ExportRequest, folder: Path) -> Path:
-    # Spawned, not forked: a copy of this process would hold its memory as well.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_stay_with_parent) as pool:
+def _in_child(export: Callable[[ExportRequest, Path], Path], request: ExportRequest, folder: Path) -> Path:
+    """Run an export in a child process, so that its memory is free again afterwards."""
+    # Spawned instead of forked: a copy of this process would hold its memory as well.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_child) as pool:
         try:
-            return pool.submit(_sent_home, export, request, folder).result()
+            return pool.submit(_with_plain_error, export, request, folder).result()
         except (KeyboardInterrupt, command.Terminated):
             for child in active_children():  # the pool would wait for it to finish
                 child.terminate()
@@ -159,8 +153,8 @@ def _apart(export: Callable[[ExportRequest, Path], Path], request: ExportRequest
             raise BackendError("the process that exported it was killed", where=request.model, hint=hint) from error
 
 
-def _stay_with_parent() -> None:
-    """End this process when it is told to or its parent has gone, and remove what is half-written."""
+def _start_child() -> None:
+    """Make this process end with SIGTERM or with its parent, and remove half-written files then."""
     command.raise_on_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -174,9 +168,9 @@ def _end_with_parent() -> None:
     os._exit(143)
 
 
-def _sent_home(export: Callable[[ExportRequest, Path], Path], request: ExportRequest, folder: Path) -> Path:
+def _with_plain_error(export: Callable[[ExportRequest, Path], Path], request: ExportRequest, folder: Path) -> Path:
     try:
         return export(request, folder)
     except FineEdgeError as error:
-        # Errors of other kinds need not survive pickling; this one does, and reads the same.
+        # Subclasses with arguments of their own may not survive pickling; this one does, and prints the same.
         raise FineEdgeError(error.what, where=error.where, hint=error.hint) from None

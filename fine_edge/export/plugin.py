@@ -1,9 +1,9 @@
-"""Eq. 8 and 9 as one node, which TensorRT takes for the plugin ``FineModulate`` (``plugins/fine_modulate``).
+"""Eq. 8 and 9 as one node, which TensorRT maps to the plugin ``FineModulate`` (``plugins/fine_modulate``).
 
-The node is an ONNX local function too, with the native operators as its body: ONNX Runtime runs it, and a compiler
-without the plugin's library compiles the body. Parsers of TensorRT 10.7 prefer a registered plugin to a local function
-(onnx-tensorrt, changelog of 10.7); later ones do where the node has the attribute ``plugin_namespace``; parsers before
-10.7 always take the body.
+The node is also an ONNX local function with the native operators as its body. ONNX Runtime runs the body, and a
+compiler without the plugin's library compiles it. The parser of TensorRT 10.7 prefers a registered plugin to a local
+function (onnx-tensorrt, changelog of 10.7). Later parsers do so where the node has the attribute ``plugin_namespace``.
+Earlier ones always take the body.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from fine_edge.fusion.sampling import feature_map
 from fine_edge.lowering.fine import LoweredFine
 
 DOMAIN, OPERATOR = "trt.plugins", "FineModulate"
-# How TensorRT's parser finds the plugin; the creator has the same.
+# TensorRT's parser finds the plugin by these attributes; the plugin's creator has the same values.
 _IDENTITY = {"plugin_version": "1", "plugin_namespace": ""}
 
 
 class PluginModulate(nn.Module):
-    """Eq. 8 and 9, ``F * Up(M) + F``, as the plugin's node. It can be exported, not run: torch has no such operator."""
+    """Eq. 8 and 9, ``F * Up(M) + F``, as the plugin's node; torch can export it but has no such operator to run."""
 
     def __init__(self, kernel: int) -> None:
         super().__init__()
         self.kernel = kernel
 
     def forward(self, low: Tensor, m: Tensor, rows: int, columns: int) -> Tensor:
-        """Low (B, C, H, W) and tokens m (B, rows * columns, C) to the aligned map (B, C, H, W)."""
+        """Map low (B, C, H, W) and tokens m (B, rows * columns, C) to the aligned map (B, C, H, W)."""
         return torch.onnx.ops.symbolic(
             f"{DOMAIN}::{OPERATOR}",
             (low, feature_map(m, rows, columns)),
@@ -46,10 +46,10 @@ class PluginModulate(nn.Module):
 
 @torch.no_grad()
 def use_plugin(lowered: nn.Module, model_name: str) -> None:
-    """Put the plugin's node in the place of the modulation of every FINE block, in place.
+    """Replace the modulation of every FINE block by the plugin's node, in place.
 
     Raises:
-        ConfigError: when there is no block, or one that does not modulate as Eq. 9.
+        ConfigError: when there is no block, or one whose modulation is not Eq. 9.
     """
     blocks = [module for module in lowered.modules() if isinstance(module, LoweredFine)]
     if not blocks or any(block.config.modulation != "residual" for block in blocks):
@@ -74,7 +74,7 @@ def define_plugin(model: onnx.ModelProto) -> None:
 
 
 def _body() -> Sequence[NodeProto]:
-    """``low * crop(nearest(m)) + low``: sizes come from the inputs, so that one body serves every node."""
+    """Return the nodes of ``low * crop(nearest(m)) + low``, with sizes from the inputs, so that all nodes share it."""
     kernel = helper.make_node("Constant", [], ["kernel"])
     kernel.attribute.add(name="value_int", ref_attr_name="kernel", type=AttributeProto.INT)
     return [

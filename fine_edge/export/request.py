@@ -1,4 +1,4 @@
-"""What is to be exported. Torch-free, so that a bench can name what it needs."""
+"""The request of an export. It needs no torch, so that a bench can name the files that it needs."""
 
 from __future__ import annotations
 
@@ -13,30 +13,44 @@ from fine_edge.zoo.hf_processor import read_processor
 from fine_edge.zoo.weights_file import checkpoint_files
 
 PLUGINS = ("fine_modulate",)
-"""Folders of ``plugins/`` that an export can put into the graph."""
+"""The folders of ``plugins/`` that an export can put into the graph."""
 
 # The deepest map of every backbone here has a stride of 32 pixels.
 SIZE_MULTIPLE_PX = 32
 
 
+def require_multiples(height: int, width: int) -> None:
+    """Check that the sides of an input are multiples of the deepest stride.
+
+    Raises:
+        ConfigError: naming the nearest size that is.
+    """
+    for side, value in (("height", height), ("width", width)):
+        if value < SIZE_MULTIPLE_PX or value % SIZE_MULTIPLE_PX:
+            near = max(1, round(value / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
+            raise ConfigError(
+                f"input {side} {value} is not a positive multiple of {SIZE_MULTIPLE_PX}", hint=f"use {near}"
+            )
+
+
 @dataclass(frozen=True)
 class ExportRequest:
-    """One export: which model, which weights, which graph.
+    """One export: a model, its weights and the form of its graph.
 
     Attributes:
         model: name in the zoo.
         weights: checkpoint; ``None`` for seeded random weights.
-        precision: of the artifact asked for; an FP16 export writes the FP32 file it comes from as well.
-        height: of the input, pixels, a multiple of 32; 0 for the one of the weights' folder where that
-            says one, else the detector's own, as the paper counts it.
-        width: likewise.
+        precision: precision of the requested artifact; an FP16 export also writes the FP32 file that it is made of.
+        height: height of the input in pixels, a multiple of 32. 0 takes the one that the weights' folder states, else
+            the detector's own, at which the paper counts it.
+        width: width of the input, likewise.
         batch: images per inference, static.
-        raw: dense outputs instead of postprocessed ones.
-        seed: of the random weights.
-        plugin: TensorRT plugin in the place of native operators; the files are then ``MODEL.plugin.*``.
+        raw: whether to give dense outputs instead of postprocessed ones.
+        seed: seed of the random weights.
+        plugin: TensorRT plugin that replaces native operators; the files are then ``MODEL.plugin.*``.
         keep_fp32: nodes that stay FP32 in the FP16 file, besides those of every export (a keep-list).
-        nms: of detectors that suppress overlapping boxes: ``graph`` writes it in operators that every compiler has,
-            ``onnx`` as NonMaxSuppression, which TensorRT 10.7 reads as its INMSLayer.
+        nms: how detectors suppress overlapping boxes: ``graph`` writes operators that every compiler has, ``onnx``
+            a NonMaxSuppression, which TensorRT 10.7 reads as its INMSLayer.
     """
 
     model: str
@@ -53,24 +67,19 @@ class ExportRequest:
 
     def __post_init__(self) -> None:
         own_height, own_width = self._own_hw() if not (self.height and self.width) else (0, 0)
-        # The one way to fill in a field of a frozen dataclass.
+        # A frozen dataclass lets its own fields be filled in no other way.
         object.__setattr__(self, "height", self.height or own_height)
         object.__setattr__(self, "width", self.width or own_width)
-        for side, value in (("height", self.height), ("width", self.width)):
-            if value < SIZE_MULTIPLE_PX or value % SIZE_MULTIPLE_PX:
-                near = max(1, round(value / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
-                raise ConfigError(
-                    f"input {side} {value} is not a positive multiple of {SIZE_MULTIPLE_PX}", hint=f"use {near}"
-                )
+        require_multiples(self.height, self.width)
         if self.batch < 1:
             raise ConfigError(f"batch {self.batch} is not positive", hint="use --batch 1")
         if self.plugin is not None and self.plugin not in PLUGINS:
             raise ConfigError(f"no plugin {self.plugin!r}", hint=f"known: {', '.join(PLUGINS)}")
 
     def _own_hw(self) -> tuple[int, int]:
-        """Height and width where none are asked for: the checkpoint's own where its folder says them."""
+        """Return the size that the checkpoint's folder states, else the detector's own."""
         detector = find(self.model).detector
-        if self.weights is None or detector.family != "rtdetr":
+        if self.weights is None or not detector.library.states_input_size:
             return detector.input_hw
         processor = read_processor(checkpoint_files(self.weights))
         if processor is None:
@@ -85,9 +94,9 @@ class ExportRequest:
         return height, width
 
     def options(self) -> dict[str, Any]:
-        """What shapes the graph, as a contract records it."""
+        """Return the options that shape the graph, as a contract records them."""
         plugin = {} if self.plugin is None else {"plugin": self.plugin}
-        # Only where given: artifacts made before these options existed keep their identity.
+        # Options at their defaults are left out: artifacts made before these options existed keep their identity.
         kept = {"keep_fp32": sorted(self.keep_fp32)} if self.keep_fp32 else {}
         nms = {} if self.nms == "graph" else {"nms": self.nms}
         shape = {"height": self.height, "width": self.width, "batch": self.batch}
@@ -95,23 +104,23 @@ class ExportRequest:
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """Height and width of the input, pixels."""
+        """Return height and width of the input in pixels."""
         return self.height, self.width
 
     def stem(self) -> str:
-        """What the names of all files of this export begin with."""
+        """Return the beginning of the names of all files of this export."""
         return self.model if self.plugin is None else f"{self.model}.plugin"
 
     def onnx_name(self) -> str:
-        """File name of the artifact."""
+        """Return the file name of the artifact."""
         return f"{self.stem()}.fp16.onnx" if self.precision == "fp16" else f"{self.stem()}.onnx"
 
 
 def parse_size(text: str | None) -> tuple[int, int]:
-    """``640`` or ``480x640`` (height x width) to (height, width); nothing to zeros, the detector's own size.
+    """Parse ``640`` or ``480x640`` (height x width); ``None`` gives zeros, which stand for the detector's own size.
 
     Raises:
-        ConfigError: when it is neither.
+        ConfigError: for any other text.
     """
     if text is None:
         return 0, 0

@@ -15,7 +15,7 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
-from fine_edge.zoo.library_export import quiet_exporter
+from fine_edge.zoo.family import quiet_exporter
 
 # 17 is the first opset with LayerNormalization as one operator, and 20 breaks GridSample in TensorRT 10.x.
 # torch's exporter is written for 18 and up.

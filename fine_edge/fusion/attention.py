@@ -1,10 +1,9 @@
 """The five cross-level attention strategies of Table 3.
 
-Each takes projected queries of the low-level tokens and keys and values of the
-high-level tokens as *maps* (B, H, W, C), so that the local strategies can cut them into
-regions, and returns (B, H_low, W_low, C). Dimension names: B batch, C channels, h heads,
-d = C / h, n and m the number of query and key tokens that see each other. Queries come
-with the 1 / sqrt(d) of Eq. 6 already in them.
+Each strategy takes projected queries of the low-level tokens, and keys and values of the high-level tokens. They come
+as maps (B, H, W, C), so that the local strategies can cut them into regions, and the result is (B, H_low, W_low, C).
+Dimension names: B batch, C channels, h heads, d = C / h, n and m the number of query and key tokens that see each
+other. The 1 / sqrt(d) of Eq. 6 is already in the queries.
 """
 
 from __future__ import annotations
@@ -15,36 +14,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fine_edge.fusion.config import AttentionName, FineConfig
+from fine_edge.fusion.config import FineConfig
+from fine_edge.method_names import AttentionName
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, n, C) -> (B, h, n, d)."""
+    """Split (B, n, C) into heads (B, h, n, d)."""
     batch, count, channels = x.shape
     return x.reshape(batch, count, heads, channels // heads).transpose(1, 2)
 
 
 def _merge_heads(x: Tensor) -> Tensor:
-    """Concat(.) of Eq. 7: (B, h, n, d) -> (B, n, C)."""
+    """Compute Concat(.) of Eq. 7, from (B, h, n, d) to (B, n, C)."""
     batch, heads, count, dim = x.shape
     return x.transpose(1, 2).reshape(batch, count, heads * dim)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, key_mask: Tensor | None = None) -> Tensor:
-    """Eq. 6 for all heads, scale already in q: (B, n, C), (B, m, C), (B, m, C) -> (B, n, C).
+    """Compute Eq. 6 for all heads, the scale already in q, from (B, n, C), (B, m, C), (B, m, C) to (B, n, C).
 
-    ``key_mask`` (B, m) is True at keys that exist; padding takes no attention.
+    ``key_mask`` (B, m) is True at keys that exist; padding gets no attention.
     """
     q, k, v = _split_heads(q, heads), _split_heads(k, heads), _split_heads(v, heads)
     scores = q @ k.transpose(-1, -2)  # (B, h, n, m)
     if key_mask is not None:
-        # Added, not filled in: for a static shape it folds to a constant, and FP16 holds 1e4.
+        # Added instead of filled in: with a static shape it folds to a constant, and FP16 can hold 1e4.
         scores = scores + (key_mask.to(scores.dtype) - 1)[:, None, None, :] * 1e4
     return _merge_heads(scores.softmax(dim=-1) @ v)
 
 
 def global_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Tensor:
-    """Every low-level token sees every high-level token: AATS on sampled maps, vanilla on full ones."""
+    """Let every low-level token see every high-level token: AATS on sampled maps, vanilla on full ones."""
     out = attend(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), config.num_heads)
     return out.reshape(q.shape)
 
@@ -57,7 +57,7 @@ def _regions(x: Tensor, rows: int, cols: int) -> Tensor:
 
 
 def _unregions(x: Tensor, rows: int, cols: int, height: int, width: int) -> Tensor:
-    """Inverse of :func:`_regions`: back to (B, H, W, C)."""
+    """Join regions to (B, H, W, C), the inverse of :func:`_regions`."""
     channels = x.shape[-1]
     x = x.reshape(-1, height // rows, width // cols, rows, cols, channels)
     return x.transpose(2, 3).reshape(-1, height, width, channels)
@@ -73,7 +73,7 @@ def _pad_map(x: Tensor, height: int, width: int) -> Tensor:
 def _regional(
     q: Tensor, k: Tensor, v: Tensor, heads: int, q_region: tuple[int, int], k_region: tuple[int, int]
 ) -> Tensor:
-    """Attention inside corresponding regions of the two maps; both hold the same number of regions."""
+    """Attend inside corresponding regions of the two maps, which have the same number of regions."""
     rows, cols = q_region
     height, width = q.shape[1:3]
     padded = (height + -height % rows, width + -width % cols)
@@ -89,17 +89,17 @@ def _regional(
 
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Tensor:
-    """M x M windows of both maps at low-level resolution (Table 3, "Window").
+    """Attend inside M x M windows of both maps at low-level resolution (Table 3, "Window").
 
-    The caller brings the high-level map to the low-level size before the projections, which
-    is what the paper's +8.9 GFLOPs need; only the attention itself works on padded windows.
+    The caller resizes the high-level map to the low-level size before the projections, which the paper's +8.9 GFLOPs
+    require; only the attention itself works on padded windows.
     """
     side = (config.window, config.window)
     return _regional(q, k, v, config.num_heads, side, side)
 
 
 def area_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Tensor:
-    """A horizontal areas of each map attend to their counterpart (Table 3, "Area"; areas as in YOLOv12)."""
+    """Attend inside each of A horizontal areas of the two maps (Table 3, "Area"; areas as in YOLOv12)."""
     wanted = min(config.areas, q.shape[1], k.shape[1])
     k_rows = -(-k.shape[1] // wanted)  # rounded up: the last area may be smaller
     areas = -(-k.shape[1] // k_rows)  # fewer than wanted where rounding leaves the last ones without a key
@@ -110,11 +110,11 @@ def area_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Tenso
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, config: FineConfig) -> Tensor:
-    """SimA: l1-normalised queries and keys, no softmax, cost linear in the tokens (Table 3, "Linear").
+    """Attend as SimA: l1-normalised queries and keys, no softmax, linear in the tokens (Table 3, "Linear").
 
-    SimA divides each channel by its l1 norm over the tokens. The query side divides by the
-    mean instead of the sum: the constant factor n belongs to W^O, and keeps FP16 away from
-    values of 1/n, which are subnormal at 6,400 tokens.
+    SimA divides each channel by its l1 norm over the tokens. The query side divides by the mean instead of the sum. The
+    constant factor n can be a part of W^O, and it keeps FP16 away from values of 1/n, which are subnormal at 6,400
+    tokens.
     """
     shape = q.shape
     q, k, v = (x.flatten(1, 2) for x in (q, k, v))

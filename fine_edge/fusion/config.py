@@ -1,4 +1,4 @@
-"""What a FINE block is made of. One frozen dataclass; everything the paper ablates is a field."""
+"""The configuration of a FINE block; every choice that the paper ablates is a field."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fine_edge.errors import ConfigError
+from fine_edge.method_names import AttentionName
 
-AttentionName = Literal["aats", "vanilla", "window", "area", "linear"]
 DownName = Literal["avg", "max", "dwconv"]
 ModulationName = Literal["residual", "direct", "none"]
 
@@ -17,21 +17,21 @@ class FineConfig:
     """Configuration of one FINE block between a low- and a high-level feature map.
 
     Attributes:
-        channels: C, channels of the low-level map and of the attention.
-        high_channels: channels of the high-level map; where they differ from ``channels`` a 1x1
-            convolution without bias unifies them (Eq. 10). ``None``: the same as ``channels``.
-        attention: the strategy of Table 3. Only ``aats`` samples tokens; the others attend at full resolution.
+        channels: C, number of channels of the low-level map and of the attention.
+        high_channels: number of channels of the high-level map; where it differs from ``channels``, a 1x1 convolution
+            without bias unifies them (Eq. 10). ``None`` means the same as ``channels``.
+        attention: strategy of Table 3. Only ``aats`` samples tokens; the others attend at full resolution.
         k: base sampling kernel of the high-level map (Eq. 4). The paper uses 1 at stage l=3 and 2 at l=2.
         r: alignment-aware sampling ratio, the stride between the two levels (Eq. 4).
-        head_dim: d. 16 is the paper's default and the smallest that TensorRT fuses.
-        heads: h; when given it wins over ``head_dim`` (d = C / h), as in Table 4.
-        down: the sampling operator (Table 6).
+        head_dim: d, width of a head. 16 is the paper's default and the smallest that TensorRT fuses.
+        heads: h, number of heads; takes precedence over ``head_dim`` (d = C / h), as in Table 4.
+        down: sampling operator (Table 6).
         modulation: ``residual`` is Eq. 9; ``direct`` and ``none`` are Fig. 7's ablations.
-        ffn_ratio: width of the feed-forward on the tokens in units of C; 0 removes it. The paper's
-            equations do not mention it, but its #Params and FLOPs need a ratio of 2.
+        ffn_ratio: width of the feed-forward on the tokens in units of C; 0 removes it. The paper's equations do not
+            mention it, but its #Params and FLOPs require a ratio of 2.
         window: M, side of the attention windows in low-level pixels (``window`` only).
         areas: A, number of horizontal areas (``area`` only).
-        identity: start with the block as the identity, so that a pretrained detector is unchanged.
+        identity: whether the block starts as the identity, so that a pretrained detector is unchanged.
     """
 
     channels: int = 256
@@ -54,8 +54,8 @@ class FineConfig:
                 raise ConfigError(f"{field} must be at least 1, not {getattr(self, field)}", where="FineConfig")
         for field, names in (("attention", AttentionName), ("down", DownName), ("modulation", ModulationName)):
             if getattr(self, field) not in get_args(names):
-                known = ", ".join(get_args(names))
-                raise ConfigError(f"{field} is {getattr(self, field)!r}, known: {known}", where="FineConfig")
+                allowed = ", ".join(get_args(names))
+                raise ConfigError(f"{field} is {getattr(self, field)!r}, known: {allowed}", where="FineConfig")
         if self.high_channels is not None and self.high_channels < 1:
             raise ConfigError(f"high_channels must be at least 1, not {self.high_channels}", where="FineConfig")
         if self.heads is not None and self.heads < 1:
@@ -78,15 +78,15 @@ class FineConfig:
 
     @property
     def num_heads(self) -> int:
-        """h, the number of attention heads."""
+        """Return h, the number of attention heads."""
         return self.heads if self.heads is not None else self.channels // self.head_dim
 
     @property
     def low_kernel(self) -> int:
-        """rk, the sampling kernel of the low-level map; 1 for strategies that do not sample."""
+        """Return rk, the sampling kernel of the low-level map; 1 for strategies that do not sample."""
         return self.r * self.k if self.attention == "aats" else 1
 
     @property
     def high_kernel(self) -> int:
-        """k, the sampling kernel of the high-level map; 1 for strategies that do not sample."""
+        """Return k, the sampling kernel of the high-level map; 1 for strategies that do not sample."""
         return self.k if self.attention == "aats" else 1

@@ -1,19 +1,20 @@
-"""FaPN: the high-level map is aligned to the low-level one by a deformable convolution before they are fused.
+"""FaPN, which aligns the high-level map to the low-level one by a deformable convolution before they are fused.
 
 Source: S. Huang, Z. Lu, R. Cheng, C. He, "FaPN: Feature-aligned Pyramid Network for Dense Image Prediction", ICCV 2021,
-feature alignment (FAM) and feature selection (FSM); sizes and initial values after the authors' public implementation
+feature alignment (FAM) and feature selection (FSM). Sizes and initial values follow the authors' public implementation
 (EMI-Group/FaPN): no norms, 8 deformable groups, bilinear upsampling, offsets and logits of the mask that start at zero.
 
-What differs, because a fusion method here sees what a neck adds or concatenates:
+Two points differ, because a fusion method here takes the maps that a neck adds or concatenates:
 
 * FaPN selects among the backbone's channels, and its last 1x1 convolution is the pyramid's lateral one. Here the
-  lateral convolution (torchvision) or projection (RT-DETR) has been there before, and the selection works on its
-  output: C^2 weights more, and C instead of C_backbone channels to choose from.
-* FaPN has an alignment at every fusion, stride 4 included. Where the modules go is the neck's business.
+  lateral convolution (torchvision) or projection (RT-DETR) comes first, and the selection works on its output. That is
+  C^2 weights more, and C instead of C_backbone channels to choose from.
+* FaPN has an alignment at every fusion, stride 4 included. Here the neck decides where the modules are.
 
-What the FINE authors published for RT-DETR (HyungseopLee/FINE-FPN) cuts the convolution itself into 8 groups, not its
-offsets: 0.835 M weights a module and Table 2's +1.7 M, where the original has 1.350 M. fvcore has no count of a
-deformable convolution: its product (9 C^2 a pixel) and its sampling are in no FLOPs here, nor in that table.
+The implementation that the FINE authors published for RT-DETR (HyungseopLee/FINE-FPN) cuts the convolution itself into
+8 groups instead of its offsets: 0.835 M weights a module and Table 2's +1.7 M, where the original has 1.350 M. fvcore
+does not count deformable convolutions: their product (9 C^2 a pixel) and their sampling are in no FLOPs here, nor in
+that table.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from fine_edge.errors import ConfigError
 from fine_edge.fusion.top_down import TopDown
 
 DEFORMABLE_GROUPS = 8
-"""Groups of channels that share their offsets."""
+"""The number of groups of channels that share their offsets."""
 KERNEL = 3
 
 
 class FeatureSelection(nn.Module):
-    """Emphasises the channels that matter (FSM): conv(x + u * x), u = sigmoid(conv(global average of x))."""
+    """Feature selection (FSM), which emphasises channels: conv(x + u * x), u = sigmoid(conv(global average of x))."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -44,17 +45,17 @@ class FeatureSelection(nn.Module):
             _fill(layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
+        """Map (B, C, H, W) to (B, C, H, W)."""
         u = torch.sigmoid(self.importance(x.mean((2, 3), keepdim=True)))  # (B, C, 1, 1)
         return self.select(x + x * u)  # type: ignore[no-any-return]
 
 
 class FeatureAlignment(nn.Module):
-    """Samples the upsampled map where the low-level one needs it (FAM): a modulated deformable convolution, ReLU."""
+    """Feature alignment (FAM) of the upsampled map: a modulated deformable convolution and a ReLU."""
 
     def __init__(self, channels: int, high_channels: int) -> None:
         super().__init__()
-        # Not at the top of this file: FINE itself needs torch alone.
+        # Imported here because FINE itself needs torch alone.
         from torchvision.ops import DeformConv2d
 
         if high_channels % DEFORMABLE_GROUPS:
@@ -69,7 +70,7 @@ class FeatureAlignment(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Every point starts on the regular grid with weight 1/2."""
+        """Start every point on the regular grid with weight 1/2."""
         _fill(self.compare)
         align: Any = self.align
         bound = 1 / math.sqrt(align.in_channels * KERNEL**2)
@@ -78,18 +79,18 @@ class FeatureAlignment(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, low: Tensor, up: Tensor) -> Tensor:
-        """Selected (B, C, H, W) and upsampled (B, C_high, H, W) to the aligned map (B, C_high, H, W)."""
+        """Map selected (B, C, H, W) and upsampled (B, C_high, H, W) to the aligned map (B, C_high, H, W)."""
         difference = self.compare(torch.cat([low, 2 * up], 1))
         offset, mask = self.predict(difference).split(self.splits, dim=1)
         return F.relu(self.align(up, offset, torch.sigmoid(mask)))
 
 
 class Fapn(TopDown):
-    """Feature selection of the low-level map, feature alignment of the high-level one.
+    """FaPN: feature selection of the low-level map, feature alignment of the high-level one.
 
     Args:
-        channels: of the low-level map.
-        high_channels: of the high-level map, a multiple of 8.
+        channels: number of channels of the low-level map.
+        high_channels: number of channels of the high-level map, a multiple of 8.
     """
 
     def __init__(self, channels: int = 256, high_channels: int = 256) -> None:
@@ -98,7 +99,7 @@ class Fapn(TopDown):
         self.alignment = FeatureAlignment(channels, high_channels)
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) and (B, C_high, h, w) to the selected map (B, C, H, W) and the aligned (B, C_high, H, W)."""
+        """Map (B, C, H, W), (B, C_high, h, w) to the selected (B, C, H, W) and the aligned map (B, C_high, H, W)."""
         up = F.interpolate(high, size=low.shape[-2:], mode="bilinear", align_corners=False)
         selected = self.selection(low)
         return selected, self.alignment(selected, up)

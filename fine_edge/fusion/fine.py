@@ -1,8 +1,8 @@
 """The FINE block, Eq. 4 to 9 of the paper in order.
 
-The paper's equations alone give half of its reported parameters; the two LayerNorms
-and the feed-forward on the tokens are what its tables need on top of them (4C^2 weights
-more, all on the low-level tokens). With ``ffn_ratio=0`` the block is Eq. 4 to 9 exactly.
+The paper's equations alone give half of its reported parameters. Its tables also require the two LayerNorms and the
+feed-forward on the tokens (4C^2 more weights, all on the low-level tokens). With ``ffn_ratio=0`` the block is exactly
+Eq. 4 to 9.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fine_edge.fusion.sampling import build_down, feature_map, tokens, upsample
 
 
 class FeedForward(nn.Module):
-    """o + W2 GELU(W1 LN(o)) on tokens (B, N, C). With W2 = 0 it is the identity, so Eq. 7 stands as printed."""
+    """The feed-forward o + W2 GELU(W1 LN(o)) on tokens; with W2 = 0 it is the identity, and Eq. 7 is as printed."""
 
     def __init__(self, channels: int, ratio: int) -> None:
         super().__init__()
@@ -26,12 +26,12 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(ratio * channels, channels)
 
     def forward(self, o: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, C)."""
+        """Map tokens (B, N, C) to (B, N, C)."""
         return o + self.down(F.gelu(self.up(self.norm(o))))  # type: ignore[no-any-return]
 
 
 class Fine(nn.Module):
-    """Feature Interaction Network: refines a low-level map under the guidance of a high-level one.
+    """The Feature Interaction Network, which refines a low-level map with the guidance of a high-level one.
 
     >>> block = Fine(FineConfig(channels=256, k=2))
     >>> block(low, high).shape == low.shape  # doctest: +SKIP
@@ -59,7 +59,7 @@ class Fine(nn.Module):
             self.reset_to_identity()
 
     def modulation_map(self, low: Tensor, high: Tensor) -> Tensor:
-        """Eq. 4 to 8: M of shape (B, C, H_low, W_low) from low (B, C, H_low, W_low) and high (B, C_high, H, W)."""
+        """Compute M (B, C, H_low, W_low) by Eq. 4 to 8 from low (B, C, H_low, W_low) and high (B, C_high, H, W)."""
         config = self.config
         height, width = low.shape[-2:]
         high = self.unify(high)  # Eq. 10
@@ -86,7 +86,7 @@ class Fine(nn.Module):
         return upsample(feature_map(o, h_low, w_low), config.low_kernel, height, width)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        """Eq. 9: the aligned low-level map, (B, C, H_low, W_low)."""
+        """Compute the aligned low-level map (B, C, H_low, W_low) by Eq. 9."""
         if low.shape[1] != self.config.channels:
             raise ConfigError(
                 f"the low-level map has {low.shape[1]} channels, the block was made for {self.config.channels}",

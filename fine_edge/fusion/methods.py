@@ -1,4 +1,4 @@
-"""Fusion methods by name: FINE, and the rivals of the paper's Table 2. One explicit entry each."""
+"""The fusion methods by name: FINE, and the rivals of the paper's Table 2."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from torch import nn
 
 from fine_edge.errors import ConfigError
 from fine_edge.fusion.adafpn import AdaFpn
-from fine_edge.fusion.config import AttentionName, FineConfig
+from fine_edge.fusion.config import FineConfig
 from fine_edge.fusion.fapn import Fapn
 from fine_edge.fusion.fine import Fine
 from fine_edge.fusion.mgc import DEEPEST_FUSION, Mgc
 from fine_edge.fusion.sni import Sni
+from fine_edge.method_names import AttentionName
+
+STAGE_KERNELS = (1, 2)
+"""FINE's base sampling kernel k by fusion, deepest first: k = 1 at l = 3 and k = 2 at l = 2 (Sec. 5.3)."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class Place:
     """One fusion of a neck.
 
     Attributes:
-        channels: of the low-level map.
-        high_channels: of the high-level map.
+        channels: number of channels of the low-level map.
+        high_channels: number of channels of the high-level map.
         k: FINE's base sampling kernel there: 1 at the deepest fusion, doubling with every finer one (Sec. 5.3).
     """
 
@@ -33,13 +37,13 @@ class Place:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """What to put into a neck's fusions.
+    """The choice of a method for a neck's fusions.
 
     Attributes:
         name: key of :data:`METHODS`.
-        attention: FINE's strategy.
-        ffn_ratio: FINE's feed-forward; ``None`` for the one that the paper's figures of the detector need, mostly 2.
-        identity: start FINE as the identity, so that a pretrained detector's outputs do not change.
+        attention: FINE's attention strategy.
+        ffn_ratio: ratio of FINE's feed-forward; ``None`` for the one that the paper's figures require, mostly 2.
+        identity: whether FINE starts as the identity, so that a pretrained detector's outputs do not change.
     """
 
     name: str = "fine"
@@ -88,7 +92,7 @@ METHODS: dict[str, Callable[[Place, MethodConfig], nn.Module]] = {
 
 
 def build_method(place: Place, config: MethodConfig) -> nn.Module:
-    """The module for one fusion; :func:`fine_edge.fusion.top_down.top_down` says how a neck calls it.
+    """Build the module for one fusion; necks call it by :func:`fine_edge.fusion.top_down.top_down`.
 
     Raises:
         ConfigError: for a name that is not in :data:`METHODS`.
@@ -99,10 +103,10 @@ def build_method(place: Place, config: MethodConfig) -> nn.Module:
 
 
 def is_of_method(name: str) -> bool:
-    """Whether a module or tensor of that name, such as ``fpn.fine.2.query.weight``, belongs to FINE or a rival."""
+    """Return whether a module or tensor of that name, such as ``fpn.fine.2.query.weight``, belongs to a method."""
     return not set(name.split(".")).isdisjoint(METHODS)
 
 
 def method_of(owner: nn.Module) -> nn.Module | None:
-    """The fusion method that a module has as a child, named after the method; ``None`` without any."""
+    """Return the fusion method that a module has as a child of the method's name; ``None`` without any."""
     return next((child for name, child in owner.named_children() if name in METHODS), None)

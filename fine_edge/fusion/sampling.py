@@ -1,8 +1,7 @@
-"""Down(.) of Eq. 4 and Up(.) of Eq. 8: the token grid of a feature map and the way back.
+"""Down(.) of Eq. 4 and Up(.) of Eq. 8: from a feature map to its token grid and back.
 
-A token stands for one ``kernel x kernel`` block of pixels. Where the size is not a
-multiple of the kernel, the last row and column of blocks are smaller (ceil, which is
-what Fig. 5's FLOPs need), and padding never enters an average.
+A token stands for one ``kernel x kernel`` block of pixels. Where the size is not a multiple of the kernel, the last row
+and column of blocks are smaller (rounding up, as Fig. 5's FLOPs require), and padding never enters an average.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from fine_edge.fusion.config import DownName
 
 
 class DepthwiseDown(nn.Module):
-    """Learned Down(.) of Table 6: a depthwise convolution with kernel = stride, no bias; 16C weights at kernel 4."""
+    """The learned Down(.) of Table 6, a depthwise convolution with kernel = stride; 16C weights at kernel 4."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
         self.kernel = kernel
         self.conv = nn.Conv2d(channels, channels, kernel, stride=kernel, groups=channels, bias=False)
-        # Starts as the average it replaces.
+        # The initial weights compute the average that this operator replaces.
         nn.init.constant_(self.conv.weight, 1.0 / kernel**2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, ceil(H / kernel), ceil(W / kernel))."""
+        """Map (B, C, H, W) to (B, C, ceil(H / kernel), ceil(W / kernel))."""
         height, width = x.shape[-2:]
         pad_bottom, pad_right = -height % self.kernel, -width % self.kernel
         if pad_bottom or pad_right:
@@ -34,7 +33,7 @@ class DepthwiseDown(nn.Module):
 
 
 def build_down(name: DownName, channels: int, kernel: int) -> nn.Module:
-    """Down(., kernel) of Eq. 4. At kernel 1 every operator is the identity and has no weights."""
+    """Build Down(., kernel) of Eq. 4; at kernel 1 every operator is the identity and has no weights."""
     if kernel == 1:
         return nn.Identity()
     if name == "avg":
@@ -45,7 +44,7 @@ def build_down(name: DownName, channels: int, kernel: int) -> nn.Module:
 
 
 def upsample(m: Tensor, kernel: int, height: int, width: int) -> Tensor:
-    """Up(., scale = kernel) of Eq. 8: every token back onto its own block of pixels, (B, C, h, w) -> (B, C, H, W)."""
+    """Compute Up(., scale = kernel) of Eq. 8, each token onto its block of pixels, (B, C, h, w) to (B, C, H, W)."""
     if kernel == 1:
         return m
     up = F.interpolate(m, scale_factor=float(kernel), mode="nearest")
@@ -55,11 +54,11 @@ def upsample(m: Tensor, kernel: int, height: int, width: int) -> Tensor:
 
 
 def tokens(x: Tensor) -> Tensor:
-    """Flatten(.) of Eq. 5: (B, C, H, W) -> (B, H * W, C)."""
-    # permute + reshape instead of flatten + transpose: the compiler refuses the latter in front of a projection.
+    """Compute Flatten(.) of Eq. 5, from (B, C, H, W) to (B, H * W, C)."""
+    # permute + reshape instead of flatten + transpose, which the compiler refuses in front of a projection.
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[1])
 
 
 def feature_map(t: Tensor, height: int, width: int) -> Tensor:
-    """Reshape(.) of Eq. 7: (B, H * W, C) -> (B, C, H, W)."""
+    """Compute Reshape(.) of Eq. 7, from (B, H * W, C) to (B, C, H, W)."""
     return torch.reshape(t, (t.shape[0], height, width, t.shape[2])).permute(0, 3, 1, 2)

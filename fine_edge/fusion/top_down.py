@@ -1,7 +1,7 @@
-"""What happens where a top-down path joins two levels: the one place that FINE and its rivals share.
+"""The fusion of two levels in a top-down path, which FINE and its rivals share.
 
-A neck brings a low-level map and the high-level map above it to one size and adds or concatenates them. Rivals of
-FINE change the upsampled map, or both; FINE refines the low-level map alone.
+A neck brings a low-level map and the high-level map above it to one size, and adds or concatenates them. FINE refines
+the low-level map alone. Its rivals change the upsampled map, or both maps.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 
 class TopDown(nn.Module):
-    """A fusion method that speaks for both maps: ``forward(low, high)`` gives ``(low', up')``, both of low's size."""
+    """A fusion method for both maps: ``forward(low, high)`` returns ``(low', up')``, both of low's size."""
 
 
 def top_down(method: nn.Module | None, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The two maps that a neck adds or concatenates.
+    """Compute the two maps that a neck adds or concatenates.
 
     Args:
-        method: a :class:`TopDown`; a module such as ``Fine`` that gives the refined low-level map; or nothing.
-        low: (B, C, H, W).
-        high: (B, C_high, H_high, W_high), coarser.
+        method: a :class:`TopDown`, a module such as ``Fine`` that returns the refined low-level map, or ``None``.
+        low: low-level map (B, C, H, W).
+        high: coarser map (B, C_high, H_high, W_high).
 
     Returns:
         The low-level map (B, C, H, W) and the high-level map at its size (B, C_high, H, W).

@@ -40,24 +40,25 @@ def kept_by_exporter(model: onnx.ModelProto) -> list[str]:
     return [name for name in names if name.startswith(EXPORTER_SCOPES) or _SAMPLING_SCOPE in name]
 
 
-def to_fp16(model: onnx.ModelProto, *, keep_fp32: Collection[str] = ()) -> onnx.ModelProto:
+def to_fp16(graph: onnx.ModelProto | GraphView, *, keep_fp32: Collection[str] = ()) -> onnx.ModelProto:
     """Return a copy of a model in FP16; network inputs and outputs stay FP32.
 
     Masks (magnitudes from 1e9 up) become +-65504. Values that FP16 rounds to zero become its smallest number.
 
     Args:
-        model: an FP32 model with its weights loaded.
+        graph: an FP32 model with its weights loaded, or a view of one.
         keep_fp32: names of nodes that stay FP32, with casts around them.
 
     Raises:
         ArtifactError: when a name in ``keep_fp32`` is not in the graph, the model is FP16 already, a constant
             is beyond FP16's range, or the result would not be a valid strongly typed graph.
     """
-    _refuse(model, keep_fp32)
+    view = graph if isinstance(graph, GraphView) else GraphView(graph)
+    _refuse(view, keep_fp32)
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for graph in graphs_in(copy):
-        _lift_constants(graph)
+    copy.CopyFrom(view.model)
+    for one in graphs_in(copy):
+        _lift_constants(one)
     converted = _convert(copy, keep_fp32)
     _sort(converted.graph)
     _remove_cancelling_casts(converted)
@@ -71,8 +72,7 @@ def to_fp16(model: onnx.ModelProto, *, keep_fp32: Collection[str] = ()) -> onnx.
     return converted
 
 
-def _refuse(model: onnx.ModelProto, keep_fp32: Collection[str]) -> None:
-    graph = GraphView(model)
+def _refuse(graph: GraphView, keep_fp32: Collection[str]) -> None:
     for finding in valid_onnx(graph):
         raise ArtifactError(finding.message, hint=finding.hint)
     unknown = sorted(set(keep_fp32) - {node.name for node in graph.nodes})
@@ -83,7 +83,7 @@ def _refuse(model: onnx.ModelProto, keep_fp32: Collection[str]) -> None:
         )
     if TensorProto.FLOAT16 in graph.dtypes().values():
         raise ArtifactError("the graph holds FP16 tensors already", hint="convert the FP32 export")
-    if external_tensors(model):
+    if external_tensors(graph.model):
         raise ArtifactError(
             "the weights are not loaded", hint="read the file with fine_edge.graph.model_file.read_model"
         )

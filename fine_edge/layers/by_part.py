@@ -9,8 +9,8 @@ from typing import Any
 
 from fine_edge.graph.parts import MODULES, OTHER, Part, part_of, part_of_all
 from fine_edge.layers.layer import REFORMAT, LayerProfile, LayerTime
+from fine_edge.machine import MIB
 
-MIB = 2**20
 _DETAILS = ("pooling", "normalisation", "projections", "attention", "feed-forward", "modulation", "glue")
 
 

@@ -1,4 +1,4 @@
-"""Boxes from anchors or proposals and what a head predicts for them, as R-CNN detectors encode them."""
+"""The decoding of boxes from anchors or proposals and a head's predictions, as in R-CNN detectors."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 LARGEST_LOG_SCALE = math.log(1000 / 16)
-"""Widths and heights grow at most by this, which keeps exp finite."""
+"""The largest logarithm of a box's growth, which keeps exp finite."""
 
 
 class BoxDecoder(nn.Module):
-    """torchvision's box coder with a clip to the image. In pixels, so keep it FP32.
+    """torchvision's box coder with a clip to the image; works in pixels, so that it must stay FP32.
 
     Args:
-        weights: what the head's outputs are divided by: x, y, width, height.
-        height, width: of the image, pixels.
+        weights: divisors of the head's outputs x, y, width, height.
+        height, width: size of the image in pixels.
     """
 
     def __init__(self, weights: Sequence[float], height: int, width: int) -> None:
@@ -27,7 +27,7 @@ class BoxDecoder(nn.Module):
         self.limit = nn.Buffer(torch.tensor([float(width), float(height)] * 2))
 
     def forward(self, deltas: Tensor, boxes: Tensor) -> Tensor:
-        """Deltas (..., 4) and reference boxes (..., 4) x0, y0, x1, y1 to boxes inside the image."""
+        """Decode deltas (..., 4) and reference boxes (..., 4) x0, y0, x1, y1 to boxes inside the image."""
         corner, side = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
         scaled = deltas * self.scale
         centre = corner + side * (scaled[..., :2] + 0.5)
@@ -37,6 +37,6 @@ class BoxDecoder(nn.Module):
 
 
 def without_small(scores: Tensor, boxes: Tensor, least_px: float) -> Tensor:
-    """Scores (...) with zero for boxes (..., 4) narrower or lower than ``least_px``."""
+    """Set the scores (...) of boxes (..., 4) narrower or lower than ``least_px`` to zero."""
     sides = boxes[..., 2:] - boxes[..., :2]
     return torch.where(sides.amin(-1) >= least_px, scores, 0.0)

@@ -1,4 +1,4 @@
-"""Lowering of any detector, module by module: norms into convolutions, FINE and deformable convolutions."""
+"""The lowering of a detector's modules: norms into convolutions, FINE, and deformable convolutions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def lower_modules(module: _Module) -> _Module:
-    """Replace what has a lowered form below a module, in place."""
+    """Replace all modules below a module that have a lowered form, in place."""
     for name, child in list(module.named_children()):
         if isinstance(child, Fine):
             module.add_module(name, MappedFine(child))
@@ -29,8 +29,8 @@ def lower_modules(module: _Module) -> _Module:
 def fold_batch_norms(module: nn.Module) -> None:
     """Fold every batch norm, frozen or not, into the convolution before it, in place.
 
-    A norm follows a convolution where it is its next sibling: in a sequence, or in a block whose children are called
-    after each other, as ``conv1`` and ``bn1`` of torchvision's.
+    A norm belongs to the convolution that is its previous sibling, in a sequence or in a block whose children run one
+    after the other, as torchvision's ``conv1`` and ``bn1``.
     """
     previous: nn.Module | None = None
     for name, child in list(module.named_children()):

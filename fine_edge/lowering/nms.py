@@ -1,15 +1,16 @@
 """Greedy non-maximum suppression with fixed shapes, in operators that every compiler has.
 
-A box survives when no better box that survives overlaps it by more than the threshold. With S[i, j] = 1 where box i is
-better than j, of its group, and overlaps it, that is the one solution of ``keep[j] = not any_i(keep[i] S[i, j])``.
-Iterated from "all survive", every round settles at least the next box of each chain in which the fate of a box hangs
-on the one before: t rounds are exact for chains of t boxes, and greedy suppression is exact for any.
+A box survives when no better surviving box overlaps it by more than the threshold. Let S[i, j] = 1 where box i is
+better than j, of the same group, and overlaps it. The survivors are then the one solution of
+``keep[j] = not any_i(keep[i] S[i, j])``. Iterated from "all survive", every round decides at least the next box of each
+chain in which a box depends on the one before. t rounds are exact for chains of t boxes; greedy suppression is exact
+for any.
 
-Boxes go through this in blocks, best first, each block freed at once of what the survivors of those before suppress.
-That splits chains, and a round reads a small part of S. What 1000 simulated candidates of 3 to 100 objects needed at
-thresholds of 0.5 to 0.7 was at most 11 rounds in one block, 10 in blocks of 500 and 8 in blocks of 250
-(tests/postprocess/test_nms.py has such candidates). Where a chain is longer than :data:`ROUNDS`, a box too many
-survives, and may suppress others in later blocks.
+Boxes are processed in blocks, best first. Boxes that the survivors of earlier blocks suppress are removed at once. That
+splits chains, and a round reads a small part of S. 1000 simulated candidates of 3 to 100 objects needed, at thresholds
+of 0.5 to 0.7, at most 11 rounds in one block, 10 in blocks of 500 and 8 in blocks of 250 (tests/lowering/test_nms.py
+has such candidates). Where a chain is longer than :data:`ROUNDS`, one box too many survives, and may suppress others in
+later blocks.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from fine_edge.errors import ConfigError
 from fine_edge.lowering.topk import take_rows
 
 ROUNDS = 10
-"""Per block; even, so that an unfinished block has boxes too many rather than too few."""
+"""The number of rounds of a block; even, so that an unfinished block has too many boxes rather than too few."""
 
 LARGEST_BLOCK = 360
 """Up to about this many boxes, TensorRT-RTX makes a round one kernel instead of two."""
 
 LEAST_SCORE = 1e-37
-"""Of boxes that fill up; nothing that scores less is found by ``onnx``."""
+"""The score of filler boxes; ``onnx`` finds no box that scores less."""
 
 
 def _float32_below(value: float) -> float:
-    """The largest float32 that is not above ``value``: torchvision compares overlaps with a double."""
+    """Return the largest float32 that is not above ``value``, as torchvision compares overlaps with a double."""
     rounded = torch.tensor(value, dtype=torch.float32)
     if float(rounded) > value:
         rounded = torch.nextafter(rounded, torch.tensor(-math.inf))
@@ -42,26 +43,26 @@ def _float32_below(value: float) -> float:
 
 
 def overlap(some: Tensor, others: Tensor, threshold: float) -> Tensor:
-    """Whether boxes (B, M, 4) and (B, N, 4) have an IoU above ``threshold``: (B, M, N) bool, false for empty boxes."""
+    """Return (B, M, N) whether boxes (B, M, 4) and (B, N, 4) have an IoU above ``threshold``; false for empty ones."""
     x0, y0, x1, y1 = some.unsqueeze(2).unbind(3)  # (B, M, 1) each
     left, top, right, bottom = others.unsqueeze(1).unbind(3)  # (B, 1, N) each
     width = (torch.minimum(x1, right) - torch.maximum(x0, left)).clamp_min(0)
     height = (torch.minimum(y1, bottom) - torch.maximum(y0, top)).clamp_min(0)
     shared = width * height
     union = (x1 - x0) * (y1 - y0) + (right - left) * (bottom - top) - shared
-    # Rounded as torchvision's kernel does it, so that boxes which overlap by the threshold itself fare alike.
+    # The same order of operations as in torchvision's kernel, so that overlaps of the threshold itself round alike.
     return shared / union.clamp_min(1e-30) > threshold
 
 
 class Nms(nn.Module):
-    """Boxes that no better box of their group overlaps, best first, in a fixed number of rows.
+    """The suppression of boxes that a better one of their group overlaps, with a fixed number of rows, best first.
 
     Args:
-        iou_threshold: overlaps above it suppress.
-        keep: rows of the result.
-        how: ``graph`` for ordinary operators; ``onnx`` for one NonMaxSuppression node an image, which TensorRT makes
-            its INMSLayer of. That node knows no groups: they are told apart by moving their boxes, as torchvision does
-            it, which rounds coordinates to about 0.01 px for 91 groups at 800 px.
+        iou_threshold: the IoU above which a box suppresses another.
+        keep: number of rows of the result.
+        how: ``graph`` for ordinary operators; ``onnx`` for one NonMaxSuppression node an image, which TensorRT maps
+            to its INMSLayer. That node has no groups. Their boxes are moved apart instead, as in torchvision, which
+            rounds coordinates to about 0.01 px for 91 groups at 800 px.
         ordered: whether rows come best first already, which saves a sort. Rows of score 0 may lie between others.
     """
 
@@ -81,12 +82,12 @@ class Nms(nn.Module):
         """Suppress within groups.
 
         Args:
-            boxes: (B, N, 4) x0, y0, x1, y1; N at least ``keep`` and, for TensorRT's TopK, at most 3840.
-            scores: (B, N); rows of score 0 are no boxes.
-            groups: (B, N), class or level; only equal ones suppress each other.
+            boxes: boxes (B, N, 4) x0, y0, x1, y1; N is at least ``keep`` and, for TensorRT's TopK, at most 3840.
+            scores: scores (B, N); rows of score 0 are no boxes.
+            groups: class or level (B, N); only boxes of equal groups suppress each other.
 
         Returns:
-            Boxes (B, keep, 4), scores (B, keep) and rows (B, keep) int64 of the input; zeros where nothing is left.
+            Boxes (B, keep, 4), scores (B, keep) and rows (B, keep) int64 of the input; zeros where no box is left.
 
         Raises:
             ConfigError: when there are fewer rows than ``keep``.
@@ -105,7 +106,7 @@ class Nms(nn.Module):
             boxes, groups = take_rows(boxes, order), take_rows(groups, order)
         kept = self._survivors(boxes, groups, (scores > 0).to(boxes.dtype).unsqueeze(1)).squeeze(1)
 
-        # Survivors to the front. Their places all differ, so that no tie is left to a compiler's TopK.
+        # Survivors move to the front. Their places all differ, so that a compiler's TopK meets no ties.
         places = torch.arange(count, 0, -1, dtype=boxes.dtype, device=boxes.device)
         found, slot = (kept * places).topk(self.keep, dim=1)
         present = found > 0
@@ -115,7 +116,7 @@ class Nms(nn.Module):
         return boxes, scores, torch.where(present, rows, 0)
 
     def _survivors(self, boxes: Tensor, groups: Tensor, candidates: Tensor) -> Tensor:
-        """Of boxes (B, N, 4) in order: candidates (B, 1, N), zeros and ones, to those that survive."""
+        """Map candidates (B, 1, N), zeros and ones, to the survivors among the ordered boxes (B, N, 4)."""
         count = boxes.shape[1]
         size = math.ceil(count / math.ceil(count / LARGEST_BLOCK))
         parts = list(
@@ -135,7 +136,7 @@ class Nms(nn.Module):
         return (overlap(better, boxes, self.iou_threshold) & same).to(boxes.dtype)
 
     def _settled(self, suppresses: Tensor, candidates: Tensor) -> Tensor:
-        """S (B, N, N) and candidates (B, 1, N), zeros and ones, to the survivors among them."""
+        """Iterate on S (B, N, N) from candidates (B, 1, N), zeros and ones, to the survivors among them."""
         kept = candidates
         for _ in range(ROUNDS):
             kept = torch.where(kept @ suppresses > 0, 0.0, candidates)
@@ -145,16 +146,16 @@ class Nms(nn.Module):
         count = boxes.shape[1]
         apart = boxes + groups.to(boxes.dtype).unsqueeze(2) * (boxes.amax(dim=(1, 2), keepdim=True) + 1)
         chosen = [self._node(one, of_it) for one, of_it in zip(apart.unbind(), scores.unbind(), strict=True)]
-        rows = torch.stack(chosen).clamp_max(count)  # (B, keep); ``count`` where nothing is left
+        rows = torch.stack(chosen).clamp_max(count)  # (B, keep); ``count`` where no box is left
         present = rows < count
-        # One more row, of zeros, for what is not there.
+        # One more row of zeros stands for missing boxes.
         boxes = take_rows(torch.cat([boxes, torch.zeros_like(boxes[:, :1])], dim=1), rows)
         scores = take_rows(torch.cat([scores, torch.zeros_like(scores[:, :1])], dim=1), rows)
         return boxes, scores, torch.where(present, rows, 0)
 
     def _node(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        """Boxes (N, 4) and scores (N,) of one image to rows (keep,), best first, then from N on."""
-        # Boxes that nothing overlaps, scored below all others, fill up: the node then always gives ``keep`` rows.
+        """Return the surviving rows (keep,) of one image's boxes (N, 4), best first; missing ones count from N on."""
+        # Filler boxes overlap no other and score below all, so that the node always gives ``keep`` rows.
         left = -2.0 * torch.arange(1, self.keep + 1, dtype=boxes.dtype).unsqueeze(1)
         filler = torch.cat([left, torch.zeros_like(left), left + 1, torch.ones_like(left)], dim=1)
         selected = torch.onnx.ops.symbolic(

@@ -1,4 +1,4 @@
-"""The largest of a long row, found in pieces that a GPU works on side by side."""
+"""The top-k of a long row, computed in groups that a GPU works on in parallel."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 SIDE_BY_SIDE = 8
-"""Rows that TensorRT selects from at the same time on an Orin Nano, which has so many multiprocessors."""
+"""The number of rows that TensorRT selects from in parallel on an Orin Nano, one on each multiprocessor."""
 _MOST_GROUPS = 2 * SIDE_BY_SIDE
-# Elements, 27 us at 3.4 clocks each: groups cost three kernels more.
+# The least saving in elements, 27 us at 3.4 clocks each, as groups cost three kernels more.
 _WORTH = 8192
 
 
 def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """As ``scores.topk(count, dim=1)`` of (B, N): values and indices (B, count), the largest first.
+    """Compute ``scores.topk(count, dim=1)`` of (B, N): values and indices (B, count), the largest first.
 
-    TensorRT goes through a row element after element, whatever ``count`` is: 51 us for 24,000 (ultralytics, pull
-    request 25666). A long row is therefore cut into groups, whose largest are found side by side, and the largest of
-    these after them: the same values, and where runtimes prefer the first of equal ones, the same indices.
+    TensorRT reads a row element by element for any ``count``: 51 us for 24,000 (ultralytics, pull request 25666). A
+    long row is therefore cut into groups. The largest of each group are found in parallel, then the largest of these.
+    The values are the same, and so are the indices where a runtime prefers the first of equal values.
     """
     batch, length = scores.shape
     groups = group_count(length, count)
@@ -31,7 +31,7 @@ def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def group_count(length: int, count: int) -> int:
-    """Into how many groups a row is cut; 1 where that would not shorten the way to the last element enough."""
+    """Return the number of groups that a row is cut into; 1 where groups would not save enough time."""
     for groups in range(SIDE_BY_SIDE, _MOST_GROUPS + 1):
         turns = -(-groups // SIDE_BY_SIDE)
         if length % groups == 0 and length // groups >= count:
@@ -40,14 +40,14 @@ def group_count(length: int, count: int) -> int:
 
 
 def take_rows(x: Tensor, index: Tensor) -> Tensor:
-    """``x[b, index[b]]`` for every image b.
+    """Take ``x[b, index[b]]`` for every image b.
 
     Args:
-        x: (B, N, ...).
-        index: (B, K) int64, each in [0, N).
+        x: rows (B, N, ...).
+        index: indices (B, K) int64, each in [0, N).
 
     Returns:
-        (B, K, ...).
+        The rows (B, K, ...).
     """
     batch, count = x.shape[:2]
     if batch > 1:

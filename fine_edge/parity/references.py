@@ -80,7 +80,7 @@ def against_pytorch(
         raise ArtifactError(
             "was exported from other weights", where=onnx_path, hint="give the same --weights, or check with --golden"
         )
-    eager = EagerRunner(detector.model, detector.entry.family, raw=not contract.postprocessed)
+    eager = EagerRunner(detector.model, detector.family, raw=not contract.postprocessed)
     cases = []
     with console.progress() as bar:
         for name, tensor in bar.track(inputs_for(contract, images), total=len(images) + 1, description="comparing"):

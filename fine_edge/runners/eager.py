@@ -1,4 +1,4 @@
-"""PyTorch on the CPU: the detector as its library runs it, not the form that was lowered for export."""
+"""PyTorch on the CPU, with the detector as its library runs it instead of the form that is lowered for export."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ import torch
 from torch import nn
 
 from fine_edge.runners.base import Array
-from fine_edge.zoo.catalog import FamilyName
-from fine_edge.zoo.family import family_of
+from fine_edge.zoo.family import Family
 
 
 class EagerRunner:
-    """The reference of parity: the library's own forward pass in FP32, and its own postprocessing."""
+    """The reference of parity, which runs the library's own forward pass in FP32 and its own postprocessing."""
 
     name = "pytorch-cpu"
 
-    def __init__(self, model: nn.Module, family: FamilyName, *, raw: bool) -> None:
-        self._family = family_of(family)
+    def __init__(self, model: nn.Module, family: Family, *, raw: bool) -> None:
+        self._family = family
         self._model = model
         self._model.train(False)
         self._raw = raw
         self.selection_margin = float("inf")
-        """Of the last run, see :class:`fine_edge.zoo.family.Reference`."""
+        """The margin of the last run; see :class:`fine_edge.zoo.family.Reference`."""
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """``images`` (B, 3, H, W) float32 to the outputs an exported graph has."""
+        """Map ``images`` (B, 3, H, W) float32 to the outputs of an exported graph."""
         images = torch.from_numpy(np.asarray(inputs["images"], dtype=np.float32))
         with torch.inference_mode():
             reference = self._family.reference(self._model, images, raw=self._raw)
@@ -33,4 +32,4 @@ class EagerRunner:
         return {name: tensor.numpy() for name, tensor in reference.outputs.items()}
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Free nothing, as the model belongs to the caller."""

@@ -1,5 +1,5 @@
 """Training a detector of the zoo on boxes in COCO's format, by transformers' Trainer.
 
-What is trained sees pictures exactly as its exported graph will, and what comes out is a checkpoint that every other
-command takes as ``--weights``.
+A detector in training gets its pictures preprocessed exactly as its exported graph will. The result is a checkpoint
+that every other command takes as ``--weights``.
 """

@@ -1,6 +1,7 @@
-"""What a training depends on, by content: two that agree in all of it give the same weights on one machine.
+"""The identity of a training: everything that its result depends on, by content.
 
-A folder that holds another training is refused by what differs, and so is a checkpoint that came from one.
+Two trainings of equal identity give the same weights on one machine. A folder or checkpoint of another training is
+refused, and the message names the difference.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fine_edge.train.recipe import Recipe
 from fine_edge.zoo.weights_file import weights_sha256
 
 _LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "pillow")
-"""Whose versions can change weights. The number of threads changes the last bits of a sum alone, and is left free."""
+"""Libraries whose versions can change weights. The number of threads, which changes only last bits, is left out."""
 _OTHER = {
     "recipe": "another recipe",
     "data": "another data set",
@@ -31,23 +32,23 @@ _OTHER = {
     "processes": "another number of processes",
     "device": "another kind of device",
 }
-"""What the parts of an identity are, by key, where they differ."""
+"""The description of a difference, by the key of an identity's part."""
 _NAMES = ("file",)
-"""Fields that say how something is called, not what it is."""
+"""Fields that hold names, which do not count as content."""
 
 
 def identity_of(
     recipe: Recipe, data: CocoData, pictures: Mapping[str, Path], weights: Path | None, *, half: bool, device: str
 ) -> dict[str, Any]:
-    """Return everything that a training depends on, as its record holds it.
+    """Return everything that a training depends on, in the form of its record.
 
     Args:
-        recipe: how it trains.
+        recipe: settings of the training.
         data: the boxes.
-        pictures: files by the name that the data set has for them; every one is read.
-        weights: to start from.
+        pictures: files by their names in the data set; every file is read.
+        weights: checkpoint to start from.
         half: whether weights are written as FP16.
-        device: kind of what computes.
+        device: kind of the computing device.
     """
     with console.status(f"reading {len(pictures)} pictures"):
         pictures_sha256 = sha256_of_files(pictures)
@@ -64,7 +65,7 @@ def identity_of(
 
 
 def difference(former: Mapping[str, Any], identity: Mapping[str, Any]) -> str | None:
-    """Return what a former training had otherwise, in words, or ``None`` if it is the same training."""
+    """Return the difference of an earlier training in words; ``None`` if it is the same training."""
     for key, words in _OTHER.items():
         if key not in former:
             return f"{words}, or by an older version: it does not say"
@@ -79,7 +80,7 @@ def _content(part: Any) -> Any:
 
 
 def _detail(then: Any, now: Any) -> str:
-    """Return the first field that differs with both of its values, which says nothing where they are hashes."""
+    """Return the first field that differs with both values; nothing for hashes, which a reader cannot use."""
     if not isinstance(then, dict) or not isinstance(now, dict):
         return ""
     key = next(key for key in (*now, *then) if then.get(key) != now.get(key))

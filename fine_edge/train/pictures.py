@@ -1,13 +1,11 @@
-"""Labelled pictures as inputs of a network: preprocessed as the exported graph will get them, mirrored at random."""
+"""Labelled pictures as inputs of a network, preprocessed as for the exported graph and mirrored at random."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from fine_edge.errors import DataError
@@ -15,21 +13,14 @@ from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.picture_sizes import require_labelled_sizes
 from fine_edge.images import read_image
 from fine_edge.preprocess import Preprocessing, preprocess
+from fine_edge.zoo.family import Sample
 
 _LEAST_SIDE_PX = 0.01
-"""Of a box in the input. Less is nothing to see, and vanishes where coordinates are rounded to FP32."""
-
-
-class Sample(NamedTuple):
-    """One picture: ``image`` (3, H, W), ``boxes_xyxy`` (N, 4) in its pixels, ``classes`` (N,) int64 from 0."""
-
-    image: Tensor
-    boxes_xyxy: Tensor
-    classes: Tensor
+"""The least side of a box in the input; smaller ones show nothing and vanish when coordinates round to FP32."""
 
 
 def mirrored(sample: Sample, axis: int) -> Sample:
-    """The picture turned round along an axis of (3, H, W): 1 upside down, 2 left to right."""
+    """Return the picture mirrored along an axis of (3, H, W): 1 upside down, 2 left to right."""
     image, boxes, classes = sample
     low, high = (1, 3) if axis == 1 else (0, 2)
     turned = boxes.clone()
@@ -38,21 +29,21 @@ def mirrored(sample: Sample, axis: int) -> Sample:
 
 
 class LabelledPictures(Dataset[Sample]):
-    """Pictures of a data set with what is in them; crowds, boxes without area or outside their picture are left out.
+    """The pictures of a data set with their boxes, without crowds, boxes without area and boxes outside their picture.
 
     Args:
         data: boxes in COCO's format; classes count from 0 in the order of its categories.
-        folder: of the pictures.
-        height, width: of the input, pixels.
-        how: from a picture to an input.
-        flips: axes that are turned round, each half of the times.
+        folder: folder of the pictures.
+        height, width: size of the input in pixels.
+        how: preprocessing from a picture to the input.
+        flips: axes that are mirrored, each with a probability of one half.
 
     Attributes:
-        by_name: files by the name that the data set has for them.
+        by_name: files by their names in the data set.
 
     Raises:
-        DataError: when a picture is missing or of another size than its labels, or there is nothing to learn, before
-            hours of training and not after.
+        DataError: when a picture is missing or of another size than its labels, or there is nothing to learn. It is
+            raised before the training.
     """
 
     def __init__(
@@ -85,11 +76,11 @@ class LabelledPictures(Dataset[Sample]):
             )
 
     def __len__(self) -> int:
-        """How many pictures there are."""
+        """Return the number of pictures."""
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        """One picture, mirrored by torch's random numbers, which Trainer keeps with its checkpoints."""
+        """Return one picture, mirrored by torch's random numbers, whose state Trainer saves in its checkpoints."""
         sample = self._upright(index)
         for axis in self.flips:
             if torch.rand(()) < 0.5:
@@ -97,7 +88,7 @@ class LabelledPictures(Dataset[Sample]):
         return sample
 
     def _upright(self, index: int) -> Sample:
-        """Return one picture as it is, with the boxes that it shows."""
+        """Return one picture without mirroring, with the boxes that it shows."""
         pixels = read_image(self.files[index]).pixels
         array, place = preprocess(pixels, self.height, self.width, self.how)
         xywh, classes = self.objects[index]

@@ -1,4 +1,4 @@
-"""How a detector is trained: everything that decides what comes out, and nothing else."""
+"""The recipe of a training: all settings that decide its result."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from fine_edge.errors import ConfigError
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of one training; two with the same recipe, data and libraries give the same weights on one machine.
+    """The settings of one training; the same recipe, data and libraries give the same weights on one machine.
 
     Attributes:
         model: name in the zoo.
-        height, width: of the input, pixels.
-        epochs: passes over the data.
-        batch: pictures a step and process.
-        learning_rate: of AdamW at its highest: it rises over the first steps (:data:`WARMUP`), then falls to zero by
-            a cosine.
-        weight_decay: of AdamW.
-        max_grad_norm: what gradients are clipped to.
-        flips: how a picture is mirrored, each half of the times: ``horizontal``, or ``both`` ways where it has no up.
-        seed: of the initial weights, the order of the pictures and the flips.
+        height, width: size of the input in pixels.
+        epochs: number of passes over the data.
+        batch: number of pictures in a step of one process.
+        learning_rate: highest learning rate of AdamW. It rises over the first steps (:data:`WARMUP`) and then falls to
+            zero by a cosine.
+        weight_decay: weight decay of AdamW.
+        max_grad_norm: norm that gradients are clipped to.
+        flips: directions in which a picture is mirrored, each with a probability of one half: ``horizontal``, or
+            ``both`` for pictures without a top.
+        seed: seed of the initial weights, the order of the pictures and the flips.
     """
 
     model: str
@@ -44,11 +45,11 @@ class Recipe:
             raise ConfigError(f"{self.flips!r} is unknown", where="--flips", hint=f"known: {', '.join(FLIPS)}")
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands beside the checkpoint."""
+        """Return plain values for the record beside the checkpoint."""
         return asdict(self)
 
 
 FLIPS: dict[str, tuple[int, ...]] = {"none": (), "horizontal": (2,), "both": (1, 2)}
-"""Axes of an image (3, H, W) that are turned round, by the name of the way."""
+"""Axes of an image (3, H, W) that are mirrored, by name."""
 WARMUP = 0.05
-"""Share of the steps in which the learning rate rises."""
+"""The share of the steps in which the learning rate rises."""

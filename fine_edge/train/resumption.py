@@ -1,7 +1,7 @@
-"""Trainer's own checkpoints, from which a training goes on: whole ones of this training alone.
+"""Resumption of a training from Trainer's own checkpoints, if they are complete and of the same training.
 
-A manifest is written into each as its last file. It says which training the checkpoint is of and what its files hold,
-so that a folder that a kill cut off, a disk damaged, or somebody copied here is known for what it is.
+A manifest is written into each checkpoint as its last file. It names the training and holds the hashes of all files. A
+checkpoint that a kill cut off, a disk damaged or a person copied from another training is thereby recognised.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fine_edge.files import read_json, sha256_of
 
 MANIFEST = "manifest.json"
 _KEPT = 2
-"""Checkpoints: the newest, and one to fall back to."""
+"""The number of checkpoints that are kept: the newest, and one to fall back to."""
 
 
 def _steps(folder: Path) -> int:
@@ -41,7 +41,7 @@ def _hashes(checkpoint: Path) -> dict[str, str]:
 
 
 def _flaw(checkpoint: Path, fingerprint: str) -> str | None:
-    """Return why a training cannot go on from a checkpoint, or ``None`` if it can."""
+    """Return why a training cannot resume from a checkpoint; ``None`` if it can."""
     if not (checkpoint / MANIFEST).is_file():
         return "was not written to its end"
     try:
@@ -58,11 +58,11 @@ def _flaw(checkpoint: Path, fingerprint: str) -> str | None:
 
 
 def newest_whole(folder: Path, fingerprint: str) -> Path | None:
-    """Return the newest checkpoint that a training can go on from, and say which newer ones it cannot.
+    """Return the newest checkpoint that a training can resume from, and warn of newer ones that it cannot.
 
     Args:
-        folder: of the training.
-        fingerprint: of the training, see :func:`fine_edge.train.identity.fingerprint`.
+        folder: folder of the training.
+        fingerprint: fingerprint of the training, see :func:`fine_edge.train.identity.fingerprint`.
     """
     found = _newest_first(folder)
     for checkpoint in found:
@@ -77,11 +77,11 @@ def newest_whole(folder: Path, fingerprint: str) -> Path | None:
 
 
 class Keeper(TrainerCallback):
-    """Vouches for each checkpoint when all of it is written, then removes those that are older than its forerunner.
+    """A callback that writes each checkpoint's manifest, then removes all but the newest checkpoints.
 
     Args:
-        fingerprint: of the training.
-        wait: returns when every process has come so far.
+        fingerprint: fingerprint of the training.
+        wait: returns when every process has called it.
     """
 
     def __init__(self, fingerprint: str, wait: Callable[[], None]) -> None:
@@ -89,7 +89,7 @@ class Keeper(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_more: Any, **_named: Any) -> None:
         """Write the manifest of the checkpoint that Trainer has just written."""
-        self._wait()  # every process writes its random numbers
+        self._wait()  # every process writes its random state
         if not state.is_world_process_zero:
             return
         folder = Path(str(args.output_dir))
@@ -102,7 +102,7 @@ class Keeper(TrainerCallback):
             shutil.rmtree(path)
 
     def _is_own(self, checkpoint: Path) -> bool:
-        """Return whether a checkpoint was written to its end by this training."""
+        """Return whether this training wrote the checkpoint completely."""
         try:
             manifest = read_json(checkpoint / MANIFEST, DataError)
         except DataError:

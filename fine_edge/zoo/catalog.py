@@ -1,7 +1,7 @@
-"""Every model by name: detectors, one line each, and what the paper puts into their fusions.
+"""The catalogue of models by name: one line for each detector, and the paper's methods for its fusions.
 
-This file is plain data, so that the device can list and name models without torch; what
-builds a detector is its family, see :mod:`fine_edge.zoo.family`.
+This file is plain data, so that a device can list and name models without torch. A detector is built by its family; see
+:mod:`fine_edge.zoo.family`.
 """
 
 from __future__ import annotations
@@ -11,45 +11,56 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fine_edge.errors import UnknownModelError
+from fine_edge.method_names import COMPLEXITY, METHOD_TITLES, AttentionName, MethodName
 from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.paper import PaperFigures, rows_of
 
 FamilyName = str
-"""Name of the folder beside this file whose ``family.FAMILY`` builds the detector."""
+"""The name of the folder beside this file whose ``family.FAMILY`` builds the detector."""
 Task = Literal["detection", "instance", "semantic", "panoptic"]
-MethodName = Literal["fine", "sni", "fapn", "adafpn", "mgc"]
-AttentionName = Literal["aats", "vanilla", "window", "area", "linear"]
 
-_COMPLEXITY: dict[AttentionName | None, str] = {
-    None: "-",
-    "aats": "O(HlWl/(rk)² · HhWh/k²)",
-    "vanilla": "O(HlWl · HhWh)",
-    "window": "O(HlWl · M²)",
-    "area": "O(HlWl · HhWh / A)",
-    "linear": "O(HlWl + HhWh)",
+
+@dataclass(frozen=True)
+class Library:
+    """The facts about a family's library that are needed without importing it.
+
+    Attributes:
+        package: the Python package, which also names the library.
+        extra: the extra of this project that installs the package.
+        exporter: the name of the library's own ONNX exporter; ``None`` where users call torch.onnx.
+        saves_models: whether the library's checkpoints are pickles of whole models instead of state dicts.
+        states_input_size: whether a folder of its checkpoints states the input size in ``preprocessor_config.json``.
+    """
+
+    package: str
+    extra: str = "export"
+    exporter: str | None = None
+    saves_models: bool = False
+    states_input_size: bool = False
+
+
+LIBRARIES: dict[FamilyName, Library] = {
+    "rtdetr": Library("transformers", states_input_size=True),
+    "torchvision": Library("torchvision"),
+    "segmentation": Library("torchvision"),
+    "yolo": Library("ultralytics", "yolo", exporter="ultralytics export", saves_models=True),
 }
-_METHOD_TITLES: dict[MethodName, str] = {
-    "fine": "FINE",
-    "sni": "SNI",
-    "fapn": "FaPN",
-    "adafpn": "AdaFPN",
-    "mgc": "A²-FPN MGC",
-}
+"""The library of each family; where two share one, the first family injects FINE into the library's models."""
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector as its library has it.
+    """A detector of a library.
 
     Attributes:
-        name: what commands take.
-        family: the file or folder beside this one that builds it.
-        variant: what the family knows it by.
+        name: its name on the command line.
+        family: the folder beside this file that builds it.
+        variant: its name within the family.
         neck: the paper's name of its feature fusion.
-        task: what it finds.
-        input_hw: the size that the paper counts it at, pixels; what an export takes unless told otherwise.
-        preprocessing: from a picture to its input.
-        methods: what the catalogue puts into its fusions.
+        task: the kind of its outputs.
+        input_hw: the input size in pixels at which the paper counts it, and the default of an export.
+        preprocessing: the preprocessing from a picture to the input.
+        methods: the fusion methods that the catalogue lists for it.
         suppresses: whether it finds objects more than once and drops all but the best by their overlap.
     """
 
@@ -63,8 +74,13 @@ class Detector:
     methods: tuple[MethodName, ...] = ("fine",)
     suppresses: bool = False
 
+    @property
+    def library(self) -> Library:
+        """Return the library of the detector's family; a family that is not listed needs torch alone."""
+        return LIBRARIES.get(self.family, Library("torch"))
 
-# RT-DETR is trained on stretched pictures, without mean and deviation.
+
+# RT-DETR is trained on stretched pictures, without normalisation.
 _STRETCHED = Preprocessing()
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # torchvision pads behind the normalisation, with zeros.
@@ -93,18 +109,18 @@ DETECTORS: tuple[Detector, ...] = (
     Detector("semantic_fpn_r50", "segmentation", "semantic", "FPN", "semantic", (512, 1024), _CITYSCAPES),
     Detector("panoptic_fpn_r50", "segmentation", "panoptic", "FPN", "panoptic", _SQUARE, _TORCHVISION, suppresses=True),
 )
-"""Adding a detector of a known family is one line here."""
+"""All detectors; a new one of a known family is one line here."""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model of the zoo: a detector and what is in its fusions.
+    """One model of the zoo: a detector and the method in its fusions.
 
     Attributes:
-        name: what commands take.
-        detector: as its library has it.
-        method: what refines or replaces its fusions, ``None`` for the detector as it is.
-        attention: FINE's attention strategy, ``None`` without FINE.
+        name: its name on the command line.
+        detector: the detector of a library.
+        method: the method that refines or replaces its fusions; ``None`` for the unchanged detector.
+        attention: FINE's attention strategy; ``None`` without FINE.
     """
 
     name: str
@@ -114,27 +130,27 @@ class ModelEntry:
 
     @property
     def family(self) -> FamilyName:
-        """What builds it."""
+        """Return the name of the family that builds it."""
         return self.detector.family
 
     @property
     def variant(self) -> str:
-        """What its family knows it by."""
+        """Return the detector's name within its family."""
         return self.detector.variant
 
     @property
     def fusion(self) -> str:
-        """The paper's name of the feature fusion."""
-        return self.detector.neck + (f" + {_METHOD_TITLES[self.method]}" if self.method else "")
+        """Return the paper's name of the feature fusion."""
+        return self.detector.neck + (f" + {METHOD_TITLES[self.method]}" if self.method else "")
 
     @property
     def complexity(self) -> str:
-        """Of the attention, as Table 3 prints it."""
-        return _COMPLEXITY[self.attention]
+        """Return the complexity of the attention, as Table 3 prints it."""
+        return COMPLEXITY[self.attention]
 
     @property
     def paper(self) -> PaperFigures | None:
-        """The paper's figures at the detector's own input size, where it has any; timed ones first."""
+        """Return the paper's figures at the detector's own input size, timed ones first; ``None`` without any."""
         rows = [row for row in rows_of(self.name) if row.input_hw == self.detector.input_hw]
         return rows[0] if rows else None
 
@@ -148,7 +164,7 @@ def _entries(detector: Detector) -> list[ModelEntry]:
 
 
 def _with_attention(name: str) -> ModelEntry | None:
-    """``DETECTOR_fine_STRATEGY``: every detector takes every strategy of Table 3, listed or not."""
+    """Return the entry of ``DETECTOR_fine_STRATEGY``, which every detector has for every strategy of Table 3."""
     base, _, strategy = name.rpartition("_fine_")
     detector = next((d for d in DETECTORS if d.name == base), None)
     attention = next((a for a in get_args(AttentionName) if a == strategy and a != "aats"), None)
@@ -165,7 +181,7 @@ CATALOG: dict[str, ModelEntry] = _catalog()
 
 
 def find(name: str) -> ModelEntry:
-    """The entry called ``name``: one of the catalogue, or any detector with ``_fine_`` and a strategy.
+    """Return the entry called ``name``: one of the catalogue, or any detector with ``_fine_`` and a strategy.
 
     Raises:
         UnknownModelError: naming the nearest names.

@@ -1,10 +1,10 @@
-"""Reading and writing checkpoint files, whatever detector they are of.
+"""Reading and writing of checkpoint files of any detector.
 
-Which keys a file has is the business of a family (:meth:`fine_edge.zoo.family.Family.read`); one layout is the same
-for all, ``fine_edge``: written by :func:`save`, with the model's name and labels in the header.
+A family reads the keys of its library (:meth:`fine_edge.zoo.family.Family.read`). One layout is common to all families:
+``fine_edge``, which :func:`save` writes with the model's name and labels in the header.
 
-Untrusted files: safetensors, or ``torch.load(weights_only=True)``. Nothing is unpickled, and nothing is allocated for
-what a file merely claims (:mod:`fine_edge.zoo.tensors`).
+Files are not trusted. They are read as safetensors or by ``torch.load(weights_only=True)``, so that no code of theirs
+runs, and no memory is allocated for sizes that a file merely claims (:mod:`fine_edge.zoo.tensors`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,20 +29,19 @@ from fine_edge.text import printable
 from fine_edge.zoo.catalog import DETECTORS
 from fine_edge.zoo.inert import PLAIN_DATA, records
 from fine_edge.zoo.rtdetr.settings import stated_settings
-from fine_edge.zoo.tensors import State, plain, refuse_bomb, require_values
+from fine_edge.zoo.tensors import State, bare, plain, refuse_foreign_zip, require_values, state_of
 from fine_edge.zoo.weights_file import CheckpointFiles, checkpoint_files
-from fine_edge.zoo.wrappers import bare, state_of
 
 EPS = 1e-5
 
 
 def weight_for_default_eps(weight: Tensor, var: Tensor, eps: float) -> Tensor:
-    """The weight (C,) with which a frozen batch norm of :data:`EPS` does what this one does with ``eps``."""
+    """Return the weight (C,) with which a batch norm of :data:`EPS` computes the same as this one with ``eps``."""
     return (weight.double() * torch.sqrt((var.double() + EPS) / (var.double() + eps))).to(weight)
 
 
 def weights_for_default_eps(model: nn.Module) -> dict[str, Tensor]:
-    """The weights, by key, that a model's state needs instead of its own; empty where all have :data:`EPS`."""
+    """Return the weights by key that a saved state needs instead of the model's own; empty if all have :data:`EPS`."""
     return {
         f"{name}.weight": weight_for_default_eps(module.weight, module.running_var, module.eps)
         for name, module in model.named_modules()
@@ -51,23 +49,24 @@ def weights_for_default_eps(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-# Keys that a network holds but that are not learned.
+# Keys of values that a network holds but does not learn.
 _NOT_LEARNED = re.compile(r"(num_batches_tracked|(^|\.)anchors|(^|\.)valid_mask)$")
 _FP16_MAX = 65504.0
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights under the keys of a family's models, and what the file says besides.
+    """Weights under the keys of a family's models, and the file's other statements.
 
     Attributes:
-        state: what is learned, by key.
-        layout: of the file.
-        model: name in the zoo, and ``labels`` the class names by index, where the file says them.
-        settings: what changes the computation, as the family that reads the file understands it.
-        preprocessing: from a picture to the input, where the file says it.
-        named: what the file calls its own model, for messages.
-        trained_hw: height and width that it was trained at, where the file says them.
+        state: learned tensors by key.
+        layout: layout of the file.
+        model: name in the zoo; ``None`` where the file does not state it, as for all that follow.
+        labels: class names by index.
+        settings: settings that change the computation, in the form of the family that reads the file.
+        preprocessing: preprocessing from a picture to the input.
+        named: the file's own name of its model, for messages.
+        trained_hw: height and width that the weights were trained at.
     """
 
     state: State
@@ -82,13 +81,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ReadFile:
-    """What a checkpoint's files hold.
+    """The contents of a checkpoint's files.
 
     Attributes:
         state: tensors by key.
         metadata: header of a safetensors file.
-        beside: the dict around the state dict, where there is one.
-        files: that were read.
+        beside: the dict around the state dict; empty where there is none.
+        files: the files that were read.
     """
 
     state: State
@@ -98,48 +97,42 @@ class ReadFile:
 
 
 _CODE = re.compile(r"unsupported (?:global|class)\b:? ?(?:GLOBAL )?(\S+)", re.IGNORECASE)
-# A command line, as torchvision's training scripts save it, and what may stand in one.
+# torchvision's training scripts save their command line, a Namespace of plain data.
 _INERT = ("argparse.Namespace", *PLAIN_DATA)
 
 
 def _reason(error: Exception) -> str:
-    """The telling line of a message of torch's: its unpickler puts advice before and after it."""
+    """Return the line of torch's message that states the reason; its unpickler adds advice before and after it."""
     lines = [line.strip() for line in str(error).split("WeightsUnpickler error:")[-1].splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0][:160]
 
 
 def names_in(path: Path) -> list[str]:
-    """Return the names outside torch's own list that a file of ``torch.save`` mentions; read, not imported."""
+    """Return the names outside torch's own list that a file of ``torch.save`` mentions; nothing is imported."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # a damaged file names nothing; reading it for good says what is wrong
+    except Exception:  # a damaged file: loading it afterwards says what is wrong
         return []
 
 
 def read_torch(path: Path, allowed: Sequence[Any] = ()) -> Any:
-    """Whatever object a file of ``torch.save`` holds, read without running its code.
+    """Read the object in a file of ``torch.save`` without running its code.
 
     Args:
-        path: the file.
-        allowed: classes, and (class, name) pairs, that it may hold besides tensors and containers.
+        path: path of the file.
+        allowed: classes, and (class, name) pairs, that the file may hold besides tensors and containers.
 
     Raises:
-        WeightsError: when it is damaged, or holds anything else.
+        WeightsError: when the file is damaged, or holds anything else.
     """
     file_size(path, WeightsError)
-    if _is_torchscript(path):
-        raise WeightsError(
-            "is a TorchScript program, not weights",
-            where=path,
-            hint=f"save torch.jit.load({path.name!r}).state_dict() with torch.save",
-        )
-    refuse_bomb(path)
+    refuse_foreign_zip(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged files make torch warn of pickle protocols that do not exist
             with torch.serialization.safe_globals([*allowed, *records(_INERT)]):
                 return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files make torch raise whatever it meets: IndexError, AssertionError ...
+    except Exception as error:  # damaged files make torch raise any error: IndexError, AssertionError ...
         if isinstance(error, pickle.UnpicklingError) and (code := _CODE.search(str(error))):
             raise _needs_code(code[1], path) from error
         raise WeightsError(
@@ -147,23 +140,17 @@ def read_torch(path: Path, allowed: Sequence[Any] = ()) -> Any:
         ) from error
 
 
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
-        return False
-
-
 def _needs_code(code: str, path: Path) -> WeightsError:
-    """Return the error of a file that names a class or function, with the way to its weights."""
+    """Return the error for a file that names a class or function, with a hint on how to get at its weights."""
     loaded = f"torch.load({path.name!r}, weights_only=False)"
-    if code.startswith("ultralytics."):
-        yolos = ", ".join(detector.name for detector in DETECTORS if detector.family == "yolo")
+    package = code.partition(".")[0]
+    of_library = [detector for detector in DETECTORS if detector.library.package == package]
+    if any(detector.library.saves_models for detector in of_library):
+        names = ", ".join(detector.name for detector in of_library)
         return WeightsError(
-            f"a model of ultralytics: it cannot be loaded without running code ({code})",
+            f"a model of {package}: it cannot be loaded without running code ({code})",
             where=path,
-            hint=f"use the model that it is of, where that is one of {yolos}",
+            hint=f"use the model that it is of, where that is one of {names}",
         )
     if any(name.startswith("torch.nn.modules.") for name in names_in(path)):
         return WeightsError(
@@ -200,10 +187,10 @@ def _own_labels(metadata: dict[str, str], path: Path) -> tuple[str, ...]:
 
 
 def class_names(names: Sequence[object], path: Path) -> tuple[str, ...]:
-    """Return class names fit for contracts and JSON: what no encoding or terminal takes is written out.
+    """Return class names for contracts and JSON, with unprintable characters escaped.
 
     Raises:
-        WeightsError: for a name that is neither text nor a number.
+        WeightsError: for a name that is neither a text nor a number.
     """
     for index, name in enumerate(names):
         if not isinstance(name, str | int | float):
@@ -214,17 +201,17 @@ def class_names(names: Sequence[object], path: Path) -> tuple[str, ...]:
 
 
 def read_file(path: Path, anchors: Sequence[str]) -> ReadFile:
-    """The tensors of a ``.safetensors`` file, or of any other that torch can load without running code.
+    """Read a ``.safetensors`` file, or any other that torch can load without running code.
 
     Args:
-        path: a file, or a folder as Hugging Face's libraries write it.
-        anchors: keys of which every state of the family has one, see :func:`fine_edge.zoo.wrappers.bare`.
+        path: a file, or a folder in the form of Hugging Face's libraries.
+        anchors: keys of which every state of the family has one, see :func:`fine_edge.zoo.tensors.bare`.
 
     Returns:
-        The state, out of the training checkpoint around it, and what lies around it.
+        The state, taken out of the training checkpoint around it, and that checkpoint.
 
     Raises:
-        WeightsError: when the path holds no checkpoint, or one that would need its code run.
+        WeightsError: when the path holds no checkpoint, or one that only its own code can read.
     """
     files = checkpoint_files(path)
     state: State = {}
@@ -244,7 +231,7 @@ def read_file(path: Path, anchors: Sequence[str]) -> ReadFile:
 
 
 def _require_indexed(state: State, index: Path) -> None:
-    """Refuse shards that lack a tensor which their index names."""
+    """Refuse shards that lack a tensor of their index."""
     lacking = [key for key in read_json(index, WeightsError)["weight_map"] if key not in state]
     if lacking:
         raise WeightsError(
@@ -253,7 +240,7 @@ def _require_indexed(state: State, index: Path) -> None:
 
 
 def own(read: ReadFile, path: Path) -> Checkpoint | None:
-    """What a file holds if :func:`save` wrote it."""
+    """Return the checkpoint if :func:`save` wrote the file, else ``None``."""
     metadata = read.metadata
     if "fine_edge.model" not in metadata:
         return None
@@ -274,12 +261,12 @@ def own(read: ReadFile, path: Path) -> Checkpoint | None:
 
 
 def learned(state: State) -> State:
-    """Without what a network holds but does not learn."""
+    """Return a state without the values that a network holds but does not learn."""
     return {key: tensor for key, tensor in state.items() if not _NOT_LEARNED.search(key)}
 
 
 def learned_state(model: nn.Module) -> State:
-    """The state of a model that a checkpoint must bring: parameters and batch-norm statistics."""
+    """Return the state that a checkpoint must bring: parameters and batch-norm statistics."""
     return learned(model.state_dict())
 
 
@@ -292,16 +279,16 @@ def save(
     half: bool = False,
     preprocessing: Preprocessing | None = None,
 ) -> None:
-    """Write a detector's weights as safetensors in our own layout, whole or not at all.
+    """Write a detector's weights as safetensors in our own layout, atomically.
 
     Args:
-        model: whose weights, and whose configuration where its library has one.
-        path: of the file.
-        name: of the model in the zoo.
+        model: the model, of which the configuration is saved too where its library has one.
+        path: path of the file.
+        name: name of the model in the zoo.
         labels: class names by index.
-        half: store weights as FP16. Biases and norms stay FP32: they are small, and variances may leave FP16's range.
-            So do weights that leave it.
-        preprocessing: from a picture to the input, where it is not the model's usual one.
+        half: whether to store weights as FP16. Biases and norms stay FP32, as they are small and variances may leave
+            FP16's range. So do weights that leave it.
+        preprocessing: preprocessing from a picture to the input, where it is not the model's usual one.
 
     Raises:
         WeightsError: for a weight that is not finite.
@@ -328,6 +315,6 @@ def save(
 
 
 def _halved(tensor: Tensor) -> Tensor:
-    """Return a weight in FP16, or as it is where FP16 has no such numbers."""
+    """Return a weight in FP16; a weight beyond FP16's range stays as it is."""
     fits = tensor.ndim > 1 and tensor.numel() and float(tensor.abs().max()) <= _FP16_MAX
     return tensor.half() if fits else tensor

@@ -1,23 +1,33 @@
-"""What all detectors of one library share: how they are built, filled, run, counted and put into a graph."""
+"""The interface of a family: how the detectors of one library are built, filled, run, counted, trained and exported."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import importlib
+import logging
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import onnx
+import torch
 from torch import Tensor, nn
 
 from fine_edge.contract import NmsName, TensorSpec
-from fine_edge.errors import MissingExtraError
-from fine_edge.zoo.catalog import ModelEntry
+from fine_edge.errors import ConfigError, MissingExtraError
+from fine_edge.fusion.methods import MethodConfig
+from fine_edge.lowering.modules import fold_batch_norms, lower_modules
+from fine_edge.zoo.catalog import LIBRARIES, FamilyName, ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint
 from fine_edge.zoo.count import Cost
 
 
 def detection_outputs(batch: int, rows: int) -> tuple[TensorSpec, ...]:
-    """What every postprocessed detector gives; a row that finds nothing has score 0."""
+    """Return the outputs of every postprocessed detector; a row without a detection has score 0."""
     return (
         TensorSpec("labels", "int64", (batch, rows), "class index"),
         TensorSpec("boxes_xyxy", "float32", (batch, rows, 4), "x0, y0, x1, y1 in pixels of the input"),
@@ -27,11 +37,11 @@ def detection_outputs(batch: int, rows: int) -> tuple[TensorSpec, ...]:
 
 @dataclass(frozen=True)
 class GraphForm:
-    """What an exported graph takes and gives.
+    """The form of an exported graph: its static input shape and the kind of its outputs.
 
     Attributes:
-        batch, height, width: of the input (B, 3, H, W), static.
-        raw: dense outputs of the network instead of what postprocessing leaves of them.
+        batch, height, width: sizes of the input (B, 3, H, W).
+        raw: whether the graph gives the network's dense outputs instead of postprocessed detections.
         nms: ``graph`` for operators that every compiler has, ``onnx`` for NonMaxSuppression, TensorRT's INMSLayer.
     """
 
@@ -44,44 +54,89 @@ class GraphForm:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a library's own forward pass gives, in the outputs of the graph.
+    """The result of a library's own forward pass, in the outputs of the graph.
 
     Attributes:
-        outputs: by name, as :meth:`Family.outputs` lists them.
-        margin: how far apart, in logits, the last candidate taken and the first one left out of a top-k were, where
-            the rest of the network depends on it; infinite where it does not.
+        outputs: tensors by name, as :meth:`Family.outputs` lists them.
+        margin: the distance in logits between the last candidate that a top-k takes and the first one that it leaves
+            out, where the rest of the network depends on that choice; infinite elsewhere.
     """
 
     outputs: dict[str, Tensor]
     margin: float = float("inf")
 
 
-class Family(ABC):
-    """One library's detectors. Models are in eval mode, their fusion methods injected, under the library's own keys.
+class Sample(NamedTuple):
+    """One training picture: ``image`` (3, H, W), ``boxes_xyxy`` (N, 4) in its pixels, ``classes`` (N,) int64 from 0."""
+
+    image: Tensor
+    boxes_xyxy: Tensor
+    classes: Tensor
+
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A detector with its library's losses, in the form that transformers' Trainer takes.
 
     Attributes:
-        libraries: distributions whose versions decide what a graph looks like.
+        module: the module to train; its forward pass takes what ``collate`` gives and returns ``{"loss": ...}``.
+        collate: turns samples into a batch.
+    """
+
+    module: nn.Module
+    collate: Callable[[Sequence[Sample]], Batch]
+
+
+class Family(ABC):
+    """The detectors of one library.
+
+    Models are in eval mode, have their fusion methods injected, and keep their library's own keys.
+
+    Attributes:
+        libraries: packages whose versions decide what a graph looks like.
         builds_on_meta: whether :meth:`build` works without memory for weights.
+        trains_at_any_size: whether a training takes input sizes that an export refuses.
     """
 
     libraries: tuple[str, ...] = ()
     builds_on_meta = True
+    trains_at_any_size = True
+
+    # --- models
 
     @abstractmethod
     def labels(self, entry: ModelEntry) -> tuple[str, ...]:
-        """Class names by the index that the outputs carry, of the published weights."""
+        """Return the class names of the published weights, by the index that the outputs carry."""
 
     @abstractmethod
     def build(self, entry: ModelEntry, num_labels: int, *, identity: bool = True) -> nn.Module:
-        """The detector with the library's initial weights; ``num_labels`` as long as :meth:`labels`."""
+        """Build the detector with the library's initial weights; ``num_labels`` is the length of :meth:`labels`."""
+
+    @abstractmethod
+    def inject(self, model: nn.Module, config: MethodConfig) -> nn.Module:
+        """Put a fusion method into the top-down fusions of a user's own model, in place.
+
+        Raises:
+            ForeignModelError: for a model of a class that the family does not know.
+            ConfigError: for a model without such fusions, or with a method already.
+        """
 
     @abstractmethod
     def fusions(self, model: nn.Module) -> list[nn.Module]:
-        """The injected methods, deepest fusion first; empty without any."""
+        """Return the injected methods, deepest fusion first; empty without any."""
+
+    @abstractmethod
+    def randomise(self, model: nn.Module) -> None:
+        """Replace the weights outside the fusion methods as :mod:`random_weights` says; the caller seeds torch."""
+
+    # --- checkpoints
 
     @abstractmethod
     def read(self, path: Path) -> Checkpoint:
-        """A checkpoint of any layout that the library has, under the keys of :meth:`build`'s model.
+        """Read a checkpoint of any layout that the library has, under the keys of :meth:`build`'s model.
 
         Raises:
             WeightsError: when it cannot be read, or only by running its code.
@@ -90,14 +145,14 @@ class Family(ABC):
     def rebuild(
         self, entry: ModelEntry, checkpoint: Checkpoint, num_labels: int, where: Path, *, identity: bool = True
     ) -> nn.Module:
-        """The detector that a checkpoint was made for: :meth:`build`'s, as the file's settings want it.
+        """Build the detector that a checkpoint was made for, with the settings that the file states.
 
         Args:
-            entry: of the zoo.
-            checkpoint: as :meth:`read` gives it.
-            num_labels: of the checkpoint.
-            where: the checkpoint lies, for messages.
-            identity: see :meth:`build`.
+            entry: the model's entry in the catalogue.
+            checkpoint: what :meth:`read` returned.
+            num_labels: number of classes in the checkpoint.
+            where: path of the checkpoint, for messages.
+            identity: whether FINE starts as the identity, as in :meth:`build`.
 
         Raises:
             WeightsError: when the file's settings make another detector.
@@ -106,52 +161,88 @@ class Family(ABC):
         return self.build(entry, num_labels, identity=identity)
 
     def require_settings(self, entry: ModelEntry, model: nn.Module, checkpoint: Checkpoint, where: Path) -> None:
-        """Check that the model computes what the file says beside its weights.
+        """Check that the model computes what the file states beside its weights.
 
         Raises:
             WeightsError: naming the setting that differs.
         """
         del entry, model, checkpoint, where
 
-    @abstractmethod
-    def num_labels(self, checkpoint: Checkpoint) -> int | None:
-        """Number of classes of a checkpoint; ``None`` when it is none of this family's."""
+    def stated_settings(self, model: nn.Module) -> dict[str, Any] | None:
+        """Return the settings that a checkpoint must state for a model; ``None`` where its weights state all."""
+        del model
+        return None
 
     @abstractmethod
-    def randomise(self, model: nn.Module) -> None:
-        """Seeded by the caller: replace the weights outside the fusion methods by those of :mod:`random_weights`."""
+    def num_labels(self, checkpoint: Checkpoint) -> int | None:
+        """Return the number of classes in a checkpoint; ``None`` when it is not one of this family."""
+
+    # --- reference and graph
 
     @abstractmethod
     def reference(self, model: nn.Module, images: Tensor, *, raw: bool) -> Reference:
-        """The library's own forward pass and postprocessing on preprocessed images (B, 3, H, W)."""
+        """Run the library's own forward pass and postprocessing on preprocessed images (B, 3, H, W)."""
+
+    @torch.no_grad()
+    def lowered(self, model: nn.Module, form: GraphForm) -> nn.Module:
+        """Return the inference form of a model for one static input shape; the model itself stays as it is.
+
+        Returns:
+            A module from images (B, 3, H, W) to a tuple of the outputs that :meth:`outputs` lists.
+
+        Raises:
+            ConfigError: for a configuration that the lowered form does not cover.
+        """
+        model = self.lower_layers(copy.deepcopy(model))
+        return self.graph(model, form).requires_grad_(False).eval()
+
+    def lower_layers(self, model: nn.Module) -> nn.Module:
+        """Replace single layers by their exact inference forms before :meth:`graph`, in place."""
+        fold_batch_norms(model)
+        return lower_modules(model)
 
     @abstractmethod
     def graph(self, model: nn.Module, form: GraphForm) -> nn.Module:
-        """A module from images to the outputs, in order, that exports with static shapes. May take the model apart.
+        """Return the module that is exported, with static shapes from images to the outputs; may take the model apart.
 
         Its children are called ``detector`` (with ``backbone``, ``encoder`` for the neck, ``decoder`` for the heads,
-        ``proposals`` for what a second stage looks at) and ``postprocess``: graphs are read by these names.
+        ``proposals`` for the proposals of a second stage) and ``postprocess``: graphs are read by these names.
         """
 
     @abstractmethod
     def outputs(self, model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
-        """Outputs of :meth:`graph`."""
+        """Return the outputs of :meth:`graph`.
 
-    @abstractmethod
-    def count(self, model: nn.Module, height: int, width: int) -> Cost:
-        """#Params and FLOPs by the convention that reproduces the paper's table."""
+        Raises:
+            ConfigError: for an input size that the detector cannot work with.
+        """
 
     @abstractmethod
     def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
-        """Write an ONNX file as a user of the library would without us: by its own exporter, or torch.onnx's."""
+        """Write the ONNX file that a user of the library gets without us, by its own exporter or by torch.onnx."""
+
+    # --- counting and training
+
+    @abstractmethod
+    def count(self, model: nn.Module, height: int, width: int) -> Cost:
+        """Count #Params and FLOPs by the convention that reproduces the paper's table."""
+
+    def labels_of(self, categories: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the class names of a detector that is trained on a data set's categories."""
+        return categories
+
+    def trainable(self, entry: ModelEntry, model: nn.Module) -> Trainable:
+        """Return a model with its library's losses.
+
+        Raises:
+            ConfigError: for a detector that its library trains better.
+        """
+        del model
+        raise ConfigError(f"{entry.name} is trained by its own library", where=entry.name)
 
 
-# Extras of what is not in ``export``.
-_EXTRAS = {"ultralytics": "yolo"}
-
-
-def family_of(name: str) -> Family:
-    """What :attr:`Detector.family` names; its library is imported now and not before.
+def family_of(name: FamilyName) -> Family:
+    """Import a family, and with it the family's library, by its name in the catalogue.
 
     Raises:
         MissingExtraError: when the library is not installed.
@@ -162,6 +253,32 @@ def family_of(name: str) -> Family:
         package = error.name or name
         if package.startswith("fine_edge"):
             raise
-        raise MissingExtraError(package, _EXTRAS.get(package, "export")) from error
+        extras = {library.package: library.extra for library in LIBRARIES.values()}
+        raise MissingExtraError(package, extras.get(package, "export")) from error
     family: Family = module.FAMILY
     return family
+
+
+@contextlib.contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Silence the remarks of torch.onnx on folded constants and on optional libraries that are missing."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def export_with_defaults(module: nn.Module, example: Tensor, outputs: Sequence[str], path: Path) -> None:
+    """Write the ONNX file that ``torch.onnx.export`` gives with names alone, the yardstick of our own exports."""
+    with torch.no_grad(), quiet_exporter():
+        program = torch.onnx.export(
+            module, (example,), input_names=["images"], output_names=list(outputs), verbose=False
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    onnx.save(program.model_proto, path)

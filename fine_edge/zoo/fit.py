@@ -1,4 +1,4 @@
-"""Whether a checkpoint is of a model: by its tensors' keys and shapes, and which model it is of where it is not."""
+"""The comparison of a checkpoint with a model by keys and shapes, and the search for the model that it belongs to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fine_edge.zoo.catalog import CATALOG, DETECTORS, ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state
 from fine_edge.zoo.family import family_of
 
-# Tensors that only these models have, which share all others with RT-DETR.
+# These models share their tensors with RT-DETR except for these.
 _MARKS = (
     (re.compile(r"(\.|^)(n_points_scale|num_points_scale)$"), "RT-DETRv2"),
     (re.compile(r"(\.|^)(lqe_layers\.\d+|pre_bbox_head|reg_scale|integral)(\.|$)"), "D-FINE"),
@@ -25,13 +25,13 @@ _MARKS = (
 
 @dataclass(frozen=True)
 class Fit:
-    """What a model wants and a state gives.
+    """The differences between a model's keys and shapes and a checkpoint's.
 
     Attributes:
-        missing: keys that the model has and the state lacks, without those that only training uses.
+        missing: keys that the model has and the state lacks, except those that only training uses.
         unexpected: keys that the state has and the model lacks.
         wrong_shape: keys of tensors of another shape.
-        misplaced: those of ``unexpected`` that lie in a module which the model has.
+        misplaced: keys of ``unexpected`` in a module that the model has.
     """
 
     missing: tuple[str, ...]
@@ -41,31 +41,31 @@ class Fit:
 
     @property
     def whole(self) -> bool:
-        """Whether the state is one of the model but for its fusion methods."""
+        """Return whether the state is one of the model, with or without its fusion methods."""
         outside = [key for key in self.missing if not is_of_method(key)]
         return not (outside or self.wrong_shape or self.misplaced)
 
 
 def fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Fit:
-    """Compare keys and shapes of what a model learns with a checkpoint's."""
+    """Compare the keys and shapes of a model's learned tensors with a checkpoint's."""
     # Denoising embeddings serve training only, and inference checkpoints come without them.
     missing = tuple(key for key in wanted if key not in given and "denoising_class_embed" not in key)
     unexpected = tuple(key for key in given if key not in wanted)
     wrong_shape = tuple(key for key in wanted if key in given and given[key].shape != wanted[key].shape)
-    # Every tensor of RT-DETR R18 is also one of R34: what is left over in a module that the model has tells a deeper
-    # model's weights apart. What a library keeps for training lies elsewhere.
+    # Every tensor of RT-DETR R18 is also one of R34. Tensors that are left over in a module of the model show that the
+    # weights are a deeper model's; tensors that a library saves for training lie elsewhere.
     roots = {_root(key) for key in wanted}
     return Fit(missing, unexpected, wrong_shape, tuple(key for key in unexpected if _root(key) in roots))
 
 
 def require_shapes(model: nn.Module, checkpoint: Checkpoint, where: Path, settings: Callable[[str], str]) -> None:
-    """Refuse a checkpoint whose tensors are not what its own configuration makes.
+    """Refuse a checkpoint whose tensors contradict its own configuration.
 
     Args:
-        model: made from the configuration, without memory for its weights.
-        checkpoint: whose tensors are compared.
-        where: it lies, for the message.
-        settings: says which settings decide the shape of a tensor.
+        model: model of the configuration, without memory for its weights.
+        checkpoint: checkpoint whose tensors are compared.
+        where: path of the checkpoint, for the message.
+        settings: returns the settings that decide the shape of a tensor.
 
     Raises:
         WeightsError: naming the first tensor, and the settings.
@@ -85,13 +85,13 @@ def require_shapes(model: nn.Module, checkpoint: Checkpoint, where: Path, settin
 
 
 def refuse_misfit(wanted: Mapping[str, Tensor], checkpoint: Checkpoint, entry: ModelEntry, where: Path) -> Fit:
-    """Compare a model with a checkpoint, and refuse anything that would be dropped, or missing outside its methods.
+    """Refuse a checkpoint with tensors that would be dropped, or that lacks tensors outside the fusion methods.
 
     Returns:
         The comparison, for the report.
 
     Raises:
-        WeightsError: saying what the checkpoint is of, where that is known.
+        WeightsError: naming the model of the checkpoint, where that is known.
     """
     given = checkpoint.state
     found = fit(wanted, given)
@@ -122,8 +122,8 @@ def refuse_misfit(wanted: Mapping[str, Tensor], checkpoint: Checkpoint, entry: M
             "holds trained FINE weights that this model would drop", where=where, hint="use its _fine model"
         )
     if found.misplaced:
-        known = {_without_numbers(key) for key in wanted}
-        deeper = all(_without_numbers(key) in known for key in found.misplaced)
+        layers = {_without_numbers(key) for key in wanted}
+        deeper = all(_without_numbers(key) in layers for key in found.misplaced)
         raise WeightsError(
             f"{'weights of a deeper model' if deeper else of}: {len(found.misplaced)} tensors have no place here, such"
             f" as {found.misplaced[0]}",
@@ -134,7 +134,7 @@ def refuse_misfit(wanted: Mapping[str, Tensor], checkpoint: Checkpoint, entry: M
 
 
 def fitting_model(weights: Path, but: ModelEntry) -> str | None:
-    """Return the name of the zoo's model that a checkpoint is of, other than ``but``; ``None`` for none."""
+    """Return the name of the zoo's model, other than ``but``, that a checkpoint belongs to; ``None`` for none."""
     checkpoints: dict[str, Checkpoint | None] = {}
     for entry in CATALOG.values():
         if entry.name == but.name or entry.method not in (None, "fine"):
@@ -155,7 +155,7 @@ def _read(entry: ModelEntry, weights: Path) -> Checkpoint | None:
 
 
 def _is_of(entry: ModelEntry, checkpoint: Checkpoint) -> bool:
-    """Return whether a checkpoint is of a model, which is built without memory where its library can."""
+    """Return whether a checkpoint belongs to a model, which is built without memory where its library can."""
     if (entry.method is not None) != any(map(is_of_method, checkpoint.state)):
         return False
     family = family_of(entry.family)
@@ -172,7 +172,7 @@ def _is_of(entry: ModelEntry, checkpoint: Checkpoint) -> bool:
 
 
 def choose(entry: ModelEntry, weights: Path) -> str:
-    """Return what to do about weights that are not of a model: the name of the one they are of, if any."""
+    """Return the hint for weights of another model, with that model's name if the zoo has it."""
     name = fitting_model(weights, entry)
     if name:
         return f"use {name}"
@@ -181,12 +181,12 @@ def choose(entry: ModelEntry, weights: Path) -> str:
 
 
 def _other_model(found: Fit) -> str | None:
-    """Return the name of a model that shares its keys with one of ours, by a tensor that only it has."""
+    """Return the name of a model outside the zoo that shares RT-DETR's keys, by a tensor that only it has."""
     return next((name for mark, name in _MARKS if any(map(mark.search, found.unexpected))), None)
 
 
 def _root(key: str) -> str:
-    """The module two levels down that a tensor belongs to, such as ``model.backbone``."""
+    """Return the module of two levels that a tensor belongs to, such as ``model.backbone``."""
     return ".".join(key.split(".")[:2])
 
 

@@ -1,7 +1,7 @@
-"""What a Hugging Face folder says of pictures: ``preprocessor_config.json`` of an RT-DETR, in a contract's terms.
+"""The preprocessing in a Hugging Face folder: ``preprocessor_config.json`` of an RT-DETR in a contract's terms.
 
-Everything that changes a pixel is used, or refused by its name. Torch-free, as the input's size is part of what an
-artifact is asked for.
+Every setting that changes a pixel is used, or refused by its name. This file needs no torch, as a request for an
+artifact includes the input's size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LARGEST_SIDE = 8192
 _LARGEST_NUMBER = 2**31
 _LONGEST_SHOWN = 100
 
-# Of these there is one value that a graph of fixed shape can have; the first is transformers' own.
+# Settings of which a graph of fixed shape supports these values; the first is transformers' own.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "do_resize": (True,),
     "resample": (_BILINEAR, "bilinear"),
@@ -35,7 +35,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "input_data_format": (None, "channels_last", "channels_first"),
 }
 _USED = {"size", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_pad", "pad_size"}
-# What concerns annotations, speed or the file itself.
+# Settings that concern annotations, speed or the file itself.
 _HARMLESS = {
     *("do_convert_annotations", "format", "return_segmentation_masks", "masks_path", "annotations", "return_tensors"),
     *("do_convert_rgb", "disable_grouping", "device", "default_to_square", "model_input_names", "use_fast"),
@@ -46,17 +46,17 @@ _HARMLESS = {
 
 @dataclass(frozen=True)
 class Processor:
-    """From a picture to an input: how, and of which height and width in pixels."""
+    """The preprocessing from a picture to an input, and the input's height and width in pixels."""
 
     preprocessing: Preprocessing
     input_hw: tuple[int, int]
 
 
 def read_processor(files: CheckpointFiles) -> Processor | None:
-    """Return what a checkpoint's image processor does; ``None`` where the folder has none.
+    """Return a checkpoint's image processor; ``None`` where the folder has none.
 
     Raises:
-        WeightsError: when it is broken, or asks for what an export does not do.
+        WeightsError: when it is broken, or has a setting that is not supported.
     """
     nested = files.settings.get(PROCESSOR)
     if nested is not None:
@@ -74,32 +74,32 @@ def _object(data: Any, path: Path) -> dict[str, Any]:
 
 
 def refused(name: str, value: object, supported: Sequence[object], path: Path) -> WeightsError:
-    """Return the error of a setting that cannot be honoured."""
-    known = " or ".join(dict.fromkeys(one if isinstance(one, str) else shown(one) for one in supported))
+    """Return the error for a setting that is not supported."""
+    values = " or ".join(dict.fromkeys(one if isinstance(one, str) else shown(one) for one in supported))
     return WeightsError(
         f"{name} = {shown(value)} changes what is computed and is not supported",
         where=path,
-        hint=f"supported: {known}",
+        hint=f"supported: {values}",
     )
 
 
 def unknown(name: str, value: object, path: Path) -> WeightsError:
-    """Return the error of a setting that nobody here knows."""
+    """Return the error for an unknown setting."""
     return WeightsError(
-        f"{name} = {shown(value)} is a setting that is not known here, and may change what is computed",
+        f"{name} = {shown(value)} is an unknown setting, which may change what is computed",
         where=path,
         hint="remove it from the file if it does not concern inference",
     )
 
 
 def shown(value: object) -> str:
-    """Return a value as it stands in the file, cut where it is long."""
+    """Return a value as the file writes it, cut where it is long."""
     text = json.dumps(value, ensure_ascii=True)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def same(value: object, wanted: object) -> bool:
-    """Return whether a value of a JSON file is the one that is wanted: true is not 1, a tuple is a list."""
+    """Return whether a value of a JSON file equals a supported one; true is not 1, and a tuple equals a list."""
     if isinstance(wanted, tuple):
         wanted = list(wanted)
     return isinstance(value, bool) == isinstance(wanted, bool) and value == wanted
@@ -128,7 +128,7 @@ def _processor(data: dict[str, Any], path: Path) -> Processor:
 
 
 def _input_hw(value: Any, name: str, path: Path) -> tuple[int, int]:
-    """Return height and width of a size; sizes that follow the picture's own shape have none."""
+    """Return height and width of a size; refuse sizes that follow the picture's shape."""
     if isinstance(value, dict):
         stated = {key: side for key, side in value.items() if side is not None}
         sides = [stated.get("height"), stated.get("width")]

@@ -1,7 +1,7 @@
-"""Objects of a pickle that are neither tensors nor containers, read as records that can do nothing.
+"""Inert records, which stand for objects of a pickle that are neither tensors nor containers.
 
-``torch.load(weights_only=True)`` refuses every name outside its list. A name that is known here is added to that list
-with a class of our own in its place: nothing that the file names is imported or called.
+``torch.load(weights_only=True)`` refuses every name outside its list. An allowed name is added to that list with a
+class of our own, so that nothing that the file names is imported or called.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Record:
-    """An object of a file: its attributes as the file says them. Made and filled by torch's unpickler alone."""
+    """An object of a file with the attributes that the file states; torch's unpickler creates and fills it."""
 
     def __init__(self, *_arguments: object) -> None:
         self.attributes: dict[str, Any] = {}
@@ -51,9 +51,9 @@ PLAIN_DATA = (
     *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
     *("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
 )
-"""Names of what training scripts keep beside their weights: paths, and single numbers of numpy."""
+"""The names of plain data that training scripts save beside their weights: paths, and single numbers of numpy."""
 
 
 def records(names: Iterable[str]) -> list[Any]:
-    """Return an inert class for each name; torch tells them apart by the class as well as by the name."""
+    """Return an inert class for each name; torch distinguishes them by the class as well as by the name."""
     return [(type(name.rpartition(".")[2], (Record,), {}), name) for name in names]

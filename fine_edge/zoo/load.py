@@ -1,4 +1,4 @@
-"""A detector ready to use: built, with weights from a checkpoint or seeded random ones, and where they came from."""
+"""Loading of a detector: built, with weights from a checkpoint or seeded random ones, and their origin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fine_edge.fusion.methods import is_of_method
 from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state
-from fine_edge.zoo.family import family_of
+from fine_edge.zoo.family import Family, family_of
 from fine_edge.zoo.fit import choose, refuse_misfit
 from fine_edge.zoo.random_weights import randomise_offsets
 from fine_edge.zoo.tensors import require_values
@@ -25,12 +25,12 @@ from fine_edge.zoo.weights_file import weights_sha256
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a checkpoint's keys.
+    """The report of which keys of a checkpoint were loaded.
 
     Attributes:
-        layout: of the checkpoint.
-        loaded: number of tensors taken over.
-        missing: keys that the model has and the checkpoint lacks; only FINE's may be here.
+        layout: layout of the checkpoint.
+        loaded: number of tensors that were loaded.
+        missing: keys that the model has and the checkpoint lacks; only FINE's can be here.
         unexpected: keys that the checkpoint has and the model lacks.
         fine: ``loaded`` from the checkpoint, at ``identity``, or ``none`` in a model without FINE.
     """
@@ -42,7 +42,7 @@ class LoadReport:
     fine: str
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return the report as one line."""
         fine = {"loaded": ", FINE loaded", "identity": ", FINE starts at identity", "none": ""}[self.fine]
         extra = f" ({', '.join(self.unexpected[:3])}...)" if self.unexpected else ""
         return (
@@ -53,19 +53,21 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class LoadedDetector:
-    """A detector in eval mode.
+    """A detector in eval mode, with its family and the origin of its weights.
 
     Attributes:
-        entry: of the zoo.
-        model: under its library's keys.
+        entry: the model's entry in the catalogue.
+        family: the family that built the model.
+        model: the model, under its library's keys.
         labels: class names by index.
-        provenance: that goes into its contract.
-        report: of the checkpoint's keys, ``None`` for random weights.
-        preprocessing: from a picture to its input, the checkpoint's own where that says it.
-        trained_hw: height and width that it was trained at, where the checkpoint says them.
+        provenance: origin of the weights, as a contract records it.
+        report: what became of the checkpoint's keys; ``None`` for random weights.
+        preprocessing: from a picture to the input; the checkpoint's own where it states one.
+        trained_hw: height and width that the weights were trained at, where the checkpoint states them.
     """
 
     entry: ModelEntry
+    family: Family
     model: nn.Module
     labels: tuple[str, ...]
     provenance: dict[str, Any]
@@ -90,7 +92,7 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
             family.randomise(model)
             randomise_offsets(model)
         provenance = {"source": "random", "seed": seed}
-        return LoadedDetector(entry, model, labels, provenance, None, entry.detector.preprocessing)
+        return LoadedDetector(entry, family, model, labels, provenance, None, entry.detector.preprocessing)
     digest = weights_sha256(weights)
     checkpoint = family.read(weights)
     if checkpoint.model not in (None, entry.name) and any(map(is_of_method, checkpoint.state)):
@@ -111,11 +113,11 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
     family.require_settings(entry, model, checkpoint, weights)
     provenance = {"source": checkpoint.layout, "file": weights.name, "sha256": digest, "fine": report.fine}
     preprocessing = checkpoint.preprocessing or entry.detector.preprocessing
-    return LoadedDetector(entry, model, labels, provenance, report, preprocessing, checkpoint.trained_hw)
+    return LoadedDetector(entry, family, model, labels, provenance, report, preprocessing, checkpoint.trained_hw)
 
 
 def _labels(checkpoint: Checkpoint, usual: tuple[str, ...], num_labels: int, where: Path) -> tuple[str, ...]:
-    """Class names of a checkpoint, of the published weights where it has as many classes, or numbers."""
+    """Return a checkpoint's class names; else the published ones where their number fits, or numbered ones."""
     stated = checkpoint.labels
     if stated is None:
         return usual if len(usual) == num_labels else tuple(f"class_{index}" for index in range(num_labels))
@@ -130,14 +132,14 @@ def _labels(checkpoint: Checkpoint, usual: tuple[str, ...], num_labels: int, whe
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeded, so that what a checkpoint leaves untouched is the same every time; the global random state stays."""
+    """Seed torch within the context, and restore its random state; the weights that no checkpoint fills repeat."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def _apply(model: nn.Module, checkpoint: Checkpoint, entry: ModelEntry, where: Path) -> LoadReport:
-    """Copy a checkpoint into a model built for it; refuse what does not fit, and what cannot be computed with."""
+    """Copy a checkpoint into a model built for it; refuse tensors that do not fit or are not finite."""
     wanted = learned_state(model)
     found = refuse_misfit(wanted, checkpoint, entry, where)
     taken = {key: checkpoint.state[key] for key in wanted if key in checkpoint.state}

@@ -12,15 +12,15 @@ class PaperFigures:
     """One row of a table. FPS and latency: Jetson Orin Nano, TensorRT 10.7, FP16, at ``input_hw``.
 
     Attributes:
-        table: its number.
+        table: number of the table.
         model: name in the zoo.
         params_m: #Params in millions; ``None`` where the table has no such column, as for all that follow.
         flops_g: FLOPs in units of 10^9, by the convention of the model's family.
-        input_hw: what they were counted at, pixels.
+        input_hw: height and width of the input in pixels.
         fps: frames per second on the board.
-        latency_ms: of one inference on the board.
+        latency_ms: latency of one inference on the board.
         mem_mb: context memory of the engine, MiB, as trtexec prints it; see METHOD.md.
-        accuracy: metric to per cent, such as ``ap`` or ``miou``.
+        accuracy: values in per cent by metric, such as ``ap`` or ``miou``.
     """
 
     table: str
@@ -34,13 +34,13 @@ class PaperFigures:
     accuracy: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without the columns that the table does not have."""
+        """Return plain values, without the columns that the table does not have."""
         figures = {name: value for name, value in asdict(self).items() if value is not None}
         return {**figures, "input_hw": list(self.input_hw), "accuracy": dict(self.accuracy), "params_m": self.params_m}
 
     @property
     def ap(self) -> float | None:
-        """Box AP, per cent."""
+        """Return box AP in per cent."""
         return self.accuracy.get("ap")
 
 
@@ -114,7 +114,7 @@ ROWS: tuple[PaperFigures, ...] = (
     _table8("yolov8s", 44.7, 46.3),
     _table8("yolov8s_fine", 49.2, 47.2),
 )
-"""In the order of the paper; Table 3's rows of FINE as the sums of what it prints as differences."""
+"""All rows in the order of the paper; Table 3's rows of FINE are baseline plus printed difference."""
 
 DOWN_ROWS: tuple[PaperFigures, ...] = (
     PaperFigures("6", "dwconv", 0.00614, 0.00246, accuracy={"ap": 38.1}),
@@ -125,15 +125,15 @@ DOWN_ROWS: tuple[PaperFigures, ...] = (
 
 
 def rows_of(model: str) -> tuple[PaperFigures, ...]:
-    """All rows of a model, those of the table that timed it first (Table 3, then 1)."""
+    """Return all rows of a model, those of the timed tables first (Table 3, then 1)."""
     found = [row for row in ROWS if row.model == model]
     return tuple(sorted(found, key=lambda row: ("3", "1").index(row.table) if row.table in ("3", "1") else 2))
 
 
 LIMIT_M, LIMIT_G = 0.1, 0.1
-"""Differences up to here are roundings: millions of parameters, 10^9 operations."""
+"""The largest differences by rounding, in millions of parameters and 10^9 operations."""
 LIMIT_OF_BASELINE = 0.005
-"""The same for a library's own detector, as a share of its FLOPs: libraries change between versions."""
+"""The limit for a library's own detector as a share of its FLOPs, as libraries change between versions."""
 
 _LESS = "on a baseline that counts 0.10 G less than the paper's."
 _OTHER_TOOL = (
@@ -185,4 +185,4 @@ NOTES: dict[tuple[str, str], str] = {
         "not reproduced: FINE adds 1.57 G where the paper has 4.5; Table 1's 1.0 G at 640x640 is 1.6 G at 800x800."
     ),
 }
-"""By table and model."""
+"""Notes by table and model."""

@@ -1,4 +1,4 @@
-"""The paper's tables of #Params and FLOPs, every row counted anew beside what the paper prints."""
+"""The paper's tables of #Params and FLOPs, with every row counted anew beside the printed figures."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class CountedRow:
     """One row of a table.
 
     Attributes:
-        table: its number; empty for a model that the paper has no figures of.
+        table: number of the table; empty for a model without figures in the paper.
         model: name in the zoo or, in Table 6, of the Down operator.
         fusion: the paper's name of the feature fusion.
-        attention: FINE's strategy, ``None`` without FINE.
-        input_hw: pixels.
-        params_m: #Params in millions, ``None`` where it could not be counted, as the two that follow.
+        attention: FINE's attention strategy; ``None`` without FINE.
+        input_hw: height and width of the input in pixels.
+        params_m: #Params in millions; ``None`` where it could not be counted, as for the next two.
         flops_g: FLOPs in units of 10^9.
         convention: how ``flops_g`` was counted.
-        paper: the paper's row, ``None`` without one.
-        missing: what has to be installed before the row can be counted.
+        paper: the paper's row; ``None`` without one.
+        missing: the package that has to be installed before the row can be counted.
     """
 
     table: str
@@ -48,22 +48,22 @@ class CountedRow:
 
     @property
     def difference_m(self) -> float | None:
-        """Parameters counted less the paper's, in millions."""
+        """Return the counted parameters minus the paper's, in millions."""
         return _minus(self.params_m, self.paper.params_m if self.paper else None)
 
     @property
     def difference_g(self) -> float | None:
-        """FLOPs counted less the paper's, in units of 10^9."""
+        """Return the counted FLOPs minus the paper's, in units of 10^9."""
         return _minus(self.flops_g, self.paper.flops_g if self.paper else None)
 
     @property
     def is_baseline(self) -> bool:
-        """Whether nothing was put into the fusions."""
+        """Return whether the model has no method in its fusions."""
         return "+" not in self.fusion
 
     @property
     def reproduced(self) -> bool | None:
-        """Whether both figures are the paper's but for rounding; ``None`` where there is nothing to compare."""
+        """Return whether both figures are the paper's except for rounding; ``None`` without figures to compare."""
         if self.paper is None or self.flops_g is None:
             return None
         limit_g = max(LIMIT_G, LIMIT_OF_BASELINE * self.paper.flops_g) if self.is_baseline else LIMIT_G
@@ -71,16 +71,16 @@ class CountedRow:
 
     @property
     def note(self) -> str:
-        """What has to be said about the row, empty for nothing."""
+        """Return the note on the row; empty for none."""
         if self.missing:
             return f"not counted: {self.missing}"
-        known = NOTES.get((self.table, self.model), "")
-        if self.reproduced is False and not known:
+        note = NOTES.get((self.table, self.model), "")
+        if self.reproduced is False and not note:
             return "differs from the paper by more than a rounding; the reason is not known."
-        return known
+        return note
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; figures with three decimals, those below 0.01 with six."""
+        """Return plain values; figures have three decimals, those below 0.01 six."""
         return {
             "table": self.table or None,
             "model": self.model,
@@ -107,14 +107,14 @@ def _rounded(figure: float | None) -> float | None:
 
 
 def count_rows(names: Sequence[str] = ()) -> list[CountedRow]:
-    """The rows of Tables 1, 2, 3, 6, 7 and 8, or those of the models called ``names``.
+    """Count the rows of Tables 1, 2, 3, 6, 7 and 8, or those of the models called ``names``.
 
     Each model is built once, one at a time, with its library's own initial weights.
 
     Raises:
         UnknownModelError: for a name that is not in the zoo, before anything is counted.
-        MissingExtraError: without torch, or without the library of a model asked for by name. In the whole table,
-            such a model's rows say what is missing.
+        MissingExtraError: without torch, or without the library of a model in ``names``. In the whole table, such a
+            model's rows name the missing library.
     """
     wanted = dict.fromkeys(names or CATALOG)
     entries = [find(name) for name in wanted]
@@ -135,7 +135,7 @@ def count_rows(names: Sequence[str] = ()) -> list[CountedRow]:
 
 
 def _rows_of(entry: ModelEntry) -> list[CountedRow]:
-    """Not counted yet: each of the paper's rows of the model, or one without the paper."""
+    """Return the model's rows before counting: each of the paper's rows, or one without figures of the paper."""
     printed = [row for row in ROWS if row.model == entry.name]
     if not printed:
         return [CountedRow("", entry.name, entry.fusion, entry.attention, entry.detector.input_hw)]
@@ -152,7 +152,7 @@ def _require_torch() -> None:
 
 
 def _count(entry: ModelEntry, rows: list[CountedRow]) -> list[CountedRow]:
-    """The rows with their figures. The model is built once, and gone when this returns."""
+    """Count the rows of a model, which is built once and freed afterwards."""
     from fine_edge.zoo.family import family_of
 
     family = family_of(entry.family)
@@ -166,7 +166,7 @@ def _filled(row: CountedRow, cost: Cost) -> CountedRow:
 
 
 def _down_rows() -> list[CountedRow]:
-    """Table 6, which is about a part of FINE."""
+    """Return the rows of Table 6, which counts a part of FINE."""
     from fine_edge.zoo.count import count_down
 
     return [
@@ -179,6 +179,6 @@ def _down_rows() -> list[CountedRow]:
 
 
 def _place(row: CountedRow) -> tuple[str, int]:
-    """Tables by number, rows as the paper has them; what is in no table comes last."""
+    """Return the sorting key: tables by number, rows in the paper's order, rows of no table last."""
     printed = (*ROWS, *DOWN_ROWS)
     return row.table or "~", printed.index(row.paper) if row.paper else 0

@@ -1,7 +1,7 @@
-"""Which files a checkpoint consists of, and their identity. Torch-free, so that an origin is checked without torch.
+"""The files of a checkpoint and their identity. No torch is needed, so that the origin of an artifact can be checked.
 
-A folder as Hugging Face's libraries write it is more than its tensors: ``config.json`` says what is computed with
-them, ``preprocessor_config.json`` what pictures become first. All of it is read together and has one identity.
+A folder of Hugging Face's libraries holds more than tensors: ``config.json`` describes the model, and
+``preprocessor_config.json`` the preprocessing. All of it is read together and has one identity.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fine_edge.errors import WeightsError
 from fine_edge.files import file_size, read_json, sha256_of, sha256_of_files
 from fine_edge.text import is_plain_name
 
-# Of a Hugging Face folder, best first, as transformers itself prefers them.
+# The tensors of a Hugging Face folder, in transformers' own order of preference.
 _NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 CONFIG, PREPROCESSOR, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
 _SHARD = re.compile(r".+-\d+-of-\d+\.(safetensors|bin)")
@@ -26,9 +26,9 @@ class CheckpointFiles:
     """The files of a checkpoint.
 
     Attributes:
-        tensors: those that hold tensors.
-        settings: what is said beside the tensors, by the name of the file.
-        index: of the shards, ``None`` where one file holds all.
+        tensors: the files with tensors.
+        settings: the files with settings, by name.
+        index: the index of the shards; ``None`` where one file holds all tensors.
     """
 
     tensors: tuple[Path, ...]
@@ -37,7 +37,7 @@ class CheckpointFiles:
 
     @property
     def sha256(self) -> str:
-        """One hash of all files; of a file that stands alone, its own."""
+        """Return one hash of all files; a single file has its own hash."""
         index = {} if self.index is None else {self.index.name: self.index}
         files = {path.name: path for path in self.tensors} | self.settings | index
         return sha256_of(self.tensors[0]) if len(files) == 1 else sha256_of_files(files)
@@ -49,7 +49,7 @@ def checkpoint_files(weights: Path) -> CheckpointFiles:
     Tensors under the names of a Hugging Face folder are read with the configuration that lies beside them.
 
     Raises:
-        WeightsError: when there is none, or when its index leads elsewhere.
+        WeightsError: when there is none, or when its index names files outside the folder.
     """
     if weights.is_dir():
         found = next((weights / name for name in _NAMES if (weights / name).exists()), None)
@@ -71,7 +71,7 @@ def checkpoint_files(weights: Path) -> CheckpointFiles:
 
 
 def weights_sha256(weights: Path) -> str:
-    """Return the identity of a checkpoint: of every file that is read of it.
+    """Return the identity of a checkpoint, which covers every file that is read.
 
     Raises:
         WeightsError: see :func:`checkpoint_files`.
@@ -80,7 +80,7 @@ def weights_sha256(weights: Path) -> str:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    """Return the files that an index names, which lie beside it."""
+    """Return the files that an index names, all of them in its folder."""
     data = read_json(index, WeightsError)
     names = data.get("weight_map") if isinstance(data, dict) else None
     if not isinstance(names, dict) or not names:

@@ -38,7 +38,7 @@ def remember(model: str, size: int) -> None:
     request = ExportRequest(model, height=size, width=size)
     detector = load(exporter.find(model), None, 0)
     form = exporter.GraphForm(height=size, width=size)
-    outputs = exporter.family_of(detector.entry.family).outputs(detector.model, form)
+    outputs = detector.family.outputs(detector.model, form)
     graph(detector, request, form, [spec.name for spec in outputs])
 
 

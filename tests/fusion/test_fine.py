@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fine_edge.errors import ConfigError
 from fine_edge.fusion import Fine, FineConfig
-from fine_edge.fusion.config import AttentionName, DownName, ModulationName
+from fine_edge.fusion.config import DownName, ModulationName
+from fine_edge.method_names import AttentionName
 
 ATTENTIONS, DOWNS, MODULATIONS = (get_args(names) for names in (AttentionName, DownName, ModulationName))
 

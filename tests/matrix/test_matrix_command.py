@@ -84,7 +84,8 @@ def test_failures_are_cells_with_reasons_and_do_not_stop_the_others(matrix, jobs
 def test_a_process_that_dies_is_the_failing_cell_of_the_stage_it_was_in(matrix):
     code, rows, _, _ = matrix({A: {"parity_fp16": "kill"}, B: {"rtx": "exit"}}, A, B, C)
     assert code == 1
-    assert [rows[A][name] for name in CELLS[:4]] == ["ok", "ok", "ok", "fails: killed, most likely because memory ran out"]
+    killed = "fails: killed, most likely because memory ran out"
+    assert [rows[A][name] for name in CELLS[:4]] == ["ok", "ok", "ok", killed]
     assert {rows[A][name] for name in CELLS[4:]} == {UNREACHED}
     assert rows[B]["rtx_kernels"] == "fails: ended with exit code 3"
     assert rows[B]["note"] == "rtx: ended with exit code 3, last words: the last words"

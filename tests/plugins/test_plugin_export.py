@@ -15,7 +15,6 @@ from torch import nn
 from fine_edge.contract import bound_contract
 from fine_edge.errors import ConfigError
 from fine_edge.export import exporter
-from fine_edge.export.exporter import lower
 from fine_edge.export.plugin import OPERATOR, define_plugin, use_plugin
 from fine_edge.export.request import ExportRequest
 from fine_edge.export.trace import trace
@@ -23,7 +22,7 @@ from fine_edge.graph.checks import check
 from fine_edge.graph.parts import Part, part_of
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.count import Cost
-from fine_edge.zoo.family import GraphForm
+from fine_edge.zoo.family import GraphForm, family_of
 from fine_edge.zoo.load import load
 from fine_edge.zoo.rtdetr.family import RTDetr
 
@@ -52,7 +51,7 @@ class Maps(nn.Module):
 @pytest.fixture(scope="module")
 def compared(detector):
     """The graph with the plugin, an image, and what the native detector makes of it."""
-    maps = Maps(lower(detector.model, "rtdetr", GraphForm(1, SIZE, SIZE, raw=True)).detector).eval()
+    maps = Maps(family_of("rtdetr").lowered(detector.model, GraphForm(1, SIZE, SIZE, raw=True)).detector).eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for block in maps.encoder.fine:  # off the identity

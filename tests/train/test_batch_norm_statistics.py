@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from fine_edge.train.statistics import measure
+from fine_edge.train.run import measure_batch_norms
 
 
 class Network(nn.Module):
@@ -26,7 +26,7 @@ def batches():
 
 def test_they_are_the_mean_of_what_the_batches_have(batches):
     network = Network()
-    measure(network, batches, 4, seed=0)
+    measure_batch_norms(network, batches, 4, seed=0)
     seen = [batch["x"] for batch in batches[:4]]
     expected_mean = torch.stack([x.mean(dim=(0, 2, 3)) for x in seen]).mean(0)
     expected_var = torch.stack([x.var(dim=(0, 2, 3)) for x in seen]).mean(0)
@@ -40,7 +40,7 @@ def test_they_are_the_mean_of_what_the_batches_have(batches):
 def test_weights_and_random_numbers_stay(batches):
     network = Network()
     state = torch.get_rng_state()
-    measure(network, batches, 6, seed=0)
+    measure_batch_norms(network, batches, 6, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(network.norm.weight, torch.ones(2))
 
@@ -51,4 +51,4 @@ def test_without_batch_norms_nothing_runs(batches):
 
     network = FrozenBatchNorm2d(2)
     network.forward = never
-    measure(network, batches, 6, seed=0)
+    measure_batch_norms(network, batches, 6, seed=0)

@@ -5,10 +5,9 @@ import torch
 from transformers import RTDetrForObjectDetection
 
 from fine_edge.errors import ConfigError
-from fine_edge.train.losses import trainable
-from fine_edge.train.pictures import Sample
-from fine_edge.train.start import start
+from fine_edge.train.start import start, trainable
 from fine_edge.zoo.catalog import find
+from fine_edge.zoo.family import Sample, family_of
 from fine_edge.zoo.rtdetr.family import rtdetr_config
 
 BOXES = torch.tensor([[16.0, 32.0, 80.0, 96.0], [128.0, 0.0, 256.0, 128.0]])
@@ -20,8 +19,9 @@ SAMPLES = [
 
 def test_torchvision_gets_its_inputs_as_they_are_and_labels_from_one():
     entry = find("fcos_mobilenetv3_fine")
-    model, _ = start(entry, ("__background__", "a", "b"), None, 0)
-    subject = trainable(entry, model.train())
+    family = family_of(entry.family)
+    model, _ = start(family, entry, ("__background__", "a", "b"), None, 0)
+    subject = trainable(family, entry, model.train())
     batch = subject.collate(SAMPLES)
     assert [target["labels"].tolist() for target in batch["targets"]] == [[2, 1], []]
     found = subject.module(**batch)
@@ -40,7 +40,7 @@ def test_torchvision_gets_its_inputs_as_they_are_and_labels_from_one():
 def test_rtdetr_gets_centres_and_sizes_in_parts_of_the_input():
     entry = find("rtdetr_r18")
     model = RTDetrForObjectDetection(rtdetr_config("r18", 2, decoder_layers=1))
-    subject = trainable(entry, model.train())
+    subject = trainable(family_of(entry.family), entry, model.train())
     batch = subject.collate(SAMPLES)
     assert batch["labels"][0]["boxes"].tolist() == [[0.1875, 0.5, 0.25, 0.5], [0.75, 0.5, 0.5, 1.0]]
     assert batch["labels"][0]["class_labels"].tolist() == [1, 0]
@@ -57,4 +57,4 @@ def test_rtdetr_gets_centres_and_sizes_in_parts_of_the_input():
 )
 def test_what_cannot_be_trained_here_says_so(name, reason):
     with pytest.raises(ConfigError, match=reason):
-        trainable(find(name), torch.nn.Identity())
+        trainable(family_of(find(name).family), find(name), torch.nn.Identity())

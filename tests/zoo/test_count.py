@@ -16,6 +16,9 @@ from fine_edge.zoo import count as counting
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.count import documented_macs, macs, on_meta
 from fine_edge.zoo.rtdetr.family import RTDetr
+from fine_edge.zoo.segmentation import panoptic
+from fine_edge.zoo.torchvision import one_stage, two_stage
+from fine_edge.zoo.yolo import family as yolo
 
 TORCHVISION = {
     "fasterrcnn": (detection.fasterrcnn_resnet50_fpn, detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1),
@@ -58,12 +61,12 @@ def with_frozen_norms(kind):
 
 
 def run_of(kind):
-    return counting.two_stage_pass if "rcnn" in kind else counting.one_stage_pass
+    return two_stage.forward_pass if "rcnn" in kind else one_stage.forward_pass
 
 
 def test_a_two_stage_detector_counts_as_by_fvcore():
     model, image = with_frozen_norms("fasterrcnn"), torch.zeros(1, 3, 64, 96)
-    run = counting.two_stage_pass
+    run = two_stage.forward_pass
     assert macs(model, image, run=run) == by_fvcore(model, image, run=run)
 
 
@@ -72,7 +75,7 @@ def test_rtdetr_counts_as_by_fvcore():
     # transformers resizes a mask of the image to the three maps (420 pixels) and drops it; fvcore does not see that.
     expected = by_fvcore(model, image) + 420
     assert macs(model, image) == expected
-    assert counting.count_rtdetr(model, 128, 160).flops == 2 * expected
+    assert RTDetr().count(model, 128, 160).flops == 2 * expected
 
 
 @pytest.mark.parametrize("name", ["sni", "fapn", "adafpn", "mgc"])
@@ -140,12 +143,12 @@ def test_baselines_are_what_torchvision_documents(kind):
 
 def test_one_stage_baselines_and_refined_ones_are_counted_differently_and_say_so():
     model = with_frozen_norms("retinanet")
-    documented = counting.count_one_stage(model, 256, 256, refined=False)
-    unfrozen = counting.count_one_stage(model, 256, 256, refined=True)
-    frozen = macs(model, torch.empty(1, 3, 256, 256), run=counting.one_stage_pass)
+    documented = one_stage.count(model, 256, 256, refined=False)
+    unfrozen = one_stage.count(model, 256, 256, refined=True)
+    frozen = macs(model, torch.empty(1, 3, 256, 256), run=one_stage.forward_pass)
     assert unfrozen.flops - frozen == 2 * norm_elements(model, 256)
     assert documented.flops < frozen < unfrozen.flops
-    assert (documented.convention, unfrozen.convention) == (counting.DOCUMENTED, counting.UNFROZEN)
+    assert (documented.convention, unfrozen.convention) == (one_stage.DOCUMENTED, one_stage.UNFROZEN)
     assert documented.params == unfrozen.params == counting.params(model)
 
 
@@ -183,9 +186,9 @@ class Convolution(nn.Sequential):
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (640, 640), (800, 480)])
 def test_a_yolo_counts_two_operations_a_product_and_scales_with_the_area(height, width):
-    cost = counting.count_yolo(Convolution(), height, width)
+    cost = yolo.count(Convolution(), height, width)
     products = 3 * 16 * 32 * 32
-    assert cost == counting.Cost(products, 2 * products * height * width // 32**2, counting.YOLO)
+    assert cost == counting.Cost(products, 2 * products * height * width // 32**2, yolo.CONVENTION)
 
 
 def test_a_panoptic_pass_runs_every_head():
@@ -209,7 +212,7 @@ def test_a_panoptic_pass_runs_every_head():
     model = SimpleNamespace(
         backbone=lambda _image: maps, rpn=SimpleNamespace(head=head("rpn")), roi_heads=heads, semantic=head("semantic")
     )
-    counting.panoptic_pass(model, torch.empty(1, 3, 64, 64))
+    panoptic.forward_pass(model, torch.empty(1, 3, 64, 64))
     box, mask = (1000, 8, 7, 7), (100, 8, 14, 14)
     assert calls == [
         ("rpn", 5),

@@ -12,14 +12,13 @@ from transformers import RTDetrForObjectDetection, RTDetrImageProcessor
 from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
 
 from fine_edge.errors import WeightsError
-from fine_edge.export.exporter import lower
 from fine_edge.export.request import ExportRequest
 from fine_edge.images import sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.runners.eager import EagerRunner
 from fine_edge.zoo import checkpoints
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.family import GraphForm
+from fine_edge.zoo.family import GraphForm, family_of
 from fine_edge.zoo.load import load
 from fine_edge.zoo.rtdetr.family import RTDetr, rtdetr_config
 from fine_edge.zoo.weights_file import weights_sha256
@@ -74,8 +73,8 @@ def test_a_folder_finds_what_transformers_finds(own):
     assert found.labels == NAMES
     picture = sample_photographs()[0].pixels
     images, placement = preprocess(picture, *request.input_hw, found.preprocessing)
-    ours = EagerRunner(found.model, "rtdetr", raw=False).run({"images": images})
-    lowered = lower(found.model, "rtdetr", GraphForm(1, *request.input_hw))
+    ours = EagerRunner(found.model, found.family, raw=False).run({"images": images})
+    lowered = family_of("rtdetr").lowered(found.model, GraphForm(1, *request.input_hw))
 
     theirs = RTDetrForObjectDetection.from_pretrained(own).eval()
     processor = RTDetrImageProcessorPil.from_pretrained(own)  # torch's rounds pixels differently

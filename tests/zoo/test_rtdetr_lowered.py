@@ -10,8 +10,7 @@ from detectors import distinct
 from scipy.optimize import linear_sum_assignment
 
 from fine_edge.errors import ConfigError
-from fine_edge.export.exporter import lower
-from fine_edge.zoo.family import GraphForm
+from fine_edge.zoo.family import GraphForm, family_of
 
 BOX_PX, LOGIT = 0.02, 1e-3
 STRATEGIES = ("vanilla", "window", "area", "linear")
@@ -23,7 +22,7 @@ def r18_fine():
 
 
 def lower_raw(model, batch, height, width):
-    return lower(model, "rtdetr", GraphForm(batch, height, width, raw=True))
+    return family_of("rtdetr").lowered(model, GraphForm(batch, height, width, raw=True))
 
 
 @torch.no_grad()

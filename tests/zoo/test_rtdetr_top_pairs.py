@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fine_edge.detections import from_outputs, from_raw
-from fine_edge.zoo.rtdetr.family import TopPairs
+from fine_edge.zoo.rtdetr.lowered import TopPairs
 
 
 @given(

@@ -10,14 +10,13 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from fine_edge.detections import from_outputs
 from fine_edge.errors import ConfigError
-from fine_edge.export.exporter import lower
 from fine_edge.export.trace import trace
 from fine_edge.graph.checks import check
 from fine_edge.graph.convert import EXPORTER_SCOPES, to_fp16
 from fine_edge.graph.parts import part_of
 from fine_edge.segments import merge, paste_masks
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.family import GraphForm
+from fine_edge.zoo.family import GraphForm, family_of
 from fine_edge.zoo.labels import COCO_PANOPTIC_LABELS, THINGS
 from fine_edge.zoo.load import load
 from fine_edge.zoo.random_weights import photographs
@@ -41,7 +40,7 @@ class Whole:
         self.images = photographs(form.height, form.width, entry.detector.preprocessing, form.batch)
         with torch.no_grad():
             reference = FAMILY.reference(self.model, self.images, raw=form.raw).outputs
-            self.graph = lower(self.model, "segmentation", form)
+            self.graph = family_of("segmentation").lowered(self.model, form)
             found = self.graph(self.images)
         self.specs = FAMILY.outputs(self.model, form)
         self.expected = {name: tensor.numpy() for name, tensor in reference.items()}
@@ -90,7 +89,7 @@ def test_the_raw_form_gives_the_logits(semantic):
     form = GraphForm(2, 64, 128, raw=True)
     (spec,) = FAMILY.outputs(semantic.model, form)
     with torch.no_grad():
-        (logits,) = lower(semantic.model, "segmentation", form)(semantic.images)
+        (logits,) = family_of("segmentation").lowered(semantic.model, form)(semantic.images)
         expected = FAMILY.reference(semantic.model, semantic.images, raw=True).outputs["logits"]
     assert spec.shape == logits.shape == (2, 19, 16, 32)
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-3)

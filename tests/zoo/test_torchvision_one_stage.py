@@ -16,7 +16,6 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from fine_edge.errors import ConfigError
-from fine_edge.export.exporter import lower
 from fine_edge.export.trace import trace
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.graph.checks import check
@@ -89,14 +88,14 @@ def test_the_graph_finds_what_torchvision_finds(model, images):
     assert (number >= 20).all()  # else this proves little
     widths = (expected["boxes_xyxy"][..., 2] - expected["boxes_xyxy"][..., 0])[expected["scores"] > 0]
     assert widths.std() > 5
-    got = found_by(lower(model, "torchvision", FORM), images, FAMILY.outputs(model, FORM))
+    got = found_by(FAMILY.lowered(model, FORM), images, FAMILY.outputs(model, FORM))
     assert_same_detections(expected, got)
 
 
 @torch.no_grad()
 def test_one_image_finds_what_it_finds_in_a_batch(model, images):
     form = replace(FORM, batch=1)
-    alone = found_by(lower(model, "torchvision", form), images[1:], FAMILY.outputs(model, form))
+    alone = found_by(FAMILY.lowered(model, form), images[1:], FAMILY.outputs(model, form))
     expected = {key: value[1:] for key, value in FAMILY.reference(model, images, raw=False).outputs.items()}
     assert_same_detections(expected, alone)
 
@@ -105,7 +104,7 @@ def test_one_image_finds_what_it_finds_in_a_batch(model, images):
 def test_nothing_to_find(model, images):
     blind = copy.deepcopy(model)
     blind.head.classification_head.cls_logits.bias -= 100
-    got = found_by(lower(blind, "torchvision", FORM), images, FAMILY.outputs(model, FORM))
+    got = found_by(FAMILY.lowered(blind, FORM), images, FAMILY.outputs(model, FORM))
     assert not any(output.any() for output in got.values())
     assert not any(output.any() for output in FAMILY.reference(blind, images, raw=False).outputs.values())
 
@@ -116,7 +115,7 @@ def test_dense_outputs_are_those_of_the_library_s_head_and_coder(model, images):
     specs = FAMILY.outputs(model, form)
     assert [spec.name for spec in specs] == ["boxes_xyxy", "scores"]
     expected = FAMILY.reference(model, images, raw=True).outputs
-    got = found_by(lower(model, "torchvision", form), images, specs)
+    got = found_by(FAMILY.lowered(model, form), images, specs)
     torch.testing.assert_close(got["scores"], expected["scores"], rtol=0, atol=SCORE)
     torch.testing.assert_close(got["boxes_xyxy"], expected["boxes_xyxy"], rtol=0, atol=BOX_PX)
 
@@ -130,7 +129,7 @@ def test_more_candidates_than_go_into_suppression(model, images, monkeypatch):
     crowded.head.classification_head.cls_logits.bias += 6
     expected = FAMILY.reference(crowded, images, raw=False).outputs
     assert (expected["scores"] > 0).all()
-    got = found_by(lower(crowded, "torchvision", FORM), images, FAMILY.outputs(crowded, FORM))
+    got = found_by(FAMILY.lowered(crowded, FORM), images, FAMILY.outputs(crowded, FORM))
     for image in range(2):
         count = int((got["scores"][image] > 0).sum())
         assert count > rows // 4
@@ -143,7 +142,7 @@ def test_the_exported_graph(model, images, nms):
     form = replace(FORM, nms=nms)
     specs = FAMILY.outputs(model, form)
     names = [spec.name for spec in specs]
-    exported = trace(lower(model, "torchvision", form), torch.zeros_like(images), ["images"], names)
+    exported = trace(FAMILY.lowered(model, form), torch.zeros_like(images), ["images"], names)
     assert not [finding for finding in check(exported) if finding.severity == "error"]
     scopes = {node.name.split("/")[2] for node in exported.graph.node if node.name.startswith("/detector/")}
     assert {scope.partition(".")[0] for scope in scopes} == {"backbone", "encoder", "decoder", "selection", "boxes"}

@@ -15,7 +15,7 @@ from fine_edge.errors import WeightsError
 from fine_edge.zoo import checkpoints
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.load import load
-from fine_edge.zoo.yolo.checkpoint import known, read
+from fine_edge.zoo.yolo.checkpoint import allowed_records, read
 from fine_edge.zoo.yolo.library import quiet
 
 pytestmark = pytest.mark.host
@@ -223,7 +223,7 @@ def test_names_that_are_known_are_inert_too(tmp_path):
     data = {"model": built("yolov8s"), "a": Call(getattr, "text", "upper"), "b": Call(DetectionModel, "yolov8n.yaml")}
     torch.save(data, tmp_path / "calls.pt")
     assert read(tmp_path / "calls.pt").state.keys() == checkpoints.learned_state(built("yolov8s")).keys()
-    found = checkpoints.read_torch(tmp_path / "calls.pt", known(tmp_path / "calls.pt"))
+    found = checkpoints.read_torch(tmp_path / "calls.pt", allowed_records(tmp_path / "calls.pt"))
     assert not callable(found["a"])
     assert not isinstance(found["b"], torch.nn.Module)
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from yolo_models import SIDE, loaded, pictures, yolo
 
 from fine_edge.errors import ConfigError
-from fine_edge.export.exporter import lower
 from fine_edge.export.trace import trace
 from fine_edge.graph.checks import check
 from fine_edge.graph.convert import kept_by_exporter, to_fp16
@@ -36,7 +35,7 @@ def run(name, images, **options):
     """Outputs of the graph form and of ultralytics itself, by name."""
     model, shape = loaded(name).model, form(batch=len(images), **options)
     with torch.no_grad():
-        outputs = lower(model, "yolo", shape)(images)
+        outputs = yolo.lowered(model, shape)(images)
         reference = yolo.reference(model, images, raw=shape.raw).outputs
     specs = yolo.outputs(model, shape)
     for spec, output in zip(specs, outputs, strict=True):
@@ -86,7 +85,7 @@ def test_a_wide_input_has_its_anchors_where_they_belong():
     model = loaded("yolov8s").model
     shape = GraphForm(2, SIDE, SIDE + 96, raw=True)
     with torch.no_grad():
-        (found,) = lower(model, "yolo", shape)(images)
+        (found,) = yolo.lowered(model, shape)(images)
         wanted = yolo.reference(model, images, raw=True).outputs["predictions"]
     torch.testing.assert_close(found[:, :4], wanted[:, :4], rtol=0, atol=BOX_PX)
 
@@ -95,7 +94,7 @@ def test_an_image_without_anything_has_no_rows():
     """Every row is absent where no score exceeds the lowest one."""
     model, images = loaded("yolov8s").model, pictures()[:1]
     with torch.no_grad():
-        graph = lower(model, "yolo", form())
+        graph = yolo.lowered(model, form())
         for level in graph.detector.decoder.cls:
             level[-1].bias.fill_(-40.0)
         labels, boxes, scores = graph(images)
@@ -154,7 +153,7 @@ def export(name, shape):
     model = loaded(name).model
     names = [spec.name for spec in yolo.outputs(model, shape)]
     with torch.no_grad():
-        lowered = lower(model, "yolo", shape)
+        lowered = yolo.lowered(model, shape)
     return trace(lowered, torch.zeros(shape.batch, 3, shape.height, shape.width), ["images"], names), names
 
 

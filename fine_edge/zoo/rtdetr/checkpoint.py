@@ -1,6 +1,6 @@
-"""Reading RT-DETR checkpoints of every origin into the keys of transformers' current model.
+"""Reading of RT-DETR checkpoints of every origin into the keys of transformers' current model.
 
-Three layouts are known, told apart by their keys, never by the file's name:
+Three layouts are known. They are distinguished by their keys, never by the file's name:
 
 * ``transformers``: a directory of ``save_pretrained`` or a safetensors file, of version 4 or 5;
 * ``official``: the RT-DETR repository's ``.pth`` files (``ema.module`` or ``model``), PResNet backbone;
@@ -23,9 +23,9 @@ from fine_edge.zoo.tensors import State
 from fine_edge.zoo.weights_file import CONFIG, checkpoint_files
 
 ANCHORS = ("model.decoder.class_embed.0.weight", "decoder.dec_score_head.0.weight")
-"""Keys of transformers' models and of the official repository's, of which each state has one."""
+"""Keys of transformers' models and of the official repository's; each state has one of them."""
 
-# --- the official repository: its PResNet, hybrid encoder and decoder to transformers' names, first match wins
+# --- names of the official repository's PResNet, hybrid encoder and decoder to transformers'; the first match wins
 _BLOCK = r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\."
 _LAYER = r"model.backbone.model.encoder.stages.\1.layers.\2."
 _OFFICIAL_RULES: list[tuple[re.Pattern[str], str]] = [
@@ -94,7 +94,7 @@ def _from_official(state: State, path: Path) -> State:
     return renamed
 
 
-# --- transformers 4 to 5
+# --- names of transformers 4 to those of 5
 _OLD_TRANSFORMERS: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\.self_attn\.out_proj\."), ".self_attn.o_proj."),
     (re.compile(r"^model\.encoder\.encoder\.(\d+)\."), r"model.encoder.aifi.\1."),
@@ -117,8 +117,8 @@ def read(path: Path) -> Checkpoint:
     """Read a checkpoint of any known layout.
 
     Raises:
-        WeightsError: when the path holds no checkpoint, one that would need its code run, or one whose configuration
-            asks for what is not computed here.
+        WeightsError: when the path holds no checkpoint, one that only its own code can read, or one whose
+            configuration is not supported.
     """
     files = checkpoint_files(path)
     config = files.settings.get(CONFIG)
@@ -143,7 +143,7 @@ def read(path: Path) -> Checkpoint:
 def _configuration(config: Path) -> tuple[tuple[str, ...] | None, dict[str, Any] | None]:
     """Return the class names and the settings of a ``config.json``."""
     data = _mapping(read_json(config, WeightsError), config)
-    # Another model first: its other settings would be called unknown ones.
+    # Settings are read before names, so that a file of another model is refused as such.
     settings = read_settings(data, config)
     names = read_labels(data, config)
     return None if names is None else class_names(names, config), settings

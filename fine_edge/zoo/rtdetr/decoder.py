@@ -1,9 +1,9 @@
-"""RT-DETR's query selection and decoder.
+"""The lowered query selection and decoder of RT-DETR.
 
-* ``decoder_input_proj`` is linear, so it composes with the two-stage head and with each decoder layer's value
-  projection: one product per level gives them all.
+* ``decoder_input_proj`` is linear, so that it composes with the two-stage head and with each decoder layer's value
+  projection. One product per level computes them all.
 * Boxes of the two-stage head are computed for the selected queries alone, class logits for the last layer alone.
-* Deformable attention is a sum over levels, which TensorRT fuses, gather and all, into one kernel.
+* Deformable attention is a sum over levels, which TensorRT fuses into one kernel together with the gather.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from fine_edge.lowering.layers import attend, attention, fold, linear, mlp3
 from fine_edge.lowering.topk import largest
 from fine_edge.zoo.rtdetr.encoder import Size
 
-# A finite value whose sigmoid is exactly 1, as that of transformers' finfo.max; FP16 can hold this one.
+# A finite value whose sigmoid is exactly 1, like transformers' finfo.max, and which FP16 can hold.
 INVALID_ANCHOR = 1e4
 ANCHOR_EPS, ANCHOR_SIZE = 1e-2, 0.05
 
 
 def make_anchors(sizes: list[Size]) -> tuple[Tensor, Tensor]:
-    """Anchors as logits (N, 4) and which of them are valid (N, 1), in double."""
+    """Compute anchors as logits (N, 4), and which of them are valid (N, 1), in double."""
     levels = []
     for level, (height, width) in enumerate(sizes):
         y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
@@ -36,7 +36,7 @@ def make_anchors(sizes: list[Size]) -> tuple[Tensor, Tensor]:
 
 
 class QuerySelection(nn.Module):
-    """Fused maps to the best queries' features, their box logits and each decoder layer's value tokens."""
+    """The selection of the best queries, together with each decoder layer's value projection."""
 
     def __init__(self, model: Any, batch: int, sizes: list[Size]) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class QuerySelection(nn.Module):
         for project in model.decoder_input_proj:
             weight, bias = fold(*project)
             weight = weight.flatten(1)
-            # enc_output's own bias comes after the mask, so it is not in here.
+            # enc_output's own bias comes after the mask, so that it is not included here.
             self.levels.append(linear(torch.cat([head.weight @ weight, *(v.weight @ weight for v in values)])))
             biases = [head.weight @ bias, *(v.weight @ bias + v.bias for v in values)]
             self.biases.append(torch.stack(biases))  # (1 + layers, C)
@@ -56,11 +56,15 @@ class QuerySelection(nn.Module):
         self.valid = nn.Buffer(valid.float())  # (N, 1)
         self.head_bias = head.bias
         self.score, self.box = model.enc_score_head, model.enc_bbox_head.layers
-        # Each image's first row in the memory of the whole batch.
+        # The first row of each image in the memory of the whole batch.
         self.first_row = nn.Buffer(torch.arange(batch)[:, None] * len(anchors))
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, list[list[Tensor]]]:
-        """Features (B, Q, C), anchors and their corrections (B, Q, 4), values by layer and level (B, H_i * W_i, C)."""
+        """Select queries from fused maps (B, C, H_i, W_i).
+
+        Returns:
+            Features (B, Q, C), anchors and their corrections (B, Q, 4), values by layer and level (B, H_i * W_i, C).
+        """
         batch, channels = self.batch, maps[0].shape[1]
         memory: list[Tensor] = []
         values: list[list[Tensor]] = []
@@ -83,7 +87,7 @@ class QuerySelection(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, deformable cross-attention, feed-forward and the layer's box head."""
+    """A decoder layer: self-attention, deformable cross-attention, feed-forward and the layer's box head."""
 
     def __init__(self, layer: Any, box: nn.ModuleList, sizes: list[Size]) -> None:
         super().__init__()
@@ -91,7 +95,7 @@ class DecoderLayer(nn.Module):
         self.sizes, self.heads, self.points = sizes, cross.n_heads, cross.n_points
         scale = attn.head_dim**-0.5
         q, q_bias = attn.q_proj.weight * scale, attn.q_proj.bias * scale
-        # k needs no bias, softmax does not see it; v's goes through the attention into the output projection.
+        # k needs no bias, as softmax does not depend on it; v's goes through the attention into the output projection.
         self.qk = linear(torch.cat([q, attn.k_proj.weight]), torch.cat([q_bias, torch.zeros_like(q_bias)]))
         self.v = nn.Buffer(attn.v_proj.weight.T.contiguous())
         self.out = linear(attn.o_proj.weight, attn.o_proj.bias + attn.o_proj.weight @ attn.v_proj.bias)
@@ -103,10 +107,10 @@ class DecoderLayer(nn.Module):
         self.fc1, self.fc2, self.box = layer.mlp.fc1, layer.mlp.fc2, box
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, values: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Queries (B, Q, C), their positions (B, Q, C), boxes (B, Q, 4), values by level to queries and box deltas."""
+        """Map queries and positions (B, Q, C), boxes (B, Q, 4) and values by level to queries and box deltas."""
         placed = x + position
         y = self.norm1(x + self.out(self._self_attention(x, placed)))
-        # ``placed - x`` is ``position``; said so, TensorRT adds it while it writes ``position`` and keeps no copy.
+        # ``placed - x`` is ``position``. Written so, TensorRT adds it while it writes ``position``, without a copy.
         x = self.norm2(y + self.cross_out(self._deformable(y + (placed - x), reference, values)))
         x = self.norm3(x + self.fc2(F.relu(self.fc1(x))))
         return x, mlp3(self.box, x)
@@ -118,12 +122,12 @@ class DecoderLayer(nn.Module):
             return attention(q, k, x @ self.v, self.heads)
         by_head = self.qk(placed).reshape(count, 2 * self.heads, -1).transpose(0, 1)
         q, k = by_head[: self.heads], by_head[self.heads :]
-        # v as a 2-D product: else TensorRT merges it with the box head's first layer and copies both out again.
+        # v is a 2-D product: TensorRT would merge a 3-D one with the box head's first layer and copy both out again.
         v = (x.reshape(count, channels) @ self.v).reshape(count, self.heads, -1).transpose(0, 1)
         return attend(q, k, v).transpose(0, 1).reshape(batch, count, channels)
 
     def _deformable(self, x: Tensor, reference: Tensor, values: list[Tensor]) -> Tensor:
-        """Each head samples ``points`` places of every level around its box, weighted."""
+        """Sum ``points`` weighted samples of every level around the box, for each head."""
         batch, count, channels = x.shape
         heads, levels, points = self.heads, len(self.sizes), self.points
         offsets = self.offsets(x).reshape(batch, count, heads, levels, points, 2)

@@ -1,4 +1,4 @@
-"""RT-DETR's hybrid encoder: attention on the deepest map, top-down and bottom-up fusion, FINE where there is one."""
+"""The lowered hybrid encoder of RT-DETR: attention on the deepest map, top-down and bottom-up fusion with FINE."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Size = tuple[int, int]
 
 
 def sine_position(height: int, width: int, channels: int, temperature: float) -> Tensor:
-    """[sin y | cos y | sin x | cos x] of each cell, row by row, in double: (height * width, channels)."""
+    """Compute [sin y | cos y | sin x | cos x] of each cell, row by row, in double: (height * width, channels)."""
     count = channels // 4
     omega = temperature ** -(torch.arange(count, dtype=torch.float64) / count)
     y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
@@ -28,9 +28,9 @@ def sine_position(height: int, width: int, channels: int, temperature: float) ->
 
 
 class AifiLayer(nn.Module):
-    """A post-norm transformer layer whose position embedding is a constant, projected here once.
+    """A post-norm transformer layer whose constant position embedding is projected ahead of time.
 
-    W (x + p) = W x + W p, so q, k and v come from one product and one added constant.
+    As W (x + p) = W x + W p, one product and one added constant give q, k and v.
     """
 
     def __init__(self, layer: Any, heads: int, position: Tensor) -> None:
@@ -46,10 +46,10 @@ class AifiLayer(nn.Module):
         self.fc1, self.fc2 = layer.mlp.fc1, layer.mlp.fc2
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, C) to (B, N, C)."""
+        """Map tokens (B, N, C) to (B, N, C)."""
         batch, count, channels = x.shape
         qkv = self.qkv(x) + self.constant
-        if batch == 1:  # heads first, then cut: one copy kernel for the three
+        if batch == 1:  # splitting by heads first costs one copy kernel instead of three
             by_head = qkv.reshape(count, 3 * self.heads, -1).transpose(0, 1)
             q, k, v = (by_head[i * self.heads : (i + 1) * self.heads] for i in range(3))
             attended = attend(q, k, v).transpose(0, 1).reshape(batch, count, channels)
@@ -62,18 +62,18 @@ class AifiLayer(nn.Module):
 
 
 def _rep_vgg(block: Any) -> nn.Conv2d:
-    """RepVGG's 3x3 and 1x1 branches as one 3x3 convolution."""
+    """Merge RepVGG's 3x3 and 1x1 branches into one 3x3 convolution."""
     weight3, bias3 = fold(block.conv1.conv, block.conv1.norm)
     weight1, bias1 = fold(block.conv2.conv, block.conv2.norm)
     return conv(weight3 + F.pad(weight1, (1, 1, 1, 1)), bias3 + bias1)
 
 
 class CspRep(nn.Module):
-    """CSP block of re-parameterised RepVGG convolutions."""
+    """A CSP block of re-parameterised RepVGG convolutions."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        # conv1 and conv2 stay apart: merged, TensorRT copies each half out again.
+        # conv1 and conv2 stay separate: TensorRT would copy each half out of a merged one.
         self.conv1 = folded(block.conv1.conv, block.conv1.norm)
         self.conv2 = folded(block.conv2.conv, block.conv2.norm)
         self.convs = nn.ModuleList(_rep_vgg(bottleneck) for bottleneck in block.bottlenecks)
@@ -81,7 +81,7 @@ class CspRep(nn.Module):
         self.conv3 = None if isinstance(last, nn.Identity) else folded(last.conv, last.norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 2C, H, W) to (B, C, H, W)."""
+        """Map (B, 2C, H, W) to (B, C, H, W)."""
         a = F.silu(self.conv1(x))
         for layer in self.convs:
             a = F.silu(layer(a))
@@ -90,7 +90,7 @@ class CspRep(nn.Module):
 
 
 class HybridEncoder(nn.Module):
-    """Backbone maps of strides 8, 16, 32 to fused maps of the same sizes."""
+    """The encoder of maps with strides 8, 16 and 32."""
 
     def __init__(self, model: Any, sizes: list[Size]) -> None:
         super().__init__()
@@ -114,8 +114,9 @@ class HybridEncoder(nn.Module):
         self.pan = nn.ModuleList(CspRep(block) for block in encoder.pan_blocks)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Three maps (B, C_i, H_i, W_i) to three fused maps (B, C, H_i, W_i)."""
-        x = maps[-1].permute(0, 2, 3, 1)  # (B, h, w, C): tokens are the layout TensorRT's convolutions have already
+        """Map the backbone's three maps (B, C_i, H_i, W_i) to three fused maps (B, C, H_i, W_i)."""
+        # (B, h, w, C): TensorRT's convolutions have the layout of tokens already.
+        x = maps[-1].permute(0, 2, 3, 1)
         batch, height, width, _ = x.shape
         x = self.project_top(x.reshape(batch, height * width, -1))
         for layer in self.aifi:

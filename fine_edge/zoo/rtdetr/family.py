@@ -1,31 +1,40 @@
 """RT-DETR of transformers, with FINE or a rival injected at the two fusions of its hybrid encoder's top-down path.
 
-Injection is surgery at named points of the loaded model: the class is not forked, and
-the keys of its own weights stay what they were, so any RT-DETR checkpoint still loads.
+Injection is surgery at named points of the loaded model. The class is not forked and the keys of its own weights stay
+as they were, so that any RT-DETR checkpoint still loads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 from transformers import RTDetrConfig, RTDetrForObjectDetection
 
 from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError, FineEdgeError, ForeignModelError, WeightsError
-from fine_edge.fusion.methods import MethodConfig, Place, build_method, method_of
+from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, build_method, method_of
 from fine_edge.fusion.top_down import top_down
-from fine_edge.lowering.topk import largest
 from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint
-from fine_edge.zoo.count import Cost, count_rtdetr
-from fine_edge.zoo.family import Family, GraphForm, Reference, detection_outputs
+from fine_edge.zoo.count import Cost, image, macs, params
+from fine_edge.zoo.family import (
+    Batch,
+    Family,
+    GraphForm,
+    Reference,
+    Sample,
+    Trainable,
+    detection_outputs,
+    export_with_defaults,
+)
 from fine_edge.zoo.fit import require_shapes
 from fine_edge.zoo.labels import COCO_LABELS
-from fine_edge.zoo.library_export import export_with_defaults
 from fine_edge.zoo.random_weights import (
     LOGIT_MEAN,
     LOGIT_SPREAD,
@@ -35,43 +44,16 @@ from fine_edge.zoo.random_weights import (
     settle,
 )
 from fine_edge.zoo.rtdetr import checkpoint
-from fine_edge.zoo.rtdetr.settings import settings_behind
+from fine_edge.zoo.rtdetr.lowered import RTDetrGraph, TopPairs
+from fine_edge.zoo.rtdetr.settings import settings_behind, stated_settings
 
-
-class TopPairs(nn.Module):
-    """Logits (B, Q, K) and boxes (B, Q, 4) cx, cy, w, h in [0, 1] to ``labels``, ``boxes_xyxy`` (pixels), ``scores``.
-
-    The top Q of all Q x K pairs by logit, so that one query may speak for several classes; the
-    sigmoid comes after the top-k, which it does not reorder.
-    """
-
-    def __init__(self, height: int, width: int) -> None:
-        super().__init__()
-        # cx, cy, w, h -> x0, y0, x1, y1 in pixels is one linear map.
-        half = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]])
-        self.to_corners = nn.Buffer(half * torch.tensor([width, height, width, height], dtype=torch.float32))
-
-    def forward(self, logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels (B, Q) int64, boxes (B, Q, 4), scores (B, Q), best first."""
-        batch, queries, classes = logits.shape
-        best, index = largest(logits.reshape(batch, queries * classes), queries)
-        query = index // classes  # (B, Q)
-        if batch == 1:
-            # A gather with one-dimensional indices, which stays one kernel.
-            chosen = boxes.index_select(1, query.reshape(-1))
-        else:
-            chosen = boxes.gather(1, query.unsqueeze(-1).expand(-1, -1, 4))
-        return index - query * classes, chosen @ self.to_corners, best.sigmoid()
-
-
-# Sampling kernel by fusion, deepest first: k = 1 at l = 3, k = 2 at l = 2 (Sec. 5.3).
-STAGE_KERNELS = (1, 2)
+CONVENTION = "2 x MACs by fvcore's rules; attention as explicit matmul"
 # Large enough for every stage to have a few hundred positions, small enough to take a second.
 _CALIBRATION_SIZE = 320
 
 
 def rtdetr_config(variant: str, num_labels: int = len(COCO_LABELS), decoder_layers: int | None = None) -> RTDetrConfig:
-    """Configuration of ``r18`` or ``r50`` as the official repository's rtdetr_r18vd and rtdetr_r50vd have it."""
+    """Return the configuration of ``r18`` or ``r50``, the official repository's rtdetr_r18vd and rtdetr_r50vd."""
     if variant == "r18":
         return _config(
             num_labels,
@@ -104,7 +86,7 @@ def _config(num_labels: int, **stated: Any) -> RTDetrConfig:
 
 
 def _require_backbone(config: Any, entry: ModelEntry, where: Path) -> None:
-    """Refuse a configuration whose backbone is another detector's."""
+    """Refuse a configuration with the backbone of another detector."""
     found, wanted = config.backbone_config, rtdetr_config(entry.variant).backbone_config
     for name in ("depths", "hidden_sizes", "layer_type", "embedding_size"):
         ours, theirs = (_listed(getattr(one, name)) for one in (wanted, found))
@@ -121,10 +103,10 @@ def _listed(value: Any) -> Any:
 
 
 def _join(fpn_block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-    """Forward pre-hook of an FPN block: run the fusion method on the two halves of the concatenated map.
+    """Run the fusion method on the two halves of a concatenated map; a forward pre-hook of an FPN block.
 
-    The block receives (B, 2C, H, W), the upsampled high-level map first. Nearest upsampling by two
-    repeats every pixel, so every second pixel is the high-level map itself, bit for bit.
+    The block receives (B, 2C, H, W), the upsampled high-level map first. Nearest upsampling by two repeats every
+    pixel, so that every second pixel is the high-level map itself, bit for bit.
     """
     (fused,) = inputs
     upsampled, low = fused.chunk(2, dim=1)  # (B, C, H, W) each
@@ -138,7 +120,7 @@ def inject(model: RTDetrForObjectDetection, config: MethodConfig | None = None) 
 
     Raises:
         ForeignModelError: for a model of another class.
-        ConfigError: when the model has no such two fusions, or already has a method.
+        ConfigError: when the model does not have these two fusions, or already has a method.
     """
     config = config or MethodConfig()
     if not isinstance(model, RTDetrForObjectDetection):
@@ -162,33 +144,33 @@ def inject(model: RTDetrForObjectDetection, config: MethodConfig | None = None) 
 
 
 def rtdetr_fusions(model: RTDetrForObjectDetection) -> list[nn.Module]:
-    """The injected methods, deepest fusion first; empty without any."""
+    """Return the injected methods, deepest fusion first; empty without any."""
     found = (method_of(block) for block in model.model.encoder.fpn_blocks)
     return [method for method in found if method is not None]
 
 
 class RTDetr(Family):
-    """RT-DETR of transformers."""
+    """RT-DETR of transformers, with COCO's 80 classes."""
 
     libraries = ("torch", "transformers")
+    # Only RT-DETR's encoder needs sides that are multiples of 32, so a training refuses the others.
+    trains_at_any_size = False
 
     def labels(self, entry: ModelEntry) -> tuple[str, ...]:  # noqa: ARG002 - all variants have the same
-        """COCO's 80 classes."""
         return COCO_LABELS
 
     def build(self, entry: ModelEntry, num_labels: int, *, identity: bool = True) -> RTDetrForObjectDetection:
-        """See :meth:`Family.build`."""
         return self._ready(RTDetrForObjectDetection(rtdetr_config(entry.variant, num_labels)), entry, identity=identity)
 
     def rebuild(
         self, entry: ModelEntry, checkpoint: Checkpoint, num_labels: int, where: Path, *, identity: bool = True
     ) -> nn.Module:
-        """The detector that ``config.json`` states; first without memory, as nothing there need be true."""
         if checkpoint.settings is None:
             return self.build(entry, num_labels, identity=identity)
         try:
             config = _config(num_labels, **checkpoint.settings)
             _require_backbone(config, entry, where)
+            # First without memory: the file may claim sizes that its tensors do not have.
             with torch.device("meta"):
                 probe = RTDetrForObjectDetection(config)
         except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
@@ -204,16 +186,19 @@ class RTDetr(Family):
         model.train(False)
         return model
 
+    def inject(self, model: nn.Module, config: MethodConfig) -> nn.Module:
+        return inject(cast(RTDetrForObjectDetection, model), config)
+
     def fusions(self, model: nn.Module) -> list[nn.Module]:
-        """See :meth:`Family.fusions`."""
         return rtdetr_fusions(cast(RTDetrForObjectDetection, model))
 
     def read(self, path: Path) -> Checkpoint:
-        """Transformers' folders and files, the official repository's ``.pth``, our own."""
         return checkpoint.read(path)
 
+    def stated_settings(self, model: nn.Module) -> dict[str, Any] | None:
+        return stated_settings(model)
+
     def num_labels(self, checkpoint: Checkpoint) -> int | None:
-        """See :meth:`Family.num_labels`."""
         head = checkpoint.state.get("model.decoder.class_embed.0.weight")
         # The width of the decoder, so that a file cannot claim classes which it has no weights for.
         norm = checkpoint.state.get("model.decoder.layers.0.final_layer_norm.weight")
@@ -222,7 +207,6 @@ class RTDetr(Family):
         return len(head) or None
 
     def randomise(self, model: nn.Module) -> None:
-        """See :meth:`Family.randomise`."""
         norms = randomise_layers(model)
         detector = cast(RTDetrForObjectDetection, model)
         _randomise_heads(detector)
@@ -231,21 +215,22 @@ class RTDetr(Family):
         pictures = photographs(_CALIBRATION_SIZE, _CALIBRATION_SIZE, Preprocessing())
         settle(model, norms, heads, lambda: model(pictures))
 
+    def lower_layers(self, model: nn.Module) -> nn.Module:
+        return model  # the graph lowers the detector as a whole
+
     def reference(self, model: nn.Module, images: Tensor, *, raw: bool) -> Reference:
-        """Transformers' forward pass; detections as its image processor takes them."""
         outputs = model(images)
         margin = _selection_margin(outputs.enc_outputs_class, int(cast(Any, model).config.num_queries))
         if raw:
             return Reference({"logits": outputs.logits, "boxes": outputs.pred_boxes}, margin)
+        # Transformers' image processor selects the same pairs.
         selected = TopPairs(*images.shape[-2:])(outputs.logits, outputs.pred_boxes)
         return Reference(dict(zip(("labels", "boxes_xyxy", "scores"), selected, strict=True)), margin)
 
     def graph(self, model: nn.Module, form: GraphForm) -> nn.Module:
-        """Transformers' own forward pass; exports take the lowered one instead, see fine_edge/export/lowering."""
-        return DetectorGraph(_RawOutputs(cast(RTDetrForObjectDetection, model)), form)
+        return RTDetrGraph(cast(RTDetrForObjectDetection, model), form)
 
     def outputs(self, model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
-        """See :meth:`Family.outputs`."""
         config: Any = model.config
         queries, classes = int(config.num_queries), int(config.num_labels)
         tokens = sum(-(-form.height // stride) * -(-form.width // stride) for stride in config.feat_strides)
@@ -264,43 +249,41 @@ class RTDetr(Family):
         return detection_outputs(form.batch, queries)
 
     def count(self, model: nn.Module, height: int, width: int) -> Cost:
-        """See :meth:`Family.count`."""
-        return count_rtdetr(model, height, width)
+        return Cost(params(model), 2 * macs(model, image(height, width)), CONVENTION)
 
     def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
-        """torch.onnx's defaults on transformers' model, as raw outputs."""
         export_with_defaults(_RawOutputs(cast(RTDetrForObjectDetection, model)), example, ["logits", "boxes"], path)
+
+    def trainable(self, entry: ModelEntry, model: nn.Module) -> Trainable:  # noqa: ARG002 - all variants train alike
+        return Trainable(model, _collate)
+
+
+def _collate(samples: Sequence[Sample]) -> Batch:
+    """Make a batch of transformers' arguments; boxes are centres and sizes as shares of the input."""
+    images = torch.stack([sample.image for sample in samples])
+    size = torch.tensor([images.shape[-1], images.shape[-2]] * 2)
+    labels = [
+        {"class_labels": sample.classes, "boxes": box_convert(sample.boxes_xyxy / size, "xyxy", "cxcywh")}
+        for sample in samples
+    ]
+    return {"pixel_values": images, "labels": labels}
 
 
 class _RawOutputs(nn.Module):
-    """Names the two outputs that count; everything else of the model's output is training material."""
+    """The two outputs of transformers' model that inference needs; the others serve training."""
 
     def __init__(self, model: RTDetrForObjectDetection) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) to logits and normalised boxes."""
+        """Map images (B, 3, H, W) to logits and normalised boxes."""
         outputs = self.model(images)
         return outputs.logits, outputs.pred_boxes
 
 
-class DetectorGraph(nn.Module):
-    """What a graph of RT-DETR is traced from: the detector, then its postprocessing unless raw outputs are wanted."""
-
-    def __init__(self, detector: nn.Module, form: GraphForm) -> None:
-        super().__init__()
-        self.detector = detector
-        self.postprocess = None if form.raw else TopPairs(form.height, form.width)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W) in [0, 1] to (logits, boxes) or (labels, boxes_xyxy, scores)."""
-        logits, boxes = self.detector(images)
-        return (logits, boxes) if self.postprocess is None else self.postprocess(logits, boxes)
-
-
 def _randomise_heads(model: RTDetrForObjectDetection) -> None:
-    """Weights of trained magnitude where transformers starts with zeros or equal scores."""
+    """Give heads weights of trained magnitude where transformers starts with zeros or equal scores."""
     width = model.config.d_model
     for layer in model.model.decoder.layers:
         nn.init.normal_(layer.encoder_attn.sampling_offsets.weight, std=width**-0.5)
@@ -314,7 +297,7 @@ def _randomise_heads(model: RTDetrForObjectDetection) -> None:
 
 
 def _selection_margin(proposal_logits: Tensor, queries: int) -> float:
-    """How far apart, in logits, the last proposal taken and the first one left out are.
+    """Return the distance in logits between the last proposal that is taken and the first one that is left out.
 
     Rounding decides which of two nearly equal proposals becomes a query, and the queries attend to each other.
     """

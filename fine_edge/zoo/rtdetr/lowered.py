@@ -1,4 +1,4 @@
-"""RT-DETR lowered as a whole, from transformers' RTDetrForObjectDetection with or without FINE."""
+"""The lowered RT-DETR and its graph, made of transformers' RTDetrForObjectDetection with or without FINE."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import copy
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import RTDetrForObjectDetection
 
 from fine_edge.errors import ConfigError
+from fine_edge.lowering.topk import largest
+from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.rtdetr.backbone import Backbone
 from fine_edge.zoo.rtdetr.decoder import DecoderLayer, QuerySelection
 from fine_edge.zoo.rtdetr.encoder import HybridEncoder
 
 # inverse_sigmoid clamps probabilities to [1e-5, 1 - 1e-5].
 _LOGIT_LIMIT = -math.log(1e-5)
-# What the rewrites assume of a configuration.
+# The rewrites assume these values of a configuration.
 _COVERED: dict[str, Any] = {
     "normalize_before": False,
     "learn_initial_query": False,
@@ -30,19 +33,19 @@ _COVERED: dict[str, Any] = {
 
 
 class BoxRefinement(nn.Module):
-    """Boxes in the logit domain, one layer after another. A module of its own so that it can stay FP32.
+    """The refinement of boxes in the logit domain, layer by layer; a module of its own so that it can stay FP32.
 
-    inverse_sigmoid(sigmoid(u)) is u clamped; beyond |u| = 11.51 the two differ by at most 1e-5 in a box.
+    inverse_sigmoid(sigmoid(u)) is u with a clamp. Beyond |u| = 11.51 the two differ by at most 1e-5 in a box.
     """
 
     def forward(self, previous: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """Box logits (B, Q, 4) and a correction to the next layer's box logits and these boxes in [0, 1]."""
+        """Add a correction to box logits (B, Q, 4); returns the next layer's box logits, and the boxes in [0, 1]."""
         box_logits = previous + delta
         return box_logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT), box_logits.sigmoid()
 
 
 class LoweredRTDetr(nn.Module):
-    """Images (B, 3, H, W) to logits (B, Q, K) and boxes (B, Q, 4) cx, cy, w, h in [0, 1]; all sizes static."""
+    """The lowered detector; all sizes are static."""
 
     def __init__(self, detector: RTDetrForObjectDetection, batch: int, height: int, width: int) -> None:
         super().__init__()
@@ -54,7 +57,7 @@ class LoweredRTDetr(nn.Module):
         self.encoder = HybridEncoder(model, sizes)
         self.selection = QuerySelection(model, batch, sizes)
         widen, narrow = decoder.query_pos_head.layers
-        # One copy for each decoder layer: the exporter transposes a weight ahead of time only if it is used once.
+        # Each decoder layer has a copy: the exporter transposes a weight ahead of time only if it is used once.
         self.position = nn.ModuleList(
             nn.Sequential(copy.deepcopy(widen), nn.ReLU(), copy.deepcopy(narrow)) for _ in decoder.layers
         )
@@ -68,7 +71,7 @@ class LoweredRTDetr(nn.Module):
         self.train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw outputs of the last decoder layer."""
+        """Map images (B, 3, H, W) to logits (B, Q, K) and boxes (B, Q, 4) cx, cy, w, h in [0, 1]."""
         x, anchors, delta, values = self.selection(self.encoder(self.backbone(images)))
         box_logits, boxes = self.refine(anchors, delta)
         for layer, place, value in zip(self.decoder, self.position, values, strict=True):
@@ -77,8 +80,56 @@ class LoweredRTDetr(nn.Module):
         return self.classes(x), boxes
 
 
+class TopPairs(nn.Module):
+    """The postprocessing: logits and boxes to ``labels``, ``boxes_xyxy`` (pixels) and ``scores``.
+
+    It takes the top Q of all Q x K pairs by logit, so that one query may stand for several classes. The sigmoid comes
+    after the top-k, whose order it does not change.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        # cx, cy, w, h -> x0, y0, x1, y1 in pixels is one linear map.
+        half = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]])
+        self.to_corners = nn.Buffer(half * torch.tensor([width, height, width, height], dtype=torch.float32))
+
+    def forward(self, logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Select the best pairs.
+
+        Args:
+            logits: (B, Q, K).
+            boxes: (B, Q, 4) cx, cy, w, h in [0, 1].
+
+        Returns:
+            Labels (B, Q) int64, boxes (B, Q, 4) and scores (B, Q), best first.
+        """
+        batch, queries, classes = logits.shape
+        best, index = largest(logits.reshape(batch, queries * classes), queries)
+        query = index // classes  # (B, Q)
+        if batch == 1:
+            # A gather with one-dimensional indices, which stays one kernel.
+            chosen = boxes.index_select(1, query.reshape(-1))
+        else:
+            chosen = boxes.gather(1, query.unsqueeze(-1).expand(-1, -1, 4))
+        return index - query * classes, chosen @ self.to_corners, best.sigmoid()
+
+
+class RTDetrGraph(nn.Module):
+    """The module that is exported: the lowered detector, then its postprocessing unless raw outputs are wanted."""
+
+    def __init__(self, detector: RTDetrForObjectDetection, form: GraphForm) -> None:
+        super().__init__()
+        self.detector = LoweredRTDetr(detector, form.batch, form.height, form.width)
+        self.postprocess = None if form.raw else TopPairs(form.height, form.width)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map images (B, 3, H, W) in [0, 1] to (logits, boxes) or (labels, boxes_xyxy, scores)."""
+        logits, boxes = self.detector(images)
+        return (logits, boxes) if self.postprocess is None else self.postprocess(logits, boxes)
+
+
 def _check(config: Any) -> None:
-    """Refuse what the rewrites do not cover, rather than compute something else."""
+    """Refuse a configuration that the rewrites do not cover."""
     for name, value in _COVERED.items():
         found = getattr(config, name)
         if (list(found) if isinstance(found, (list, tuple)) else found) != value:

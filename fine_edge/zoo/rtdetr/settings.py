@@ -1,6 +1,6 @@
-"""What ``config.json`` of an RT-DETR says: every setting that changes what is computed is used, or refused by its name.
+"""The settings in ``config.json`` of an RT-DETR: those that change the computation are used, or refused by name.
 
-Settings that a file leaves out have transformers' own defaults, as transformers itself would read the file.
+Settings that a file leaves out get transformers' own defaults, as in transformers itself.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _three_widths(value: Any) -> bool:
 
 _WIDTH, _HEADS, _LAYERS = _whole(1, 2**14), _whole(1, 2**10), _whole(1, 64)
 _REAL, _WIDTHS = (_positive, "a number above 0"), (_three_widths, "three whole numbers")
-# What a model is built with: the test of a value, and its words.
+# The settings that a model is built with: a test of the value, and its description.
 _USED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "d_model": _WIDTH,
     "encoder_hidden_dim": _WIDTH,
@@ -63,7 +63,7 @@ _USED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_norm_eps": _REAL,
     "positional_encoding_temperature": _REAL,
 }
-# What the lowered graph takes for granted: the values that are supported.
+# The settings that the lowered graph assumes, with the values that are supported.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "activation_function": ("silu", "swish"),
     "encoder_activation_function": ("gelu",),
@@ -105,7 +105,7 @@ _BACKBONE_FIXED: dict[str, tuple[Any, ...]] = {
     "torchscript": (False,),
 }
 _BACKBONE_USED = ("embedding_size", "hidden_sizes", "depths", "layer_type")
-# What serves training, text models, or the file itself.
+# Settings that serve training, text models, or the file itself.
 _GENERAL = {
     *("_name_or_path", "name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset"),
     *("attn_implementation", "_attn_implementation_internal", "use_return_dict", "transformers.js_config"),
@@ -129,7 +129,7 @@ _HARMLESS = _GENERAL | {
 }
 _ALIASES = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}
 
-# Which settings decide the shape of a tensor, by its key; the first that matches.
+# The settings that decide the shape of a tensor, by its key; the first match applies.
 _SHAPED_BY: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
     (re.compile(pattern), names)
     for pattern, names in (
@@ -150,14 +150,14 @@ def read_settings(data: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     """Return the arguments of transformers' configuration that a ``config.json`` states for an RT-DETR.
 
     Args:
-        data: of the file.
-        path: of the file, for messages.
+        data: contents of the file.
+        path: path of the file, for messages.
 
     Returns:
-        What a model is built with; ``None`` for a file that names classes and nothing else.
+        The settings to build a model with; ``None`` for a file that only names classes.
 
     Raises:
-        WeightsError: naming the setting that would be computed otherwise, or the other model.
+        WeightsError: naming the setting that is not supported, or the other model.
     """
     data = _without_aliases(data, path)
     _require_type(data.get("model_type", MODEL_TYPE), path)
@@ -185,7 +185,7 @@ def read_labels(data: Mapping[str, Any], path: Path) -> list[Any] | None:
     """Return the class names of a ``config.json`` by index, ``None`` where it has none.
 
     Raises:
-        WeightsError: for numbers that leave a gap or begin elsewhere than at 0, or another count than it states.
+        WeightsError: for class numbers with a gap or not from 0 on, or for another count than the file states.
     """
     names = data.get("id2label")
     if not names:
@@ -206,14 +206,14 @@ def read_labels(data: Mapping[str, Any], path: Path) -> list[Any] | None:
 
 
 def settings_behind(key: str, stated: Mapping[str, Any]) -> str:
-    """Return the settings that decide whether a tensor is there and of which shape, each with its value."""
+    """Return the settings, with their values, that decide whether a tensor exists and its shape."""
     names = next((names for pattern, names in _SHAPED_BY if pattern.search(key)), ("d_model",))
     values = {name: stated.get(name, "the default") for name in names}
     return ", ".join(f"{name} = {shown(value)}" for name, value in values.items())
 
 
 def stated_settings(model: object) -> dict[str, Any] | None:
-    """Return the settings that a file of ours must carry for a model; ``None`` for any but an RT-DETR."""
+    """Return the settings that our own file must hold for a model; ``None`` for models other than RT-DETR."""
     config = getattr(model, "config", None)
     if getattr(config, "model_type", None) != MODEL_TYPE:
         return None
@@ -225,7 +225,7 @@ def stated_settings(model: object) -> dict[str, Any] | None:
 
 
 def _without_aliases(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the settings under transformers' first name for each."""
+    """Return the settings with their aliases replaced by transformers' main names."""
     plain = dict(data)
     for alias, name in _ALIASES.items():
         if alias in plain:
@@ -238,9 +238,9 @@ def _without_aliases(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def _require_type(kind: object, path: Path) -> None:
     if kind == MODEL_TYPE:
         return
-    known = _OTHER_MODELS.get(kind) if isinstance(kind, str) else None
+    other = _OTHER_MODELS.get(kind) if isinstance(kind, str) else None
     raise WeightsError(
-        f"model_type = {kind!r}: {known or 'this'} is another model than RT-DETR",
+        f"model_type = {kind!r}: {other or 'this'} is another model than RT-DETR",
         where=path,
         hint=f"supported: {MODEL_TYPE}; other detectors: python -m fine_edge zoo",
     )

@@ -14,16 +14,15 @@ from fine_edge.errors import ConfigError
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, class_names, learned, own, read_file
-from fine_edge.zoo.count import Cost, count_panoptic, count_semantic
-from fine_edge.zoo.family import Family, GraphForm, Reference
+from fine_edge.zoo.count import Cost
+from fine_edge.zoo.family import Family, GraphForm, Reference, export_with_defaults
 from fine_edge.zoo.labels import CITYSCAPES_LABELS, COCO_PANOPTIC_LABELS
-from fine_edge.zoo.library_export import export_with_defaults
 from fine_edge.zoo.segmentation import panoptic, semantic
 from fine_edge.zoo.segmentation.head import CHANNELS
 from fine_edge.zoo.segmentation.panoptic import PanopticFpn
 from fine_edge.zoo.segmentation.semantic import SemanticFpn
 from fine_edge.zoo.tensors import State
-from fine_edge.zoo.torchvision.fpn import pyramid_fusions
+from fine_edge.zoo.torchvision.fpn import inject, pyramid_fusions
 
 _MARK = "decode_head.scale_heads."
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -36,19 +35,19 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"^decode_head\.conv_seg\.", "semantic.classifier."),
     )
 )
-# A level's layers stand in one list there, an upsampling behind every convolution with its norm.
+# mmsegmentation has a level's layers in one list, with an upsampling behind every convolution and its norm.
 _STAGE = re.compile(r"^decode_head\.scale_heads\.(\d+)\.(\d+)\.(conv|bn)\.")
 
 
 def from_mmseg(state: State) -> State:
-    """The state under the keys of :class:`fine_edge.zoo.segmentation.semantic.SemanticFpn`; any other as it is."""
+    """Rename mmsegmentation's keys to those of :class:`SemanticFpn`; return any other state as it is."""
     if not any(key.startswith(_MARK) for key in state):
         return state
     return {_renamed(key): tensor for key, tensor in state.items()}
 
 
 def class_names_of(checkpoint: dict[str, Any]) -> Sequence[object] | None:
-    """Return the class names that a checkpoint of mmsegmentation's 0.x or 1.x says, ``None`` where it says none."""
+    """Return the class names in a checkpoint of mmsegmentation 0.x or 1.x; ``None`` where it has none."""
     meta = checkpoint.get("meta")
     if not isinstance(meta, dict):
         return None
@@ -68,32 +67,35 @@ def _renamed(key: str) -> str:
     return key
 
 
-# The class heads, whose first dimensions are the labels of a model together.
 ANCHORS = ("semantic.classifier.weight", "decode_head.conv_seg.weight")
+# The first dimensions of the class heads add up to the labels of a model.
 _CLASS_HEADS = ("roi_heads.box_predictor.cls_score.weight", "semantic.classifier.weight")
 
 
 class FpnSegmenter(Family):
-    """Semantic FPN and Panoptic FPN: a semantic head on the feature pyramid, alone or beside Mask R-CNN."""
+    """Semantic FPN and Panoptic FPN: a semantic head on the feature pyramid, alone or beside Mask R-CNN.
+
+    Labels are Cityscapes' 19 classes, or COCO's things and stuff. Checkpoints are state dicts of these models,
+    mmsegmentation's files of Semantic FPN, and our own.
+    """
 
     libraries = ("torch", "torchvision")
 
     def labels(self, entry: ModelEntry) -> tuple[str, ...]:
-        """Cityscapes' 19 classes, or COCO's things and stuff."""
         return CITYSCAPES_LABELS if entry.variant == "semantic" else COCO_PANOPTIC_LABELS
 
     def build(self, entry: ModelEntry, num_labels: int, *, identity: bool = True) -> nn.Module:
-        """See :meth:`Family.build`."""
         method = MethodConfig(entry.method, entry.attention or "aats", identity=identity) if entry.method else None
         build = semantic.build if entry.variant == "semantic" else panoptic.build
         return build(num_labels, method).eval()
 
+    def inject(self, model: nn.Module, config: MethodConfig) -> nn.Module:
+        return inject(model, config)
+
     def fusions(self, model: nn.Module) -> list[nn.Module]:
-        """See :meth:`Family.fusions`."""
         return pyramid_fusions(model)
 
     def read(self, path: Path) -> Checkpoint:
-        """State dicts of these models, mmsegmentation's checkpoints of Semantic FPN, our own files."""
         found = read_file(path, ANCHORS)
         ours = own(found, path)
         if ours:
@@ -107,7 +109,6 @@ class FpnSegmenter(Family):
         )
 
     def num_labels(self, checkpoint: Checkpoint) -> int | None:
-        """Of the semantic head and, of Panoptic FPN, the detector's."""
         heads = [checkpoint.state[key] for key in _CLASS_HEADS if key in checkpoint.state]
         # Every class has weights for the channels of its head, so that a file cannot claim classes which it lacks.
         whole = all(head.ndim in (2, 4) and len(head) and head.shape[1] >= CHANNELS for head in heads)
@@ -116,14 +117,12 @@ class FpnSegmenter(Family):
         return sum(len(head) for head in heads)
 
     def randomise(self, model: nn.Module) -> None:
-        """See :meth:`Family.randomise`."""
         if isinstance(model, PanopticFpn):
             panoptic.randomise(model)
         else:
             semantic.randomise(cast(SemanticFpn, model))
 
     def reference(self, model: nn.Module, images: Tensor, *, raw: bool) -> Reference:
-        """The model's own forward pass; of Panoptic FPN, torchvision's stages and its postprocessing."""
         if isinstance(model, PanopticFpn):
             if raw:
                 raise ConfigError("a two-stage detector has no raw form", hint="ask for its detections")
@@ -131,23 +130,21 @@ class FpnSegmenter(Family):
         return semantic.reference(cast(SemanticFpn, model), images, raw=raw)
 
     def graph(self, model: nn.Module, form: GraphForm) -> nn.Module:
-        """See :meth:`Family.graph`."""
         if isinstance(model, PanopticFpn):
             return panoptic.PanopticGraph(model, form)
         return semantic.SemanticGraph(cast(SemanticFpn, model), form)
 
     def outputs(self, model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
-        """See :meth:`Family.outputs`."""
         if isinstance(model, PanopticFpn):
             return panoptic.outputs(model, form)
         return semantic.outputs(cast(SemanticFpn, model), form)
 
     def count(self, model: nn.Module, height: int, width: int) -> Cost:
-        """See :meth:`Family.count`."""
-        return (count_panoptic if isinstance(model, PanopticFpn) else count_semantic)(model, height, width)
+        if isinstance(model, PanopticFpn):
+            return panoptic.count(model, height, width)
+        return semantic.count(model, height, width)
 
     def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
-        """torch.onnx's defaults on the model's own forward pass and postprocessing."""
         if isinstance(model, PanopticFpn):
             panoptic.plain(model, example, path)
         else:

@@ -1,4 +1,4 @@
-"""The semantic head of Panoptic FPN (Kirillov et al., 2019, Sec. 3.1): one map out of a pyramid, at stride 4."""
+"""The semantic head of Panoptic FPN (Kirillov et al., 2019, Sec. 3.1), which makes one map at stride 4 of a pyramid."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from torch import Tensor, nn
 
 from fine_edge.errors import ConfigError
 
-# Of the pyramid's finest level, and of what the head gives.
+# The stride of the pyramid's finest level and of the head's output.
 STRIDE = 4
-# Of its coarsest: every level has then exactly twice the size of the one above it.
+# The stride of the coarsest level. With multiples of it every level has exactly twice the size of the next one.
 COARSEST_STRIDE = 32
 CHANNELS = 128
-"""Of every stage, and of what the classifier sees."""
+"""The number of channels of every stage and of the classifier's input."""
 _GROUPS = 32
 
 
 def batch_norm() -> nn.Module:
-    """For Semantic FPN: mmsegmentation's choice, which the paper trained and counted; costs nothing once exported."""
+    """Build the norm of Semantic FPN, mmsegmentation's choice that the paper counted; an export folds it away."""
     return nn.BatchNorm2d(CHANNELS)
 
 
 def group_norm() -> nn.Module:
-    """For Panoptic FPN: its authors' choice and mmdetection's, as its batches are too small for batch norms."""
+    """Build the norm of Panoptic FPN, its authors' choice, whose batches are too small for batch norms."""
     return nn.GroupNorm(_GROUPS, CHANNELS)
 
 
 def upsampled(x: Tensor, factor: int) -> Tensor:
-    """Bilinear, (B, C, H, W) to (B, C, factor * H, factor * W)."""
+    """Resize (B, C, H, W) to (B, C, factor * H, factor * W) bilinearly."""
     return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
 
 
 def _stage(channels: int, norm: Callable[[], nn.Module], *, doubled: bool) -> nn.Sequential:
-    """Convolution, norm, ReLU and, where ``doubled``, upsampling."""
+    """Build a convolution, a norm, a ReLU and, where ``doubled``, an upsampling."""
     conv = nn.Conv2d(channels, CHANNELS, 3, padding=1, bias=False)
     layers: list[nn.Module] = [conv, norm(), nn.ReLU(inplace=True)]
     if doubled:
@@ -43,13 +43,13 @@ def _stage(channels: int, norm: Callable[[], nn.Module], *, doubled: bool) -> nn
 
 
 class SemanticHead(nn.Module):
-    """Each level brought to stride 4 by as many stages as it is coarser, their sum, and a classifier.
+    """Stages that bring each level to stride 4, the sum of the levels, and a classifier.
 
     Args:
-        channels: of the pyramid.
-        num_classes: K.
+        channels: number of channels of the pyramid.
+        num_classes: number of classes K.
         norm: builds one norm.
-        levels: of the pyramid that are used, finest first.
+        levels: number of the pyramid's levels that are used, from the finest on.
     """
 
     def __init__(self, channels: int, num_classes: int, norm: Callable[[], nn.Module], levels: int = 4) -> None:
@@ -63,8 +63,8 @@ class SemanticHead(nn.Module):
         self.classifier = nn.Conv2d(CHANNELS, num_classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C, H / 4, W / 4) and coarser, each half of the one before, to logits (B, K, H / 4, W / 4)."""
-        # Deepest first: what is summed already is all that has to be kept beside the next level.
+        """Map levels (B, C, H / 4, W / 4) and coarser, each half of the one before, to logits (B, K, H / 4, W / 4)."""
+        # Deepest first, so that only the sum has to be kept in memory beside the next level.
         *finer, deepest = zip(self.levels, maps, strict=True)
         total: Tensor = deepest[0](deepest[1])
         for level, x in reversed(finer):

@@ -1,7 +1,7 @@
 """Panoptic FPN: torchvision's Mask R-CNN with the semantic head on the same pyramid.
 
-Two differences from torchvision's own Mask R-CNN, both mmdetection's, which the paper's Table 7 was counted with: 80
-things instead of 90 with gaps, and batch norms that are not frozen.
+It differs from torchvision's own Mask R-CNN in two points, both as in mmdetection, with which the paper's Table 7 was
+counted: 80 things instead of 90 with gaps, and batch norms that are not frozen.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.family import GraphForm, Reference
+from fine_edge.zoo.count import Cost, image, macs, params
+from fine_edge.zoo.family import GraphForm, Reference, quiet_exporter
 from fine_edge.zoo.labels import COCO_STUFF
-from fine_edge.zoo.library_export import quiet_exporter
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, settle
 from fine_edge.zoo.segmentation.head import STRIDE, SemanticHead, check_size, group_norm, upsampled
 from fine_edge.zoo.segmentation.semantic import LOGIT_SPREAD, PLACES, ClassMap, full_size
@@ -28,18 +28,18 @@ from fine_edge.zoo.torchvision import two_stage
 from fine_edge.zoo.torchvision.fpn import inject
 
 SEMANTIC_CLASSES = len(COCO_STUFF) + 1
-"""Of the semantic head: the stuff, then all things as one."""
+"""The number of classes of the semantic head: the stuff, then all things as one."""
 
-# torchvision's pyramid has one level more, for the proposals alone.
+# torchvision's pyramid has one level more, which only the proposals use.
 _SEMANTIC_LEVELS = 4
 _CALIBRATION_SIZE = 320
 
 
 class PanopticFpn(MaskRCNN):  # type: ignore[misc]  # torchvision has no types
-    """Mask R-CNN, forward pass and training as torchvision has them, with a semantic head beside its own.
+    """A Mask R-CNN with torchvision's forward pass and training, and a semantic head beside its own heads.
 
     Args:
-        num_labels: of the detector, the background included.
+        num_labels: number of labels of the detector with the background.
     """
 
     def __init__(self, num_labels: int) -> None:
@@ -51,21 +51,21 @@ class PanopticFpn(MaskRCNN):  # type: ignore[misc]  # torchvision has no types
 
     @property
     def first_stuff(self) -> int:
-        """Label of the semantic head's class 0: its labels follow those of the detector."""
+        """Return the label of the semantic head's class 0; its labels follow those of the detector."""
         predictor: Any = self.roi_heads.box_predictor
         return int(predictor.cls_score.out_features)
 
     def stuff_logits(self, maps: dict[str, Tensor]) -> Tensor:
-        """Maps of ``backbone`` to logits (B, 54, H / 4, W / 4)."""
+        """Map the levels of ``backbone`` to logits (B, 54, H / 4, W / 4)."""
         logits: Tensor = self.semantic(list(maps.values())[:_SEMANTIC_LEVELS])
         return logits
 
 
 def build(num_labels: int, method: MethodConfig | None) -> PanopticFpn:
-    """The model with initial weights, ``method`` in all fusions; ``num_labels`` counts those of both heads.
+    """Build the model with ``method`` in all fusions; ``num_labels`` counts the labels of both heads.
 
     Raises:
-        ConfigError: when it leaves no class for the detector.
+        ConfigError: when the number leaves no class for the detector.
     """
     of_detector = num_labels - SEMANTIC_CLASSES
     if of_detector < 2:
@@ -77,7 +77,7 @@ def build(num_labels: int, method: MethodConfig | None) -> PanopticFpn:
 
 
 def randomise(model: PanopticFpn) -> None:
-    """See :mod:`fine_edge.zoo.random_weights`; the detector as torchvision's."""
+    """Fill the detector as torchvision's, and the semantic head with logits of equal mean."""
     two_stage.randomise(model)
     preprocessing = find("panoptic_fpn_r50").detector.preprocessing
     pictures = photographs(_CALIBRATION_SIZE, _CALIBRATION_SIZE, preprocessing)
@@ -86,7 +86,7 @@ def randomise(model: PanopticFpn) -> None:
 
 
 def reference(model: PanopticFpn, images: Tensor) -> Reference:
-    """Torchvision's stages for the instances, the semantic head's best class on the same maps for the stuff.
+    """Run torchvision's stages for the instances, and the semantic head on the same maps for the stuff.
 
     Raises:
         ConfigError: for sizes that are no multiples of 32.
@@ -103,19 +103,20 @@ def reference(model: PanopticFpn, images: Tensor) -> Reference:
 
 
 class _Outputs(nn.Module):
-    """The model as its users run it: images (B, 3, H, W) to the outputs of :func:`reference`."""
+    """The model as its users run it, with the outputs of :func:`reference`."""
 
     def __init__(self, model: PanopticFpn) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """One pass."""
+        """Map images (B, 3, H, W) to the outputs."""
         return tuple(reference(self.model, images).outputs.values())
 
 
 def plain(model: PanopticFpn, example: Tensor, path: Path) -> None:
-    """By torch.onnx's former exporter: today's refuses torchvision's detectors, whose shapes depend on data."""
+    """Write the model's own forward pass as ONNX."""
+    # By torch.onnx's former exporter: the present one refuses torchvision's detectors, whose shapes depend on data.
     names = [spec.name for spec in outputs(model, GraphForm())]
     with torch.no_grad(), quiet_exporter():
         torch.onnx.export(
@@ -124,22 +125,22 @@ def plain(model: PanopticFpn, example: Tensor, path: Path) -> None:
 
 
 class _Trunk(nn.Module):
-    """Images (B, 3, H, W) to the pyramid's maps, by name, finest first."""
+    """The backbone and the pyramid, which both halves of the graph share."""
 
     def __init__(self, backbone: Any) -> None:
         super().__init__()
         self.backbone, self.encoder = backbone.body, backbone.fpn
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """One pass."""
+        """Map images (B, 3, H, W) to the pyramid's maps by name, finest first."""
         maps: dict[str, Tensor] = self.encoder(self.backbone(images))
         return maps
 
 
 class PanopticGraph(two_stage.TwoStage):
-    """What is exported: images (B, 3, H, W) to Mask R-CNN's outputs and ``stuff``.
+    """The module that is exported: Mask R-CNN's outputs and ``stuff``.
 
-    Both halves look at the same maps, so the graph of Mask R-CNN gets these in the place of images.
+    Both halves use the same maps, so that the graph of Mask R-CNN gets these instead of images.
 
     Raises:
         ConfigError: for the raw form, and for sizes that are no multiples of 32.
@@ -155,7 +156,7 @@ class PanopticGraph(two_stage.TwoStage):
         self.postprocess.stuff = ClassMap(model.first_stuff)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """As :func:`outputs` lists them."""
+        """Map images (B, 3, H, W) to the outputs that :func:`outputs` lists."""
         maps: Any = self.trunk(images)
         logits = self.decoder(list(maps.values())[:_SEMANTIC_LEVELS])
         stuff: Any = self.postprocess.stuff
@@ -163,7 +164,7 @@ class PanopticGraph(two_stage.TwoStage):
 
 
 def outputs(model: PanopticFpn, form: GraphForm) -> tuple[TensorSpec, ...]:
-    """Of :class:`PanopticGraph`.
+    """Return the outputs of :class:`PanopticGraph`.
 
     Raises:
         ConfigError: for the raw form.
@@ -171,3 +172,22 @@ def outputs(model: PanopticFpn, form: GraphForm) -> tuple[TensorSpec, ...]:
     meaning = f"label of the stuff at each pixel, {model.first_stuff} and up; the last is any thing"
     stuff = TensorSpec("stuff", "int64", (form.batch, form.height, form.width), meaning)
     return *two_stage.outputs(model, form), stuff
+
+
+CONVENTION = (
+    f"MACs by fvcore's rules; {two_stage.PROPOSALS} proposals, {two_stage.DETECTIONS} masks, stuff at stride 4; batch"
+    " norms not frozen, products of attention not counted"
+)
+
+
+def forward_pass(model: Any, images: Tensor) -> None:
+    """Run one image through both stages, all masks, and the semantic head."""
+    maps, *_ = two_stage.forward_pass(model, images)
+    heads = model.roi_heads
+    heads.mask_predictor(heads.mask_head(two_stage.pooled(two_stage.DETECTIONS, maps[0], heads.mask_roi_pool)))
+    model.semantic(maps[:_SEMANTIC_LEVELS])
+
+
+def count(model: nn.Module, height: int, width: int) -> Cost:
+    """Count a Mask R-CNN with a semantic head on its four finest maps."""
+    return Cost(params(model), macs(model, image(height, width), run=forward_pass, attention=False), CONVENTION)

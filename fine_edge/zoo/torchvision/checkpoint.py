@@ -1,36 +1,78 @@
 """Reading torchvision's checkpoints: the published files, what its training scripts write, and our own.
 
-The published files of 2020 to 2022 have older keys, and but for FCOS's they were made for frozen batch norms without
-an epsilon, which torchvision sets to zero when it loads them itself. Here every model has torchvision's epsilon of
-today, and the weights take up the difference.
+The published files of 2020 to 2022 have older keys. Except for FCOS's they were made for frozen batch norms without an
+epsilon, which torchvision sets to zero when it loads them itself. Here every model has torchvision's present epsilon,
+and the weights are rescaled to compensate.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fine_edge.errors import WeightsError
 from fine_edge.zoo.checkpoints import Checkpoint, learned, own, read_file, weight_for_default_eps
+from fine_edge.zoo.inert import Record
 from fine_edge.zoo.tensors import State
-from fine_edge.zoo.torchvision.script_arguments import ScriptArguments, script_arguments
 
 _CLASS_HEADS = ("head.classification_head.cls_logits.weight", "roi_heads.box_predictor.cls_score.weight")
 
-# Keys of torchvision before 0.14: layers that are blocks of one convolution since.
+# torchvision before 0.14 had plain layers where it has blocks of one convolution since.
 _FORMER_KEYS = [
     (re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
     (re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
 ]
 _FORMER_MASK_HEAD = re.compile(r"^(roi_heads\.mask_head)\.mask_fcn(\d)\.(weight|bias)$")
-# RetinaNet's towers, a ReLU behind each convolution; FCOS's have norms between them and never changed.
+# RetinaNet's towers have a ReLU behind each convolution; FCOS's have norms between them and never changed.
 _FORMER_TOWER = re.compile(r"^(head\.(?:classification|regression)_head\.conv)\.(\d)\.(weight|bias)$")
 _BOX_HEAD_WIDTH = 1024
 _FCOS_KEY = "head.regression_head.bbox_ctrness.weight"
+# torchvision's weights of 2020 and 2021 were made for frozen batch norms without an epsilon, and train on without it.
+_WITHOUT_EPS = (".COCO_V1", ".DEFAULT", "COCO_V1", "DEFAULT")
+
+
+@dataclass(frozen=True)
+class ScriptArguments:
+    """The arguments of torchvision's training scripts (``references/detection``) that change the computation.
+
+    Attributes:
+        model: name of torchvision's builder, ``None`` where the file does not say it.
+        started_without_eps: whether the training started from published weights whose frozen batch norms have no
+            epsilon.
+    """
+
+    model: str | None = None
+    started_without_eps: bool = False
+
+
+def script_arguments(beside: Any, path: Path) -> ScriptArguments:
+    """Return the command line that a training script saved beside the weights; empty where there is none.
+
+    Raises:
+        WeightsError: for an argument that the weights need and the graph here does not support.
+    """
+    stated = beside.get("args") if isinstance(beside, dict) else None
+    arguments = stated.attributes if isinstance(stated, Record) else stated
+    if not isinstance(arguments, Mapping):
+        return ScriptArguments()
+    threshold = arguments.get("rpn_score_thresh")
+    if threshold:
+        raise WeightsError(
+            f"its args say rpn_score_thresh = {threshold!r}, which changes what is computed and is not supported",
+            where=path,
+            hint="supported: 0; remove it from args if the detector was trained without",
+        )
+    model = arguments.get("model") if isinstance(arguments.get("model"), str) else None
+    weights = arguments.get("weights")
+    published = arguments.get("pretrained") is True or (isinstance(weights, str) and weights.endswith(_WITHOUT_EPS))
+    return ScriptArguments(model, published and not (model or "").endswith("_v2"))
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a ``.pth`` of torchvision, or a file that :func:`fine_edge.zoo.checkpoints.save` wrote.
+    """Read a ``.pth`` of torchvision, old or new, or a file that :func:`fine_edge.zoo.checkpoints.save` wrote.
 
     Raises:
         WeightsError: when the path holds no checkpoint, or one that would need its code run.
@@ -50,15 +92,15 @@ def read(path: Path) -> Checkpoint:
 
 
 def require_kind(arguments: ScriptArguments, variant: str, path: Path) -> None:
-    """Refuse the weights of a training of another kind of detector than the zoo's.
+    """Refuse weights that were trained as another kind of detector.
 
     Args:
-        arguments: of the training script.
-        variant: of the zoo's model, such as ``fasterrcnn``.
-        path: of the file, for the message.
+        arguments: the training script's arguments.
+        variant: variant of the zoo's model, such as ``fasterrcnn``.
+        path: path of the file, for the message.
 
     Raises:
-        WeightsError: when the arguments name one.
+        WeightsError: when the arguments name another kind.
     """
     kind = (arguments.model or "").partition("_")[0]
     if kind and kind != variant.partition("_")[0]:
@@ -70,6 +112,7 @@ def require_kind(arguments: ScriptArguments, variant: str, path: Path) -> None:
 
 
 def _today(key: str, *, fcos: bool) -> str:
+    """Return torchvision's present name of a key."""
     for pattern, replacement in _FORMER_KEYS:
         key = pattern.sub(replacement, key)
     if mask := _FORMER_MASK_HEAD.match(key):
@@ -79,6 +122,7 @@ def _today(key: str, *, fcos: bool) -> str:
 
 
 def _with_eps(state: State) -> State:
+    """Rescale weights of batch norms without an epsilon for batch norms with torchvision's."""
     changed = dict(state)
     for key, var in state.items():
         prefix, _, name = key.rpartition(".")
@@ -88,7 +132,7 @@ def _with_eps(state: State) -> State:
 
 
 def num_labels(checkpoint: Checkpoint) -> int | None:
-    """Number of classes, the background included; ``None`` when these are no weights of a detector."""
+    """Return the number of classes with the background; ``None`` when the weights are not a detector's."""
     state = checkpoint.state
     scores, boxes = (state.get(key) for key in (_CLASS_HEADS[0], "head.regression_head.bbox_reg.weight"))
     if scores is not None and boxes is not None:

@@ -1,8 +1,8 @@
-"""A fusion method in torchvision's feature pyramid: one call for any loaded detector that has one.
+"""Injection of a fusion method into the feature pyramid of any loaded torchvision detector.
 
-Injection replaces ``backbone.fpn`` by a pyramid that holds the very same layers under the same keys, and beside them
-the methods (``backbone.fpn.fine.2.query.weight``): a baseline's checkpoint still loads, and torchvision's own
-training loop trains what was added.
+Injection replaces ``backbone.fpn`` by a pyramid that holds the same layers under the same keys, and beside them the
+methods (``backbone.fpn.fine.2.query.weight``). A baseline's checkpoint still loads, and torchvision's own training loop
+trains the added weights.
 """
 
 from __future__ import annotations
@@ -16,25 +16,22 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from fine_edge.errors import ConfigError, ForeignModelError
-from fine_edge.fusion.methods import MethodConfig, Place, build_method
+from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, build_method
 from fine_edge.fusion.top_down import top_down
 
 Model = TypeVar("Model", bound=nn.Module)
 
-# Sampling kernel by fusion, deepest first (Sec. 5.3); a detector has its finest fusions, if any, untouched.
-STAGE_KERNELS = (1, 2)
-
 
 @dataclass(frozen=True)
 class FusionPlace:
-    """Where a method goes: at level ``index`` of the pyramid, 0 the finest, with FINE's sampling kernel ``k``."""
+    """The place of a method: level ``index`` of the pyramid, 0 the finest, and FINE's sampling kernel ``k``."""
 
     index: int
     k: int
 
 
 def deepest(fusions: int, kernels: Sequence[int] = STAGE_KERNELS) -> tuple[FusionPlace, ...]:
-    """The deepest of a pyramid's fusions, one for each kernel, as far as there are any."""
+    """Return the deepest of a pyramid's fusions, at most one for each kernel; finer fusions stay unchanged."""
     return tuple(FusionPlace(index, k) for index, k in zip(range(fusions - 1, -1, -1), kernels, strict=False))
 
 
@@ -42,13 +39,13 @@ class FusedPyramid(FeaturePyramidNetwork):  # type: ignore[misc]  # torchvision 
     """torchvision's pyramid with a fusion method in front of some of its additions.
 
     Args:
-        pyramid: whose layers it takes over, not copies of them.
-        name: of the method, which its modules are kept under.
-        methods: by level of the low-level map, deepest first.
+        pyramid: the pyramid whose layers are reused without a copy.
+        name: name of the method, under which its modules are kept.
+        methods: methods by level of the low-level map, deepest first.
     """
 
     def __init__(self, pyramid: FeaturePyramidNetwork, name: str, methods: dict[int, nn.Module]) -> None:
-        nn.Module.__init__(self)  # the layers are there already
+        nn.Module.__init__(self)  # skips torchvision's own, which would create layers
         self.inner_blocks, self.layer_blocks = pyramid.inner_blocks, pyramid.layer_blocks
         self.extra_blocks = pyramid.extra_blocks
         self.add_module(name, nn.ModuleDict({str(index): method for index, method in methods.items()}))
@@ -57,12 +54,12 @@ class FusedPyramid(FeaturePyramidNetwork):  # type: ignore[misc]  # torchvision 
 
     @property
     def methods(self) -> nn.ModuleDict:
-        """The injected methods by level, deepest first."""
+        """Return the injected methods by level, deepest first."""
         found: Any = self.get_submodule(self.method_name)
         return found  # type: ignore[no-any-return]
 
     def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Maps of the backbone, finest first, to those of the pyramid under the same names."""
+        """Map the backbone's maps, finest first, to the pyramid's under the same names."""
         names, maps = list(x), list(x.values())
         methods = dict(self.methods.items())
         fused = self.inner_blocks[-1](maps[-1])
@@ -92,15 +89,15 @@ def inject(model: Model, config: MethodConfig | None = None, places: Sequence[Fu
     """Put a fusion method, FINE by default, into the pyramid of a loaded torchvision detector, in place.
 
     Args:
-        model: Faster, Mask or Keypoint R-CNN, RetinaNet, FCOS, or anything else with a ``backbone.fpn``.
-        config: what to put there.
-        places: where; by default the two deepest fusions, which leaves stride 4 of the two-stage detectors as it is.
+        model: Faster, Mask or Keypoint R-CNN, RetinaNet, FCOS, or any other model with a ``backbone.fpn``.
+        config: the method.
+        places: fusions to change; by default the two deepest, which leaves stride 4 of two-stage detectors unchanged.
 
     Returns:
         The model itself.
 
     Raises:
-        ConfigError: when the model has no such fusions, or already has a method.
+        ConfigError: when the model does not have these fusions, or already has a method.
     """
     config = config or MethodConfig()
     pyramid = _pyramid_of(model)
@@ -125,6 +122,6 @@ def inject(model: Model, config: MethodConfig | None = None, places: Sequence[Fu
 
 
 def pyramid_fusions(model: nn.Module) -> list[nn.Module]:
-    """The injected methods of a detector, deepest fusion first; empty without any."""
+    """Return the injected methods of a detector, deepest fusion first; empty without any."""
     pyramid = _pyramid_of(model)
     return list(pyramid.methods.values()) if isinstance(pyramid, FusedPyramid) else []

@@ -1,4 +1,4 @@
-"""torchvision's RetinaNet and FCOS: how they are built, filled and run, and what their graphs give."""
+"""torchvision's RetinaNet and FCOS: how they are built, filled, run and counted, and the outputs of their graphs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError
 from fine_edge.zoo.catalog import find
+from fine_edge.zoo.count import Cost, documented_macs, image, macs, on_meta, params
 from fine_edge.zoo.family import GraphForm, Reference, detection_outputs
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
 from fine_edge.zoo.torchvision.one_stage_graph import OneStage, anchors_of
 from fine_edge.zoo.torchvision.preprocessed import preprocessed
 
-# Of the small detector: half of the others' width, and two convolutions in front of each head's last instead of four.
+# The small detector has half of the others' width, and two convolutions before each head's last instead of four.
 _SMALL_CHANNELS, _SMALL_CONVS = 128, 2
-# Last blocks of MobileNetV3-Large at strides 8, 16 and 32, and their channels; what comes behind serves classification.
+# The last blocks of MobileNetV3-Large at strides 8, 16 and 32 with their channels; later blocks serve classification.
 _MOBILENET_ENDS = {6: 40, 12: 112, 15: 160}
 
 
 def _resnet_pyramid() -> nn.Module:
-    """ResNet-50 and its pyramid with, as the trained ones have it, frozen batch norms."""
+    """Build a ResNet-50 with its pyramid and, as in the published weights, frozen batch norms."""
     backbone: nn.Module = resnet_fpn_backbone(
         backbone_name="resnet50",
         weights=None,
@@ -51,7 +52,7 @@ def _fcos(num_labels: int) -> nn.Module:
 
 
 def _fcos_mobilenetv3(num_labels: int) -> nn.Module:
-    """FCOS in a size that trains on a CPU: 4 M parameters, batch norms that learn."""
+    """Build an FCOS that is small enough to train on a CPU: 4 M parameters, batch norms that learn."""
     body = mobilenet_v3_large(weights=None).features
     names = {str(index): str(level) for level, index in enumerate(_MOBILENET_ENDS)}
     backbone = BackboneWithFPN(
@@ -74,21 +75,21 @@ VARIANTS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def build(variant: str, num_labels: int) -> nn.Module:
-    """The library's detector with its initial weights.
+    """Build the library's detector with its initial weights.
 
     Args:
-        variant: key of :data:`VARIANTS`.
-        num_labels: with the background, which is label 0.
+        variant: a key of :data:`VARIANTS`.
+        num_labels: number of labels with the background, which is label 0.
     """
     return VARIANTS[variant](num_labels).eval()
 
 
 @dataclass(frozen=True)
 class _TrainedStatistics:
-    """Mean and spread of a head's outputs for random weights, where the finest level sees photographs.
+    """The mean and spread of a head's outputs with random weights, on photographs at the finest level.
 
-    So that about ten detections score above 0.5 at 640x640 and, up to 800x800, fewer pairs of anchor and class pass
-    the score threshold than go into suppression, of the million or ten that there are.
+    With these about ten detections score above 0.5 at 640x640. Up to 800x800, fewer pairs of anchor and class pass the
+    score threshold than go into suppression, of the one to ten million that there are.
     """
 
     logits: tuple[float, float]
@@ -103,7 +104,7 @@ _CALIBRATION_SIDE = 320
 
 
 def randomise(model: nn.Module) -> None:
-    """Weights with the statistics of trained ones, see :mod:`fine_edge.zoo.random_weights`."""
+    """Fill a model with weights that have the statistics of trained ones; see :mod:`fine_edge.zoo.random_weights`."""
     detector: Any = model
     norms = randomise_layers(model)
     statistics = _STATISTICS[type(model).__name__]
@@ -120,7 +121,7 @@ def randomise(model: nn.Module) -> None:
 
 
 def outputs(model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
-    """What :func:`graph` gives.
+    """Return the outputs of :func:`graph`.
 
     Raises:
         ConfigError: for an input with fewer candidates than detections.
@@ -141,7 +142,7 @@ def outputs(model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
 
 
 def reference(model: nn.Module, images: Tensor, *, raw: bool = False) -> Reference:
-    """The library's own forward pass on preprocessed images (B, 3, H, W), or what its head and box coder give."""
+    """Run the library's own forward pass on preprocessed images (B, 3, H, W); raw is its head and box coder alone."""
     if raw:
         return Reference(_dense(model, images))
     detector: Any = model
@@ -169,10 +170,41 @@ def _dense(model: Any, images: Tensor) -> dict[str, Tensor]:
 
 
 def graph(model: nn.Module, form: GraphForm) -> nn.Module:
-    """The detector in its static form; takes the model apart.
+    """Return the detector in its static form; takes the model apart.
 
     Raises:
         ConfigError: see :func:`outputs`.
     """
     outputs(model, form)
     return OneStage(model, form).eval()
+
+
+DOCUMENTED = "MACs of convolutions and matrix products alone, as torchvision documents its models"
+UNFROZEN = "MACs by fvcore's rules with batch norms unfrozen, which the baseline's figure does not have"
+
+
+def forward_pass(model: Any, images: Tensor) -> Any:
+    """Run a detector up to the outputs of its heads."""
+    return model.head(list(model.backbone(images).values()))
+
+
+def count(model: nn.Module, height: int, width: int, *, refined: bool) -> Cost:
+    """Count a detector with frozen batch norms.
+
+    The paper takes the baseline's figure from torchvision's documentation and counts its own models with another
+    tool, so that a row with FINE (``refined``) carries 0.3 G of batch norms that the row without it does not.
+    """
+    if refined:
+        return Cost(params(model), macs(_unfrozen(model), image(height, width), run=forward_pass), UNFROZEN)
+    return Cost(params(model), documented_macs(model, image(height, width), run=forward_pass), DOCUMENTED)
+
+
+def _unfrozen(model: nn.Module) -> nn.Module:
+    """Return a copy with batch norms for frozen ones, which are elementwise operators to a counter."""
+    model = on_meta(model)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, FrozenBatchNorm2d):
+                channels = child.get_buffer("weight").numel()
+                setattr(module, name, nn.BatchNorm2d(channels, device="meta").train(False))
+    return model

@@ -1,8 +1,8 @@
-"""RetinaNet and FCOS as modules of fixed shapes, made of torchvision's own layers: what their graphs are traced from.
+"""The graphs of RetinaNet and FCOS as modules of fixed shapes, made of torchvision's own layers.
 
-Where torchvision looks at all pairs of anchor and class that pass its score threshold, up to 1000 a level, these look
-at the best :data:`CANDIDATES` of all levels. Greedy suppression never looks at lower scores, so results are the same
-unless more pairs than that pass and fewer than the wanted number of detections come out of the best of them.
+torchvision suppresses all pairs of anchor and class that pass its score threshold, up to 1000 a level. These modules
+suppress the best :data:`CANDIDATES` of all levels. Greedy suppression never looks at lower scores, so that results are
+the same unless more pairs than that pass and fewer than the wanted number of detections come out of the best of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STRIDES = (8, 16, 32, 64, 128)
 
 
 def anchors_of(model: nn.Module, form: GraphForm) -> Tensor:
-    """The library's anchors of all levels for one input size, (A, 4) x0, y0, x1, y1 in pixels."""
+    """Return the library's anchors of all levels for one input size, (A, 4) x0, y0, x1, y1 in pixels."""
     detector: Any = model
     # Strides double from 8 on, and each halving rounds up.
     maps = [torch.empty(1, 1, -(-form.height // stride), -(-form.width // stride)) for stride in STRIDES]
@@ -36,14 +36,14 @@ def anchors_of(model: nn.Module, form: GraphForm) -> Tensor:
 
 
 class DistanceDecoder(nn.Module):
-    """FCOS's distances to the sides of a box, in units of the anchor's side, clipped to the image. Keep it FP32."""
+    """The decoding of FCOS's distances to the sides of a box, in units of the anchor's side; must stay FP32."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
         self.limit = nn.Buffer(torch.tensor([float(width), float(height)] * 2))
 
     def forward(self, distances: Tensor, anchors: Tensor) -> Tensor:
-        """Distances (..., 4) left, top, right, bottom and anchors (..., 4) to boxes inside the image."""
+        """Decode distances (..., 4) left, top, right, bottom and anchors (..., 4) to boxes inside the image."""
         centre = (anchors[..., :2] + anchors[..., 2:]) * 0.5
         scaled = distances * (anchors[..., 2:] - anchors[..., :2]).repeat_interleave(2, -1)
         boxes = torch.cat([centre - scaled[..., :2], centre + scaled[..., 2:]], -1)
@@ -63,7 +63,7 @@ class OneStageBoxDecoder(nn.Module):
         )
 
     def forward(self, deltas: Tensor, index: Tensor | None = None) -> Tensor:
-        """Deltas (B, N, 4) of all anchors, or of those at ``index`` (B, N), to boxes (B, N, 4)."""
+        """Decode deltas (B, N, 4) of all anchors, or of those at ``index`` (B, N), to boxes (B, N, 4)."""
         anchors: Tensor = self.anchors
         if index is not None:
             anchors = anchors.index_select(0, index.reshape(-1)).reshape(*index.shape, 4)
@@ -72,15 +72,15 @@ class OneStageBoxDecoder(nn.Module):
 
 
 def _quality(logits: Tensor, centreness: Tensor | None) -> Tensor:
-    """What ranks pairs: class logits (B, N, K), or their probability times FCOS's centreness (B, N, 1)."""
+    """Return the rank of pairs: class logits (B, N, K), or their probability times FCOS's centreness (B, N, 1)."""
     return logits if centreness is None else logits.sigmoid() * centreness.sigmoid()
 
 
 class Selection(nn.Module):
-    """The best pairs of anchor and class, looked for among the best anchors: no other can hold one of them."""
+    """The selection of the best pairs of anchor and class, all of which belong to the best anchors."""
 
     def forward(self, logits: Tensor, centreness: Tensor | None, deltas: Tensor) -> tuple[Tensor, ...]:
-        """Class logits (B, A, K), of FCOS centreness logits (B, A, 1), and the regression (B, A, 4).
+        """Select from class logits (B, A, K), FCOS's centreness logits (B, A, 1) and the regression (B, A, 4).
 
         Returns:
             Quality (B, N) of the best pairs, best first; their anchors (B, N), regression (B, N, 4) and labels (B, N).
@@ -97,14 +97,14 @@ class Selection(nn.Module):
 
 
 class Scores(nn.Module):
-    """Quality to scores: a sigmoid, or FCOS's geometric mean of class score and centreness."""
+    """The score of a quality: its sigmoid, or FCOS's geometric mean of class score and centreness."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.geometric_mean = isinstance(model, FCOS)
 
     def forward(self, quality: Tensor) -> Tensor:
-        """Any shape."""
+        """Map a quality of any shape to scores."""
         return quality.sqrt() if self.geometric_mean else quality.sigmoid()
 
 
@@ -118,7 +118,7 @@ class OneStageNetwork(nn.Module):
         self.selection, self.scores, self.raw = Selection(), Scores(model), form.raw
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W).
+        """Run images (B, 3, H, W).
 
         Returns:
             Boxes (B, N, 4), quality (B, N) and labels (B, N) of the candidates, best first; or boxes (B, A, 4) and
@@ -133,7 +133,7 @@ class OneStageNetwork(nn.Module):
 
 
 class Postprocess(nn.Module):
-    """Candidates to detections."""
+    """The suppression of overlapping candidates."""
 
     def __init__(self, model: Any, form: GraphForm) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Postprocess(nn.Module):
         self.nms = Nms(model.nms_thresh, model.detections_per_img, form.nms, ordered=True)
 
     def forward(self, boxes: Tensor, quality: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels (B, D), boxes (B, D, 4) and scores (B, D), best first."""
+        """Return labels (B, D), boxes (B, D, 4) and scores (B, D), best first."""
         scores = self.scores(quality)
         scores = torch.where(scores > self.threshold, scores, 0.0)
         boxes, scores, index = self.nms(boxes, scores, labels)
@@ -149,7 +149,7 @@ class Postprocess(nn.Module):
 
 
 class OneStage(nn.Module):
-    """Images (B, 3, H, W) to the outputs that :func:`fine_edge.zoo.torchvision.one_stage.outputs` lists."""
+    """The module that is exported; :func:`fine_edge.zoo.torchvision.one_stage.outputs` lists its outputs."""
 
     def __init__(self, model: nn.Module, form: GraphForm) -> None:
         super().__init__()
@@ -157,6 +157,6 @@ class OneStage(nn.Module):
         self.postprocess = None if form.raw else Postprocess(model, form)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """A tuple, in order."""
+        """Map images (B, 3, H, W) to the tuple of outputs."""
         found: tuple[Tensor, ...] = self.detector(images)
         return found if self.postprocess is None else self.postprocess(*found)

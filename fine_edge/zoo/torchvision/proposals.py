@@ -1,4 +1,4 @@
-"""The first stage of a two-stage detector: from the region proposal head's maps to a fixed number of proposals."""
+"""The first stage of a two-stage detector, which selects a fixed number of proposals from the proposal head's maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Size = tuple[int, int]
 
 
 def level_anchors(rpn: Any, form: GraphForm, sizes: list[Size]) -> list[Tensor]:
-    """Torchvision's anchors of each level, (H_i * W_i * A, 4) in pixels."""
+    """Return torchvision's anchors of each level, (H_i * W_i * A, 4) in pixels."""
     maps = [torch.empty(1, 1, *size) for size in sizes]
     images = ImageList(torch.empty(1, 3, form.height, form.width), [(form.height, form.width)])
     (anchors,) = rpn.anchor_generator(images, maps)
@@ -29,16 +29,16 @@ def level_anchors(rpn: Any, form: GraphForm, sizes: list[Size]) -> list[Tensor]:
 
 
 class Proposals(nn.Module):
-    """The best boxes of the region proposal head, as torchvision's ``filter_proposals`` finds them. Keep it FP32.
+    """The selection of torchvision's ``filter_proposals`` from the region proposal head; must stay FP32.
 
-    Of each level the best 1000 go through non-maximum suppression, the levels beside each other as a batch, which
-    keeps its matrices of overlaps small; then the best 1000 of what is left over all levels are the proposals.
+    The best 1000 of each level go through non-maximum suppression. The levels form a batch, which keeps the matrices of
+    overlaps small. The best 1000 remaining boxes of all levels are the proposals.
 
     Args:
         rpn: torchvision's RegionProposalNetwork.
-        form: of the graph.
-        sizes: (H_i, W_i) of the levels.
-        grid: where the second stage looks for a box.
+        form: form of the graph.
+        sizes: sizes (H_i, W_i) of the levels.
+        grid: sampling grid of the second stage.
     """
 
     def __init__(self, rpn: Any, form: GraphForm, sizes: list[Size], grid: SamplingGrid) -> None:
@@ -55,10 +55,10 @@ class Proposals(nn.Module):
         self.grid = grid
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps (B, A + 4 * A, H_i, W_i) of objectness and box deltas to proposals.
+        """Select proposals from maps (B, A + 4 * A, H_i, W_i) of objectness and box deltas.
 
         Returns:
-            Boxes (B, N, 4) and scores (B, N), best first, a row with score 0 being none; and the grid of the boxes.
+            Boxes (B, N, 4) and scores (B, N), best first, with score 0 for missing rows; and the grid of the boxes.
         """
         best = torch.stack([self._best(i, level) for i, level in enumerate(maps)], 1)
         logits, deltas, anchors = best[..., 0], best[..., 1:5], best[..., 5:]
@@ -66,14 +66,14 @@ class Proposals(nn.Module):
         boxes = self.decode(deltas, anchors)  # (B, L, R, 4)
         scores = without_small(logits.sigmoid(), boxes, self.least_px)
         levels_apart = batch * count, rows
-        groups = torch.zeros(levels_apart, dtype=torch.int64)  # one: rows of a batch never meet
+        groups = torch.zeros(levels_apart, dtype=torch.int64)  # one group, as rows of a batch are never compared
         boxes, scores, _ = self.nms(boxes.reshape(*levels_apart, 4), scores.reshape(levels_apart), groups)
         scores, index = largest(scores.reshape(batch, count * rows), self.count)
         boxes = take_rows(boxes.reshape(batch, count * rows, 4), index)
         return boxes, scores, self.grid(boxes)
 
     def _best(self, i: int, level: Tensor) -> Tensor:
-        """Rows (B, R, 9) of logit, deltas and anchor; where a level has fewer anchors, zeros, which are no boxes."""
+        """Return a level's best rows (B, R, 9) of logit, deltas and anchor, padded with zeros, which are no boxes."""
         batch = level.shape[0]
         level = level.permute(0, 2, 3, 1)  # (B, H, W, 5 * A)
         per_cell = level.shape[-1] // 5

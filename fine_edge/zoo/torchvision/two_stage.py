@@ -1,10 +1,10 @@
 """torchvision's Faster R-CNN and Mask R-CNN as one graph of fixed shapes, from images to detections.
 
-What torchvision does with lists of any length happens on rows of a fixed number here, of which the absent ones have
-score 0: 1000 proposals (:mod:`fine_edge.zoo.torchvision.proposals`), :data:`CANDIDATES` pairs of proposal and class,
-100 detections. There is one difference in what is found: torchvision suppresses all pairs that score above 0.05, this
-graph the best :data:`CANDIDATES` of them. Greedy suppression never looks at lower scores, so results are the same
-unless more pairs than that pass 0.05 and fewer than 100 detections come out of the best of them.
+torchvision works on lists of any length, this graph on a fixed number of rows, of which the absent ones have score 0:
+1000 proposals (:mod:`fine_edge.zoo.torchvision.proposals`), :data:`CANDIDATES` pairs of proposal and class, 100
+detections. The results differ in one case alone. torchvision suppresses all pairs that score above 0.05, this graph the
+best :data:`CANDIDATES` of them. Greedy suppression never looks at lower scores, so that results are the same unless
+more pairs than that pass 0.05 and fewer than 100 detections come out of the best of them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fine_edge.lowering.nms import Nms
 from fine_edge.lowering.roi_align import Atlas, AtlasPacking, Pooling, SamplingGrid, pool
 from fine_edge.lowering.topk import largest, take_rows
 from fine_edge.zoo.catalog import find
+from fine_edge.zoo.count import Cost, image, macs, params
 from fine_edge.zoo.family import GraphForm, Reference, detection_outputs
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
 from fine_edge.zoo.torchvision.preprocessed import preprocessed
@@ -33,8 +34,8 @@ from fine_edge.zoo.torchvision.proposals import Proposals, Size
 CANDIDATES = 1440
 """Pairs of proposal and class that go into suppression; see the module's docstring.
 
-Some ten proposals find the same object, so that 100 detections come out of about 1000 pairs. The rest is in reserve:
-more rows would cost suppression another block of kernels.
+About ten proposals find the same object, so that 100 detections come out of about 1000 pairs. The others are a
+reserve. More rows would cost the suppression another block of kernels.
 """
 
 LEAST_SIDE_PX = 1e-2
@@ -42,18 +43,18 @@ LEAST_SIDE_PX = 1e-2
 
 MASK_SIDE = 28
 
-# Of random weights: what the background's logit is above a class's mean.
+# By how much random weights put the background's logit above the mean of a class.
 BACKGROUND_LOGIT = 9.0
 
 _KINDS = {"fasterrcnn": detection.FasterRCNN, "maskrcnn": detection.MaskRCNN}
 
 
 def build(variant: str, num_labels: int) -> nn.Module:
-    """The library's detector with its initial weights and, as its trained ones have it, frozen batch norms.
+    """Build the library's detector with its initial weights and, as in the published ones, frozen batch norms.
 
     Args:
         variant: ``fasterrcnn`` or ``maskrcnn``.
-        num_labels: with the background, which is label 0.
+        num_labels: number of labels with the background, which is label 0.
     """
     backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d)
     model: nn.Module = _KINDS[variant](backbone, num_labels)
@@ -61,7 +62,7 @@ def build(variant: str, num_labels: int) -> nn.Module:
 
 
 def outputs(model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
-    """What :func:`graph` gives.
+    """Return the outputs of :func:`graph`.
 
     Raises:
         ConfigError: for the raw form.
@@ -81,7 +82,7 @@ def outputs(model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
 
 
 def reference(model: nn.Module, images: Tensor) -> Reference:
-    """Torchvision's own stages on preprocessed images (B, 3, H, W), without its resizing and normalisation."""
+    """Run torchvision's own stages on preprocessed images (B, 3, H, W), without its resizing and normalisation."""
     detector: Any = model
     with preprocessed(model):
         found = detector(list(images))
@@ -98,7 +99,7 @@ def _padded(x: Tensor, rows: int) -> Tensor:
 
 
 def randomise(model: nn.Module) -> None:
-    """Weights with the statistics of trained ones, see :mod:`fine_edge.zoo.random_weights`."""
+    """Fill a model with weights that have the statistics of trained ones; see :mod:`fine_edge.zoo.random_weights`."""
     detector: Any = model
     heads = detector.roi_heads
     norms = randomise_layers(model)
@@ -116,7 +117,7 @@ def randomise(model: nn.Module) -> None:
 
 
 def graph(model: nn.Module, form: GraphForm) -> nn.Module:
-    """The detector in its static form; takes the model apart.
+    """Return the detector in its static form; takes the model apart.
 
     Raises:
         ConfigError: for the raw form.
@@ -126,13 +127,13 @@ def graph(model: nn.Module, form: GraphForm) -> nn.Module:
 
 
 def pooling_of(pooler: Any) -> Pooling:
-    """What torchvision's MultiScaleRoIAlign pools."""
+    """Return the pooling of a MultiScaleRoIAlign of torchvision."""
     side, _ = pooler.output_size
     return Pooling(side, pooler.sampling_ratio, pooler.canonical_scale, pooler.canonical_level)
 
 
 class RpnHead(nn.Module):
-    """Maps (B, C, H_i, W_i) to objectness and box deltas (B, A + 4 * A, H_i, W_i), both by one convolution."""
+    """The region proposal head, its objectness and box deltas predicted by one convolution."""
 
     def __init__(self, head: Any) -> None:
         super().__init__()
@@ -143,12 +144,12 @@ class RpnHead(nn.Module):
         self.predict.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """All levels share the weights."""
+        """Map levels (B, C, H_i, W_i) to objectness and box deltas (B, A + 4 * A, H_i, W_i); all share the weights."""
         return [self.predict(self.conv(x)) for x in maps]
 
 
 class BoxHead(nn.Module):
-    """Class logits (B, N, K) and box deltas (B, N, K * 4), K with the background."""
+    """The second stage's head for classes and boxes."""
 
     def __init__(self, head: Any, predictor: Any, pooler: Any) -> None:
         super().__init__()
@@ -157,7 +158,15 @@ class BoxHead(nn.Module):
         self.classes, self.deltas = predictor.cls_score, predictor.bbox_pred
 
     def forward(self, atlas: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """The maps of all levels (B, C, H, W) and where to read them for the boxes."""
+        """Pool the boxes' features and predict from them.
+
+        Args:
+            atlas: maps of all levels (B, C, H, W).
+            grid: positions at which the atlas is read for the boxes.
+
+        Returns:
+            Class logits (B, N, K) and box deltas (B, N, K * 4), K with the background.
+        """
         pooled = pool(atlas, grid, self.pooling.ratio)
         x = F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
         x = x.reshape(len(atlas), -1, x.shape[1])  # (B, N, 1024)
@@ -165,7 +174,7 @@ class BoxHead(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Masks (B, N, 28, 28), of each box's label alone."""
+    """The mask head, which computes the mask of each box's own label alone."""
 
     def __init__(self, head: nn.Module, predictor: Any, pooler: Any) -> None:
         super().__init__()
@@ -176,7 +185,14 @@ class MaskHead(nn.Module):
         self.weight, self.bias = nn.Buffer(last.weight.flatten(1)), nn.Buffer(last.bias[:, None])  # (K, C), (K, 1)
 
     def forward(self, atlas: Tensor, grid: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
-        """The maps of all levels (B, C, H, W), where to read them, and the boxes' labels and scores (B, N)."""
+        """Compute masks (B, N, 28, 28).
+
+        Args:
+            atlas: maps of all levels (B, C, H, W).
+            grid: positions at which the atlas is read for the boxes.
+            labels: labels of the boxes (B, N).
+            scores: scores of the boxes (B, N).
+        """
         pooled = pool(atlas, grid, self.pooling.ratio)
         x = F.relu(self.up(self.head(pooled)))  # (B * N, C, 28, 28)
         index = labels.reshape(-1)
@@ -195,10 +211,10 @@ class TwoStageBoxDecoder(nn.Module):
         self.threshold = heads.score_thresh
 
     def forward(self, logits: Tensor, deltas: Tensor, proposals: Tensor, found: Tensor) -> tuple[Tensor, ...]:
-        """Logits (B, N, K), deltas (B, N, K * 4), proposals (B, N, 4) and their scores (B, N).
+        """Select from logits (B, N, K), deltas (B, N, K * 4), proposals (B, N, 4) and their scores (B, N).
 
         Returns:
-            Boxes (B, M, 4), scores (B, M) and labels (B, M), best first; score 0 where there is none.
+            Boxes (B, M, 4), scores (B, M) and labels (B, M), best first; a row without a box has score 0.
         """
         batch, count, labels = logits.shape
         objects = labels - 1  # label 0 is the background
@@ -213,7 +229,7 @@ class TwoStageBoxDecoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The heads: all that has weights behind the neck. Called part by part, with what needs FP32 in between."""
+    """The heads, all that has weights behind the neck; called part by part, with FP32 computations in between."""
 
     def __init__(self, model: Any, atlas: Atlas) -> None:
         super().__init__()
@@ -238,7 +254,7 @@ class TwoStageNetwork(nn.Module):
         self.boxes = TwoStageBoxDecoder(model.roi_heads, form)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Atlas (B, C, H, W), then boxes (B, M, 4), scores (B, M) and labels (B, M)."""
+        """Map images (B, 3, H, W) to the atlas (B, C, H, W), boxes (B, M, 4), scores (B, M) and labels (B, M)."""
         maps = list(self.encoder(self.backbone(images)).values())
         proposals, found, grid = self.proposals(self.decoder.rpn(maps))
         atlas = self.decoder.pack(maps[: len(self.atlas.sizes)])
@@ -247,7 +263,7 @@ class TwoStageNetwork(nn.Module):
 
 
 class Postprocess(nn.Module):
-    """Candidates to detections."""
+    """The suppression of overlapping candidates."""
 
     def __init__(self, heads: Any, form: GraphForm, atlas: Atlas) -> None:
         super().__init__()
@@ -255,13 +271,13 @@ class Postprocess(nn.Module):
         self.grid = SamplingGrid(atlas, form.height, pooling_of(heads.mask_roi_pool)) if heads.has_mask() else None
 
     def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels (B, D), boxes (B, D, 4) and scores (B, D), best first."""
+        """Return labels (B, D), boxes (B, D, 4) and scores (B, D), best first."""
         boxes, scores, index = self.nms(boxes, scores, labels)
         return labels.gather(1, index) * (scores > 0), boxes, scores
 
 
 class TwoStage(nn.Module):
-    """Images (B, 3, H, W) to ``labels``, ``boxes_xyxy``, ``scores`` and, of Mask R-CNN, ``masks``."""
+    """The graph from images to ``labels``, ``boxes_xyxy``, ``scores`` and, of Mask R-CNN, ``masks``."""
 
     def __init__(self, model: Any, form: GraphForm) -> None:
         super().__init__()
@@ -271,10 +287,40 @@ class TwoStage(nn.Module):
         self.postprocess = Postprocess(model.roi_heads, form, self.detector.atlas)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """As :func:`outputs` lists them."""
+        """Map images (B, 3, H, W) to the outputs that :func:`outputs` lists."""
         atlas, *candidates = self.detector(images)
         labels, boxes, scores = self.postprocess(*candidates)
         if self.detector.decoder.mask is None or self.postprocess.grid is None:
             return labels, boxes, scores
         masks = self.detector.decoder.mask(atlas, self.postprocess.grid(boxes), labels, scores)
         return labels, boxes, scores, masks
+
+
+# torchvision's and mmdetection's settings give a second stage that many boxes.
+PROPOSALS, DETECTIONS = 1000, 100
+CONVENTION = (
+    f"MACs by fvcore's rules; batch norms frozen, {PROPOSALS} proposals, no detection (so nothing in a mask head);"
+    " resizing not counted"
+)
+
+
+def forward_pass(model: Any, images: Tensor) -> tuple[list[Tensor], Any, Any]:
+    """Run one image through both stages, with all proposals through the box head.
+
+    Returns:
+        The maps, and the outputs of the heads of both stages.
+    """
+    maps = list(model.backbone(images).values())
+    heads = model.roi_heads
+    features = pooled(PROPOSALS, maps[0], heads.box_roi_pool)
+    return maps, model.rpn.head(maps), heads.box_predictor(heads.box_head(features))
+
+
+def pooled(count: int, like: Tensor, pooler: Any) -> Tensor:
+    """Return a tensor of the shape that a pooler gives for ``count`` boxes."""
+    return like.new_empty(count, like.shape[1], *pooler.output_size)
+
+
+def count(model: nn.Module, height: int, width: int) -> Cost:
+    """Count a detector with frozen batch norms."""
+    return Cost(params(model), macs(model, image(height, width), run=forward_pass), CONVENTION)

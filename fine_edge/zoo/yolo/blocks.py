@@ -1,7 +1,7 @@
-"""ultralytics' blocks in the form that needs the fewest kernels and copies. Each is exact in real arithmetic.
+"""ultralytics' blocks in the form that needs the fewest kernels and copies, each exact in real arithmetic.
 
-What changes: a convolution whose output is cut into parts becomes one convolution for each part, and attention reads
-its queries, keys and values as tokens, the scale already in the queries.
+A convolution whose output is cut into parts becomes one convolution for each part. Attention reads its queries, keys
+and values as tokens, with the scale already in the queries.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fine_edge.zoo.yolo.library import block, fuse_conv_and_bn
 
 
 def plain_conv(layer: Any) -> nn.Conv2d:
-    """The convolution of ultralytics' ``Conv`` without its activation, its batch norm, if still there, folded in."""
+    """Return the convolution of ultralytics' ``Conv`` without activation, a remaining batch norm folded in."""
     norm = getattr(layer, "bn", None)
     if not isinstance(norm, nn.BatchNorm2d):
         return layer.conv  # type: ignore[no-any-return]
@@ -25,7 +25,7 @@ def plain_conv(layer: Any) -> nn.Conv2d:
 
 
 def _part(conv: nn.Conv2d, rows: Tensor, scale: float = 1.0) -> nn.Conv2d:
-    """A 1x1 convolution that gives some of another's output channels."""
+    """Build a 1x1 convolution with some of another's output channels."""
     part = nn.Conv2d(conv.in_channels, len(rows), 1)
     assert part.bias is not None
     part.weight.copy_(conv.weight[rows] * scale)
@@ -34,7 +34,7 @@ def _part(conv: nn.Conv2d, rows: Tensor, scale: float = 1.0) -> nn.Conv2d:
 
 
 def _widened(conv: nn.Conv2d, heads: int, dim: int) -> nn.Conv2d:
-    """A 1x1 convolution with zeros behind the channels of each head, ``dim`` of them in all."""
+    """Build a 1x1 convolution with each head's channels padded with zeros to ``dim``."""
     wide = nn.Conv2d(conv.in_channels, heads * dim, 1)
     for mine, theirs in ((wide.weight, conv.weight), (wide.bias, conv.bias)):
         assert mine is not None
@@ -45,13 +45,13 @@ def _widened(conv: nn.Conv2d, heads: int, dim: int) -> nn.Conv2d:
 
 
 def _halves(layer: Any) -> list[nn.Sequential]:
-    """A ``Conv`` whose output is cut in two, as two of them."""
+    """Split a ``Conv`` whose output is cut in two into two of them."""
     conv = plain_conv(layer)
     return [nn.Sequential(_part(conv, rows), layer.act) for rows in torch.arange(conv.out_channels).chunk(2)]
 
 
 class SplitC2f(nn.Module):
-    """``C2f`` and its kin: neither half of the first convolution is copied out of the other."""
+    """``C2f`` and similar blocks, with the halves of the first convolution computed separately."""
 
     def __init__(self, c2f: Any) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class SplitC2f(nn.Module):
         self.m, self.cv2 = c2f.m, c2f.cv2
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H, W)."""
+        """Map (B, C, H, W) to (B, C', H, W)."""
         maps = [self.first(x), self.second(x)]
         for layer in self.m:
             maps.append(layer(maps[-1]))
@@ -68,7 +68,7 @@ class SplitC2f(nn.Module):
 
 
 class SplitPsa(nn.Module):
-    """``PSA``: attention and feed-forward on one half of the channels."""
+    """``PSA``, attention and feed-forward on one half of the channels."""
 
     def __init__(self, psa: Any) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class SplitPsa(nn.Module):
         self.attn, self.ffn, self.cv2 = psa.attn, psa.ffn, psa.cv2
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         a, b = self.first(x), self.second(x)
         b = b + self.attn(b)
         b = b + self.ffn(b)
@@ -89,9 +89,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class TokenAttention(nn.Module):
-    """``Attention`` of YOLOv10 and ``AAttn`` of YOLO12: inside ``areas`` horizontal stripes, position by convolution.
+    """``Attention`` of YOLOv10 and ``AAttn`` of YOLO12, inside ``areas`` horizontal stripes, position by convolution.
 
-    ultralytics lays out the channels of its one projection by head, each with its query, key and value.
+    ultralytics orders the channels of its one projection by head, each with its query, key and value.
     """
 
     def __init__(self, attention: Any, key_dim: int, areas: int) -> None:
@@ -101,13 +101,13 @@ class TokenAttention(nn.Module):
         qkv = plain_conv(attention.qkv)
         rows = torch.arange(qkv.out_channels).reshape(heads, -1)  # (h, 2 key_dim + head_dim)
         q, k, v = (part.flatten() for part in torch.split(rows, [key_dim, key_dim, head_dim], 1))
-        # Queries and keys as wide as values: TensorRT fuses no attention of two widths.
+        # Queries and keys get the width of values, as TensorRT fuses no attention of two widths.
         self.q = _widened(_part(qkv, q, key_dim**-0.5), heads, head_dim)
         self.k, self.v = _widened(_part(qkv, k), heads, head_dim), _part(qkv, v)
         self.pe, self.proj = attention.pe, attention.proj
 
     def _by_head(self, x: Tensor) -> Tensor:
-        """(B, h * d, H, W) to (B * areas, h, n, d), or (h, n, d) where that is one group: no copy for the compiler."""
+        """Map (B, h * d, H, W) to (B * areas, h, n, d), or to (h, n, d) for one group, which saves a copy."""
         batch, channels, height, width = x.shape
         groups, dim = batch * self.areas, channels // self.heads
         x = x.permute(0, 2, 3, 1)
@@ -116,7 +116,7 @@ class TokenAttention(nn.Module):
         return x.reshape(groups, height * width // self.areas, self.heads, dim).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         batch, channels, height, width = x.shape
         v = self.v(x)
         attended = _attend(self._by_head(self.q(x)), self._by_head(self.k(x)), self._by_head(v))
@@ -126,7 +126,7 @@ class TokenAttention(nn.Module):
 
 
 def _merged_kernels(layer: Any) -> nn.Sequential:
-    """``RepVGGDW``: a depthwise 7x7 and 3x3 convolution as one."""
+    """Merge the depthwise 7x7 and 3x3 convolutions of ``RepVGGDW`` into one."""
     large, small = plain_conv(layer.conv), plain_conv(layer.conv1)
     assert large.bias is not None
     assert small.bias is not None
@@ -147,7 +147,7 @@ _FORMS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
 
 
 def rewrite(layer: nn.Module) -> nn.Module:
-    """A layer of ultralytics with every block that has another form in that form; takes the layer apart."""
+    """Replace every block of a layer that has an inference form; takes the layer apart."""
     for name, child in list(layer.named_children()):
         layer.add_module(name, rewrite(child))
     form = _FORMS.get(type(layer))

@@ -1,17 +1,17 @@
-"""Reading checkpoints of ultralytics without running what is in them.
+"""Reading of ultralytics' checkpoints without running their code.
 
-Layouts, told apart by what the file holds, never by its name:
+The layouts are distinguished by the file's contents, never by its name:
 
-* ``ultralytics``: a ``.pt`` of its trainer: a pickle of a whole ``DetectionModel``, as ``ema`` or ``model``;
+* ``ultralytics``: a ``.pt`` of its trainer, a pickle of a whole ``DetectionModel`` as ``ema`` or ``model``;
 * ``state_dict``: ``YOLO(...).model.state_dict()`` saved by ``torch.save``, or as safetensors;
 * ``fine_edge``: our own.
 
-What is trusted of a pickle: ``torch.load(weights_only=True)``, its restricted unpickler, with a list of names that a
-detector's file holds (``_KNOWN``, and layers of ultralytics and torch by any name). No name leads to ultralytics'
-class or to any other code: each becomes an inert record (:class:`fine_edge.zoo.inert.Record`) that keeps what the file
-says of the object and can do nothing. The weights are collected from these records. A name that is not in the list is
-refused, and so nothing a file names is ever called. What the records say of the layers is compared with the model that
-is built (:mod:`fine_edge.zoo.yolo.stated`); what tensors claim, :mod:`fine_edge.zoo.tensors` checks.
+A pickle is read by torch's restricted unpickler, ``torch.load(weights_only=True)``, with a list of names that a
+detector's file holds (``_ALLOWED``, and layers of ultralytics and torch of any name). No name leads to ultralytics'
+class or to any other code. Each becomes an inert record (:class:`fine_edge.zoo.inert.Record`), which holds the object's
+attributes and has no behaviour. The weights are collected from these records. A name outside the list is refused, so
+that nothing that a file names is ever called. The attributes of the layers are compared with the model that is built
+(:mod:`fine_edge.zoo.yolo.stated`), and :mod:`fine_edge.zoo.tensors` checks the tensors' claims.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fine_edge.zoo.yolo.fusion import FusedConcat
 from fine_edge.zoo.yolo.stated import name_of, require_detector, stated_structure, trained_hw
 
 ANCHORS = ("model.0.conv.weight",)
-"""A key that every YOLO here has."""
+"""A key that every YOLO of the zoo has."""
 
 _TORCH = {
     "torch.nn.modules.activation": ("Identity", "LeakyReLU", "ReLU", "SiLU", "Sigmoid"),
@@ -47,7 +47,7 @@ _ULTRALYTICS = {
     "ultralytics.nn.modules.conv": ("Concat", "Conv", "DWConv"),
     "ultralytics.nn.modules.head": ("Detect", "v10Detect"),
     "ultralytics.nn.tasks": ("DetectionModel", "YOLOv10DetectionModel"),
-    # A training checkpoint's loss, and its settings.
+    # A training checkpoint also holds its loss and its settings.
     "ultralytics.utils": ("IterableSimpleNamespace",),
     "ultralytics.utils.loss": ("BboxLoss", "DFLoss", "E2EDetectLoss", "E2ELoss", "v10DetectLoss", "v8DetectionLoss"),
     "ultralytics.utils.tal": ("TaskAlignedAssigner",),
@@ -59,13 +59,13 @@ _OURS = {
     "fine_edge.fusion.sampling": ("DepthwiseDown",),
     FusedConcat.__module__: (FusedConcat.__name__,),
 }
-# Where ultralytics kept its classes before version 8.0.44.
+# The modules of ultralytics' classes before version 8.0.44.
 _OLD = {
     "ultralytics.nn.modules": tuple(name for names in list(_ULTRALYTICS.values())[:3] for name in names),
     "ultralytics.yolo.utils": ("IterableSimpleNamespace",),
 }
-_KNOWN = [
-    "builtins.getattr",  # a fused layer's forward
+_ALLOWED = [
+    "builtins.getattr",  # for the forward method of a fused layer
     *(
         f"{module}.{name}"
         for group in (_TORCH, _ULTRALYTICS, _OLD, _OURS)
@@ -73,23 +73,23 @@ _KNOWN = [
         for name in names
     ),
 ]
-# These name nothing but layers and settings: read as records, so that any model can be called by its name.
+# These modules hold only layers and settings. All their names become records, so that a message can name the model.
 _LAYERS = ("ultralytics.nn.", "ultralytics.utils.", "torch.nn.modules.")
 
 
-def known(path: Path) -> list[Any]:
+def allowed_records(path: Path) -> list[Any]:
     """Return inert classes for the names that a file of ultralytics may hold."""
-    return records([*_KNOWN, *(name for name in names_in(path) if name.startswith(_LAYERS) and name not in _KNOWN)])
+    return records([*_ALLOWED, *(name for name in names_in(path) if name.startswith(_LAYERS) and name not in _ALLOWED)])
 
 
 def _model(data: object) -> Record | None:
-    """The model in a checkpoint of ultralytics' trainer, as its own loader takes it: ``ema`` before ``model``."""
+    """Return the model in a checkpoint of ultralytics' trainer; as in its own loader, ``ema`` before ``model``."""
     found = [data.get("ema"), data.get("model")] if isinstance(data, dict) else [data]
     return next((entry for entry in found if isinstance(entry, Record) and "_modules" in entry.attributes), None)
 
 
 def _labels(names: object, path: Path) -> tuple[str, ...] | None:
-    """Class names by index, from ``names`` of a model or beside its state: a dict or a list."""
+    """Return class names by index from ``names`` of a model or beside its state, a dict or a list."""
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise WeightsError(
@@ -102,8 +102,8 @@ def _labels(names: object, path: Path) -> tuple[str, ...] | None:
 
 
 def _pickled(path: Path) -> Checkpoint | None:
-    """A checkpoint of ultralytics' trainer; ``None`` where the file holds no model, but perhaps a state dict."""
-    data = read_torch(path, known(path))
+    """Read a checkpoint of ultralytics' trainer; ``None`` where the file holds no model, but perhaps a state dict."""
+    data = read_torch(path, allowed_records(path))
     model = _model(data)
     if model is None:
         return None
@@ -127,7 +127,7 @@ def _pickled(path: Path) -> Checkpoint | None:
 
 
 def read(path: Path) -> Checkpoint:
-    """A checkpoint of any known layout.
+    """Read a checkpoint of any known layout.
 
     Raises:
         WeightsError: when the path holds no checkpoint, or one with names that no detector of ultralytics has.

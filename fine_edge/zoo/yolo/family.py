@@ -1,8 +1,8 @@
 """YOLOs of ultralytics: v5, v6, v8, v10 and v12, each with FINE or without.
 
-Licence: ultralytics is AGPL-3.0, or commercial from Ultralytics; nothing of it is part of this package, which calls it
-where it is installed (extra ``yolo``). What one makes with it, models and weights included, is for its licence to
-settle: https://ultralytics.com/license.
+Licence: ultralytics is licensed under the AGPL-3.0, or commercially by Ultralytics. No part of it is in this package,
+which calls it where it is installed (extra ``yolo``). Its licence also covers what one makes with it, models and
+weights included: https://ultralytics.com/license.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from fine_edge.contract import TensorSpec
-from fine_edge.errors import ConfigError
+from fine_edge.errors import ConfigError, MissingExtraError
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint
-from fine_edge.zoo.count import Cost, count_yolo
-from fine_edge.zoo.family import Family, GraphForm, Reference, detection_outputs
+from fine_edge.zoo.count import Cost, params
+from fine_edge.zoo.family import Family, GraphForm, Reference, Trainable, detection_outputs, quiet_exporter
 from fine_edge.zoo.labels import COCO_LABELS
-from fine_edge.zoo.library_export import quiet_exporter
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
 from fine_edge.zoo.yolo import checkpoint
 from fine_edge.zoo.yolo.fusion import fusions, inject
@@ -35,18 +34,18 @@ from fine_edge.zoo.yolo.library import DetectionModel, Exporter, block, non_max_
 from fine_edge.zoo.yolo.postprocess import CONFIDENCE, IOU, ROWS, one_to_one
 from fine_edge.zoo.yolo.stated import StatedStructure, require_same_structure
 
-# Of 80 classes at every anchor: some dozens of scores above 0.25 at 640x640, and a tenth of all above 0.001, which is
-# where NMS begins to look.
+# Of 80 classes at every anchor, a few dozen scores are then above 0.25 at 640x640, and a tenth of all above 0.001, the
+# threshold of NMS.
 LOGIT_MEAN, LOGIT_SPREAD = -9.0, 2.0
 
 # Large enough for the deepest map to have a hundred positions, small enough to take seconds.
 _SIZE = 320
-# Of the logits of a side's bins: how they differ from anchor to anchor, and how fast they fall off around a distance.
+# How much the logits of a side's bins differ between anchors, and how fast they fall off around a distance.
 _BIN_SPREAD, _BIN_SLOPE = 2.0, 1.0
 
 
 def _heads(head: Any) -> list[tuple[nn.ModuleList, nn.ModuleList]]:
-    """Box and class branches; YOLOv10 has two of each."""
+    """Return the pairs of box and class branches; YOLOv10 has two."""
     pairs = [(head.cv2, head.cv3)]
     if getattr(head, "one2one_cv2", None) is not None:
         pairs.append((head.one2one_cv2, head.one2one_cv3))
@@ -54,7 +53,7 @@ def _heads(head: Any) -> list[tuple[nn.ModuleList, nn.ModuleList]]:
 
 
 def _randomise_boxes(branch: nn.ModuleList, bins: int) -> None:
-    """Distances that differ from anchor to anchor, around 2 to 6 strides, with a peak among their bins."""
+    """Give box branches distances of 2 to 6 strides that differ between anchors, each with a peak among its bins."""
     distance = torch.arange(bins, dtype=torch.float32)
     for level in branch:
         last: Any = cast(nn.Sequential, level)[-1]
@@ -64,10 +63,10 @@ def _randomise_boxes(branch: nn.ModuleList, bins: int) -> None:
 
 
 def randomise(model: DetectionModel) -> None:
-    """Replace the weights outside the fusion methods; seeded by the caller."""
+    """Replace the weights outside the fusion methods; the caller seeds torch."""
     norms = randomise_layers(model)
     for module in model.modules():
-        if isinstance(module, block.DFL):  # no weights: the bins' distances
+        if isinstance(module, block.DFL):  # holds the bins' distances, which are no weights
             module.conv.weight.copy_(torch.arange(module.c1).float().view(1, -1, 1, 1))
     head: Any = model.model[-1]
     heads = []
@@ -80,10 +79,10 @@ def randomise(model: DetectionModel) -> None:
 
 
 def export(model: DetectionModel, example: Tensor, path: Path) -> None:
-    """Write what ``YOLO.export(format="onnx")`` does for this size, with YOLOv10's NMS-free head where there is one.
+    """Write the file of ``YOLO.export(format="onnx")`` for this size, with YOLOv10's NMS-free head where there is one.
 
-    Its defaults otherwise: opset and, where onnxslim is installed, its simplification. Without onnxslim ultralytics
-    skips that step with a warning, after having tried to install it; ONNX Runtime's own optimiser then arrives at the
+    All else are its defaults: the opset and, where onnxslim is installed, its simplification. Without onnxslim
+    ultralytics tries to install it and then skips that step with a warning. ONNX Runtime's own optimiser arrives at the
     same operators (counted for YOLOv8-S).
     """
     model = copy.deepcopy(model)  # the exporter fuses it and changes its head
@@ -94,21 +93,21 @@ def export(model: DetectionModel, example: Tensor, path: Path) -> None:
         "batch": example.shape[0],
         "device": "cpu",
         "max_det": ROWS,
-        "nms": False,  # the NMS-free head if there is one; nothing for the others
+        "nms": False,  # keeps the NMS-free head where there is one
         "simplify": importlib.util.find_spec("onnxslim") is not None,
     }
     with tempfile.TemporaryDirectory(prefix="fine_edge-") as folder, quiet(), quiet_exporter():
-        model.pt_path = str(Path(folder) / "model.pt")  # where it puts its file beside
+        model.pt_path = str(Path(folder) / "model.pt")  # the exporter puts its file beside this one
         shutil.copyfile(Exporter(overrides=options)(model), path)
 
 
-# Its NMS gives up on further images after a while otherwise.
+# Without a limit as long as this, ultralytics' NMS stops after a while and leaves images out.
 _PATIENCE_S = 600.0
 
 
 def reference(model: DetectionModel, images: Tensor, *, raw: bool) -> Reference:
-    """Outputs on letterboxed images (B, 3, H, W) in [0, 1]; rows of detections padded to ``ROWS``."""
-    model.end2end = one_to_one(model)  # off by default in YOLOv10, whose point it is
+    """Run ultralytics' forward pass and NMS on letterboxed images (B, 3, H, W) in [0, 1]; pads rows to ``ROWS``."""
+    model.end2end = one_to_one(model)  # off by default, although YOLOv10 is made for it
     predictions, _ = model(images)  # (B, 4 + K, A), or (B, 300, 6) of YOLOv10
     if raw:
         return Reference({"predictions": predictions})
@@ -134,21 +133,19 @@ _LEAST_WIDTH = 64
 
 
 class Yolo(Family):
-    """Detectors of ultralytics."""
+    """Detectors of ultralytics, with COCO's 80 classes."""
 
     libraries = ("torch", "ultralytics")
-    builds_on_meta = False  # it runs itself once to find its strides
+    builds_on_meta = False  # a model runs itself once to find its strides
 
     def labels(self, entry: ModelEntry) -> tuple[str, ...]:  # noqa: ARG002 - all variants have the same
-        """COCO's 80 classes."""
         return COCO_LABELS
 
     def build(self, entry: ModelEntry, num_labels: int, *, identity: bool = True) -> DetectionModel:
-        """See :meth:`Family.build`."""
         with quiet():
             model = DetectionModel(structure(entry.variant), nc=num_labels, verbose=False)
         names = COCO_LABELS if num_labels == len(COCO_LABELS) else [f"class_{index}" for index in range(num_labels)]
-        # What ultralytics' own code asks of a model that is saved, loaded, trained or exported.
+        # ultralytics' own code reads these attributes when a model is saved, loaded, trained or exported.
         model.names, model.task = dict(enumerate(names)), "detect"
         if entry.method:
             config = MethodConfig(entry.method, entry.attention or "aats", identity=identity)
@@ -156,37 +153,33 @@ class Yolo(Family):
         model.train(False)
         return model
 
+    def inject(self, model: nn.Module, config: MethodConfig) -> nn.Module:
+        inject(cast(DetectionModel, model), config)
+        return model
+
     def fusions(self, model: nn.Module) -> list[nn.Module]:
-        """See :meth:`Family.fusions`."""
         return fusions(cast(DetectionModel, model))
 
     def read(self, path: Path) -> Checkpoint:
-        """The ``.pt`` files of ultralytics, state dicts, our own; see :mod:`fine_edge.zoo.yolo.checkpoint`."""
         return checkpoint.read(path)
 
     def require_settings(self, entry: ModelEntry, model: nn.Module, checkpoint: Checkpoint, where: Path) -> None:  # noqa: ARG002
-        """Refuse a file whose layers compute something else than the model's."""
         if isinstance(checkpoint.settings, StatedStructure):
             require_same_structure(model, checkpoint.settings, where)
 
     def num_labels(self, checkpoint: Checkpoint) -> int | None:
-        """See :meth:`Family.num_labels`."""
         return checkpoint_classes(checkpoint)
 
     def randomise(self, model: nn.Module) -> None:
-        """See :meth:`Family.randomise`."""
         randomise(cast(DetectionModel, model))
 
     def reference(self, model: nn.Module, images: Tensor, *, raw: bool) -> Reference:
-        """The forward pass and NMS of ultralytics."""
         return reference(cast(DetectionModel, model), images, raw=raw)
 
     def graph(self, model: nn.Module, form: GraphForm) -> nn.Module:
-        """See :mod:`fine_edge.zoo.yolo.graph`."""
         return YoloGraph(cast(DetectionModel, model), form).eval()
 
     def outputs(self, model: nn.Module, form: GraphForm) -> tuple[TensorSpec, ...]:
-        """See :meth:`Family.outputs`."""
         head: Any = cast(DetectionModel, model).model[-1]
         strides = [int(stride) for stride in head.stride.tolist()]
         if form.height % max(strides) or form.width % max(strides):
@@ -208,20 +201,48 @@ class Yolo(Family):
         return (TensorSpec("predictions", "float32", shape, meaning),)
 
     def count(self, model: nn.Module, height: int, width: int) -> Cost:
-        """Parameters and FLOPs of the fused model; YOLOv10 keeps both heads, as the paper's figures have it."""
         fused: Any = copy.deepcopy(model)
-        fused.model[-1].fuse = lambda: None  # would drop the head that inference does not use
+        # Fusing would drop YOLOv10's second head, which the paper's figures include.
+        fused.model[-1].fuse = lambda: None
         with quiet():
             fused.fuse(verbose=False)
-        return count_yolo(fused, height, width)
+        return count(fused, height, width)
 
     def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
-        """The exporter of ultralytics."""
         export(cast(DetectionModel, model), example, path)
+
+    def trainable(self, entry: ModelEntry, model: nn.Module) -> Trainable:
+        del model
+        raise ConfigError(
+            f"{entry.name} is trained by its own library", where=entry.name, hint="see examples/finetune_yolo.py"
+        )
+
+
+# thop runs the smallest image that all YOLOs take: their cost per pixel is the same at every size.
+_THOP_SIDE = 32
+CONVENTION = (
+    f"2 x thop on a {_THOP_SIDE}x{_THOP_SIDE} image, times the area, which leaves most of attention's products out;"
+    " convolutions and batch norms fused"
+)
+
+
+def count(fused: nn.Module, height: int, width: int) -> Cost:
+    """Count a model with its convolutions and batch norms fused and all its heads kept.
+
+    Raises:
+        MissingExtraError: without thop, which ultralytics brings.
+    """
+    try:
+        from thop import profile
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "thop", "yolo") from error
+
+    counted, _ = profile(fused, inputs=[torch.zeros(1, 3, _THOP_SIDE, _THOP_SIDE)], verbose=False)
+    return Cost(params(fused), round(2 * counted * height * width / _THOP_SIDE**2), CONVENTION)
 
 
 def checkpoint_classes(checkpoint: Checkpoint) -> int | None:
-    """K, from the last convolution of the finest level's class branch."""
+    """Return the number of classes, from the last convolution of the finest level's class branch."""
     heads = [
         tensor
         for key, tensor in checkpoint.state.items()

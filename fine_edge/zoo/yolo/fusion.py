@@ -1,7 +1,7 @@
 """FINE or a rival in the neck of an ultralytics detector, behind each of its two upsamplings.
 
-Injection is surgery at named points of the loaded model: the keys of its own weights stay what they were, and the
-model stays one of ultralytics', which its trainer, its checkpoints, ``fuse()`` and its exporter take as it is.
+Injection is surgery at named points of the loaded model. The keys of its own weights stay as they were, and the model
+stays one of ultralytics', which its trainer, its checkpoints, ``fuse()`` and its exporter accept.
 """
 
 from __future__ import annotations
@@ -14,32 +14,29 @@ import torch
 from torch import Tensor, nn
 
 from fine_edge.errors import ConfigError, ForeignModelError
-from fine_edge.fusion.methods import MethodConfig, Place, build_method
+from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, build_method
 from fine_edge.fusion.top_down import TopDown, top_down
 from fine_edge.zoo.yolo.library import DetectionModel, conv
-
-STAGE_KERNELS = (1, 2)
-"""FINE's base sampling kernel by fusion, deepest first: k = 1 at l = 3, k = 2 at l = 2 (Sec. 5.3)."""
 
 _FFN_RATIO, _FFN_RATIO_V8S = 2, 4
 
 
 def ffn_ratio(model: DetectionModel) -> int:
-    """Width of FINE's feed-forward in a detector, in units of C, that the paper's figures need.
+    """Return the width of FINE's feed-forward, in units of C, that the paper's figures require for a detector.
 
-    YOLOv8-S's row of Table 1 (12.3 M, 29.6 G) is met by 4 (12.309 M, 29.603 G) and missed by 2 (11.98 M, 29.34 G). No
-    one structure meets the rows of YOLOv8, v10 and v12 together, so all others keep the ratio that the paper's
-    detectors of other libraries have.
+    A ratio of 4 (12.309 M, 29.603 G) reproduces YOLOv8-S's row of Table 1 (12.3 M, 29.6 G), and 2 (11.98 M, 29.34 G)
+    does not. No one structure reproduces the rows of YOLOv8, v10 and v12 together, so that all others keep the ratio of
+    the paper's detectors of other libraries.
     """
     name = Path(model.yaml.get("yaml_file", "")).stem  # with or without the letter of the scale
     return _FFN_RATIO_V8S if name.rstrip("s") == "yolov8" and model.yaml.get("scale") == "s" else _FFN_RATIO
 
 
 class FusedConcat(nn.Module):
-    """Concatenation of an upsampled map and a low-level one, the fusion method in front of it.
+    """The concatenation of an upsampled map and a low-level one, with a fusion method in front of it.
 
-    Takes the place of ultralytics' ``Concat``. The method is the child called by its name, as in every neck. The
-    upsampled map is the model's own, which YOLOv6 learns to make, unless the method makes another (a ``TopDown``).
+    It replaces ultralytics' ``Concat``. The method is the child of the method's name, as in every neck. The upsampled
+    map is the model's own, whose upsampling YOLOv6 learns, unless the method computes another (a ``TopDown``).
     """
 
     def __init__(self, name: str, method: nn.Module) -> None:
@@ -49,24 +46,24 @@ class FusedConcat(nn.Module):
 
     @property
     def method(self) -> nn.Module:
-        """The injected fusion method."""
+        """Return the injected fusion method."""
         return self.get_submodule(self.name)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Upsampled (B, C_high, H, W), low (B, C, H, W) and high (B, C_high, H/2, W/2) to (B, C_high + C, H, W)."""
+        """Fuse upsampled (B, C_high, H, W), low (B, C, H, W), high (B, C_high, H/2, W/2) to (B, C_high + C, H, W)."""
         upsampled, low, high = maps
         low, changed = top_down(self.method, low, high)
         return torch.cat([changed if isinstance(self.method, TopDown) else upsampled, low], 1)
 
 
 def fusions(model: DetectionModel) -> list[nn.Module]:
-    """The injected methods, deepest fusion first; empty without any."""
+    """Return the injected methods, deepest fusion first; empty without any."""
     return [layer.method for layer in model.model if isinstance(layer, FusedConcat)]
 
 
 @dataclass(frozen=True)
 class _Site:
-    """Layers by index: a concatenation, the low-level map it takes, and the map that was upsampled for it."""
+    """The layer indices of a concatenation, its low-level map, and the map that is upsampled for it."""
 
     concat: int
     low: int
@@ -74,7 +71,7 @@ class _Site:
 
 
 def _sites(layers: nn.Sequential) -> list[_Site]:
-    """The first two concatenations of an upsampled map and one of the backbone."""
+    """Return the first two concatenations of an upsampled map and one of the backbone."""
     sites = []
     for index, layer in enumerate(layers):
         before: Any = layers[index - 1]
@@ -87,7 +84,7 @@ def _sites(layers: nn.Sequential) -> list[_Site]:
 
 @torch.no_grad()
 def _channels(model: DetectionModel) -> dict[int, int]:
-    """Channels that each layer in front of the head gives, by running the smallest image through the model."""
+    """Return the output channels of each layer before the head, found by a run on the smallest image."""
     seen: dict[int, int] = {}
 
     def note(layer: Any, _inputs: object, output: Tensor) -> None:
@@ -109,10 +106,10 @@ def inject(model: DetectionModel, config: MethodConfig | None = None) -> Detecti
 
     Args:
         model: a ``DetectionModel``, such as ``ultralytics.YOLO("yolov8s.pt").model``.
-        config: the method; FINE by default, with :func:`ffn_ratio`'s feed-forward unless told another.
+        config: the method; FINE by default, with the feed-forward of :func:`ffn_ratio` unless it states another.
 
     Raises:
-        ConfigError: when the model has no such two fusions, or already has a method.
+        ConfigError: when the model does not have these two fusions, or already has a method.
     """
     where = "DetectionModel.model"
     if not isinstance(model, DetectionModel):
@@ -132,7 +129,7 @@ def inject(model: DetectionModel, config: MethodConfig | None = None) -> Detecti
     for site, k in zip(sites, STAGE_KERNELS, strict=True):
         method = build_method(Place(channels[site.low], channels[site.high], k), config)
         layer: Any = FusedConcat(config.name, method.to(weight.device, weight.dtype).train(model.training))
-        # What ultralytics' forward pass, summaries and trainer read from a layer.
+        # ultralytics' forward pass, summaries and trainer read these attributes of a layer.
         layer.i, layer.f = site.concat, [-1, site.low, site.high]
         layer.type, layer.np = f"{__name__}.FusedConcat", sum(p.numel() for p in method.parameters())
         layers[site.concat] = layer

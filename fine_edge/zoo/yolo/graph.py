@@ -1,4 +1,4 @@
-"""The graph form of an ultralytics detector: its layers by the part they belong to, its head with constant anchors."""
+"""The graph of an ultralytics detector, with its layers grouped by part and constant anchors in its head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fine_edge.zoo.yolo.postprocess import one_to_one, postprocess
 
 
 class Head(nn.Module):
-    """The branches of every level: bins of the distances to the box's sides, and class logits."""
+    """The branches of every level, which give bins of the distances to the box's sides, and class logits."""
 
     def __init__(self, head: Any, *, one_to_one: bool) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Head(nn.Module):
             self.box, self.cls = head.one2one_cv2, head.one2one_cv3
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Maps (B, C, H, W) of all levels to bins (B, 4 * R, A) and class logits (B, K, A)."""
+        """Map levels (B, C, H, W) to bins (B, 4 * R, A) and class logits (B, K, A)."""
         bins = [box(x).flatten(2) for box, x in zip(self.box, maps, strict=True)]
         logits = [cls(x).flatten(2) for cls, x in zip(self.cls, maps, strict=True)]
         return torch.cat(bins, 2), torch.cat(logits, 2)
@@ -32,13 +32,13 @@ class Head(nn.Module):
 class YoloBoxDecoder(nn.Module):
     """Bins (B, 4 * R, A) to boxes (B, 4, A) in pixels: x0, y0, x1, y1, or cx, cy, w, h.
 
-    The mean of a side's bins and the way from four distances to a box are one linear map of the bins' probabilities.
+    The mean of a side's bins and the step from four distances to a box are one linear map of the bins' probabilities.
     """
 
     def __init__(self, head: Any, sizes: list[tuple[int, int]], *, corners: bool) -> None:
         super().__init__()
         self.bins = int(head.reg_max)
-        # Rows: the box; columns: left, top, right, bottom.
+        # The rows are the box, the columns left, top, right, bottom.
         signs = [[-1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
         if not corners:
             signs = [[-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5], [1, 0, 1, 0], [0, 1, 0, 1]]
@@ -53,7 +53,7 @@ class YoloBoxDecoder(nn.Module):
         self.stride = nn.Buffer(torch.cat(strides, 1))
 
     def forward(self, bins: Tensor) -> Tensor:
-        """(B, 4 * R, A) to (B, 4, A)."""
+        """Decode bins (B, 4 * R, A) to boxes (B, 4, A)."""
         batch, _, anchors = bins.shape
         probabilities = bins.reshape(batch, 4, self.bins, anchors).softmax(2)
         return self.mean @ probabilities.reshape(batch, -1, anchors) * self.stride + self.centre
@@ -75,7 +75,8 @@ class YoloNetwork(nn.Module):
         self.boxes = YoloBoxDecoder(head, sizes, corners=corners)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """One forward pass; every layer's output is kept, as its neck looks back to any."""
+        """Map images (B, 3, H, W) to boxes (B, 4, A) in pixels and class logits (B, K, A)."""
+        # All outputs are kept, as the neck may read any of them.
         outputs: list[Tensor] = []
         x = images
         for index, layer in [*self.backbone.items(), *self.encoder.items()]:
@@ -90,7 +91,7 @@ class YoloNetwork(nn.Module):
 
 
 class YoloGraph(nn.Module):
-    """What a graph is traced from: the detector, then what makes the wanted outputs of its boxes and logits."""
+    """The module that is exported: the detector, then its postprocessing."""
 
     def __init__(self, model: DetectionModel, form: GraphForm) -> None:
         super().__init__()
@@ -98,6 +99,6 @@ class YoloGraph(nn.Module):
         self.detector = YoloNetwork(model, form, corners=corners)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W) in [0, 1] to (predictions,) or (labels, boxes_xyxy, scores)."""
+        """Map images (B, 3, H, W) in [0, 1] to (predictions,) or (labels, boxes_xyxy, scores)."""
         outputs: tuple[Tensor, ...] = self.postprocess(*self.detector(images))
         return outputs

@@ -1,10 +1,10 @@
-"""ultralytics, imported without what importing it does besides. The one place that imports it.
+"""The import of ultralytics without its side effects; no other file imports it.
 
-Left alone, its first import asks a name server whether there is a network, writes a settings file into the user's
-home, asks for the machine's address to know it again, starts collecting events to send, may install packages later,
-puts a function of its own in the place of Pillow's, which looks for one of them at every file that is no picture, and
-sets OMP_NUM_THREADS for every process started from then on. Nothing of that is wanted of a tool that builds and
-exports models. A program that imported ultralytics itself, or has settings of its own, keeps what it has.
+By default its first import asks a name server whether there is a network, writes a settings file into the user's home,
+reads the machine's address to recognise it, starts to collect events to send, and may install packages later. It
+replaces Pillow's ``Image.open`` by a function of its own, which tries to install a package at every file that is no
+picture. It also sets OMP_NUM_THREADS for every process that is started later. A tool that builds and exports models
+must do none of this. A program that has imported ultralytics itself, or has settings of its own, keeps them.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from fine_edge.errors import ConfigError
 
 
 def _has_settings() -> bool:
-    """Whether the user chose a folder of settings, or has one."""
+    """Return whether the user chose a folder of settings, or has one."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return "YOLO_CONFIG_DIR" in os.environ or (home / "Ultralytics" / "settings.json").is_file()
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Environment of an import that asks nobody, installs nothing, says nothing and leaves nothing behind."""
+def _isolated() -> Iterator[None]:
+    """Import ultralytics within the context without network, installations, output and files."""
     if "ultralytics" in sys.modules:
         yield
         return
@@ -55,10 +55,10 @@ def _alone() -> Iterator[None]:
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ.update(before)
-        logging.getLogger("ultralytics").setLevel(logging.INFO)  # a program may want to hear its own training
+        logging.getLogger("ultralytics").setLevel(logging.INFO)  # a user's own training may need its messages
 
 
-with _alone():
+with _isolated():
     from ultralytics import __version__
     from ultralytics.engine.exporter import Exporter
     from ultralytics.nn.modules import block, conv, head
@@ -70,7 +70,7 @@ with _alone():
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Let ultralytics work without its log, which goes to the standard output, and without changing torch's threads."""
+    """Silence ultralytics' log, which goes to standard output, and restore torch's threads after the context."""
     logger = logging.getLogger("ultralytics")
     level, threads = logger.level, torch.get_num_threads()
     logger.setLevel(logging.ERROR)
@@ -98,16 +98,16 @@ __all__ = [
 
 
 VARIANTS = ("yolov5s", "yolov6s", "yolov8s", "yolov10s", "yolo12s", "yolov12s")
-"""The last letter is the scale, which ultralytics reads from the file's name."""
+"""The variants; the last letter is the scale, which ultralytics reads from the file's name."""
 
-# YOLOv12's authors made two early convolutions grouped in their turbo release (layer: groups; their repository's
-# ultralytics/cfg/models/v12/yolov12.yaml). It is the one that the paper's figures are of, 9.1 M and 19.4 G;
-# ultralytics' own yolo12s, without groups, has 9.3 M and 21.4 G.
+# Groups by layer: YOLOv12's authors grouped two early convolutions in their turbo release (their repository's
+# ultralytics/cfg/models/v12/yolov12.yaml). The paper's figures, 9.1 M and 19.4 G, are of that release; ultralytics' own
+# yolo12s, without groups, has 9.3 M and 21.4 G.
 _TURBO_GROUPS = {1: 2, 3: 4}
 
 
 def structure(variant: str) -> dict[str, Any]:
-    """The yaml of a variant as a dict; nothing is downloaded.
+    """Return the yaml of a variant as a dict, without a download.
 
     Raises:
         ConfigError: for a name that is not in :data:`VARIANTS`.

@@ -1,7 +1,7 @@
-"""What a file of ultralytics says of its model beside the weights, compared with the model that they are put into.
+"""The comparison of a file of ultralytics with the model that its weights are put into, beyond the weights.
 
-Activations, strides, epsilons, wiring and the head's settings are attributes of the modules, not tensors: a model with
-the same tensors and another of these would find something else, and nothing would complain.
+Activations, strides, epsilons, wiring and the head's settings are attributes of the modules instead of tensors. A model
+with the same tensors and other attributes would find other objects without any error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SUPPORTED = f"supported: {', '.join(name for name in VARIANTS if name != 'yolo1
 
 _UNSCALED = re.compile(r"yolov?\d+")
 
-# Attributes that change what a layer computes; where older versions lack one, it is the default of today.
+# Attributes that change the computation of a layer; where older versions lack one, they had its present default.
 _COMPUTING = {
     *("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "ceil_mode"),
     *("eps", "negative_slope", "mode", "size", "scale_factor", "align_corners", "d", "add", "area", "num_heads"),
@@ -44,7 +44,7 @@ _COMPUTING = {
 
 @dataclass(frozen=True)
 class StatedLayer:
-    """A module of a file: the name of its class, and its attributes that compute."""
+    """A module of a file: the name of its class, and its attributes that change the computation."""
 
     kind: str
     attributes: Mapping[str, Any]
@@ -52,14 +52,14 @@ class StatedLayer:
 
 @dataclass(frozen=True)
 class StatedStructure:
-    """All modules of a file by path, and the strides that it says anywhere."""
+    """All modules of a file by path, and all strides in it."""
 
     layers: Mapping[str, StatedLayer]
     strides: frozenset[tuple[float, ...]]
 
 
 def name_of(model: Record) -> str:
-    """Return what a file calls its model, such as ``yolo11n``."""
+    """Return a file's own name of its model, such as ``yolo11n``."""
     yaml = model.attributes.get("yaml")
     stated = yaml.get("yaml_file") if isinstance(yaml, dict) else None
     name = Path(stated).stem if isinstance(stated, str) else "a model"
@@ -68,7 +68,7 @@ def name_of(model: Record) -> str:
 
 
 def require_detector(model: Record, path: Path) -> None:
-    """Refuse models of ultralytics that find something else than boxes.
+    """Refuse models of ultralytics that do not find boxes.
 
     Raises:
         WeightsError: naming the model.
@@ -82,15 +82,15 @@ def require_detector(model: Record, path: Path) -> None:
 
 
 def stated_structure(model: Record, path: Path) -> StatedStructure:
-    """Return what a file says of its modules.
+    """Return the structure that a file states for its modules.
 
     Raises:
-        WeightsError: for strides that are no numbers.
+        WeightsError: for strides that are not numbers.
     """
     layers = {
         name: StatedLayer(type(record).__name__, _computing(record.attributes)) for name, record in model.modules()
     }
-    # The model's own, and those that its head decodes boxes with.
+    # The model has strides, and its head has others to decode boxes with.
     strides = [record.attributes.get("stride") for _, record in model.modules()]
     return StatedStructure(layers, frozenset(_numbers(one, path) for one in strides if isinstance(one, Tensor)))
 
@@ -102,7 +102,7 @@ def _numbers(stride: Tensor, path: Path) -> tuple[float, ...]:
 
 
 def trained_hw(data: object) -> tuple[int, int] | None:
-    """Return height and width that a training used, where the file says them."""
+    """Return height and width of the training, where the file states them."""
     arguments = data.get("train_args") if isinstance(data, dict) else None
     size = arguments.get("imgsz") if isinstance(arguments, dict) else None
     if type(size) is int and size > 0:
@@ -115,7 +115,7 @@ def trained_hw(data: object) -> tuple[int, int] | None:
 def require_same_structure(model: nn.Module, stated: StatedStructure, where: Path) -> None:
     """Refuse a file whose modules compute something else than those of the model.
 
-    Fusion methods may be in either, and are not compared.
+    Fusion methods may be in both, and are not compared.
 
     Raises:
         WeightsError: naming the first module and setting that differ.
@@ -128,10 +128,10 @@ def require_same_structure(model: nn.Module, stated: StatedStructure, where: Pat
         kind = type(module).__name__
         if found.kind != kind and name:
             raise _differs(f"{name} is {found.kind}", kind, where)
-        for attribute, said in found.attributes.items():
-            value = getattr(module, attribute, said)  # of its class where the module itself has none
-            if not _is_plain(value) or said != _plain(value):
-                raise _differs(f"{name}.{attribute} = {said!r}", value, where)
+        for attribute, stated_value in found.attributes.items():
+            value = getattr(module, attribute, stated_value)  # the class's default where the module has none
+            if not _is_plain(value) or stated_value != _plain(value):
+                raise _differs(f"{name}.{attribute} = {stated_value!r}", value, where)
     strides = _strides(model)
     for other in stated.strides - {strides}:
         raise _differs(f"stride = {other}", strides, where)
@@ -150,7 +150,7 @@ def _differs(stated: str, built: object, where: Path) -> WeightsError:
 
 
 def _computing(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes that compute, tuples as lists so that files compare with modules."""
+    """Return the attributes that change the computation, tuples as lists so that files compare with modules."""
     return {name: _plain(value) for name, value in attributes.items() if name in _COMPUTING and _is_plain(value)}
 
 
