@@ -28,7 +28,7 @@ from fine_edge.layers.cost import Cost
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.layers.tables import cost_table, parts_table
 from fine_edge.matrix.document import Matrix
-from fine_edge.matrix.row import Row
+from fine_edge.matrix.row import MatrixRow
 from fine_edge.parity.report import ParityReport, TensorDrift
 from fine_edge.parity.tolerance import TOLERANCES
 from fine_edge.zoo.catalog import CATALOG
@@ -173,7 +173,7 @@ def _inspection():
 
 def _matrix(models):
     data = read_json(BENCH / "matrix.json", ValueError)
-    rows = {row["model"]: Row.from_json(row) for row in data["rows"]}
+    rows = {row["model"]: MatrixRow.from_json(row) for row in data["rows"]}
     return Matrix(rows, {"source_sha256": data["source_sha256"], "libraries": {}}, 2).table(list(rows)[:models])
 
 

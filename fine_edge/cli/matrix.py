@@ -16,7 +16,7 @@ from fine_edge.export.request import ExportRequest, parse_size
 from fine_edge.images import sample_photographs
 from fine_edge.matrix.document import Cache, Matrix, origin
 from fine_edge.matrix.pool import WORKER, Pool
-from fine_edge.matrix.row import Job, Row
+from fine_edge.matrix.row import MatrixJob, MatrixRow
 from fine_edge.zoo.catalog import CATALOG, find
 
 TIMEOUT_S = 3600.0
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _jobs(args: argparse.Namespace) -> dict[str, Job]:
+def _jobs(args: argparse.Namespace) -> dict[str, MatrixJob]:
     """Return the jobs of the models asked for, all checked before the first one is run."""
     if args.jobs < 1:
         raise ConfigError(f"{args.jobs} jobs are none", where="--jobs", hint="use 1 or more")
@@ -56,22 +56,26 @@ def _jobs(args: argparse.Namespace) -> dict[str, Job]:
     height, width = parse_size(args.input_size)
     threads = None if args.jobs == 1 else max(1, (os.cpu_count() or 1) // args.jobs)
     requests = [ExportRequest(name, height=height, width=width) for name in args.models or CATALOG]
-    return {r.model: Job(r.model, *r.input_hw, args.artifacts.absolute(), args.photographs, threads) for r in requests}
+    return {
+        r.model: MatrixJob(r.model, *r.input_hw, args.artifacts.absolute(), args.photographs, threads) for r in requests
+    }
 
 
-def _start(args: argparse.Namespace, jobs: dict[str, Job]) -> tuple[Cache, Matrix]:
+def _start(args: argparse.Namespace, jobs: dict[str, MatrixJob]) -> tuple[Cache, Matrix]:
     """Return the matrix with the rows that need not be run again; the others are marked as not run."""
     made = origin()
     cache = Cache(args.artifacts, made)
     rows = {}
     for name in dict.fromkeys((*CATALOG, *jobs)):
-        job = jobs.get(name) or Job(name, *find(name).detector.input_hw, args.artifacts.absolute(), args.photographs)
+        job = jobs.get(name) or MatrixJob(
+            name, *find(name).detector.input_hw, args.artifacts.absolute(), args.photographs
+        )
         again = args.fresh and name in jobs
-        rows[name] = (None if again else cache.find(job)) or Row(name, job.input_hw)
+        rows[name] = (None if again else cache.find(job)) or MatrixRow(name, job.input_hw)
     return cache, Matrix(rows, made, args.photographs)
 
 
-def _run(args: argparse.Namespace, jobs: dict[str, Job], worker: tuple[str, ...]) -> Matrix:
+def _run(args: argparse.Namespace, jobs: dict[str, MatrixJob], worker: tuple[str, ...]) -> Matrix:
     cache, matrix = _start(args, jobs)
     left = [job for job in jobs.values() if not matrix.rows[job.model].complete]
     if len(left) < len(jobs):
@@ -106,7 +110,7 @@ def _show(bar: Progress, tasks: dict[str, TaskID], model: str, stage: str | None
         bar.update(tasks[model], description=f"{model}: {stage}")
 
 
-def _report(row: Row, count: str) -> None:
+def _report(row: MatrixRow, count: str) -> None:
     text = f"[{count}] {row.model}: {row.note if row.failed else 'ok'} ({sum(row.seconds.values()):.0f} s)"
     (console.warn if row.failed else console.remark)(text)
 

@@ -12,7 +12,7 @@ from fine_edge import __version__, console
 from fine_edge.engine import preflight, supervise
 from fine_edge.engine.manifest import Manifest, build_key, layers_path, manifest_path, read_manifest
 from fine_edge.engine.options import BuildOptions
-from fine_edge.engine.plan import Job
+from fine_edge.engine.plan import BuildJob
 from fine_edge.engine.plan_file import check_bytes, plugin_hashes, read_plan
 from fine_edge.engine.platform import Platform, here, require_tensorrt
 from fine_edge.engine.preflight import Preflight
@@ -142,7 +142,7 @@ def _build(
             _copy_cache(path.parent / cache.name, cache)
         model = read_model(source.path, weights=False)
         with sized_file(source.path, model, options.input_size) as onnx:
-            job = Job(onnx.absolute(), options, ready.workspace_mib, plan.absolute(), layers.absolute(), cache)
+            job = BuildJob(onnx.absolute(), options, ready.workspace_mib, plan.absolute(), layers.absolute(), cache)
             outcome = supervise.build(job, timeout_s)
         for lock in partial.glob("*.lock"):  # Polygraphy locks the cache, which no other process uses here
             lock.unlink()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fine_edge.engine import plan as planning
-from fine_edge.engine.plan import Job
+from fine_edge.engine.plan import BuildJob
 
 GRACE_S = 5.0
 STEP_PERIOD_S = 0.1
@@ -76,7 +76,7 @@ class Watcher(threading.Thread):
         return self._closed.is_set()
 
 
-def _build(job: Job, events: Events, watcher: Watcher) -> int:
+def _build(job: BuildJob, events: Events, watcher: Watcher) -> int:
     import polygraphy
     from polygraphy.exception import PolygraphyException
     from polygraphy.logger import G_LOGGER
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> int:
         events = Events(stream)
         if argv[0] == "describe":
             return _describe(Path(argv[1]), events)
-        return _build(Job.from_json(json.loads(argv[1])), events, watcher)
+        return _build(BuildJob.from_json(json.loads(argv[1])), events, watcher)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fine_edge.engine import supervise
 from fine_edge.engine.options import BuildOptions
-from fine_edge.engine.plan import Job
+from fine_edge.engine.plan import BuildJob
 from fine_edge.engine.platform import here
 from fine_edge.engine.rtx_log import Compiled, parse_log
 from fine_edge.engine.source import sized_file
@@ -82,7 +82,7 @@ def inspect(onnx_path: Path, timeout_s: float = TIMEOUT_S, size: InputSize | Non
     sha256 = identity_of(onnx_path)
     with sized_file(onnx_path, view.model, size) as path:
         try:
-            outcome = supervise.build(Job(path.absolute(), options), timeout_s)
+            outcome = supervise.build(BuildJob(path.absolute(), options), timeout_s)
         except BackendError as error:
             raise BackendError(error.what, where=onnx_path, hint=_advice(view, onnx_path) or error.hint) from error
         inputs = shapes_text(read_model(path, weights=False) if size else view.model)

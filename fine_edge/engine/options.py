@@ -14,11 +14,11 @@ from fine_edge.files import contents_checked, read_json
 from fine_edge.graph.input_size import InputSize
 from fine_edge.text import is_plain_name
 
-Target = Literal["tensorrt", "rtx-sm86"]
+BuildTarget = Literal["tensorrt", "rtx-sm86"]
 EnginePrecision = Literal["fp16", "fp16-weak", "fp32"]
 Verbosity = Literal["detailed", "layer_names_only", "none"]
 
-TARGETS: tuple[Target, ...] = get_args(Target)
+TARGETS: tuple[BuildTarget, ...] = get_args(BuildTarget)
 PRECISIONS: tuple[EnginePrecision, ...] = get_args(EnginePrecision)
 VERBOSITIES: tuple[Verbosity, ...] = get_args(Verbosity)
 
@@ -45,7 +45,7 @@ class BuildOptions:
     """
 
     precision: EnginePrecision = "fp16"
-    target: Target = "tensorrt"
+    target: BuildTarget = "tensorrt"
     optimization_level: int = DEFAULT_LEVEL
     workspace_mib: int | None = None
     keep_fp32: tuple[str, ...] = ()

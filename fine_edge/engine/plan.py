@@ -24,7 +24,7 @@ Emit = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Job:
+class BuildJob:
     """The order that the builder's process gets for one build; paths are absolute.
 
     Attributes:
@@ -50,7 +50,7 @@ class Job:
         return {**texts, "options": self.options.to_json(), "workspace_mib": self.workspace_mib}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Job:
+    def from_json(cls, data: dict[str, Any]) -> BuildJob:
         """Read the object that :meth:`to_json` returns."""
         optional = {
             name: None if data[name] is None else Path(data[name]) for name in ("plan", "layers", "timing_cache")
@@ -86,7 +86,7 @@ def monitor(options: BuildOptions, emit: Emit, cancelled: Callable[[], bool]) ->
     return Monitor()
 
 
-def settings(job: Job, progress: tensorrt.IProgressMonitor) -> dict[str, Any]:
+def settings(job: BuildJob, progress: tensorrt.IProgressMonitor) -> dict[str, Any]:
     """Return the keyword arguments for Polygraphy's ``CreateConfig``, or for ``CreateConfigRTX``."""
     options = job.options
     if options.target == "tensorrt":
@@ -133,7 +133,7 @@ def keep_fp32(network: tensorrt.INetworkDefinition, names: frozenset[str]) -> No
                 layer.set_output_type(index, float32)
 
 
-def build_plan(job: Job, progress: tensorrt.IProgressMonitor) -> bytes:
+def build_plan(job: BuildJob, progress: tensorrt.IProgressMonitor) -> bytes:
     """Compile an ONNX file into a serialised engine.
 
     Raises:

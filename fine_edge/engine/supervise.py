@@ -22,13 +22,13 @@ from rich.progress import Progress, TaskID
 
 from fine_edge import console
 from fine_edge.engine.compiler import GRACE_S, REFUSED
-from fine_edge.engine.options import Target
-from fine_edge.engine.plan import Job
+from fine_edge.engine.options import BuildTarget
+from fine_edge.engine.plan import BuildJob
 from fine_edge.engine.platform import is_installed
 from fine_edge.engine.rtx_log import first_error
 from fine_edge.errors import BackendError, MissingExtraError, OutputError
 
-_TITLES: dict[Target, str] = {"tensorrt": "TensorRT", "rtx-sm86": "TensorRT-RTX"}
+_TITLES: dict[BuildTarget, str] = {"tensorrt": "TensorRT", "rtx-sm86": "TensorRT-RTX"}
 _REWRITE = (
     "replace that node by ordinary operators of opset 17 to 19, or compute it on the host; another version of the"
     " exporter may write other operators"
@@ -57,7 +57,7 @@ class Outcome:
     log: str
 
 
-def require_builder(target: Target) -> None:
+def require_builder(target: BuildTarget) -> None:
     """Refuse to start when the packages for a target are missing.
 
     Raises:
@@ -75,7 +75,7 @@ def require_builder(target: Target) -> None:
         raise MissingExtraError("polygraphy 0.53 or newer", "rtx")
 
 
-def build(job: Job, timeout_s: float | None = None) -> Outcome:
+def build(job: BuildJob, timeout_s: float | None = None) -> Outcome:
     """Build a plan in a process of its own.
 
     Raises:
@@ -96,7 +96,7 @@ def describe(plan: Path, timeout_s: float | None = None) -> dict[str, Any]:
     return _run(["describe", str(plan.absolute())], "tensorrt", plan, timeout_s).report
 
 
-def _run(arguments: list[str], target: Target, where: Path, timeout_s: float | None) -> Outcome:
+def _run(arguments: list[str], target: BuildTarget, where: Path, timeout_s: float | None) -> Outcome:
     environment = {name: value for name, value in os.environ.items() if name != "POLYGRAPHY_USE_TENSORRT_RTX"}
     if target != "tensorrt":
         environment["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"
@@ -189,7 +189,7 @@ def _close(stream: IO[bytes] | None) -> None:
             stream.close()
 
 
-def _failure(log: str, code: int, target: Target, where: Path) -> Exception:
+def _failure(log: str, code: int, target: BuildTarget, where: Path) -> Exception:
     """Return the error that says why there is no result."""
     if code == -signal.SIGKILL:
         return BackendError(

@@ -56,7 +56,7 @@ class FitRow:
 
 
 @dataclass(frozen=True)
-class Fit:
+class LeastSquaresFit:
     """The fitted constants, and by row the estimated over the measured time minus 1."""
 
     constants: Constants
@@ -87,7 +87,7 @@ class _Arrays:
         return float(compute.sum() + memory.sum() + self.select_ms + len(compute) * launch_us / 1e3)
 
 
-def fit(rows: Sequence[FitRow], device: Device, mode: Mode, copy_gb_s: float) -> Fit:
+def fit(rows: Sequence[FitRow], device: Device, mode: Mode, copy_gb_s: float) -> LeastSquaresFit:
     """Fit the constants by least squares of relative errors within physical bounds; then without each row in turn.
 
     Raises:
@@ -103,7 +103,7 @@ def fit(rows: Sequence[FitRow], device: Device, mode: Mode, copy_gb_s: float) ->
         left_out[row.name] = _error(arrays[row.name], _search(arrays, others), row)
     found = dict(zip(_NAMES, (float(value) for value in best), strict=True))
     constants = Constants(**found, copy_gb_s=copy_gb_s)
-    return Fit(constants, {row.name: _error(arrays[row.name], best, row) for row in rows}, left_out)
+    return LeastSquaresFit(constants, {row.name: _error(arrays[row.name], best, row) for row in rows}, left_out)
 
 
 def _error(array: _Arrays, constants: NDArray[np.float64], row: FitRow) -> float:

@@ -60,8 +60,8 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Selection of the k largest in each of ``rows`` rows of ``length`` elements."""
+class SelectedKernels:
+    """The selection of the k largest in each of ``rows`` rows of ``length`` elements."""
 
     rows: int
     length: int
@@ -83,7 +83,7 @@ class NodeWork:
     plain: int = 0
     special: int = 0
     gathered_bytes: int = 0
-    selection: Selection | None = None
+    selection: SelectedKernels | None = None
 
     @property
     def flops(self) -> int:
@@ -117,7 +117,7 @@ def _node_work(view: GraphView, node: NodeProto, out: tuple[int, ...]) -> NodeWo
     if node.op_type == "TopK":
         rows = _numbers(view.shape(input_name(node, 0)))
         length = rows[attribute_int(node, "axis", -1)] if rows else 0
-        return NodeWork(selection=Selection(prod(rows) // length, length) if length else None)
+        return NodeWork(selection=SelectedKernels(prod(rows) // length, length) if length else None)
     if node.op_type in _MOVES:
         return NodeWork()
     elements = prod(out)

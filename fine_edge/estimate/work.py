@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fine_edge.engine.rtx_log import Kernel
-from fine_edge.estimate.flops import NodeWork, Product, Selection
+from fine_edge.estimate.flops import NodeWork, Product, SelectedKernels
 from fine_edge.layers.by_part import attribute
 
 # Kinds of kernels that compute matrix products; other kernels that name such a node only prepare its input.
@@ -40,7 +40,7 @@ class KernelWork:
     memory_bytes: int
     tensor_bytes: int
     gathered_bytes: int
-    selections: tuple[Selection, ...] = ()
+    selections: tuple[SelectedKernels, ...] = ()
 
     @property
     def flops(self) -> int:
@@ -58,7 +58,7 @@ class KernelWork:
     def from_json(cls, data: dict[str, Any]) -> KernelWork:
         """Read the data of :meth:`to_json`."""
         products = tuple(Product(*sizes) for sizes in data["products"])
-        selections = tuple(Selection(*sizes) for sizes in data["selections"])
+        selections = tuple(SelectedKernels(*sizes) for sizes in data["selections"])
         return cls(**{**data, "products": products, "selections": selections})
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from fine_edge.detections import Detections, Floats
 from fine_edge.evaluate.coco_data import CocoData, read_results
 from fine_edge.evaluate.evaluation import Evaluation, Origin, score
-from fine_edge.evaluate.journal import Entry, Outlines, Row, found_of, read_journal
+from fine_edge.evaluate.journal import Entry, Line, Outlines, found_of, read_journal
 from fine_edge.evaluate.picture_sizes import require_labelled_sizes
 from fine_edge.evaluate.run import ImageResult, categories_of, origin_of, run_images
 from fine_edge.runners.opened import Opened
@@ -24,7 +24,7 @@ def _entry(seen: ImageResult, category_of: dict[int, int]) -> Entry:
     kept = np.flatnonzero(np.isin(found.labels, list(category_of)))
     boxes = found.boxes_xyxy_px[kept].astype(float).round(3)
     corners, sides = boxes[:, :2].tolist(), (boxes[:, 2:] - boxes[:, :2]).round(3).tolist()
-    rows: list[Row] = [
+    rows: list[Line] = [
         (category_of[label], x, y, width, height, score)
         for label, (x, y), (width, height), score in zip(
             found.labels[kept].tolist(), corners, sides, found.scores[kept].tolist(), strict=True

@@ -30,7 +30,7 @@ from fine_edge.files import MOST_TEXT_BYTES, file_size, output_errors, parse_jso
 
 FORMAT = 2
 
-Row = tuple[float, ...]
+Line = tuple[float, ...]
 """Of a detection: category id, x0, y0, width, height in pixels of the picture, and score."""
 
 _CHECK = b',"check":"'
@@ -55,7 +55,7 @@ class Entry:
 
     image_id: int
     picture: str = ""
-    rows: tuple[Row, ...] = ()
+    rows: tuple[Line, ...] = ()
     error: str | None = None
     outlines: Outlines | None = None
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fine_edge.evaluate.segment_data import TrueSegment
 
 Ints = NDArray[np.int64]
-Table = NDArray[np.float64]
+PairTable = NDArray[np.float64]
 
 _NOBODY = 0
 
@@ -87,7 +87,7 @@ def _best(
     return best
 
 
-def figures(table: Table, categories: dict[int, str]) -> PanopticFigures:
+def figures(table: PairTable, categories: dict[int, str]) -> PanopticFigures:
     """Return the figures of all images from their rows (N, 5)."""
     quality: list[tuple[float, float, float]] = []
     by_category = {}

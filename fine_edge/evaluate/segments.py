@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fine_edge.errors import DataError
 from fine_edge.evaluate import panoptic, semantic
 from fine_edge.evaluate.evaluation import FORMAT, Origin, now, sha256_of_pictures
-from fine_edge.evaluate.journal import Entry, Row, read_journal, table_of
+from fine_edge.evaluate.journal import Entry, Line, read_journal, table_of
 from fine_edge.evaluate.panoptic import PanopticFigures
 from fine_edge.evaluate.run import ImageResult, categories_of, origin_of, run_images
 from fine_edge.evaluate.segment_data import IGNORED, SegmentData
@@ -79,13 +79,13 @@ def _same_size(truth: NDArray[np.int64], found: NDArray[np.generic], where: Path
         raise DataError(f"picture and annotation are of {sizes} pixels", where=where, hint="give the pictures of it")
 
 
-def _semantic_rows(found: Panoptic, data: SegmentData, image_id: int, category_of: dict[int, int]) -> list[Row]:
+def _semantic_rows(found: Panoptic, data: SegmentData, image_id: int, category_of: dict[int, int]) -> list[Line]:
     truth, classes = data.numbers(image_id), _class_map(found, category_of)
     _same_size(truth, classes, data.truths[image_id])
     return [*semantic.rows(truth, classes)]
 
 
-def _panoptic_rows(found: Panoptic, data: SegmentData, image_id: int, category_of: dict[int, int]) -> list[Row]:
+def _panoptic_rows(found: Panoptic, data: SegmentData, image_id: int, category_of: dict[int, int]) -> list[Line]:
     truth = data.numbers(image_id)
     _same_size(truth, found.numbers, data.truths[image_id])
     categories = {s.number: category_of[s.label] for s in found.segments if s.label in category_of}
@@ -130,7 +130,7 @@ def evaluate_segments(
 
 
 def _entries(
-    rows_of: Callable[[Panoptic, SegmentData, int, dict[int, int]], list[Row]],
+    rows_of: Callable[[Panoptic, SegmentData, int, dict[int, int]], list[Line]],
     data: SegmentData,
     category_of: dict[int, int],
 ) -> Callable[[ImageResult], Entry]:

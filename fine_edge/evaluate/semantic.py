@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fine_edge.evaluate.segment_data import IGNORED
 
 Ints = NDArray[np.int64]
-Table = NDArray[np.float64]
+ConfusionTable = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def rows(truth: Ints, found: Ints) -> list[tuple[int, int, int]]:
     return [(int(a), int(b), int(n)) for (a, b), n in zip(pairs.T, counts, strict=True)]
 
 
-def figures(table: Table, categories: dict[int, str]) -> SemanticFigures:
+def figures(table: ConfusionTable, categories: dict[int, str]) -> SemanticFigures:
     """Return the figures of all images from their rows (N, 3)."""
     iou = {}
     right_of_all = table[table[:, 0] == table[:, 1], 2].sum()

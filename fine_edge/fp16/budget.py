@@ -116,32 +116,36 @@ class BudgetRow:
 
 
 @dataclass(frozen=True)
-class Selection:
+class KeepSelection:
     """The nodes that a row of the budget rounds: all but those in ``keep``."""
 
     title: str
     keep: frozenset[str]
 
 
-def selections(view: GraphView, kept: Collection[str], proposed: Collection[str]) -> list[Selection]:
+def selections(view: GraphView, kept: Collection[str], proposed: Collection[str]) -> list[KeepSelection]:
     """Return each module alone, then the whole graph: nothing kept, as it is exported, and with the proposal."""
     names = [node.name for node in view.nodes]
     modules = {name: part_of(name).module for name in names}
     alone = [
-        Selection(module, frozenset(name for name in names if modules[name] != module))
+        KeepSelection(module, frozenset(name for name in names if modules[name] != module))
         for module in MODULES
         if any(modules[node.name] == module for node in view.nodes if view.computes_fp32(node))
     ]
-    whole = [Selection("all, nothing kept", frozenset())]
+    whole = [KeepSelection("all, nothing kept", frozenset())]
     if kept:
-        whole.append(Selection("all, as exported", frozenset(kept)))
+        whole.append(KeepSelection("all, as exported", frozenset(kept)))
     if set(proposed) - set(kept):
-        whole.append(Selection("all, with the keep-list", frozenset(kept) | frozenset(proposed)))
+        whole.append(KeepSelection("all, with the keep-list", frozenset(kept) | frozenset(proposed)))
     return (alone if len(alone) > 1 else []) + whole
 
 
 def budget(
-    network: Network, view: GraphView, images: Sequence[Path], chosen: Sequence[Selection], advance: Callable[[], None]
+    network: Network,
+    view: GraphView,
+    images: Sequence[Path],
+    chosen: Sequence[KeepSelection],
+    advance: Callable[[], None],
 ) -> list[BudgetRow]:
     """Round the graph in every way given, run it on the pictures and compare with FP32.
 

@@ -24,7 +24,7 @@ EXP_HEADROOM = 64.0
 NOTICEABLE_LOSS = 2.0**-8
 """Relative error by subnormal values from which a tensor is reported: 16 times FP16's ordinary rounding."""
 
-Kind = Literal[
+HazardKind = Literal[
     "overflow",
     "edge of range",
     "zero division",
@@ -36,7 +36,7 @@ Kind = Literal[
     "near overflow",
     "variance",
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[HazardKind, ...] = get_args(HazardKind)
 """All kinds, the worst first."""
 
 
@@ -59,7 +59,7 @@ class Hazard:
     max_abs: float
     reason: str
     keep_fp32: bool
-    kind: Kind
+    kind: HazardKind
     keep: frozenset[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +94,14 @@ class Evidence:
         return self.observation.stats.get(tensor, TensorStats(tensor))
 
     def hazard(
-        self, kind: Kind, tensor: str, nodes: list[NodeProto], reason: str, *, propose: bool = True, helps: bool = True
+        self,
+        kind: HazardKind,
+        tensor: str,
+        nodes: list[NodeProto],
+        reason: str,
+        *,
+        propose: bool = True,
+        helps: bool = True,
     ) -> Hazard:
         """Return a hazard of the first of some nodes; all of them in FP32 avoid it, unless ``helps`` is false."""
         keep = frozenset(label(node) for node in nodes) if helps else frozenset()
@@ -108,7 +115,7 @@ class Evidence:
         return made + self.view.consumers(tensor)
 
 
-Rule = Callable[[Evidence], list[Hazard]]
+HazardRule = Callable[[Evidence], list[Hazard]]
 
 
 def value_ranges(evidence: Evidence) -> list[Hazard]:
@@ -199,7 +206,7 @@ def zero_divisions(evidence: Evidence) -> list[Hazard]:
     return found
 
 
-def found_in(evidence: Evidence, rules: Iterable[Rule]) -> list[Hazard]:
+def found_in(evidence: Evidence, rules: Iterable[HazardRule]) -> list[Hazard]:
     """Return the hazards that the rules find, the worst first."""
     every = [hazard for rule in rules for hazard in rule(evidence)]
     return sorted(every, key=lambda h: (KINDS.index(h.kind), -h.max_abs, h.node, h.tensor))

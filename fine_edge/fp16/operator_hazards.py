@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 from onnx import NodeProto
 
-from fine_edge.fp16.hazards import KEPT_HEADROOM, Evidence, Hazard, Rule, value_ranges, zero_divisions
+from fine_edge.fp16.hazards import KEPT_HEADROOM, Evidence, Hazard, HazardRule, value_ranges, zero_divisions
 from fine_edge.graph.half_range import HALF_MAX
 from fine_edge.graph.view import attribute_int, input_name, output_name
 
@@ -161,7 +161,7 @@ def _boxes_above(evidence: Evidence) -> list[NodeProto]:
     return chain
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[HazardRule, ...] = (
     value_ranges,
     zero_divisions,
     reductions,

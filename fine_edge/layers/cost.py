@@ -18,7 +18,7 @@ _NOTHING = PartSum(Part("other"), 0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Difference:
+class PartDifference:
     """A part of a detector with FINE and without; a figure is ``None`` where one of the two has none."""
 
     title: str
@@ -69,24 +69,24 @@ class FineCost:
     baseline: LayerProfile
 
     @property
-    def by_part(self) -> list[Difference]:
+    def by_part(self) -> list[PartDifference]:
         """Return the difference of every part that either has, then of all layers together."""
         before = {total.title: total for total in part_sums(self.baseline)}
         after = {total.title: total for total in part_sums(self.fine)}
         titles = [*after, *(title for title in before if title not in after)]
-        found = [Difference(title, before.get(title, _NOTHING), after.get(title, _NOTHING)) for title in titles]
+        found = [PartDifference(title, before.get(title, _NOTHING), after.get(title, _NOTHING)) for title in titles]
         return [*found, self.total]
 
     @property
-    def total(self) -> Difference:
+    def total(self) -> PartDifference:
         """Return the difference of all layers together."""
-        return Difference("all", whole(self.baseline), whole(self.fine))
+        return PartDifference("all", whole(self.baseline), whole(self.fine))
 
     @property
-    def own(self) -> Difference:
+    def own(self) -> PartDifference:
         """Return the difference that FINE's own layers make."""
         found = (difference for difference in self.by_part if difference.title == "FINE")
-        return next(found, Difference("FINE", _NOTHING, _NOTHING))
+        return next(found, PartDifference("FINE", _NOTHING, _NOTHING))
 
     @property
     def activation_mib(self) -> float | None:

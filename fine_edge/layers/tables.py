@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fine_edge import files
 from fine_edge.figure import new_figure, to_png
 from fine_edge.layers.by_part import PartSum, part_sums, whole
-from fine_edge.layers.cost import Difference, FineCost
+from fine_edge.layers.cost import FineCost, PartDifference
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.table import Column, Table
 from fine_edge.text import printable
@@ -64,7 +64,7 @@ def cost_table(cost: FineCost) -> Table:
     return table
 
 
-def _difference_cells(difference: Difference, *, timed: bool) -> list[str | None]:
+def _difference_cells(difference: PartDifference, *, timed: bool) -> list[str | None]:
     before, after = difference.before, difference.after
     cells: list[str | None] = [str(before.layers), str(after.layers), f"{difference.layers:+d}"]
     cells += [_fixed(before.ms, 3), _fixed(after.ms, 3), _fixed(difference.ms, 3, "+")] if timed else []

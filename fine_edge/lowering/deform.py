@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class PointSampling(nn.Module):
+class LoweredPointSampling(nn.Module):
     """The sampling of a map at every point of the kernel; a module of its own so that it can stay FP32.
 
     In FP16 a position would be off by about 1/8192 of the map's side, 0.012 pixels in 100. TensorRT needs map and
@@ -79,7 +79,7 @@ class LoweredDeformConv2d(nn.Module):
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.sampling = PointSampling(layer)
+        self.sampling = LoweredPointSampling(layer)
         self.points = layer.kernel_size[0] * layer.kernel_size[1]
         self.groups = layer.groups
         self.weight = nn.Buffer(layer.weight.detach().flatten(1)[:, :, None, None])  # (C_out, C / groups * K, 1, 1)

@@ -17,7 +17,7 @@ from fine_edge.contract import contract_path, read_contract
 from fine_edge.errors import ArtifactError
 from fine_edge.export.artifacts import existing
 from fine_edge.files import read_json
-from fine_edge.matrix.row import NOT_RUN, Job, Row
+from fine_edge.matrix.row import NOT_RUN, MatrixJob, MatrixRow
 from fine_edge.table import Column, Table
 
 FORMAT = 1
@@ -48,7 +48,7 @@ class Matrix:
         photographs: that took part in parity.
     """
 
-    rows: dict[str, Row]
+    rows: dict[str, MatrixRow]
     origin: dict[str, Any]
     photographs: int
 
@@ -96,7 +96,7 @@ class Matrix:
         return view
 
 
-def _brief(rows: list[Row]) -> list[str]:
+def _brief(rows: list[MatrixRow]) -> list[str]:
     """Return why models fail, of many only the first, and how many others have remarks."""
     failures = [f"{row.model}: {row.note}" for row in rows if row.failed and row.note]
     remarks = sum(bool(row.note) and not row.failed for row in rows)
@@ -109,7 +109,7 @@ def _brief(rows: list[Row]) -> list[str]:
     ]
 
 
-def _summary(rows: list[Row]) -> str:
+def _summary(rows: list[MatrixRow]) -> str:
     failed = [row.model for row in rows if row.failed]
     left = [row.model for row in rows if not row.complete]
     text = f"{len(rows) - len(failed) - len(left)} of {len(rows)} models pass"
@@ -191,18 +191,18 @@ class Cache:
             console.warn(f"{self._path}: not readable ({type(error).__name__}), all rows are run anew")
             return {}
 
-    def find(self, job: Job) -> Row | None:
+    def find(self, job: MatrixJob) -> MatrixRow | None:
         """Return a model's row if it passed with the same code, libraries, machine, options and artifacts."""
         entry = self._entries.get(job.model, {})
         with contextlib.suppress(ValueError, KeyError):
-            row = Row.from_json(entry["row"])
+            row = MatrixRow.from_json(entry["row"])
             made_of = (entry["origin"], entry["options"], row.model, row.source_sha256)
             now = (self._origin, job.options(), job.model, self._origin["source_sha256"])
             if made_of == now and self._has_artifacts(job, row):
                 return row
         return None
 
-    def _has_artifacts(self, job: Job, row: Row) -> bool:
+    def _has_artifacts(self, job: MatrixJob, row: MatrixRow) -> bool:
         """Return whether the files that the row was made from are there, whole."""
         paths = [existing(job.request(precision), self._folder) for precision in ("fp32", "fp16")]
         if paths[0] is None or paths[1] is None:
@@ -213,7 +213,7 @@ class Cache:
             return False
         return {artifact.precision: artifact.sha256 for artifact in artifacts} == row.artifacts
 
-    def keep(self, job: Job, row: Row) -> None:
+    def keep(self, job: MatrixJob, row: MatrixRow) -> None:
         """Write a finished row, or forget what was known of a model that now fails.
 
         Raises:

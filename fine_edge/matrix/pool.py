@@ -22,7 +22,7 @@ from threading import Timer
 from typing import IO, Any
 
 from fine_edge.fields import to_data
-from fine_edge.matrix.row import Job, Row
+from fine_edge.matrix.row import MatrixJob, MatrixRow
 from fine_edge.matrix.stages import GRACE_S
 
 WORKER = (sys.executable, "-m", "fine_edge.matrix.stages")
@@ -32,10 +32,10 @@ _Process = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
-class Event:
+class StageEvent:
     """The row of a model so far, and the stage that begins; the row is final where ``stage`` is ``None``."""
 
-    row: Row
+    row: MatrixRow
     stage: str | None
 
 
@@ -54,9 +54,9 @@ class Pool:
         self._worker = worker
         self._running: set[_Process] = set()
         self._closed = Flag()
-        self._reports: SimpleQueue[Event | BaseException] = SimpleQueue()
+        self._reports: SimpleQueue[StageEvent | BaseException] = SimpleQueue()
 
-    def run(self, jobs: list[Job]) -> Generator[Event, None, None]:
+    def run(self, jobs: list[MatrixJob]) -> Generator[StageEvent, None, None]:
         """Yield the events of all jobs as they come; the last event of each job has no stage.
 
         Close the iterator to stop the processes; they leave no half-written file.
@@ -86,8 +86,8 @@ class Pool:
         if not done.cancelled() and (error := done.exception()):
             self._reports.put(error)
 
-    def _run_job(self, job: Job) -> None:
-        row, stage = Row(job.model, job.input_hw), "export"
+    def _run_job(self, job: MatrixJob) -> None:
+        row, stage = MatrixRow(job.model, job.input_hw), "export"
         with tempfile.TemporaryFile() as log, self._start(job, log) as process:
             self._running.add(process)
             if self._closed.is_set():  # closed while the process was started
@@ -100,8 +100,8 @@ class Pool:
                     if not line.endswith(b"\n"):  # the process was killed in the middle of a line
                         break
                     event: dict[str, Any] = json.loads(line)
-                    row = Row.from_json(event["row"])
-                    self._reports.put(Event(row, event["stage"]))
+                    row = MatrixRow.from_json(event["row"])
+                    self._reports.put(StageEvent(row, event["stage"]))
                     if event["stage"] is None:
                         return
                     stage = event["stage"]
@@ -112,9 +112,9 @@ class Pool:
                 self._running.discard(process)
             reason = f"stopped after {self._timeout_s:g} s" if timed_out.is_set() else _how_it_ended(process.returncode)
             words = f", last words: {last}" if (last := _last_line(log)) else ""
-            self._reports.put(Event(row.failing(stage, reason, reason + words).given_up(), None))
+            self._reports.put(StageEvent(row.failing(stage, reason, reason + words).given_up(), None))
 
-    def _start(self, job: Job, log: IO[bytes]) -> _Process:
+    def _start(self, job: MatrixJob, log: IO[bytes]) -> _Process:
         # Processes beside each other share the cores; PyTorch would give each of them all.
         threads = {} if job.threads is None else {"OMP_NUM_THREADS": str(job.threads)}
         return subprocess.Popen(

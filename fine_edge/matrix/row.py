@@ -15,7 +15,7 @@ from fine_edge.contract import Precision
 from fine_edge.export.request import ExportRequest
 from fine_edge.fields import Amount, Count, from_data
 
-Cell = str | int | float
+MatrixCell = str | int | float
 
 NOT_RUN = "not run yet"
 UNREACHED = "-"
@@ -47,7 +47,7 @@ def _one_line(text: str, longest: int) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class MatrixRow:
     """The row of one model: a cell for each stage, and what the cells come from.
 
     Attributes:
@@ -68,13 +68,13 @@ class Row:
 
     model: str
     input_hw: tuple[Count, Count]
-    export: Cell = NOT_RUN
-    rules: Cell = NOT_RUN
-    parity_fp32: Cell = NOT_RUN
-    parity_fp16: Cell = NOT_RUN
-    rtx_kernels: Cell = NOT_RUN
-    fused_attention: Cell = NOT_RUN
-    activation_mib: Cell = NOT_RUN
+    export: MatrixCell = NOT_RUN
+    rules: MatrixCell = NOT_RUN
+    parity_fp32: MatrixCell = NOT_RUN
+    parity_fp16: MatrixCell = NOT_RUN
+    rtx_kernels: MatrixCell = NOT_RUN
+    fused_attention: MatrixCell = NOT_RUN
+    activation_mib: MatrixCell = NOT_RUN
     note: str = ""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     source_sha256: str = ""
@@ -82,7 +82,7 @@ class Row:
     finished_at: str = ""
 
     @property
-    def cells(self) -> dict[str, Cell]:
+    def cells(self) -> dict[str, MatrixCell]:
         """Return the cells by name, in the order of the stages."""
         return {name: getattr(self, name) for name in CELLS}
 
@@ -101,22 +101,22 @@ class Row:
         """Return whether the compiler's cells are empty because it is not installed."""
         return self.rtx_kernels == ABSENT
 
-    def with_note(self, note: str) -> Row:
+    def with_note(self, note: str) -> MatrixRow:
         """Return the row with one more remark."""
         return replace(self, note="; ".join(filter(None, (self.note, note))))
 
-    def filled(self, stage: str, *values: Cell, note: str = "") -> Row:
+    def filled(self, stage: str, *values: MatrixCell, note: str = "") -> MatrixRow:
         """Return the row with a stage's cells; cells without a value are unreached."""
         names = STAGES[stage]
         padded = (*values, *[UNREACHED] * (len(names) - len(values)))
         cells = dict(zip(names, padded, strict=True))
         return replace(self, **cells).with_note(note)  # type: ignore[arg-type]  # names of cells, checked by a test
 
-    def failing(self, stage: str, reason: str, details: str = "") -> Row:
+    def failing(self, stage: str, reason: str, details: str = "") -> MatrixRow:
         """Return the row with a stage that failed."""
         return self.filled(stage, fails(reason), note=f"{stage}: {_one_line(details or reason, _LONGEST_NOTE)}")
 
-    def given_up(self) -> Row:
+    def given_up(self) -> MatrixRow:
         """Return the row with all stages that were not run marked as unreached."""
         unreached = {name: UNREACHED for name, cell in self.cells.items() if cell == NOT_RUN}
         return replace(self, **unreached)  # type: ignore[arg-type]  # as in filled()
@@ -135,7 +135,7 @@ class Row:
         }
 
     @classmethod
-    def from_json(cls, data: Any) -> Row:
+    def from_json(cls, data: Any) -> MatrixRow:
         """Read the row back.
 
         Raises:
@@ -146,7 +146,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Job:
+class MatrixJob:
     """The order to run one model's stages.
 
     Attributes:

@@ -26,15 +26,15 @@ from fine_edge.errors import ArtifactError, FineEdgeError, MissingExtraError
 from fine_edge.export.artifacts import ensure_exported
 from fine_edge.fields import from_data
 from fine_edge.matrix.document import source_sha256
-from fine_edge.matrix.row import ABSENT, OK, STAGES, Job, Row
+from fine_edge.matrix.row import ABSENT, OK, STAGES, MatrixJob, MatrixRow
 from fine_edge.parity.report import ParityReport
 from fine_edge.runners.base import Runner
 
-Stage = Callable[[Job, Row], Row]
+Stage = Callable[[MatrixJob, MatrixRow], MatrixRow]
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
 
-def export(job: Job, row: Row) -> Row:
+def export(job: MatrixJob, row: MatrixRow) -> MatrixRow:
     """Export both ONNX files, unless the requested ones are there."""
     fp16 = ensure_exported(job.request("fp16"), job.folder)
     try:
@@ -46,7 +46,7 @@ def export(job: Job, row: Row) -> Row:
     return replace(row, artifacts=artifacts).filled("export", OK)
 
 
-def rules(job: Job, row: Row) -> Row:
+def rules(job: MatrixJob, row: MatrixRow) -> MatrixRow:
     """Check both files with all graph rules: errors fail, warnings are counted."""
     from fine_edge.graph.checks import check
     from fine_edge.graph.model_file import read_model
@@ -69,7 +69,7 @@ def rules(job: Job, row: Row) -> Row:
     return row.filled("rules", f"{OK}: {found}" if found else OK, note="; ".join(f"rules: {note}" for note in notes))
 
 
-def _runner(job: Job, precision: Precision) -> Runner:
+def _runner(job: MatrixJob, precision: Precision) -> Runner:
     path = job.folder / job.request(precision).onnx_name()
     if precision == "fp16":
         from fine_edge.runners.ort import RoundingRunner
@@ -80,7 +80,7 @@ def _runner(job: Job, precision: Precision) -> Runner:
     return OrtRunner(path, job.threads)
 
 
-def _parity(job: Job, row: Row, precision: Precision) -> Row:
+def _parity(job: MatrixJob, row: MatrixRow, precision: Precision) -> MatrixRow:
     from fine_edge.images import sample_photographs
     from fine_edge.parity.references import against_pytorch
 
@@ -90,7 +90,7 @@ def _parity(job: Job, row: Row, precision: Precision) -> Row:
     return judged(report, row, f"parity_{precision}")
 
 
-def judged(report: ParityReport, row: Row, stage: str) -> Row:
+def judged(report: ParityReport, row: MatrixRow, stage: str) -> MatrixRow:
     """Return the row with the result of a comparison: the output nearest to, or furthest beyond, its tolerance."""
     detections, worst = report.detections, report.worst
     if worst is None or report.non_finite or (detections and not detections.matched + detections.flipped):
@@ -104,17 +104,17 @@ def judged(report: ParityReport, row: Row, stage: str) -> Row:
     return row.failing(stage, figure if not worst.ok else flipped, details)
 
 
-def parity_fp32(job: Job, row: Row) -> Row:
+def parity_fp32(job: MatrixJob, row: MatrixRow) -> MatrixRow:
     """Compare the FP32 file in ONNX Runtime with PyTorch."""
     return _parity(job, row, "fp32")
 
 
-def parity_fp16(job: Job, row: Row) -> Row:
+def parity_fp16(job: MatrixJob, row: MatrixRow) -> MatrixRow:
     """Compare the FP16 file, rounded after every operator, with PyTorch in FP32."""
     return _parity(job, row, "fp16")
 
 
-def rtx(job: Job, row: Row) -> Row:
+def rtx(job: MatrixJob, row: MatrixRow) -> MatrixRow:
     """Compile the FP16 file with TensorRT-RTX for SM86; the cell says where the compiler is not installed."""
     from fine_edge.engine import supervise
     from fine_edge.engine.inspect import inspect
@@ -155,7 +155,7 @@ def _events() -> TextIO:
     return events
 
 
-def _emit(events: TextIO, stage: str | None, row: Row) -> None:
+def _emit(events: TextIO, stage: str | None, row: MatrixRow) -> None:
     events.write(json.dumps({"stage": stage, "row": row.to_json()}) + "\n")
     events.flush()
 
@@ -167,7 +167,7 @@ def _place(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).relative_to(root.parent)}:{frames[-1].lineno}"
 
 
-def _run_stage(stage: str, job: Job, row: Row) -> Row:
+def _run_stage(stage: str, job: MatrixJob, row: MatrixRow) -> MatrixRow:
     start_s = time.perf_counter()
     try:
         row = RUN[stage](job, row)
@@ -179,9 +179,9 @@ def _run_stage(stage: str, job: Job, row: Row) -> Row:
     return replace(row, seconds={**row.seconds, stage: round(time.perf_counter() - start_s, 1)})
 
 
-def run_job(job: Job, events: TextIO) -> None:
+def run_job(job: MatrixJob, events: TextIO) -> None:
     """Run all stages of a model; if the export fails, no other stage is run."""
-    row = Row(job.model, job.input_hw, source_sha256=source_sha256())
+    row = MatrixRow(job.model, job.input_hw, source_sha256=source_sha256())
     for stage in STAGES:
         _emit(events, stage, row)
         row = _run_stage(stage, job, row)
@@ -196,7 +196,7 @@ def main(argv: list[str]) -> int:
     """Run one job, given as JSON, and print its events."""
     events = _events()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    run_job(from_data(Job, json.loads(argv[0])), events)
+    run_job(from_data(MatrixJob, json.loads(argv[0])), events)
     return 0
 
 

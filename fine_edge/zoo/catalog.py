@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
+from fine_edge.contract import Task
 from fine_edge.errors import UnknownModelError
 from fine_edge.method_names import COMPLEXITY, METHOD_TITLES, AttentionName, MethodName
 from fine_edge.preprocess import Preprocessing
@@ -17,7 +18,6 @@ from fine_edge.zoo.paper import PaperFigures, rows_of
 
 FamilyName = str
 """The name of the folder beside this file whose ``family.FAMILY`` builds the detector."""
-Task = Literal["detection", "instance", "semantic", "panoptic"]
 
 
 @dataclass(frozen=True)

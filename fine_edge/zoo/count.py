@@ -23,8 +23,8 @@ from fine_edge.fusion.sampling import build_down
 _aten = torch.ops.aten
 Run = Callable[..., object]
 # The count from an operator's output, its arguments and its keywords.
-Rule = Callable[[Any, Any, Any], int]
-Rules = dict[Any, Rule]
+CountRule = Callable[[Any, Any, Any], int]
+Rules = dict[Any, CountRule]
 
 
 def on_meta(model: nn.Module) -> nn.Module:
@@ -34,13 +34,13 @@ def on_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _product(packet: Any) -> Rule:
+def _product(packet: Any) -> CountRule:
     """Return torch's own rule for an operator, halved: torch counts two operations for a multiply-accumulate."""
     formula = flop_registry[packet]
     return lambda out, args, kwargs: formula(*args, **kwargs, out_val=out) // 2
 
 
-def _each(times: int) -> Rule:
+def _each(times: int) -> CountRule:
     """Return the rule that counts ``times`` for each element of the output."""
     return lambda out, _args, _kwargs: times * (out if isinstance(out, Tensor) else out[0]).numel()
 

@@ -24,7 +24,7 @@ _MARKS = (
 
 
 @dataclass(frozen=True)
-class Fit:
+class CheckpointFit:
     """The differences between a model's keys and shapes and a checkpoint's.
 
     Attributes:
@@ -46,7 +46,7 @@ class Fit:
         return not (outside or self.wrong_shape or self.misplaced)
 
 
-def fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Fit:
+def fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> CheckpointFit:
     """Compare the keys and shapes of a model's learned tensors with a checkpoint's."""
     # Denoising embeddings serve training only, and inference checkpoints come without them.
     missing = tuple(key for key in wanted if key not in given and "denoising_class_embed" not in key)
@@ -55,7 +55,7 @@ def fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Fit:
     # Every tensor of RT-DETR R18 is also one of R34. Tensors that are left over in a module of the model show that the
     # weights are a deeper model's; tensors that a library saves for training lie elsewhere.
     roots = {_root(key) for key in wanted}
-    return Fit(missing, unexpected, wrong_shape, tuple(key for key in unexpected if _root(key) in roots))
+    return CheckpointFit(missing, unexpected, wrong_shape, tuple(key for key in unexpected if _root(key) in roots))
 
 
 def require_shapes(model: nn.Module, checkpoint: Checkpoint, where: Path, settings: Callable[[str], str]) -> None:
@@ -84,7 +84,9 @@ def require_shapes(model: nn.Module, checkpoint: Checkpoint, where: Path, settin
     )
 
 
-def refuse_misfit(wanted: Mapping[str, Tensor], checkpoint: Checkpoint, entry: ModelEntry, where: Path) -> Fit:
+def refuse_misfit(
+    wanted: Mapping[str, Tensor], checkpoint: Checkpoint, entry: ModelEntry, where: Path
+) -> CheckpointFit:
     """Refuse a checkpoint with tensors that would be dropped, or that lacks tensors outside the fusion methods.
 
     Returns:
@@ -180,7 +182,7 @@ def choose(entry: ModelEntry, weights: Path) -> str:
     return f"no model of the zoo has these tensors, so they are not supported; of this family it has {names}"
 
 
-def _other_model(found: Fit) -> str | None:
+def _other_model(found: CheckpointFit) -> str | None:
     """Return the name of a model outside the zoo that shares RT-DETR's keys, by a tensor that only it has."""
     return next((name for mark, name in _MARKS if any(map(mark.search, found.unexpected))), None)
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 
-class Record:
+class InertRecord:
     """An object of a file with the attributes that the file states; torch's unpickler creates and fills it."""
 
     def __init__(self, *_arguments: object) -> None:
@@ -30,13 +30,13 @@ class Record:
         for path, child in self.children():
             yield from child.tensors(f"{prefix}{path}.")
 
-    def children(self) -> Iterator[tuple[str, Record]]:
+    def children(self) -> Iterator[tuple[str, InertRecord]]:
         """Yield the modules inside by name."""
         for name, child in _entries(self.attributes.get("_modules")):
-            if isinstance(child, Record):
+            if isinstance(child, InertRecord):
                 yield name, child
 
-    def modules(self, prefix: str = "") -> Iterator[tuple[str, Record]]:
+    def modules(self, prefix: str = "") -> Iterator[tuple[str, InertRecord]]:
         """Yield this module and all inside by path, as ``named_modules`` would."""
         yield prefix, self
         for name, child in self.children():
@@ -56,4 +56,4 @@ PLAIN_DATA = (
 
 def records(names: Iterable[str]) -> list[Any]:
     """Return an inert class for each name; torch distinguishes them by the class as well as by the name."""
-    return [(type(name.rpartition(".")[2], (Record,), {}), name) for name in names]
+    return [(type(name.rpartition(".")[2], (InertRecord,), {}), name) for name in names]

@@ -20,7 +20,7 @@ from fine_edge.engine.adopt import adopt
 from fine_edge.engine.build import ensure_engine, obtain_engine
 from fine_edge.engine.manifest import layers_path, manifest_path, read_manifest
 from fine_edge.engine.options import BuildOptions
-from fine_edge.engine.plan import Job
+from fine_edge.engine.plan import BuildJob
 from fine_edge.engine.plan_file import check_onnx
 from fine_edge.engine.platform import here
 from fine_edge.engine.supervise import build
@@ -184,7 +184,7 @@ def test_weak_typing_sets_the_flags_and_keeps_layers(tmp_path, jetson, paired):
         jetson.setenv("PYTHONPATH", f"{PAIRED}:{Path(__file__).parent / 'tensorrt_shim'}")
     onnx_path = attention(tmp_path / "m.onnx", 16, TensorProto.FLOAT)
     options = BuildOptions("fp16-weak", keep_fp32=("/fine/Softmax",), workspace_mib=64, optimization_level=2)
-    outcome = build(Job(onnx_path, options, 64, tmp_path / "plan", tmp_path / "layers", tmp_path / "cache"))
+    outcome = build(BuildJob(onnx_path, options, 64, tmp_path / "plan", tmp_path / "layers", tmp_path / "cache"))
     assert outcome.report["polygraphy"].startswith("0.49.14" if paired else "0.53.")
     kept = [line for line in outcome.log.splitlines() if line.startswith("shim: ")]
     assert kept == ["shim: /fine/Softmax stays DataType.FLOAT", "shim: /fine/Softmax stores output 0 as DataType.FLOAT"]

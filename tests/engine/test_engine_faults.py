@@ -133,10 +133,10 @@ def test_a_cancelled_build_ends_by_itself_at_its_next_step(onnx_path):
     import json
 
     from fine_edge.engine.compiler import CANCELLED
-    from fine_edge.engine.plan import Job
+    from fine_edge.engine.plan import BuildJob
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "fine_edge.engine.compiler", "build", json.dumps(Job(onnx_path, RTX).to_json())],
+        [sys.executable, "-m", "fine_edge.engine.compiler", "build", json.dumps(BuildJob(onnx_path, RTX).to_json())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
-from fine_edge.estimate.flops import Product, Selection, graph_flops, node_works
+from fine_edge.estimate.flops import Product, SelectedKernels, graph_flops, node_works
 from fine_edge.estimate.roofline import padded_flops
 from fine_edge.graph.view import GraphView
 
@@ -94,7 +94,9 @@ def test_moving_is_no_arithmetic(kind):
     assert works([node], *ends, [("s", np.array([24]))])["n"].plain == 0
 
 
-@pytest.mark.parametrize(("axis", "expected"), [(-1, Selection(6, 50)), (1, Selection(100, 3)), (2, Selection(6, 50))])
+@pytest.mark.parametrize(
+    ("axis", "expected"), [(-1, SelectedKernels(6, 50)), (1, SelectedKernels(100, 3)), (2, SelectedKernels(6, 50))]
+)
 def test_a_selection_is_of_rows_along_its_axis(axis, expected):
     node = helper.make_node("TopK", ["x", "k"], ["values", "indices"], name="topk", axis=axis)
     outs = [value("values", T.FLOAT, None), value("indices", T.INT64, None)]

@@ -5,7 +5,7 @@ import works
 
 from fine_edge.estimate.calibration import Constants
 from fine_edge.estimate.device import find_device
-from fine_edge.estimate.flops import Product, Selection
+from fine_edge.estimate.flops import Product, SelectedKernels
 from fine_edge.estimate.roofline import kernel_times
 
 DEVICE = find_device("orin-nano-8gb")
@@ -40,10 +40,10 @@ def test_computing_and_moving_take_turns():
 
 
 def test_the_largest_are_found_by_one_multiprocessor_for_each_row():
-    row = timed(selections=(Selection(1, 24_000),))
+    row = timed(selections=(SelectedKernels(1, 24_000),))
     assert row.compute_ms == pytest.approx(3.4 * 24_000 / 1.02e6)
-    assert timed(selections=(Selection(8, 3000),)).compute_ms == pytest.approx(row.compute_ms / 8)
-    assert timed(selections=(Selection(9, 3000),)).compute_ms == pytest.approx(row.compute_ms / 4)
+    assert timed(selections=(SelectedKernels(8, 3000),)).compute_ms == pytest.approx(row.compute_ms / 8)
+    assert timed(selections=(SelectedKernels(9, 3000),)).compute_ms == pytest.approx(row.compute_ms / 4)
 
 
 def test_nothing_to_do_is_bound_by_the_launch():

@@ -13,7 +13,7 @@ from torchvision.ops import DeformConv2d
 
 from fine_edge.export.trace import trace
 from fine_edge.graph.checks import check
-from fine_edge.lowering.deform import LoweredDeformConv2d, PointSampling, is_deformable
+from fine_edge.lowering.deform import LoweredDeformConv2d, LoweredPointSampling, is_deformable
 
 
 def pair(seed=0, **fields):
@@ -100,7 +100,7 @@ def test_without_offsets_and_masks_it_is_a_convolution():
 
 def test_the_first_of_an_offsets_channels_is_down_the_second_across():
     layer, _ = pair(in_channels=1, out_channels=1, kernel_size=1)
-    sampling = PointSampling(layer)
+    sampling = LoweredPointSampling(layer)
     x = torch.arange(25.0).double().reshape(1, 1, 5, 5)
     moved = sampling(x, torch.tensor([1.0, 2.0]).double()[None, :, None, None].expand(1, 2, 5, 5))
     assert torch.allclose(moved[0, 0, :4, :3], x[0, 0, 1:, 2:])

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from fine_edge.matrix.row import Row
+from fine_edge.matrix.row import MatrixRow
 from fine_edge.zoo.catalog import CATALOG
 
 BENCH = Path(__file__).parents[2] / "bench"
@@ -14,7 +14,7 @@ def test_no_model_is_missing_and_none_fails():
     data = json.loads((BENCH / "matrix.json").read_text(encoding="utf-8"))
     assert [row["model"] for row in data["rows"]] == list(CATALOG)
     assert data["complete"] is True
-    rows = [Row.from_json(row) for row in data["rows"]]
+    rows = [MatrixRow.from_json(row) for row in data["rows"]]
     assert [row.model for row in rows if row.failed or not row.complete] == []
     assert len({row.source_sha256 for row in rows}) == 1
     for row in data["rows"]:

@@ -9,20 +9,20 @@ import pytest
 from made_up_stages import passed, write_artifacts
 
 from fine_edge.matrix.document import Cache
-from fine_edge.matrix.row import STAGES, Job, Row
+from fine_edge.matrix.row import STAGES, MatrixJob, MatrixRow
 
 ORIGIN = {"source_sha256": "s", "libraries": {"onnx": "1"}, "machine": {"cpu": "c"}}
 
 
 @pytest.fixture
 def job(tmp_path):
-    return Job("rtdetr_r18", 640, 640, tmp_path)
+    return MatrixJob("rtdetr_r18", 640, 640, tmp_path)
 
 
 @pytest.fixture
 def row(job):
     """One that passed, kept in the cache."""
-    row = Row(job.model, job.input_hw, source_sha256="s")
+    row = MatrixRow(job.model, job.input_hw, source_sha256="s")
     for stage in STAGES:
         row = passed(job, row, stage)
     Cache(job.folder, ORIGIN).keep(job, row)

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fine_edge.matrix.row import CELLS, NOT_RUN, STAGES, UNREACHED, Row, fails
+from fine_edge.matrix.row import CELLS, NOT_RUN, STAGES, UNREACHED, MatrixRow, fails
 
-NEW = Row("m", (640, 480))
+NEW = MatrixRow("m", (640, 480))
 CELL = st.one_of(st.integers(0, 10**6), st.floats(0, 1e6), st.text())
 
 
 def test_cells_are_fields_of_a_row():
-    assert set(CELLS) <= {field.name for field in fields(Row)}
+    assert set(CELLS) <= {field.name for field in fields(MatrixRow)}
     assert set(NEW.cells.values()) == {NOT_RUN}
     assert not NEW.complete
     assert not NEW.failed
@@ -45,8 +45,8 @@ def test_notes_add_up():
 
 @given(st.fixed_dictionaries(dict.fromkeys(CELLS, CELL)), st.text())
 def test_a_row_survives_json(cells, note):
-    row = Row("m", (640, 480), **cells, note=note, artifacts={"fp32": "0"}, seconds={"export": 1.5})
-    assert Row.from_json(row.to_json()) == row
+    row = MatrixRow("m", (640, 480), **cells, note=note, artifacts={"fp32": "0"}, seconds={"export": 1.5})
+    assert MatrixRow.from_json(row.to_json()) == row
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_a_row_survives_json(cells, note):
 )
 def test_what_is_no_row_is_refused(key, value):
     with pytest.raises((ValueError, TypeError)):
-        Row.from_json({**NEW.to_json(), key: value})
+        MatrixRow.from_json({**NEW.to_json(), key: value})

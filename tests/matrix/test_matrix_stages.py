@@ -15,16 +15,16 @@ from fine_edge.detections import Agreement
 from fine_edge.engine import supervise
 from fine_edge.errors import MissingExtraError
 from fine_edge.matrix import stages
-from fine_edge.matrix.row import ABSENT, OK, STAGES, UNREACHED, Job, Row
+from fine_edge.matrix.row import ABSENT, OK, STAGES, UNREACHED, MatrixJob, MatrixRow
 from fine_edge.parity.report import ParityReport, TensorDrift
 from fine_edge.parity.tolerance import TOLERANCES
 
-NEW = Row("rtdetr_r18", (64, 64))
+NEW = MatrixRow("rtdetr_r18", (64, 64))
 
 
 @pytest.fixture
 def job(tmp_path):
-    return Job("rtdetr_r18", 64, 64, tmp_path)
+    return MatrixJob("rtdetr_r18", 64, 64, tmp_path)
 
 
 def write_graph(path, *, sides):

@@ -15,7 +15,7 @@ from typing import Any
 
 from fine_edge.errors import WeightsError
 from fine_edge.zoo.checkpoints import Checkpoint, learned, own, read_file, weight_for_default_eps
-from fine_edge.zoo.inert import Record
+from fine_edge.zoo.inert import InertRecord
 from fine_edge.zoo.tensors import State
 
 _CLASS_HEADS = ("head.classification_head.cls_logits.weight", "roi_heads.box_predictor.cls_score.weight")
@@ -55,7 +55,7 @@ def script_arguments(beside: Any, path: Path) -> ScriptArguments:
         WeightsError: for an argument that the weights need and the graph here does not support.
     """
     stated = beside.get("args") if isinstance(beside, dict) else None
-    arguments = stated.attributes if isinstance(stated, Record) else stated
+    arguments = stated.attributes if isinstance(stated, InertRecord) else stated
     if not isinstance(arguments, Mapping):
         return ScriptArguments()
     threshold = arguments.get("rpn_score_thresh")

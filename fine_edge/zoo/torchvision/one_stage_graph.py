@@ -76,7 +76,7 @@ def _quality(logits: Tensor, centreness: Tensor | None) -> Tensor:
     return logits if centreness is None else logits.sigmoid() * centreness.sigmoid()
 
 
-class Selection(nn.Module):
+class CandidateSelection(nn.Module):
     """The selection of the best pairs of anchor and class, all of which belong to the best anchors."""
 
     def forward(self, logits: Tensor, centreness: Tensor | None, deltas: Tensor) -> tuple[Tensor, ...]:
@@ -115,7 +115,7 @@ class OneStageNetwork(nn.Module):
         super().__init__()
         self.backbone, self.encoder, self.decoder = model.backbone.body, model.backbone.fpn, model.head
         self.boxes = OneStageBoxDecoder(model, form)
-        self.selection, self.scores, self.raw = Selection(), Scores(model), form.raw
+        self.selection, self.scores, self.raw = CandidateSelection(), Scores(model), form.raw
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run images (B, 3, H, W).
@@ -132,7 +132,7 @@ class OneStageNetwork(nn.Module):
         return self.boxes(deltas, anchor), quality, labels
 
 
-class Postprocess(nn.Module):
+class OneStagePostprocess(nn.Module):
     """The suppression of overlapping candidates."""
 
     def __init__(self, model: Any, form: GraphForm) -> None:
@@ -154,7 +154,7 @@ class OneStage(nn.Module):
     def __init__(self, model: nn.Module, form: GraphForm) -> None:
         super().__init__()
         self.detector = OneStageNetwork(model, form)
-        self.postprocess = None if form.raw else Postprocess(model, form)
+        self.postprocess = None if form.raw else OneStagePostprocess(model, form)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H, W) to the tuple of outputs."""

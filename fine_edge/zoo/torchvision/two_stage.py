@@ -262,7 +262,7 @@ class TwoStageNetwork(nn.Module):
         return atlas, *self.boxes(logits, deltas, proposals, found)
 
 
-class Postprocess(nn.Module):
+class TwoStagePostprocess(nn.Module):
     """The suppression of overlapping candidates."""
 
     def __init__(self, heads: Any, form: GraphForm, atlas: Atlas) -> None:
@@ -284,7 +284,7 @@ class TwoStage(nn.Module):
         levels = len(model.rpn.anchor_generator.sizes)
         sizes = [(-(-form.height // stride), -(-form.width // stride)) for stride in (4 << i for i in range(levels))]
         self.detector = TwoStageNetwork(model, form, sizes)
-        self.postprocess = Postprocess(model.roi_heads, form, self.detector.atlas)
+        self.postprocess = TwoStagePostprocess(model.roi_heads, form, self.detector.atlas)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H, W) to the outputs that :func:`outputs` lists."""

@@ -8,8 +8,8 @@ The layouts are distinguished by the file's contents, never by its name:
 
 A pickle is read by torch's restricted unpickler, ``torch.load(weights_only=True)``, with a list of names that a
 detector's file holds (``_ALLOWED``, and layers of ultralytics and torch of any name). No name leads to ultralytics'
-class or to any other code. Each becomes an inert record (:class:`fine_edge.zoo.inert.Record`), which holds the object's
-attributes and has no behaviour. The weights are collected from these records. A name outside the list is refused, so
+class or to any other code. Each becomes a :class:`fine_edge.zoo.inert.InertRecord`, which holds the object's attributes
+and has no behaviour. The weights are collected from these records. A name outside the list is refused, so
 that nothing that a file names is ever called. The attributes of the layers are compared with the model that is built
 (:mod:`fine_edge.zoo.yolo.stated`), and :mod:`fine_edge.zoo.tensors` checks the tensors' claims.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 from fine_edge.errors import WeightsError
 from fine_edge.zoo.checkpoints import Checkpoint, class_names, learned, names_in, own, read_file, read_torch
-from fine_edge.zoo.inert import Record, records
+from fine_edge.zoo.inert import InertRecord, records
 from fine_edge.zoo.tensors import plain
 from fine_edge.zoo.yolo.fusion import FusedConcat
 from fine_edge.zoo.yolo.stated import name_of, require_detector, stated_structure, trained_hw
@@ -82,10 +82,10 @@ def allowed_records(path: Path) -> list[Any]:
     return records([*_ALLOWED, *(name for name in names_in(path) if name.startswith(_LAYERS) and name not in _ALLOWED)])
 
 
-def _model(data: object) -> Record | None:
+def _model(data: object) -> InertRecord | None:
     """Return the model in a checkpoint of ultralytics' trainer; as in its own loader, ``ema`` before ``model``."""
     found = [data.get("ema"), data.get("model")] if isinstance(data, dict) else [data]
-    return next((entry for entry in found if isinstance(entry, Record) and "_modules" in entry.attributes), None)
+    return next((entry for entry in found if isinstance(entry, InertRecord) and "_modules" in entry.attributes), None)
 
 
 def _labels(names: object, path: Path) -> tuple[str, ...] | None:

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fine_edge.errors import WeightsError
-from fine_edge.zoo.inert import Record
+from fine_edge.zoo.inert import InertRecord
 from fine_edge.zoo.yolo.fusion import FusedConcat
 from fine_edge.zoo.yolo.library import VARIANTS
 
@@ -58,7 +58,7 @@ class StatedStructure:
     strides: frozenset[tuple[float, ...]]
 
 
-def name_of(model: Record) -> str:
+def name_of(model: InertRecord) -> str:
     """Return a file's own name of its model, such as ``yolo11n``."""
     yaml = model.attributes.get("yaml")
     stated = yaml.get("yaml_file") if isinstance(yaml, dict) else None
@@ -67,7 +67,7 @@ def name_of(model: Record) -> str:
     return name + scale if isinstance(scale, str) and _UNSCALED.fullmatch(name) else name
 
 
-def require_detector(model: Record, path: Path) -> None:
+def require_detector(model: InertRecord, path: Path) -> None:
     """Refuse models of ultralytics that do not find boxes.
 
     Raises:
@@ -81,7 +81,7 @@ def require_detector(model: Record, path: Path) -> None:
         )
 
 
-def stated_structure(model: Record, path: Path) -> StatedStructure:
+def stated_structure(model: InertRecord, path: Path) -> StatedStructure:
     """Return the structure that a file states for its modules.
 
     Raises:
