@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 from pathlib import Path
 
 import pytest
+from exports import ExportStore
 from host_side import needs_torch
 from hypothesis import settings
 
@@ -20,6 +22,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("untimed", deadline=None, derandomize=True)
 settings.load_profile("untimed")
 
+TESTS = Path(__file__).parent
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
@@ -27,6 +30,44 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out files that cannot be read without torch: they are tests of the host."""
     left_out = not HAS_TORCH and collection_path.suffix == ".py" and needs_torch(collection_path)
     return True if left_out else None
+
+
+@pytest.fixture(scope="session")
+def export_store(tmp_path_factory: pytest.TempPathFactory) -> ExportStore:
+    """Exports by what was asked for; see :mod:`exports`."""
+    own = tmp_path_factory.getbasetemp()
+    return ExportStore((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "exports")
+
+
+LONGEST = (
+    "engine/test_zoo_compiles.py",
+    "zoo/test_segmentation_graph.py",
+    "export/test_exporter.py",
+    "export/test_faults.py",
+    "graph/test_fp16_exported.py",
+    "zoo/test_torchvision_one_stage.py",
+    "test_examples.py",
+    "zoo/test_yolo_graph.py",
+    "zoo/test_checkpoints.py",
+    "matrix/test_matrix_stages.py",
+    "zoo/test_yolo_checkpoint.py",
+    "test_blood_cells.py",
+    "bench/test_bench_cli.py",
+)
+"""Files that come first, so that no process of the tests is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort whole files: the longest first, all others as they are."""
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off what imports have made: millions of objects, looked through by each collection."""
+    gc.collect()
+    gc.freeze()
 
 
 MOST_SKIPPED = 5

@@ -26,8 +26,9 @@ TABLE1 = [
 
 @pytest.fixture
 def no_child(monkeypatch):
-    """Memory is measured in fresh processes; one test does so, the others need not."""
+    """Memory is measured in fresh processes and the picture drawn in one test; the others need not."""
     monkeypatch.setattr(memory, "measure_peak_mib", lambda _path, _threads: 123.0)
+    monkeypatch.setattr(cli, "write_picture", lambda _record, path: path.touch())
 
 
 @pytest.mark.usefixtures("tiny_exports")

@@ -59,6 +59,7 @@ def built(monkeypatch, device):  # noqa: F811 - the fixture
     monkeypatch.setattr(prepare, "can_export", lambda: True)
     monkeypatch.setattr(session, "require_library", lambda *_arguments, **_options: None)
     monkeypatch.setattr(bench_device, "ensure_engine", build)
+    monkeypatch.setattr(cli, "write_picture", lambda _record, path: path.touch())  # see test_render_device.py
     monkeypatch.setattr(measure, "WARMUP_MS", 1.0)
     monkeypatch.setattr(bench_device, "SLICE_MS", 1.0)
     monkeypatch.setattr(bench_device, "END_TO_END_ROUNDS", 2)

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 import transformers
 from onnx import numpy_helper
 
 import fine_edge
 from fine_edge import machine
-from fine_edge.cli.export import main
 from fine_edge.contract import bound_contract, contract_path, read_contract
 from fine_edge.errors import ArtifactError
-from fine_edge.export import artifacts, exporter
+from fine_edge.export import exporter
 from fine_edge.export.artifacts import ensure_exported, existing
 from fine_edge.export.request import ExportRequest
 from fine_edge.files import sha256_of
@@ -30,6 +30,7 @@ from fine_edge.graph.rules_attention import module_path
 from fine_edge.parity.references import against_golden
 from fine_edge.runners.ort import OrtRunner
 from fine_edge.zoo.catalog import find
+from fine_edge.zoo.family import family_of
 from fine_edge.zoo.load import load
 
 MODEL, SIZE = "rtdetr_r18_fine", 160
@@ -45,12 +46,9 @@ def scratch():
 
 
 @pytest.fixture(scope="module")
-def folder(scratch):
+def folder(scratch, export_store):
     """FP16, which writes FP32 too, through the command."""
-    out = scratch / "fp16"
-    arguments = [MODEL, "--input-size", str(SIZE), "--precision", "fp16", "--out", str(out), "--json"]
-    assert main(arguments) == 0
-    return out
+    return export_store.linked(FP16, scratch / "fp16")
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +284,7 @@ def test_trained_weights_are_replaced_by_random_ones_only_where_that_was_asked_f
 
 
 def test_code_that_changed_means_another_export(folder, exports, monkeypatch):
-    monkeypatch.setattr(artifacts, "source_sha256", lambda: "other")
+    monkeypatch.setattr(machine, "source_sha256", lambda: "other")
     ensure_exported(FP32, folder)
     assert exports == [FP32]
 
@@ -325,18 +323,22 @@ def test_batches_and_raw_outputs(scratch):
 
 
 def test_a_baseline_checkpoint_with_fine_at_identity_gives_the_baselines_outputs(scratch):
+    """The graph gives the golden outputs, and those are, to the bit, what the baseline itself finds in PyTorch."""
     weights = scratch / "hugging-face"
     load(find("rtdetr_r18"), None, seed=3).model.save_pretrained(weights)
-    images = np.random.default_rng(0).random((1, 3, 128, 128), dtype=np.float32)
-    outputs = []
-    for model in ("rtdetr_r18", MODEL):
-        path = ensure_exported(ExportRequest(model, weights, height=128, width=128), scratch / "weights")
-        contract = read_contract(contract_path(path))
-        assert not contract.random_weights
-        assert str(scratch) not in contract_path(path).read_text()
-        outputs.append(OrtRunner(path).run({"images": images}))
-        assert existing(ExportRequest(model, weights, height=128, width=128), scratch / "weights") == path
-    baseline, fine = outputs
-    assert np.array_equal(baseline["labels"], fine["labels"])
-    np.testing.assert_allclose(fine["boxes_xyxy"], baseline["boxes_xyxy"], rtol=1e-6, atol=1e-4)
-    np.testing.assert_allclose(fine["scores"], baseline["scores"], rtol=0, atol=1e-6)
+    request = ExportRequest(MODEL, weights, height=128, width=128)
+    path = ensure_exported(request, scratch / "weights")
+    contract = read_contract(contract_path(path))
+    assert not contract.random_weights
+    assert str(scratch) not in contract_path(path).read_text()
+    assert existing(request, scratch / "weights") == path
+    assert against_golden(path, OrtRunner(path)).ok
+
+    baseline = load(find("rtdetr_r18"), weights)
+    with np.load(path.parent / contract.golden["file"], allow_pickle=False) as golden:
+        for case in ("photographs", "noise"):
+            images = torch.from_numpy(golden[f"{case}/images"])
+            with torch.inference_mode():
+                expected = family_of("rtdetr").reference(baseline.model, images, raw=False).outputs
+            for name, values in expected.items():
+                np.testing.assert_array_equal(golden[f"{case}/{name}"], values.numpy())
