@@ -11,6 +11,7 @@ TABLE3 := $(addprefix rtdetr_r18,_fine_vanilla _fine_window _fine_area _fine_lin
 MODELS  = $(if $(filter table3,$(MODEL)),$(TABLE3),$(MODEL))
 OUT    ?= engines
 ARGS   ?=
+DEVICE_TESTS ?= tests
 # Of the bench: table1, table2, table3, table7 or exporters.
 SUITE  ?= table3
 # A Jetson brings TensorRT with its system; everything else is a host that exports and tests.
@@ -74,12 +75,12 @@ matrix: $(READY) ## every model exported, checked, compared and compiled: bench/
 	$(BIN)/python -m fine_edge matrix --out $(OUT) --json bench/matrix.json --markdown bench/MATRIX.md $(ARGS)
 
 test: $(READY) ## all tests
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-device: ## the tests of what runs without torch; PYTHON=python3.10 for the Jetson's
+test-device: ## the tests of what runs without torch, or DEVICE_TESTS of them; PYTHON=python3.10 for the Jetson's
 	$(PYTHON) -m venv $(VENV)-device
 	$(VENV)-device/bin/python -m pip install --quiet --disable-pip-version-check . 'pytest<10' 'hypothesis<7' 'pytest-xdist<4'
-	$(VENV)-device/bin/python -m pytest -n auto --dist loadfile -m "not host" $(ARGS)
+	$(VENV)-device/bin/python -m pytest -n auto --dist loadfile -m "not host" $(ARGS) $(DEVICE_TESTS)
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .

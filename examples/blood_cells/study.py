@@ -30,9 +30,9 @@ EPOCHS, BATCH = 10, 4
 FIGURES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_s": "AP_s", "ap_m": "AP_m", "ap_l": "AP_l"}
 
 
-def command(module: str, *arguments: object) -> str:
+def command(name: str, *arguments: object) -> str:
     """Standard output of one of fine_edge's commands; its own message is enough where it fails."""
-    done = subprocess.run([sys.executable, "-m", f"fine_edge.{module}", *map(str, arguments)], stdout=subprocess.PIPE)
+    done = subprocess.run([sys.executable, "-m", "fine_edge", name, *map(str, arguments)], stdout=subprocess.PIPE)
     if done.returncode:
         raise SystemExit(done.returncode)
     return done.stdout.decode()

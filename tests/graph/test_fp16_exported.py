@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from exports import keep_only_fp32, trace_from
 from onnx import TensorProto as T
 from onnx import numpy_helper
 from planted import pictures
@@ -28,9 +29,11 @@ REQUEST = ExportRequest("rtdetr_r18", height=160, width=160)
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engines")
-    assert export_main(["rtdetr_r18", "--input-size", "160", "--out", str(folder)]) == 0
+def engines(tmp_path_factory, export_store):
+    """An export of FP32 alone."""
+    half = replace(REQUEST, precision="fp16")
+    folder = export_store.linked(half, tmp_path_factory.mktemp("exported") / "engines")
+    keep_only_fp32(folder, half)
     return folder
 
 
@@ -97,8 +100,11 @@ def test_a_planted_overflow_is_found_kept_and_parity_restored(engines, images, t
     assert bound_contract(half)[1].precision == "fp16"
 
 
-def test_a_plain_export_has_no_hazard_and_the_exporter_takes_a_keep_list(engines, images, tmp_path, capsys):
-    """The command and the exporter make the very same file of the same keep-list."""
+def test_a_plain_export_has_no_hazard_and_the_exporter_takes_a_keep_list(
+    engines, images, tmp_path, capsys, monkeypatch
+):
+    """The command and the exporter make the very same file of the same keep-list and the same traced graph."""
+    trace_from(engines / "rtdetr_r18.onnx", monkeypatch)
     onnx_path, keep, listed = engines / "rtdetr_r18.onnx", tmp_path / "keep.txt", tmp_path / "listed.txt"
     name = next(n.name for n in onnx.load(onnx_path).graph.node if n.op_type == "Softmax")
     keep.write_text(f"{name}\n")

@@ -137,8 +137,11 @@ def test_more_candidates_than_go_into_suppression(model, images, monkeypatch):
             torch.testing.assert_close(got[key][image, :count], expected[key][image, :count], rtol=0, atol=BOX_PX)
 
 
-@pytest.mark.parametrize("nms", ["graph", "onnx"])
+@pytest.mark.parametrize(
+    ("model", "nms"), [("retinanet", "graph"), (MOBILENET, "onnx")], indirect=["model"], scope="module"
+)
 def test_the_exported_graph(model, images, nms):
+    """Each head once and each form of suppression once: neither knows of the other. Tracing takes most of the time."""
     form = replace(FORM, nms=nms)
     specs = FAMILY.outputs(model, form)
     names = [spec.name for spec in specs]

@@ -162,8 +162,9 @@ def in_onnxruntime(graph, names, images):
     return dict(zip(names, session.run(None, {"images": images.numpy()}), strict=True))
 
 
-@pytest.fixture(scope="module", params=["yolov8s_fine", "yolov10s_fine", "yolov12s"])
+@pytest.fixture(scope="module", params=["yolov8s_fine", "yolov10s_fine"])
 def exported(request):
+    """One of each head. The layers of v5, v6 and v12 are held to ultralytics in torch above."""
     return request.param, *export(request.param, form())
 
 
@@ -197,21 +198,12 @@ def test_nodes_say_which_part_they_are_of(exported):
     assert parts["other"] <= 2
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("yolov8s", {"nms": "onnx"}), ("yolov5s_fine", {"raw": True, "batch": 2})]
-)
-def test_other_forms_export_too(name, options):
-    shape = form(**options)
-    graph, names = export(name, shape)
-    images = pictures()[: shape.batch]
-    found = in_onnxruntime(graph, names, images)
+def test_the_standard_operator_of_suppression_finds_the_same_in_a_batch():
+    graph, names = export("yolov8s", form(nms="onnx", batch=2))
+    assert "NonMaxSuppression" in {node.op_type for node in graph.graph.node}
     with torch.no_grad():
-        wanted = yolo.reference(loaded(name).model, images, raw=shape.raw).outputs
-    if shape.raw:
-        np.testing.assert_allclose(found["predictions"][:, :4], wanted["predictions"][:, :4], atol=BOX_PX)
-    else:
-        assert "NonMaxSuppression" in {node.op_type for node in graph.graph.node}
-        assert_same_detections(found, wanted)
+        wanted = yolo.reference(loaded("yolov8s").model, pictures(), raw=False).outputs
+    assert_same_detections(in_onnxruntime(graph, names, pictures()), wanted)
 
 
 def test_sizes_that_do_not_fit_are_refused():
