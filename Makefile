@@ -45,13 +45,13 @@ doctor: $(READY) ## what this machine has, what works, what to do about the rest
 	$(BIN)/python -m fine_edge doctor $(ARGS)
 
 bench: $(READY) ## the paper's Table 3, or SUITE=table1 and others, measured on this machine
-	$(BIN)/python -m fine_edge bench --suite $(SUITE) --backend $(BACKEND) --out $(OUT) $(ARGS)
+	$(BIN)/python -m fine_edge bench --suite $(SUITE) --backend $(BACKEND) --artifacts $(OUT) $(ARGS)
 
 onnx: $(READY) ## export MODEL to ONNX, FP32 and FP16
-	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge export $$model --precision fp16 --out $(OUT) $(ARGS); done
+	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge export $$model --precision fp16 --artifacts $(OUT) $(ARGS); done
 
 engine: $(READY) ## build a TensorRT engine of MODEL, or do nothing if it is there
-	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge engine build $$model --out $(OUT) $(ARGS); done
+	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge engine build $$model --artifacts $(OUT) $(ARGS); done
 
 plugins: ## compile the plugins, on a machine with CUDA and TensorRT
 	$(MAKE) -C plugins
@@ -64,7 +64,7 @@ report: $(READY) ## the committed records as one page, engines/report.html
 
 parity: $(READY) ## compare MODEL's ONNX with PyTorch, FP32 and FP16
 	set -e; for model in $(MODELS); do for precision in fp32 fp16; do \
-	  $(BIN)/python -m fine_edge parity $$model --precision $$precision --out $(OUT) $(ARGS); done; done
+	  $(BIN)/python -m fine_edge parity $$model --precision $$precision --artifacts $(OUT) $(ARGS); done; done
 
 check: onnx ## graph rules and NVIDIA's compiler on MODEL's ONNX
 	set -e; for model in $(MODELS); do $(BIN)/python -m fine_edge graph check $(OUT)/$$model.onnx; \
@@ -72,7 +72,7 @@ check: onnx ## graph rules and NVIDIA's compiler on MODEL's ONNX
 	  $(BIN)/python -m fine_edge engine inspect $(OUT)/$$model.fp16.onnx; done
 
 matrix: $(READY) ## every model exported, checked, compared and compiled: bench/MATRIX.md and matrix.json
-	$(BIN)/python -m fine_edge matrix --out $(OUT) --json bench/matrix.json --markdown bench/MATRIX.md $(ARGS)
+	$(BIN)/python -m fine_edge matrix --artifacts $(OUT) --json bench/matrix.json --markdown bench/MATRIX.md $(ARGS)
 
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -63,8 +63,14 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_artifacts(parser: argparse.ArgumentParser, default: Path = ARTIFACTS) -> None:
-    """Add ``--artifacts DIR``, where exported files and engines lie."""
+def add_artifacts(parser: argparse.ArgumentParser, default: Path = ARTIFACTS, *, or_out: bool = False) -> None:
+    """Add ``--artifacts DIR``, where exported files and engines lie.
+
+    Args:
+        parser: of the command.
+        default: folder.
+        or_out: also take ``--out``, as the commands did that write nothing else.
+    """
     parser.add_argument(
         "--artifacts",
         type=Path,
@@ -72,8 +78,8 @@ def add_artifacts(parser: argparse.ArgumentParser, default: Path = ARTIFACTS) ->
         metavar="DIR",
         help="exported files and engines (default: %(default)s)",
     )
-    # The name that it had before.
-    parser.add_argument("--out", dest="artifacts", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    if or_out:
+        parser.add_argument("--out", dest="artifacts", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def add_input_size(parser: argparse.ArgumentParser, of: str = "a graph whose input is dynamic") -> None:

@@ -79,7 +79,7 @@ def _estimate_parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="groups, such as 'yolo*'")
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="of all inputs, pixels (default: each detector's own)")
     add_board(parser)
-    add_artifacts(parser)
+    add_artifacts(parser, or_out=True)
     add_outputs(parser)
     return parser
 
@@ -145,7 +145,7 @@ def _measure_parser() -> argparse.ArgumentParser:
         "--profile", type=Path, metavar="DIR", help="trt: also write the time by layer, as trtexec --exportProfile"
     )
     parser.add_argument("--rtx", action="store_true", help="add TensorRT-RTX's memory of the FP16 graphs (extra rtx)")
-    add_artifacts(parser)
+    add_artifacts(parser, or_out=True)
     add_json(parser)
     add_explain(parser)
     add_table_files(parser, _PICTURE)

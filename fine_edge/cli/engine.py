@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fine_edge import console
 from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_input_size, add_json, deliver
-from fine_edge.cli.target import ONNX_TARGET, Target, add_artifacts_option
+from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.engine import adopt as adoption
 from fine_edge.engine.build import Engine, obtain_engine
 from fine_edge.engine.inspect import TIMEOUT_S, Inspection, inspect
@@ -177,7 +177,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plugin-library", type=Path, action="append", default=[], metavar="FILE.so")
     parser.add_argument("--keep-fp32", type=Path, metavar="FILE", help="nodes kept in FP32, with fp16-weak")
     add_input_size(parser)
-    add_artifacts(parser)
+    add_artifacts(parser, or_out=True)
     add_json(parser)
 
 
@@ -209,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     inspector.add_argument(
         "target", metavar=ONNX_TARGET, help="a model of the zoo in FP16, or an ONNX file (FP16 to see fused attention)"
     )
-    add_artifacts_option(inspector)
+    add_artifacts(inspector)
     add_json(inspector)
     add_input_size(inspector)
     inspector.add_argument("--timeout-s", type=_seconds, help="stop the compiler after this long")

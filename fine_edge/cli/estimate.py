@@ -22,7 +22,7 @@ from fine_edge.cli.arguments import (
     deliver_files,
     sub_command,
 )
-from fine_edge.cli.target import ONNX_TARGET, Target, add_artifacts_option
+from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.errors import ConfigError
 from fine_edge.estimate.calibration import Calibration, find_calibration, write_calibration
 from fine_edge.estimate.device import DEFAULT, Device, Mode, find_device, known_devices
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--values", metavar="A,B,...", help=f"default: {usual}")
     add_board(made)
     folder = Path("engines/sweep")
-    add_artifacts(made, folder)
+    add_artifacts(made, folder, or_out=True)
     add_outputs(made, picture="PNG (default: among the artifacts)")
     return made
 
@@ -128,7 +128,7 @@ def calibrate(argv: list[str]) -> int:
         "records", nargs="*", type=Path, metavar="RECORD", help="written by fine-edge bench --backend trt --json"
     )
     add_device(parser)
-    add_artifacts_option(parser)
+    add_artifacts(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the calibration")
     given = parser.parse_args(argv)
     files.refuse_unwritable([given.out])
@@ -163,7 +163,7 @@ def validate_command(argv: list[str]) -> int:
         description="Compare estimated with published FPS of the paper's Table 1, which no constant is fitted to.",
     )
     add_board(parser)
-    add_artifacts(parser)
+    add_artifacts(parser, or_out=True)
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="write the calibration, with intervals widened by these errors"
     )
@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--kernels", type=int, default=10, metavar="N", help="number of slowest kernels to list (default: 10)"
     )
-    add_artifacts(parser)
+    add_artifacts(parser, or_out=True)
     add_outputs(parser)
     return parser
 

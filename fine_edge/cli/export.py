@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "--keep-fp32", type=Path, metavar="FILE", help="nodes that stay FP32, one a line (graph fp16 --keep-list)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
-    add_artifacts(parser)
+    add_artifacts(parser, or_out=True)
     add_json(parser)
     return parser
 

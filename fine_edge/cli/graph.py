@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fine_edge import console
-from fine_edge.cli.arguments import STDOUT, Parser, add_explain, add_json, deliver
-from fine_edge.cli.target import ONNX_TARGET, Target, add_artifacts_option
+from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_explain, add_json, deliver
+from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.files import write_text
 from fine_edge.fp16.budget import BudgetRow
 from fine_edge.fp16.keep_list import read_keep_list, write_keep_list
@@ -34,7 +34,7 @@ def add_fp16(commands: Commands) -> None:
     parser.add_argument(
         "target", metavar=ONNX_TARGET, help="a model of the zoo, or an FP32 file with its contract if it has one"
     )
-    add_artifacts_option(parser)
+    add_artifacts(parser)
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="pictures, or folders of them")
     parser.add_argument("--keep-fp32", type=Path, metavar="FILE", help="nodes that stay FP32 anyway, one a line")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the FP16 file, if it keeps its detections")
@@ -183,7 +183,7 @@ def main(argv: list[str]) -> int:
     checker = commands.add_parser("check", help="run all rules on an ONNX file")
     checker.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo, exported if needed, or an ONNX file")
     checker.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of a model (default: fp32)")
-    add_artifacts_option(checker)
+    add_artifacts(checker)
     add_json(checker)
     checker.set_defaults(run=_check)
     add_fp16(commands)

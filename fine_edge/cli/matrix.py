@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout-s", type=float, default=TIMEOUT_S, metavar="S", help=f"for one model (default: {TIMEOUT_S:g})"
     )
     parser.add_argument("--fresh", action="store_true", help="run again what passed already")
-    add_artifacts(parser)
+    add_artifacts(parser, or_out=True)
     add_json(parser)
     add_explain(parser)
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table for documents, at the end")

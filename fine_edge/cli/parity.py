@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="of MODEL (default: its own)")
     parser.add_argument("--raw", action="store_true", help="export MODEL with logits and boxes, and compare those")
-    add_artifacts(parser)
+    add_artifacts(parser, or_out=True)
     add_json(parser)
     return parser
 

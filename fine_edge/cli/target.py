@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fine_edge.cli.arguments import add_artifacts
 from fine_edge.errors import ConfigError
 from fine_edge.export.artifacts import ensure_exported
 from fine_edge.export.request import ExportRequest, parse_size
@@ -89,14 +90,7 @@ def add_target_options(parser: argparse.ArgumentParser, *, required: bool = True
         help="of an FP16 ONNX file: round after every operator, as a device does; ONNX Runtime alone computes it in"
         " FP32 on x86 (slow)",
     )
-    add_artifacts_option(parser)
-
-
-def add_artifacts_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--artifacts`` to a command whose ``--out`` is the folder of its results."""
-    parser.add_argument(
-        "--artifacts", type=Path, default=Path("engines"), metavar="DIR", help="exported files (default: %(default)s)"
-    )
+    add_artifacts(parser)
 
 
 def target_of(given: argparse.Namespace) -> Target:
