@@ -24,7 +24,7 @@ from fine_edge.evaluate.matching import ErrorCounts
 from fine_edge.files import read_json
 from fine_edge.graph.parts import Part
 from fine_edge.graph.view import Finding
-from fine_edge.layers.cost import Cost
+from fine_edge.layers.cost import FineCost
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.layers.tables import cost_table, parts_table
 from fine_edge.matrix.document import Matrix
@@ -200,7 +200,7 @@ def tables():
         "evaluate-compare-errors": lambda: evaluate.error_change_table(_comparison()),
         "evaluate-drift": lambda: drift_table(_drift(), 0.1),
         "layers": lambda: parts_table(_profiles()[0]),
-        "layers-baseline": lambda: cost_table(Cost(*_profiles())),
+        "layers-baseline": lambda: cost_table(FineCost(*_profiles())),
         "graph-check": lambda: graph._table(Path("rtdetr_r18_fine_vanilla.fp32.onnx"), _findings()),
         "graph-fp16": lambda: graph.hazard_table(_hazards()),
         "graph-fp16-budget": lambda: graph.budget_table(_hazards().rows),

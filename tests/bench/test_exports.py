@@ -34,7 +34,7 @@ def killed(_request: ExportRequest, _folder: Path) -> Path:
 
 
 def test_an_export_leaves_its_memory_to_another_process(tmp_path):
-    assert artifacts._apart(in_another_process, REQUEST, tmp_path) == tmp_path / "yolov8s.onnx"
+    assert artifacts._in_child(in_another_process, REQUEST, tmp_path) == tmp_path / "yolov8s.onnx"
     assert (tmp_path / "pid").read_text(encoding="utf-8") != str(os.getpid())
 
 
@@ -47,26 +47,26 @@ def test_an_export_leaves_its_memory_to_another_process(tmp_path):
 )
 def test_an_error_comes_home_as_it_was(tmp_path, export, line):
     with pytest.raises(FineEdgeError) as caught:
-        artifacts._apart(export, REQUEST, tmp_path)
+        artifacts._in_child(export, REQUEST, tmp_path)
     assert str(caught.value) == line.replace("{tmp}", str(tmp_path))
 
 
 def test_a_killed_export_is_an_error_with_a_hint(tmp_path):
     with pytest.raises(BackendError, match="was killed") as caught:
-        artifacts._apart(killed, REQUEST, tmp_path)
+        artifacts._in_child(killed, REQUEST, tmp_path)
     assert "memory" in caught.value.hint
 
 
 def test_what_is_there_is_not_exported_again(tmp_path, monkeypatch):
     monkeypatch.setattr(artifacts, "existing", lambda request, folder: folder / request.onnx_name())
-    monkeypatch.setattr(artifacts, "_apart", lambda *_arguments: pytest.fail("exported"))
+    monkeypatch.setattr(artifacts, "_in_child", lambda *_arguments: pytest.fail("exported"))
     assert artifacts.exported(REQUEST, tmp_path) == tmp_path / "yolov8s.onnx"
 
 
 def test_what_is_not_there_is_exported_and_a_plain_export_always(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(artifacts, "existing", lambda _request, _folder: None)
-    monkeypatch.setattr(artifacts, "_apart", lambda export, _request, folder: asked.append(export) or folder)
+    monkeypatch.setattr(artifacts, "_in_child", lambda export, _request, folder: asked.append(export) or folder)
     assert artifacts.exported(REQUEST, tmp_path) == artifacts.exported_plainly(REQUEST, tmp_path) == tmp_path
     assert asked == [ensure_exported, artifacts._ensure_plain]
 

@@ -94,7 +94,7 @@ def test_files_stand_beside_those_without_the_plugin(compared, detector, monkeyp
     del bare.functions[:]
     lowered_for = []
     monkeypatch.setattr(exporter, "load", lambda *_: detector)
-    monkeypatch.setattr(exporter, "lower", lambda *_: nn.Identity())
+    monkeypatch.setattr(RTDetr, "lowered", lambda *_: nn.Identity())
     monkeypatch.setattr(exporter, "use_plugin", lambda _, name: lowered_for.append(name))
     monkeypatch.setattr(exporter, "trace", lambda *_: bare)
     monkeypatch.setattr(RTDetr, "count", lambda *_: Cost(1, 2, "none"))
