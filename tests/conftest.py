@@ -28,8 +28,11 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out files that cannot be read without torch: they are tests of the host."""
-    left_out = not HAS_TORCH and collection_path.suffix == ".py" and needs_torch(collection_path)
-    return True if left_out else None
+    if HAS_TORCH:
+        return None
+    # A folder is read with its conftest, which cannot be left out alone.
+    file = collection_path if collection_path.suffix == ".py" else collection_path / "conftest.py"
+    return True if file.is_file() and needs_torch(file) else None
 
 
 @pytest.fixture(scope="session")
