@@ -18,6 +18,8 @@ from fine_edge.export.artifacts import existing
 from fine_edge.export.request import ExportRequest
 from fine_edge.files import sha256_of
 
+pytestmark = pytest.mark.host  # the server that exports imports torch
+
 # Small, since every kill writes it twice: what is held here is writing, which is the same for every model.
 MODEL, SIZE = "fcos_mobilenetv3_fine", 128
 REQUEST = ExportRequest(MODEL, height=SIZE, width=SIZE)

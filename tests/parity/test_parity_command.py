@@ -100,6 +100,7 @@ def test_golden_inputs_of_another_shape_are_one_line(tmp_path):
         main([str(path), "--golden"])
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_a_model_from_export_to_report(export_store, precision, capsys):
     """The command finds both files exported already; tests/bench/test_exports.py holds that it exports missing ones."""
