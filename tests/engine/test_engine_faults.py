@@ -117,11 +117,14 @@ def test_an_interrupt_at_any_event_ends_the_builder_and_leaves_nothing(onnx_path
 
 
 def test_a_builder_that_is_killed_was_most_likely_out_of_memory(onnx_path, tmp_path, monkeypatch):
-    def kill(*_):
-        for process in builders(onnx_path):
-            process.kill()
+    start = subprocess.Popen
 
-    monkeypatch.setattr(supervise, "_show", kill)
+    def start_and_kill(*arguments, **options):  # at once: so small a graph is built before anybody finds its process
+        process = start(*arguments, **options)
+        process.kill()
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", start_and_kill)
     with pytest.raises(BackendError, match=r"killed, most likely because memory ran out.*add swap"):
         obtain_engine(onnx_path, RTX, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
