@@ -93,12 +93,16 @@ def test_no_room_is_one_line(tmp_path):
 
 def test_a_builder_that_runs_out_of_memory_says_so_in_one_line(tmp_path):
     """NVIDIA's compiler in an address space that holds it, but not its work. With less it may hang as it starts."""
-    done = disturbed("address", 700 * 2**20, heavy(tmp_path / "m.fp16.onnx"), tmp_path / "out")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1
+    onnx_path, out = heavy(tmp_path / "m.fp16.onnx"), tmp_path / "out"
+    for _ in range(3):
+        done = disturbed("address", 700 * 2**20, onnx_path, out)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+        assert list(out.iterdir()) == []
+        if "ran out of memory" in done.stderr:  # seldom the compiler crashes before it can tell why
+            break
     assert "ran out of memory" in done.stderr
     assert "add swap" in done.stderr
-    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [1, 4, 9])
