@@ -6,43 +6,54 @@ import argparse
 from pathlib import Path
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser, add_explain, add_input_size, add_json, deliver
+from fine_edge.cli.arguments import Parser, add_artifacts, add_explain, add_input_size, add_json, deliver
+from fine_edge.cli.target import Target
 from fine_edge.errors import ConfigError
 from fine_edge.graph.input_size import InputSize
 from fine_edge.layers.cost import FineCost, to_json
 from fine_edge.layers.layer import LayerProfile
 from fine_edge.layers.sources import from_onnx, from_trtexec
 from fine_edge.layers.tables import cost_table, parts_table, write_picture
+from fine_edge.zoo.catalog import CATALOG
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="fine-edge layers",
         description="Time, kernels and MiB of an engine by part of the detector.",
-        epilog="For an ENGINE.layers.json, times come from the bench or from trtexec --exportProfile; for a FILE.onnx,"
-        " TensorRT-RTX compiles it on this machine and there are no times.",
+        epilog="For an ENGINE.layers.json, times come from the bench or from trtexec --exportProfile; for a MODEL"
+        " (in FP16) or a FILE.onnx, TensorRT-RTX compiles it on this machine and there are no times.",
     )
-    parser.add_argument("layers", type=Path, metavar="ENGINE.layers.json|FILE.onnx", help="layers, or a model")
+    parser.add_argument("layers", type=Path, metavar="ENGINE.layers.json|MODEL|FILE.onnx", help="what to show")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="of the bench, or of trtexec --exportProfile")
     parser.add_argument("--times", type=Path, metavar="FILE", help="of trtexec --exportTimes")
     parser.add_argument(
-        "--baseline", type=Path, metavar="LAYERS|ONNX", help="the model without FINE: shows what FINE costs"
+        "--baseline", type=Path, metavar="LAYERS|MODEL|ONNX", help="the model without FINE: shows what FINE costs"
     )
     parser.add_argument("--baseline-profile", type=Path, metavar="FILE", help="times of the baseline")
     add_input_size(parser)
+    add_artifacts(parser)
     add_json(parser)
     add_explain(parser)
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also write a picture (PNG)")
     return parser
 
 
-def _read(layers: Path, profile: Path | None, times: Path | None, options: str, size: InputSize | None) -> LayerProfile:
-    if layers.suffix != ".onnx":
+def _is_compiled(layers: Path) -> bool:
+    """Return whether a model or a graph was named; the layers of an engine are read otherwise."""
+    return layers.suffix == ".onnx" or str(layers) in CATALOG
+
+
+def _read(
+    layers: Path, profile: Path | None, times: Path | None, options: str, size: InputSize | None, artifacts: Path
+) -> LayerProfile:
+    if not _is_compiled(layers):
         return from_trtexec(layers, profile, times)
     if profile or times:
         raise ConfigError("a model is only compiled here, it has no times", where=options)
-    with console.status(f"compiling {layers.name}"):
-        return from_onnx(layers, size)
+    path = Target.parse(str(layers)).onnx_path(artifacts, precision="fp16")
+    with console.status(f"compiling {path.name}"):
+        return from_onnx(path, size)
 
 
 def main(argv: list[str]) -> int:
@@ -51,11 +62,13 @@ def main(argv: list[str]) -> int:
     if given.baseline_profile and not given.baseline:
         raise ConfigError("needs --baseline", where="--baseline-profile")
     size = InputSize.parse(given.input_size, given.batch)
-    if size and {given.layers.suffix, given.baseline.suffix if given.baseline else ".onnx"} != {".onnx"}:
+    if size and not all(map(_is_compiled, filter(None, (given.layers, given.baseline)))):
         raise ConfigError("an engine has its size", where="--input-size", hint="give it with FILE.onnx alone")
-    profile = _read(given.layers, given.profile, given.times, "--profile, --times", size)
+    profile = _read(given.layers, given.profile, given.times, "--profile, --times", size, given.artifacts)
     baseline = (
-        _read(given.baseline, given.baseline_profile, None, "--baseline-profile", size) if given.baseline else None
+        _read(given.baseline, given.baseline_profile, None, "--baseline-profile", size, given.artifacts)
+        if given.baseline
+        else None
     )
     tables = [parts_table(profile), *([cost_table(FineCost(profile, baseline))] if baseline else [])]
     deliver(given, to_json(profile, baseline), tables)

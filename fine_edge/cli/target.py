@@ -46,11 +46,6 @@ class Target:
             return cls(onnx=path)
         return cls(model=find(text).name)
 
-    @property
-    def name(self) -> str:
-        """The model, or the file's name."""
-        return self.model or (self.onnx or self.engine or Path()).name
-
     def onnx_path(self, artifacts: Path, weights: Path | None = None, **options: Any) -> Path:
         """Return the ONNX file; that of a model is exported into ``artifacts`` unless it is there.
 

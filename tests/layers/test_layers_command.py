@@ -4,6 +4,8 @@ import engine_files as files
 import pytest
 from PIL import Image
 
+from fine_edge.cli import layers as command
+from fine_edge.cli import target
 from fine_edge.cli.layers import main
 from fine_edge.errors import ConfigError
 
@@ -43,3 +45,18 @@ def test_options_that_do_not_fit_are_refused(paths, tmp_path):
         main([str(paths["layers"]), "--baseline-profile", str(paths["profile"])])
     with pytest.raises(ConfigError, match="it has no times"):
         main([str(tmp_path / "m.onnx"), "--profile", str(paths["profile"])])
+
+
+def test_a_model_is_exported_in_fp16_and_compiled(paths, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(target, "ensure_exported", lambda request, folder: asked.append(request) or folder / "m.onnx")
+    monkeypatch.setattr(command, "from_onnx", lambda _path, _size: command.from_trtexec(paths["layers"], None, None))
+    assert main(["rtdetr_r18_fine", "--baseline", "rtdetr_r18", "--artifacts", str(tmp_path)]) == 0
+    assert [(request.model, request.precision) for request in asked] == [
+        ("rtdetr_r18_fine", "fp16"),
+        ("rtdetr_r18", "fp16"),
+    ]
+    assert "What FINE costs" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="it has no times"):
+        main(["rtdetr_r18", "--profile", str(paths["profile"])])
+    assert len(asked) == 2
