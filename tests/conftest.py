@@ -47,7 +47,7 @@ LONGEST = (
     "zoo/test_segmentation_graph.py",
     "export/test_exporter.py",
     "export/test_faults.py",
-    "graph/test_fp16_exported.py",
+    "fp16/test_fp16_exported.py",
     "zoo/test_torchvision_one_stage.py",
     "test_examples.py",
     "zoo/test_yolo_graph.py",

@@ -7,6 +7,7 @@ more than one start. A line is a JSON object: ``argv``, ``stderr`` (a file) and
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -67,7 +68,12 @@ def child(order: dict) -> None:
     if order["limit_bytes"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit_bytes"], order["limit_bytes"]))
     sys.argv = ["fine-edge", *order["argv"]]
-    command.run(main)
+    try:
+        command.run(main)
+    except SystemExit as end:
+        # Taking down torch costs more than the export, and copies the memory that was shared until then.
+        sys.stderr.flush()
+        os._exit(int(end.code or 0))
 
 
 def answer(value: object) -> None:
@@ -90,5 +96,6 @@ def serve() -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)  # threads do not survive a fork
     remember(sys.argv[1], int(sys.argv[2]))
+    gc.freeze()  # a collection in a child would copy the memory that it shares
     answer("ready")
     serve()
