@@ -12,7 +12,26 @@ from collections import Counter
 import onnx
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    CommonSubexpressionEliminationPass,
+    DeduplicateInitializersPass,
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    NameFixPass,
+    OutputFixPass,
+    RemoveUnusedFunctionsPass,
+    RemoveUnusedNodesPass,
+    RemoveUnusedOpsetsPass,
+)
+from onnxscript.optimizer import fold_constants_ir
+from onnxscript.rewriter import RewritePass
+from onnxscript.rewriter.rules.common import (
+    remove_optional_bias_from_conv_rule,
+    reshape_reshape_rule,
+    transpose_transpose_rule,
+    unsqueeze_unsqueeze_rule,
+)
 from torch import Tensor, nn
 
 from fine_edge.zoo.family import quiet_exporter
@@ -20,6 +39,18 @@ from fine_edge.zoo.family import quiet_exporter
 # 17 is the first opset with LayerNormalization as one operator, and 20 breaks GridSample in TensorRT 10.x.
 # torch's exporter is written for 18 and up.
 OPSET = 18
+
+
+# Of onnxscript's own rules those that something in the zoo meets. The others change nothing in any export, and trying
+# them costs a fifth of it: one, for pairs of Slice, is tried at every pair of nodes.
+_REWRITES = (
+    remove_optional_bias_from_conv_rule,
+    reshape_reshape_rule,
+    transpose_transpose_rule,
+    unsqueeze_unsqueeze_rule,
+)
+# A rewrite can leave constants to fold.
+_ROUNDS = 2
 
 
 def trace(module: nn.Module, example: Tensor, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
@@ -39,14 +70,35 @@ def trace(module: nn.Module, example: Tensor, inputs: list[str], outputs: list[s
             output_names=outputs,
             opset_version=OPSET,
             dynamo=True,
-            optimize=True,
+            optimize=False,  # here instead, by fewer rules
             verbose=False,
         )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
+        if program is None:
+            raise RuntimeError("torch.onnx.export returned no program")
+        _optimise(program.model)
     _name_after_modules(program.model.graph)
     _strip(program.model)
     return program.model_proto
+
+
+def _optimise(model: ir.Model) -> None:
+    """Fold constants, remove what is computed twice or never, and write short chains as one node."""
+    InlinePass()(model)  # the exporter writes some operators as functions
+    for _ in range(_ROUNDS):
+        fold_constants_ir(model, onnx_shape_inference=True)
+        rewritten = RewritePass(_REWRITES)(model).modified
+        if not (RemoveUnusedNodesPass()(model).modified or rewritten):
+            break
+    for finish in (
+        RemoveUnusedFunctionsPass(),
+        RemoveUnusedOpsetsPass(),
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        DeduplicateInitializersPass(),
+        CommonSubexpressionEliminationPass(),
+        OutputFixPass(),
+        NameFixPass(),
+    ):
+        finish(model)
 
 
 def _scope(node: ir.Node) -> str:
