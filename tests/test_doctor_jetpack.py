@@ -27,8 +27,8 @@ def checked(folder, monkeypatch, release, version=None, package="tensorrt"):
 @pytest.mark.parametrize(
     ("release", "status", "found", "get"),
     [
-        ("35.4.1", "warn", "5 (L4T 35.4.1): TensorRT 8.5", "flash JetPack 6.2 or 7.2"),
-        ("36.3.0", "warn", "6.0 (L4T 36.3.0): TensorRT 8.6", "L4T archive"),
+        ("35.4.1", "warn", "5 (L4T 35.4.1): TensorRT 8", "flash JetPack 6.2 or 7.2"),
+        ("36.3.0", "warn", "6.0 (L4T 36.3.0): TensorRT 8.6", "flash JetPack 6.2 or 7.2"),
         ("36.4.7", "ok", "6.1 or 6.2 (L4T 36.4.7): TensorRT 10.3, CUDA 12.6, Python 3.10", "L4T archive"),
         ("38.4.0", "warn", "7.0 or 7.1 (L4T 38.4.0): TensorRT 10.13", "flash JetPack 6.2 or 7.2"),
         ("39.2.1", "ok", "7.2 (L4T 39.2.1): TensorRT 10.16.2, CUDA 13.2, Python 3.12", "docker/Dockerfile.jetson-jp72"),

@@ -88,16 +88,8 @@ _BY_APT = "sudo apt install nvidia-jetpack brings 10.16 and its Python module; o
 _FLASH = "flash JetPack 6.2 or 7.2"
 # Facts of NVIDIA's release notes and of boards; nothing of fine-edge has run on 7.2.
 JETPACKS = (
-    JetPack("5", (34, 0), "8.5", "11.4", "3.8", _FLASH, _FLASH),
-    JetPack(
-        "6.0",
-        (36, 0),
-        "8.6",
-        "12.2",
-        "3.10",
-        _BY_ARCHIVE,
-        "update to JetPack 6.2: sudo apt update; sudo apt full-upgrade",
-    ),
+    JetPack("5", (34, 0), "8", "11.4", "3.8", _FLASH, _FLASH),
+    JetPack("6.0", (36, 0), "8.6", "12.2", "3.10", _FLASH, _FLASH),
     JetPack("6.1 or 6.2", (36, 4), "10.3", "12.6", "3.10", _BY_ARCHIVE),
     JetPack(
         "7.0 or 7.1", (38, 0), "10.13", "13.0", "3.12", _FLASH, f"it is for Thor and has no code for Orin: {_FLASH}"

@@ -150,7 +150,8 @@ def read_layers(path: Path) -> tuple[LayerProfile, LayerProfile | None]:
     with contents_checked(path, ArtifactError, title="layer profile", hint=_HINT):
         data = printable_all(data)
         baseline = data.get("baseline")
-        for written in filter(None, (data, baseline)):  # before there were remarks, files had none
-            written.setdefault("remarks", [])
+        for written in (data, baseline):
+            if isinstance(written, dict):  # before there were remarks, files had none
+                written.setdefault("remarks", [])
         profile = from_data(LayerProfile, data, complete=True)
         return profile, from_data(LayerProfile, baseline, complete=True) if baseline else None

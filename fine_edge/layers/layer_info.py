@@ -23,6 +23,7 @@ from fine_edge.errors import ArtifactError
 from fine_edge.files import file_size
 from fine_edge.layers.by_part import attribute
 from fine_edge.layers.layer import LayerTime
+from fine_edge.text import printable
 
 _HINT = "trtexec --loadEngine=ENGINE --exportLayerInfo=FILE, of an engine built with --profilingVerbosity=detailed"
 
@@ -161,8 +162,9 @@ def _about_weights(listed: list[dict[str, Any]], layers: tuple[LayerTime, ...]) 
     ]
     if not without:
         return ()
+    first = printable(without[0][:80])
     others = f" and of {len(without) - 1} others" if without[1:] else ""
-    return (f"The weights of {without[0][:80]}{others} are not in the file: constants are more than what is shown.",)
+    return (f"The weights of {first}{others} are not in the file: constants are more than what is shown.",)
 
 
 def _sum(sizes: list[int | None]) -> int | None:

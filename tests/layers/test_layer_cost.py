@@ -64,6 +64,9 @@ def test_a_document_reads_back(tmp_path, fine, baseline):
     assert read_layers(tmp_path / "d.json") == (fine, baseline)
     (tmp_path / "d.json").write_text(json.dumps(to_json(fine)))
     assert read_layers(tmp_path / "d.json") == (fine, None)
+    older = {name: value for name, value in to_json(fine).items() if name != "remarks"}
+    (tmp_path / "d.json").write_text(json.dumps(older))
+    assert read_layers(tmp_path / "d.json") == (fine, None)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,8 @@ def test_a_document_reads_back(tmp_path, fine, baseline):
         lambda d: d["layers"][0].update(part={"module": "tail", "detail": ""}),
         lambda d: d["layers"][0].update(written_bytes=-1),
         lambda d: d["layers"][0].update(onnx_nodes=None),
+        lambda d: d.update(baseline="none"),
+        lambda d: d.update(remarks="none"),
     ],
 )
 def test_a_broken_document_gives_one_line(tmp_path, fine, change):
