@@ -147,6 +147,24 @@ def test_signatures_are_read_as_they_stand():
     assert not {"precision", "set_output_type"} & set(newest["classes"]["ILayer"])
 
 
+@every_release
+def test_what_polygraphy_sets_for_us_is_there(release):
+    """What the keywords of ``settings`` and a strongly typed network come to."""
+    classes = APIS[release]["classes"]
+    assert {
+        "builder_optimization_level",
+        "profiling_verbosity",
+        "progress_monitor",
+        "max_aux_streams",
+        "set_memory_pool_limit",
+        "create_timing_cache",
+        "set_timing_cache",
+    } <= set(classes["IBuilderConfig"])
+    assert "build_serialized_network" in classes["Builder"]
+    assert "parse_from_file" in classes["OnnxParser"]
+    assert {"DETAILED", "LAYER_NAMES_ONLY", "NONE"} <= set(classes["ProfilingVerbosity"])
+
+
 def test_every_file_that_imports_tensorrt_is_checked():
     assert set(FILES) == set(OBJECTS)
 
