@@ -16,6 +16,7 @@ from fine_edge.engine.manifest import read_manifest
 from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOptions, read_recipe
 from fine_edge.engine.plan_file import check_bytes, check_onnx, check_platform, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
+from fine_edge.engine.preflight import require_release
 from fine_edge.engine.source import model_of, onnx_name, read_source
 from fine_edge.errors import ConfigError
 from fine_edge.fp16.keep_list import read_keep_list
@@ -100,7 +101,9 @@ def _resolve(given: argparse.Namespace) -> tuple[Path, BuildOptions]:
         return path, _options(given, recipe)
     options = _options(given, read_recipe(target.model, given.recipes))
     if options.target == "tensorrt":  # before an export that takes a minute
-        require_tensorrt(here(), target.model)
+        platform = here()
+        require_tensorrt(platform, target.model)
+        require_release(platform, options)
     path = given.artifacts / onnx_name(target.model, options.precision)
     if not path.is_file():  # one that is there is taken, whatever weights it was exported with
         path = target.onnx_path(given.artifacts, precision="fp16" if options.precision == "fp16" else "fp32")

@@ -7,16 +7,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from fine_edge import libraries
-from fine_edge.doctor.software import GET_TENSORRT, Check
+from fine_edge.doctor.software import Check, get_tensorrt
 from fine_edge.engine.cuda import gpu_info
 from fine_edge.engine.platform import is_installed
 from fine_edge.errors import FineEdgeError
 from fine_edge.jetson.board import Board
 
 _TIMEOUT_S = 120.0
+_JETPACK_6_IMAGE = "an image for JetPack 6 does not run on 7.2: build docker/Dockerfile.jetson-jp72 (docker/README.md)"
 # JetPack and our image put trtexec here, which may not be on PATH.
 _TRTEXEC = ("usr/src/tensorrt/bin/trtexec", "opt/tensorrt/bin/trtexec")
 
@@ -24,8 +26,11 @@ _TRTEXEC = ("usr/src/tensorrt/bin/trtexec", "opt/tensorrt/bin/trtexec")
 def backends(board: Board) -> Iterator[Check]:
     """Yield one check for each backend that this kind of machine can have."""
     yield _tried("onnxruntime", "onnxruntime", _run_onnxruntime, "pip install --force-reinstall onnxruntime")
-    hint = "its libraries do not load: check LD_LIBRARY_PATH; in a container --runtime nvidia. " + GET_TENSORRT
-    yield _tried("tensorrt", "tensorrt", _run_tensorrt, hint)
+    hint = "its libraries do not load: check LD_LIBRARY_PATH; in a container --runtime nvidia. " + get_tensorrt(board)
+    tensorrt = _tried("tensorrt", "tensorrt", _run_tensorrt, hint)
+    # The runtime of containers mounts this library from the board's system, and JetPack 7.2 has it no more.
+    is_of_jetpack_6 = "libnvdla_compiler.so" in tensorrt.found
+    yield replace(tensorrt, hint=_JETPACK_6_IMAGE) if is_of_jetpack_6 else tensorrt
     if not board.is_jetson:
         yield _tried("tensorrt-rtx", "tensorrt_rtx", _compile, "pip install --force-reinstall 'fine-edge[rtx]'")
         yield _export()

@@ -12,6 +12,7 @@ from fine_edge.engine.manifest import Manifest, layers_path, manifest_path
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan_file import plugin_hashes, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
+from fine_edge.engine.preflight import require_release
 from fine_edge.engine.rtx_log import kernels_in
 from fine_edge.engine.source import Source, engine_name, read_source
 from fine_edge.errors import ArtifactError
@@ -36,12 +37,13 @@ def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engi
 
     Raises:
         ArtifactError: when the plan's inputs and outputs are not the model's.
-        BackendError: without TensorRT, or when TensorRT refuses the plan.
+        BackendError: without TensorRT, when it cannot have built with these options, or when it refuses the plan.
     """
     data = read_plan(plan)
     source = read_source(onnx_path, options.input_size)
     platform = here()
     require_tensorrt(platform, source.model)
+    require_release(platform, options)
     plugins = plugin_hashes(options)
     found = supervise.describe(plan)
     _check_tensors(plan, found["tensors"], source, options.input_size)

@@ -100,6 +100,7 @@ def obtain_engine(
     platform = here()
     if options.target == "tensorrt":
         require_tensorrt(platform, source.model)
+        preflight.require_release(platform, options)
     supervise.require_builder(options.target)
     plugins = plugin_hashes(options)
     if source.plugin_nodes and not plugins:

@@ -38,7 +38,7 @@ class Manifest:
         workspace_mib: the limit that the builder really had.
         power_mode: of the board while kernels were timed and picked; ``None`` where there is none.
         timing_cache_sha256: of the cache after the build, ``None`` without one.
-        kernels: number of layers of the engine, ``None`` where the engine does not say.
+        kernels: number of kernels of one inference, ``None`` where the engine does not say.
         fused_attention: how many of them are a whole attention.
         activation_mib: device memory that one execution context needs.
         weights_mib: of the engine, ``None`` where the build's log does not say.

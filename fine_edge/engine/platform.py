@@ -50,6 +50,26 @@ class Platform:
         return found
 
 
+def release_of(version: str) -> tuple[int, ...]:
+    """Return major and minor version as numbers, ``(10, 7)`` of ``10.7.0.23``."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+
+
+def runs_on_orin(tensorrt: str, cuda: str | None) -> bool | None:
+    """Return whether a TensorRT has code for Orin (SM87); ``None`` where nobody has told.
+
+    Args:
+        tensorrt: version, ``10.16.2``.
+        cuda: version of CUDA that it is for, ``13.2``; ``None`` counts as 12.
+
+    Of the builds for CUDA 13, that of 10.13.3 has none and that of 10.16.1 has. NVIDIA's for CUDA 12 on L4T have.
+    """
+    if cuda is None or release_of(cuda) < (13,):
+        return True
+    release = release_of(tensorrt)
+    return None if (10, 13) < release < (10, 16) else release >= (10, 16)
+
+
 def is_installed(package: str) -> bool:
     """Return whether a package can be imported; a folder with only its name, such as type stubs, does not count."""
     try:
@@ -107,7 +127,7 @@ def require_tensorrt(platform: Platform, model: str = "MODEL") -> None:
         BackendError: the hint says what to do on an x86 host, and on a Jetson.
     """
     if platform.tensorrt is None:
-        on_jetson = "install it: docker/README.md shows two ways to 10.7"
+        on_jetson = "python -m fine_edge doctor says how this JetPack gets it"
         on_host = (
             f"make onnx MODEL={model}, copy engines/{model}.* to the Jetson and run make engine MODEL={model} there;"
             f" to compile it here without a GPU: make engine MODEL={model} ARGS='--target rtx-sm86'"

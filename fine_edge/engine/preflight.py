@@ -10,9 +10,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from fine_edge import machine
 from fine_edge.contract import TENSORRT
 from fine_edge.engine.options import BuildOptions
-from fine_edge.engine.platform import Platform, require_tensorrt
+from fine_edge.engine.platform import Platform, release_of, require_tensorrt, runs_on_orin
 from fine_edge.engine.source import Source
 from fine_edge.errors import BackendError, OutputError
 from fine_edge.files import output_errors
@@ -30,6 +31,9 @@ SMALLEST_WORKSPACE_MIB = 128
 LARGEST_WORKSPACE_MIB = 2048
 # The plan, its partial copy, a timing cache and the layers' description.
 DISK_COPIES = 3
+_ORIN_SM = 87
+# The first Polygraphy that builds where layers have no precision of their own: all before read it of every layer.
+_POLYGRAPHY_FOR_11 = (0, 50)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def check(
     board = board or Board()
     snapshot = board.snapshot()
     workspace_mib = _workspace(source, options, snapshot)
-    version_warning = _check_tensorrt(source, options, str(platform.tensorrt))
+    version_warning = _check_tensorrt(source, options, platform)
     return Preflight(workspace_mib, snapshot.mode, (*version_warning, *_clock_warnings(board, snapshot)))
 
 
@@ -74,18 +78,43 @@ def _check_disk(size_bytes: int, out: Path) -> None:
         )
 
 
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+def require_release(platform: Platform, options: BuildOptions) -> None:
+    """Refuse a TensorRT that cannot do what is asked, before anything is exported or built.
 
-
-def _check_tensorrt(source: Source, options: BuildOptions, version: str) -> tuple[str, ...]:
-    checked_for = source.contract.tensorrt if source.contract else TENSORRT
-    found, wanted = _release(version), _release(checked_for)
-    if found < (10,):
+    Raises:
+        BackendError: for a TensorRT before 10; for ``fp16-weak`` on TensorRT 11, which is strongly typed only; for
+            TensorRT 11 with a Polygraphy that reads what 11 dropped.
+    """
+    if options.target != "tensorrt" or platform.tensorrt is None:
+        return
+    version, release = platform.tensorrt, release_of(platform.tensorrt)
+    if release < (10,):
         raise BackendError(f"TensorRT {version} is too old", hint=f"install TensorRT {TENSORRT}: docker/README.md")
-    if options.precision == "fp16-weak" and found >= (11,):
-        raise BackendError(f"TensorRT {version} has no FP16 flag", hint="use --precision fp16, which is strongly typed")
-    if found < wanted:
+    if release < (11,):
+        return
+    if options.precision == "fp16-weak":
+        raise BackendError(
+            f"TensorRT {version} is strongly typed only: it has no FP16 flag, which fp16-weak sets",
+            hint="--precision fp16: the FP16 graph itself says what is FP16 (python -m fine_edge graph fp16 makes one)",
+        )
+    polygraphy = machine.version("polygraphy")
+    if polygraphy is not None and release_of(polygraphy) < _POLYGRAPHY_FOR_11:
+        raise BackendError(
+            f"Polygraphy {polygraphy} reads ILayer.precision_is_set, which TensorRT {version} does not have",
+            hint="pip install 'polygraphy>=0.50,<0.60'",
+        )
+
+
+def _check_tensorrt(source: Source, options: BuildOptions, platform: Platform) -> tuple[str, ...]:
+    require_release(platform, options)
+    version = str(platform.tensorrt)
+    if platform.sm == _ORIN_SM and runs_on_orin(version, platform.cuda) is False:
+        raise BackendError(
+            f"TensorRT {version} for CUDA {platform.cuda} has no code for Orin (SM87)",
+            hint="install 10.16.1 or newer, as JetPack 7.2 has it: docker/README.md",
+        )
+    checked_for = source.contract.tensorrt if source.contract else TENSORRT
+    if release_of(version) < release_of(checked_for):
         return (
             f"TensorRT {version} is older than {checked_for}, which the graph was checked for: it may be refused or"
             " be slower (JetPack 6.1 and 6.2 ship 10.3; docker/README.md shows two ways to 10.7)",

@@ -15,7 +15,11 @@ from typing import Any
 from fine_edge.errors import BackendError
 from fine_edge.machine import MIB
 
-_SYNCHRONISATION = ("signal", "wait")
+# Layer lists name more than kernels: points where streams wait for each other, views of a tensor in another shape or
+# layout (NoOp), shapes that the host computes (shape_call) and constants that lie in memory.
+_NO_KERNEL = frozenset({"signal", "wait", "noop", "shape_call", "constant"})
+# An engine of several optimisation profiles lists its layers once for each. The first profile's names have no suffix.
+_PROFILE = re.compile(r" \[profile +(\d{1,4})\]")
 _KERNEL = re.compile(r"^\s*Name: (?P<name>.+?), LayerType: (?P<kind>[^,]+), ")
 # Between entries is nothing, or a unit or record separator. A name may hold brackets, and the compiler may append what
 # it turned the node into (``]__gemm_from_conv1x1``).
@@ -66,11 +70,6 @@ class Kernel:
     def written_bytes(self) -> int:
         """Bytes of all activations that it writes."""
         return sum(size for _, size in self.writes)
-
-    @property
-    def is_synchronisation(self) -> bool:
-        """Whether it is a point where streams wait for each other; layer lists hold these besides kernels."""
-        return self.kind.lower() in _SYNCHRONISATION
 
     @property
     def is_fused_attention(self) -> bool:
@@ -125,8 +124,31 @@ def parse_log(text: str) -> Compiled:
         if match is None:
             break
         kernels.append(_kernel(match["name"], match["kind"], line))
-    kernels = [kernel for kernel in kernels if not kernel.is_synchronisation]
-    return Compiled(tuple(kernels), _total(text, "Total Activation Memory"), _total(text, "Total Weights Memory"))
+    return Compiled(
+        tuple(kernel for kernel in kernels if launches_kernel(kernel.kind)),
+        _total(text, "Total Activation Memory"),
+        _total(text, "Total Weights Memory"),
+    )
+
+
+def launches_kernel(kind: str) -> bool:
+    """Return whether a layer of this type runs on the GPU; all kernel counts rest on this.
+
+    Args:
+        kind: ``LayerType`` of TensorRT's layer lists, in its log or in the engine inspector's JSON.
+    """
+    return kind.lower() not in _NO_KERNEL
+
+
+def profile_of(name: str) -> int:
+    """Return the optimisation profile that a layer, binding or time belongs to, from its name; 0 is the first."""
+    found = _PROFILE.search(name)
+    return int(found[1]) if found else 0
+
+
+def without_profile(name: str) -> str:
+    """Return the name of a layer or binding without the mark of its optimisation profile."""
+    return _PROFILE.sub("", name)
 
 
 def onnx_nodes(metadata: str) -> tuple[str, ...]:
@@ -191,6 +213,8 @@ def first_error(text: str) -> str:
 def kernels_in(text: str) -> tuple[Kernel, ...] | None:
     """Return the kernels of an engine's layer description in order; ``None`` when it holds only names, or nothing.
 
+    Of an engine with several optimisation profiles these are the first profile's.
+
     ``Layers`` holds objects with ``Name``, ``LayerType`` and ``Metadata`` for engines with detailed profiling
     verbosity, and plain names otherwise.
     """
@@ -200,7 +224,8 @@ def kernels_in(text: str) -> tuple[Kernel, ...] | None:
         return None
     if not isinstance(layers, list) or not layers or not all(isinstance(layer, dict) for layer in layers):
         return None
-    return tuple(kernel for kernel in map(_described_kernel, layers) if not kernel.is_synchronisation)
+    listed = map(_described_kernel, layers)
+    return tuple(kernel for kernel in listed if launches_kernel(kernel.kind) and profile_of(kernel.name) == 0)
 
 
 def _described_kernel(layer: dict[str, Any]) -> Kernel:

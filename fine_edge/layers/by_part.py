@@ -20,15 +20,15 @@ class PartSum:
 
     Attributes:
         part: a whole module (``detail`` is empty), a detail of FINE, or copies between memory layouts.
-        layers: number of layers.
-        ms: their time; ``None`` where nothing was timed.
+        kernels: number of layers that launch a kernel.
+        ms: the time of all layers; ``None`` where nothing was timed.
         percent: share of the time of all layers.
         written_mib: activations that they write, MiB; ``None`` where it is unknown for a layer.
         weights_mib: constants that they read, each counted once; ``None`` where it is unknown for all layers.
     """
 
     part: Part
-    layers: int
+    kernels: int
     ms: float | None
     percent: float | None
     written_mib: float | None
@@ -49,8 +49,8 @@ class PartSum:
 
 def part_sums(profile: LayerProfile) -> list[PartSum]:
     """Return the modules in the order of data, each followed by its details; parts without layers are left out."""
-    found = [_summed(part, _of(profile.layers, part)) for part in _parts()]
-    return [total for total in found if total.layers]
+    found = [(part, _of(profile.layers, part)) for part in _parts()]
+    return [_summed(part, layers) for part, layers in found if layers]
 
 
 def whole(profile: LayerProfile) -> PartSum:
@@ -76,7 +76,7 @@ def _of(layers: Sequence[LayerTime], part: Part) -> list[LayerTime]:
 def _summed(part: Part, layers: Sequence[LayerTime]) -> PartSum:
     return PartSum(
         part,
-        len(layers),
+        sum(layer.is_kernel for layer in layers),
         ms=_total(layer.median_ms for layer in layers),
         percent=_total(layer.percent for layer in layers),
         written_mib=_mib(layer.written_bytes for layer in layers),

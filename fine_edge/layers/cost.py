@@ -26,9 +26,9 @@ class PartDifference:
     after: PartSum
 
     @property
-    def layers(self) -> int:
-        """Return the number of layers more."""
-        return self.after.layers - self.before.layers
+    def kernels(self) -> int:
+        """Return the number of kernels more."""
+        return self.after.kernels - self.before.kernels
 
     @property
     def ms(self) -> float | None:
@@ -49,7 +49,7 @@ class PartDifference:
         """Return it as ``--json`` prints it."""
         return {
             "part": self.title,
-            "kernels": self.layers,
+            "kernels": self.kernels,
             "ms": self.ms,
             "written_mib": self.written_mib,
             "weights_mib": self.weights_mib,
@@ -96,9 +96,9 @@ class FineCost:
     def summary(self) -> str:
         """Return one sentence on FINE's own layers and on what changed elsewhere."""
         own, total = self.own, self.total
-        parts = [f"FINE's own kernels: {_described(own.layers, own.ms, own.written_mib, own.weights_mib)}"]
+        parts = [f"FINE's own kernels: {_described(own.kernels, own.ms, own.written_mib, own.weights_mib)}"]
         elsewhere = (
-            total.layers - own.layers,
+            total.kernels - own.kernels,
             minus(total.ms, own.ms),
             minus(total.written_mib, own.written_mib),
             minus(total.weights_mib, own.weights_mib),
@@ -117,8 +117,8 @@ class FineCost:
         }
 
 
-def _described(layers: int, ms: float | None, written_mib: float | None, weights_mib: float | None) -> str:
-    parts = [f"{layers:+d} kernels"]
+def _described(kernels: int, ms: float | None, written_mib: float | None, weights_mib: float | None) -> str:
+    parts = [f"{kernels:+d} kernels"]
     parts += [f"{ms:+.3f} ms"] if ms is not None else []
     parts += [f"{written_mib:+.2f} MiB written"] if written_mib is not None else []
     parts += [f"{weights_mib:+.2f} MiB of constants"] if weights_mib is not None else []
@@ -150,5 +150,8 @@ def read_layers(path: Path) -> tuple[LayerProfile, LayerProfile | None]:
     with contents_checked(path, ArtifactError, title="layer profile", hint=_HINT):
         data = printable_all(data)
         baseline = data.get("baseline")
+        for written in (data, baseline):
+            if isinstance(written, dict):  # before there were remarks, files had none
+                written.setdefault("remarks", [])
         profile = from_data(LayerProfile, data, complete=True)
         return profile, from_data(LayerProfile, baseline, complete=True) if baseline else None

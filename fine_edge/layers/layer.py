@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fine_edge.fields import Amount, Whole, to_data
+from fine_edge.engine.rtx_log import launches_kernel
+from fine_edge.fields import Amount, Text, Whole, to_data
 from fine_edge.graph.parts import Part
 
 REFORMAT = Part("other", "reformat")
@@ -21,7 +22,7 @@ REFORMAT = Part("other", "reformat")
 
 @dataclass(frozen=True)
 class LayerTime:
-    """A layer, or kernel, of an engine.
+    """A layer of an engine; most launch a kernel.
 
     Attributes:
         name: as TensorRT calls it.
@@ -30,7 +31,7 @@ class LayerTime:
         part: of the detector.
         median_ms: time of one run with a profiler attached; ``None`` where nothing was run.
         percent: of all layers' time.
-        written_bytes: of the activations it writes; ``None`` where the source does not tell.
+        written_bytes: of the activations its kernel writes; ``None`` where the source does not tell.
         weights_bytes: of the constants it reads and no layer before it did; ``None`` where the source does not tell.
         is_mixed: whether its nodes belong to more than one module, of which ``part`` has the most.
     """
@@ -45,6 +46,11 @@ class LayerTime:
     weights_bytes: Whole | None = None
     is_mixed: bool = False
 
+    @property
+    def is_kernel(self) -> bool:
+        """Return whether it launches a kernel; where the type is not told, whether it took time."""
+        return launches_kernel(self.kind) if self.kind else self.median_ms != 0.0
+
 
 @dataclass(frozen=True)
 class LayerProfile:
@@ -56,6 +62,7 @@ class LayerProfile:
         activation_mib: memory the compiler plans for all activations, where the source tells.
         compute_ms: median GPU compute time of an inference without a profiler, where it was measured too.
         latency_ms: median of H2D + compute + D2H, likewise.
+        remarks: what the files do not tell, or how they disagree, for people.
     """
 
     source: str
@@ -63,6 +70,7 @@ class LayerProfile:
     activation_mib: Amount | None = None
     compute_ms: Amount | None = None
     latency_ms: Amount | None = None
+    remarks: tuple[Text, ...] = ()
 
     @property
     def is_timed(self) -> bool:

@@ -5,41 +5,47 @@ The bench on a device writes its profile in trtexec's format, so that both are r
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fine_edge.engine.inspect import Inspection, inspect
 from fine_edge.engine.manifest import manifest_path, read_manifest
-from fine_edge.engine.rtx_log import Kernel
+from fine_edge.engine.rtx_log import Kernel, profile_of
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.input_size import InputSize
 from fine_edge.layers.by_part import attribute
+from fine_edge.layers.join import joined
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.layers.layer_info import read_layer_info
 from fine_edge.layers.trtexec import read_profile, read_times
-
-# If layers that the layer information names take less of the profile's time than this, the files are of two engines.
-FEWEST_MATCHED = 0.9
 
 
 def from_trtexec(layers_path: Path, profile_path: Path | None = None, times_path: Path | None = None) -> LayerProfile:
     """Join an engine's layer information with its profile; without a profile the layers have no times.
 
     Raises:
-        ArtifactError: when a file cannot be read, or they belong to different engines.
+        ArtifactError: when a file cannot be read, they belong to different engines, or the layer information holds
+            names only and there is no profile.
     """
-    layers = read_layer_info(layers_path)
-    source = f"{layers_path.name}, not timed"
+    source, times = f"{layers_path.name}, not timed", None
     if profile_path:
-        layers = joined(layers, read_profile(profile_path), profile_path)
-        source = f"{layers_path.name}, timed in {profile_path.name}"
-    found = LayerProfile(source, layers, activation_mib=_planned_mib(layers_path))
+        source, times = f"{layers_path.name}, timed in {profile_path.name}", read_profile(profile_path)
+    info = read_layer_info(layers_path, profile_of(times[0][0]) if times else 0)
+    if not info.is_detailed and times is None:
+        raise ArtifactError(
+            "holds names only, the engine was built without details: no kernels and no MiB can be told",
+            where=layers_path,
+            hint="build it with --profilingVerbosity=detailed, or give its times with --profile",
+        )
+    layers, remarks = info.layers, info.remarks
+    if times and profile_path:
+        layers, about_times = joined(layers, times, profile_path)
+        remarks += about_times
+    found = LayerProfile(source, layers, activation_mib=_planned_mib(layers_path), remarks=remarks)
     if not times_path:
         return found
-    times = read_times(times_path)
-    return replace(found, compute_ms=times.compute_median_ms, latency_ms=times.latency_median_ms)
+    queries = read_times(times_path)
+    return replace(found, compute_ms=queries.compute_median_ms, latency_ms=queries.latency_median_ms)
 
 
 def _planned_mib(layers_path: Path) -> float | None:
@@ -84,38 +90,3 @@ def _from_kernel(kernel: Kernel, seen: set[str]) -> LayerTime:
         weights_bytes=sum(size for _, size in new),
         is_mixed=is_mixed,
     )
-
-
-def joined(layers: Sequence[LayerTime], times: Sequence[tuple[str, float]], where: Path) -> tuple[LayerTime, ...]:
-    """Return the layers with their times; a layer without a time was not executed.
-
-    Names can repeat: the n-th time belongs to the n-th layer of that name. Times without a layer become layers of their
-    own, whose part follows from their name.
-
-    Raises:
-        ArtifactError: when most of the time belongs to layers that are missing.
-    """
-    total = sum(ms for _, ms in times)
-    if total <= 0:
-        raise ArtifactError("no layer took any time", where=where, hint="profile at least one inference")
-    waiting: dict[str, deque[float]] = defaultdict(deque)
-    for name, ms in times:
-        waiting[name].append(ms)
-    timed = [_timed(layer, waiting[layer.name].popleft() if waiting[layer.name] else None, total) for layer in layers]
-    left = [(name, ms) for name, rest in waiting.items() for ms in rest]
-    if sum(ms for _, ms in left) > (1 - FEWEST_MATCHED) * total:
-        raise ArtifactError(
-            f"{len(left)} of {len(times)} timed layers are not in the layer information",
-            where=where,
-            hint="take both from the same engine",
-        )
-    return (*timed, *(_timed(_nameless(name), ms, total) for name, ms in left))
-
-
-def _timed(layer: LayerTime, ms: float | None, total: float) -> LayerTime:
-    return replace(layer, median_ms=ms, percent=None if ms is None else 100 * ms / total)
-
-
-def _nameless(name: str) -> LayerTime:
-    part, is_mixed = attribute(name, "", ())
-    return LayerTime(name, "", (), part, is_mixed=is_mixed)

@@ -24,7 +24,7 @@ def _fixed(value: float | None, digits: int, sign: str = "") -> str | None:
 
 
 def parts_table(profile: LayerProfile) -> Table:
-    """Return layers, time and MiB by part."""
+    """Return kernels, time and MiB by part."""
     titles = ["Kernels", *(("Time (ms)", "Share (%)") if profile.is_timed else ()), "Written (MiB)", "Constants (MiB)"]
     columns = [Column("Part", numeric=False), *map(Column, titles)]
     table = Table(f"Layers by part: {profile.source}", columns, notes=_notes(profile), brief=_brief(profile))
@@ -40,7 +40,7 @@ def _indented(total: PartSum) -> str:
 
 def _cells(total: PartSum, *, timed: bool) -> list[str | None]:
     times = [_fixed(total.ms, 3), _fixed(total.percent, 1)] if timed else []
-    return [str(total.layers), *times, _fixed(total.written_mib, 2), _fixed(total.weights_mib, 2)]
+    return [str(total.kernels), *times, _fixed(total.written_mib, 2), _fixed(total.weights_mib, 2)]
 
 
 def cost_table(cost: FineCost) -> Table:
@@ -66,14 +66,14 @@ def cost_table(cost: FineCost) -> Table:
 
 def _difference_cells(difference: PartDifference, *, timed: bool) -> list[str | None]:
     before, after = difference.before, difference.after
-    cells: list[str | None] = [str(before.layers), str(after.layers), f"{difference.layers:+d}"]
+    cells: list[str | None] = [str(before.kernels), str(after.kernels), f"{difference.kernels:+d}"]
     cells += [_fixed(before.ms, 3), _fixed(after.ms, 3), _fixed(difference.ms, 3, "+")] if timed else []
     return [*cells, _fixed(difference.written_mib, 2, "+"), _fixed(difference.weights_mib, 2, "+")]
 
 
 def _brief(profile: LayerProfile) -> list[str]:
     """Return what a terminal shows without ``--explain``."""
-    notes = [_timing_note(profile), *_whole_notes(profile)]
+    notes = [_timing_note(profile), *_whole_notes(profile), *profile.remarks]
     mixed = [layer for layer in profile.layers if layer.is_mixed]
     if mixed:
         notes.append(f"{len(mixed)} layers are fused from nodes of several parts{_share(mixed)}.")
@@ -81,10 +81,11 @@ def _brief(profile: LayerProfile) -> list[str]:
 
 
 def _notes(profile: LayerProfile) -> list[str]:
-    notes = [_timing_note(profile), *_whole_notes(profile)]
+    notes = [_timing_note(profile), *_whole_notes(profile), *profile.remarks]
     notes.append(
-        "Written: activations that the layers write, each counted, MiB = 2^20 bytes. Constants: weights they read, each"
-        " counted once."
+        "Kernels: layers that run on the GPU; views (NoOp), shapes of the host (shape_call), constants and waiting"
+        " streams are layers, and none. Written: activations that kernels write, each counted, MiB = 2^20 bytes."
+        " Constants: weights they read, and inputs that no layer writes and nobody gives, each counted once."
     )
     mixed = [layer for layer in profile.layers if layer.is_mixed]
     if mixed:
@@ -164,12 +165,12 @@ def draw(profile: LayerProfile, width_in: float = 7.0, *, titled: bool = True) -
 
 
 def _value(total: PartSum, *, timed: bool) -> float:
-    return (total.ms or 0.0) if timed else float(total.layers)
+    return (total.ms or 0.0) if timed else float(total.kernels)
 
 
 def _label(total: PartSum, *, timed: bool) -> str:
     if not timed:
-        return str(total.layers)
+        return str(total.kernels)
     return "-" if total.ms is None else f"{total.ms:.3f} ms, {total.percent or 0:.1f} %"
 
 

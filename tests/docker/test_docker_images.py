@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from fine_edge.contract import TENSORRT
+from fine_edge.doctor import software
+from fine_edge.engine import platform
 from fine_edge.jetson import board, power_modes
 
 ROOT = Path(__file__).parents[2]
@@ -57,8 +59,13 @@ def table() -> dict[str, list[str]]:
     return {name: [cell.strip().replace("`", "") for cell in cells.split("|")] for name, cells in rows}
 
 
-def test_there_are_three_images():
-    assert [path.name for path in FILES] == ["Dockerfile.host", "Dockerfile.jetson-igpu", "Dockerfile.jetson-l4t"]
+def test_there_are_four_images():
+    assert [path.name.removeprefix("Dockerfile.") for path in FILES] == [
+        "host",
+        "jetson-igpu",
+        "jetson-jp72",
+        "jetson-l4t",
+    ]
     assert set(table()) == {path.name for path in FILES}
 
 
@@ -131,7 +138,8 @@ def test_the_readme_says_which_python(path):
 @jetson_images
 def test_the_readme_says_which_tensorrt_and_polygraphy(path):
     cells = table()[path.name]
-    assert cells[3].startswith(f"{TENSORRT}.")
+    newer = defaults(path).get("TENSORRT_VERSION")
+    assert cells[3].startswith(f"{newer.partition('-')[0]}," if newer else f"{TENSORRT}.")
     assert f"polygraphy=={cells[5]}" in extras()["device"]
     # What the tests run the path of a Jetson with.
     assert f"polygraphy=={cells[5]}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -143,6 +151,24 @@ def test_the_archive_is_the_version_of_the_table_for_this_cuda():
     assert archive == f"TensorRT-{cells[3].split(',')[0]}.l4t.aarch64-gnu.cuda-{cells[2]}.tar.gz"
     assert archive in README
     assert fnmatch(f"docker/{archive}", "docker/*.tar.gz")
+
+
+def test_the_image_of_jetpack_7_2_is_what_the_doctor_says_of_it():
+    path, cells = DOCKER / "Dockerfile.jetson-jp72", table()["Dockerfile.jetson-jp72"]
+    jetpack = next(jetpack for jetpack in software.JETPACKS if jetpack.name == "7.2")
+    assert path.name in jetpack.get_tensorrt
+    assert cells[1] == ".".join(map(str, jetpack.l4t))
+    assert (cells[2], cells[4]) == (jetpack.cuda, jetpack.python)
+    version = defaults(path)["TENSORRT_VERSION"]
+    assert version.startswith(f"{jetpack.tensorrt}.")
+    assert version.endswith(f"+cuda{cells[2]}")
+    assert f"cuda:{cells[2]}." in cells[0]
+    assert platform.runs_on_orin(jetpack.tensorrt, jetpack.cuda)
+    run = " ".join(arguments(path, "RUN"))
+    assert f"r{cells[1]} main" in run
+    # The module is the system's, so the environment must see the system's packages.
+    assert "python3-libnvinfer=" in run
+    assert "--system-site-packages" in run
 
 
 def test_the_hosts_row():

@@ -8,8 +8,11 @@ import pytest
 from onnx import TensorProto
 from small_graphs import attention
 
+from fine_edge.cli import engine as command
 from fine_edge.cli.engine import main
+from fine_edge.engine import adopt, build
 from fine_edge.engine.manifest import manifest_path
+from fine_edge.engine.platform import Platform
 from fine_edge.errors import ArtifactError, BackendError, ConfigError, UnknownModelError
 from fine_edge.export import artifacts
 
@@ -62,6 +65,21 @@ def test_verify_says_whether_file_and_manifest_belong_together(tmp_path, capsys)
     engine.write_bytes(b"cut")
     with pytest.raises(ArtifactError, match="changed or cut"):
         main(["verify", str(engine)])
+
+
+@pytest.mark.parametrize("source", ["rtdetr_r18", "FILE"])
+def test_weak_typing_is_refused_on_tensorrt_11_before_anything_is_done(tmp_path, jetson, source):
+    """Preflight is skipped, the checks of memory that is; the refusal is not."""
+    path = attention(tmp_path / "m.onnx", 16, TensorProto.FLOAT)
+    (tmp_path / "p.plan").write_bytes(b"a plan")
+    platform = Platform(tensorrt="11.4.0.106", cuda="13.2", gpu="Orin", sm=87)
+    for module in (command, build, adopt):
+        jetson.setattr(module, "here", lambda: platform)
+    given = str(path) if source == "FILE" else source
+    for arguments in (["build", given, "--skip-preflight"], ["adopt", str(tmp_path / "p.plan"), "--onnx", str(path)]):
+        with pytest.raises(BackendError, match="has no FP16 flag, which fp16-weak sets -> --precision fp16"):
+            main([*arguments, "--precision", "fp16-weak", "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("jetson")

@@ -23,6 +23,10 @@ def test_a_plan_of_this_machine_comes_with_its_manifest(tmp_path):
     ("here", "words"),
     [
         (replace(ORIN, tensorrt="10.3.0"), "TensorRT 10.7.0, here 10.3.0"),
+        (
+            replace(ORIN, tensorrt="10.16.2.10", cuda="13.2", l4t="39.2.1"),
+            "TensorRT 10.7.0, here 10.16.2.10; L4T 36.4.0",
+        ),
         (replace(ORIN, gpu="NVIDIA GeForce RTX 3060", sm=86), "GPU Orin, here NVIDIA GeForce RTX 3060; SM 87, here 86"),
         (replace(ORIN, l4t="35.4.1"), "L4T 36.4.0, here 35.4.1"),
         (Platform(rtx="1.7.1"), "TensorRT 10.7.0, here none"),

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from fine_edge import machine
 from fine_edge.engine import preflight
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
@@ -92,19 +93,37 @@ def test_moving_clocks_and_heat_are_warned_of(source, tmp_path):
     ("version", "options", "words"),
     [
         ("8.6.1", {}, "is too old"),
-        ("11.0.0", {"precision": "fp16-weak"}, "has no FP16 flag"),
+        ("11.4.0.106", {"precision": "fp16-weak"}, "strongly typed only: .* no FP16 flag, .* --precision fp16"),
+        (
+            "11.4.0.106",
+            {},
+            "precision_is_set, which TensorRT 11.4.0.106 does not have -> pip install 'polygraphy>=0.50",
+        ),
+        ("10.13.3.9", {}, "10.13.3.9 for CUDA 13.2 has no code for Orin .SM87. -> install 10.16.1 or newer"),
     ],
 )
-def test_a_tensorrt_that_cannot_build_it_is_refused(source, tmp_path, version, options, words):
+def test_a_tensorrt_that_cannot_build_it_is_refused(source, tmp_path, monkeypatch, version, options, words):
+    monkeypatch.setattr(machine, "version", {"polygraphy": "0.49.14"}.get)
     with pytest.raises(BackendError, match=words):
-        check(source, tmp_path, platform=Platform(tensorrt=version, gpu="Orin", sm=87), **options)
+        check(source, tmp_path, platform=Platform(tensorrt=version, cuda="13.2", gpu="Orin", sm=87), **options)
 
 
 @pytest.mark.parametrize(
-    ("version", "warned"), [("10.3.0", 1), ("10.7.0", 0), ("10.7.0.23", 0), ("10.13.2", 0), ("11.1.0", 0)]
+    ("version", "cuda", "warned"),
+    [
+        ("10.3.0", "12.6", 1),
+        ("10.7.0", "12.6", 0),
+        ("10.7.0.23", "12.6", 0),
+        ("10.13.2", "12.6", 0),
+        ("10.16.2.10", "13.2", 0),
+        ("11.1.0", "13.2", 0),
+    ],
 )
-def test_an_older_tensorrt_than_the_graph_was_checked_for_is_warned_of(source, tmp_path, version, warned):
-    ready = check(source, tmp_path, platform=Platform(tensorrt=version, gpu="Orin", sm=87))
+def test_an_older_tensorrt_than_the_graph_was_checked_for_is_warned_of(
+    source, tmp_path, monkeypatch, version, cuda, warned
+):
+    monkeypatch.setattr(machine, "version", {"polygraphy": "0.50.3"}.get)
+    ready = check(source, tmp_path, platform=Platform(tensorrt=version, cuda=cuda, gpu="Orin", sm=87))
     assert len(ready.warnings) == warned
 
 

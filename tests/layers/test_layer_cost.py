@@ -13,7 +13,7 @@ from fine_edge.layers.tables import cost_table, draw, parts_table
 def test_sums_by_part_in_the_order_of_data_with_fines_details(fine):
     sums = {total.title: total for total in part_sums(fine)}
     assert list(sums) == ["backbone", "FINE", "FINE: attention", "FINE: modulation", "decoder", "layout copies"]
-    assert (sums["FINE"].layers, sums["FINE"].ms) == (2, pytest.approx(1.6))
+    assert (sums["FINE"].kernels, sums["FINE"].ms) == (2, pytest.approx(1.6))
     assert sums["FINE"].percent == pytest.approx(100 * 1.6 / 7.8)
     assert sums["layout copies"].ms == pytest.approx(0.1)
     assert sums["FINE: modulation"].written_mib == pytest.approx(512 * 80 * 80 * 2 / 2**20)
@@ -21,10 +21,10 @@ def test_sums_by_part_in_the_order_of_data_with_fines_details(fine):
 
 def test_cost_tells_fines_own_layers_from_what_changed_elsewhere(fine, baseline):
     cost = FineCost(fine, baseline)
-    assert (cost.own.layers, cost.own.ms) == (2, pytest.approx(1.6))
-    assert (cost.total.layers, cost.total.ms) == (2, pytest.approx(0.8))
+    assert (cost.own.kernels, cost.own.ms) == (2, pytest.approx(1.6))
+    assert (cost.total.kernels, cost.total.ms) == (2, pytest.approx(0.8))
     by_part = {difference.title: difference for difference in cost.by_part}
-    assert by_part["encoder"].layers == -1
+    assert by_part["encoder"].kernels == -1
     assert by_part["layout copies"].ms == pytest.approx(0.1)
     assert by_part["decoder"].ms == pytest.approx(0.1)
     assert "FINE's own kernels: +2 kernels, +1.600 ms" in cost.summary()
@@ -34,7 +34,7 @@ def test_cost_tells_fines_own_layers_from_what_changed_elsewhere(fine, baseline)
 def test_parts_other_than_details_add_up_to_all(fine, baseline):
     for profile in (fine, baseline):
         modules = [total for total in part_sums(profile) if total.part.module != "fine" or not total.part.detail]
-        assert sum(total.layers for total in modules) == len(profile.layers)
+        assert sum(total.kernels for total in modules) == len(profile.layers)
         assert sum(total.percent for total in modules) == pytest.approx(100)
 
 
@@ -64,6 +64,9 @@ def test_a_document_reads_back(tmp_path, fine, baseline):
     assert read_layers(tmp_path / "d.json") == (fine, baseline)
     (tmp_path / "d.json").write_text(json.dumps(to_json(fine)))
     assert read_layers(tmp_path / "d.json") == (fine, None)
+    older = {name: value for name, value in to_json(fine).items() if name != "remarks"}
+    (tmp_path / "d.json").write_text(json.dumps(older))
+    assert read_layers(tmp_path / "d.json") == (fine, None)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,8 @@ def test_a_document_reads_back(tmp_path, fine, baseline):
         lambda d: d["layers"][0].update(part={"module": "tail", "detail": ""}),
         lambda d: d["layers"][0].update(written_bytes=-1),
         lambda d: d["layers"][0].update(onnx_nodes=None),
+        lambda d: d.update(baseline="none"),
+        lambda d: d.update(remarks="none"),
     ],
 )
 def test_a_broken_document_gives_one_line(tmp_path, fine, change):

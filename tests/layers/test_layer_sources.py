@@ -6,16 +6,19 @@ import engine_files as files
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from published import published
 
 from fine_edge.engine.manifest import Manifest, layers_path, manifest_path
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
+from fine_edge.engine.rtx_log import kernels_in
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.parts import Part
-from fine_edge.layers.by_part import attribute, nodes_in_name
+from fine_edge.layers.by_part import attribute, nodes_in_name, whole
+from fine_edge.layers.join import joined
 from fine_edge.layers.layer import REFORMAT
 from fine_edge.layers.layer_info import read_layer_info
-from fine_edge.layers.sources import from_trtexec, joined
+from fine_edge.layers.sources import from_trtexec
 from fine_edge.layers.trtexec import read_profile, read_times
 
 
@@ -43,7 +46,9 @@ def manifest(activation_mib):
 
 
 def test_layers_have_nodes_parts_and_bytes(tmp_path):
-    conv, copy, attention, modulate, head = read_layer_info(files.write_layers_json(tmp_path / "l.json", files.FINE))
+    conv, copy, attention, modulate, head = read_layer_info(
+        files.write_layers_json(tmp_path / "l.json", files.FINE)
+    ).layers
     assert conv.onnx_nodes == ("/detector/backbone/stem.0/Conv", "/detector/backbone/stem.0/Relu")
     assert (conv.part, conv.written_bytes, conv.weights_bytes) == (
         Part("backbone"),
@@ -64,7 +69,7 @@ def test_times_join_by_name_and_the_median_counts(fine):
 def test_constants_that_layers_share_count_once(tmp_path):
     shared = files.tensor("w", 256, 256)
     layers = [files.layer(name, "gemm", [], [], Constants=[shared]) for name in ("a", "b")]
-    first, second = read_layer_info(files.write_layers_json(tmp_path / "l.json", layers))
+    first, second = read_layer_info(files.write_layers_json(tmp_path / "l.json", layers)).layers
     assert (first.weights_bytes, second.weights_bytes) == (256 * 256 * 2, 0)
 
 
@@ -74,22 +79,24 @@ def test_dynamic_and_unknown_tensors_have_no_bytes(tmp_path):
         files.layer("b", "kgen", [], [files.tensor("x", 1, 3, kind="Unknown format")]),
         files.layer("c", "kgen", [], [files.tensor("x", kind="Int64")]),
     ]
-    found = read_layer_info(files.write_layers_json(tmp_path / "l.json", layers))
+    found = read_layer_info(files.write_layers_json(tmp_path / "l.json", layers)).layers
     assert [layer.written_bytes for layer in found] == [None, None, 8]
 
 
 def test_repeated_names_take_times_in_order_and_foreign_ones_stay_as_layers(tmp_path):
     twice = [files.layer("same", "kgen", ["/detector/backbone/Conv"], []) for _ in range(2)]
-    layers = read_layer_info(files.write_layers_json(tmp_path / "l.json", twice))
+    layers = read_layer_info(files.write_layers_json(tmp_path / "l.json", twice)).layers
     times = [("same", 10.0), ("same", 30.0), ("Reformatting CopyNode for Output Tensor 0 to x", 1.0)]
-    first, second, copy = joined(layers, times, Path("p.json"))
+    (first, second, copy), (remark,) = joined(layers, times, Path("p.json"))
+    assert remark == "1 timed layers (2.4 % of the time) are not in the layer information: the files are of two builds."
     assert (first.median_ms, second.median_ms, copy.median_ms) == (10.0, 30.0, 1.0)
     assert copy.part == REFORMAT
 
 
 def test_a_layer_without_a_time_stays_without(tmp_path):
-    layers = read_layer_info(files.write_layers_json(tmp_path / "l.json", files.BASELINE))
-    found = joined(layers, [(files.CONV["Name"], 2.0)], Path("p.json"))
+    layers = read_layer_info(files.write_layers_json(tmp_path / "l.json", files.BASELINE)).layers
+    found, remarks = joined(layers, [(files.CONV["Name"], 2.0)], Path("p.json"))
+    assert remarks == ("2 layers have no time.",)
     assert [layer.median_ms for layer in found] == [2.0, None, None]
 
 
@@ -117,10 +124,114 @@ def test_names_with_raw_control_characters_are_read(tmp_path):
     assert read_profile(tmp_path / "p.json") == [("a\x1fb", 1.0)]
 
 
-def test_an_engine_with_names_only_gets_the_hint(tmp_path):
-    (tmp_path / "l.json").write_text(json.dumps({"Layers": ["a", "b"], "Bindings": []}))
-    with pytest.raises(ArtifactError, match="--profilingVerbosity=detailed"):
-        read_layer_info(tmp_path / "l.json")
+def test_names_alone_need_times_which_tell_what_ran(tmp_path):
+    names = ["/encoder/layers.0/fc1/MatMul", "reshape_after_/encoder/layers.0/fc1/MatMul", "/Constant_5_output_0"]
+    (tmp_path / "l.json").write_text(json.dumps({"Layers": names, "Bindings": ["image"]}))
+    with pytest.raises(ArtifactError, match=r"holds names only.*--profilingVerbosity=detailed, or .* --profile"):
+        from_trtexec(tmp_path / "l.json")
+    profile = files.write_profile_json(tmp_path / "p.json", [{"Name": name} for name in names], [0.5, 0, 0])
+    found = from_trtexec(tmp_path / "l.json", profile)
+    assert (whole(found).kernels, whole(found).ms, whole(found).written_mib) == (1, 0.5, None)
+    assert "names only" in found.remarks[0]
+
+
+# The end of a ResNet18 of TensorRT 10.1: the classifier's weights are inputs that nobody writes.
+POOLED = files.tensor("pooled", 1, 512, 1, 1)
+RESHAPED = files.tensor("Reformatted Input Tensor 0 to {ForeignNode[fc.weight]}", 1, 512, 1, 1)
+FC = files.tensor("__mye519_dconst", 512, 1000)
+RESNET_END = [
+    files.layer(
+        "/avgpool/GlobalAveragePool", "CaskPooling", [], [POOLED], Inputs=[files.tensor("input", 1, 512, 7, 7)]
+    ),
+    files.layer("Reformatting CopyNode for Input Tensor 0 to fc", "NoOp", [], [RESHAPED], Inputs=[POOLED]),
+    files.layer("dummy_shape_call__mye548_0_myl24_0", "shape_call", [], []),
+    files.layer(
+        "__myl_MulSumAdd_myl24_1",
+        "kgen",
+        ["/fc/Gemm"],
+        [files.tensor("output", 1, 1000)],
+        Inputs=[files.tensor("fc_bias _ ONNXTRT_Broadcast_constantHalf", 1, 1000), FC, RESHAPED],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "bindings", "weights"),
+    [
+        ("", ["input", "output"], 512 * 1000 * 2 + 1000 * 2),
+        (" [profile 1]", ["input", "output", "input [profile 1]", "output [profile 1]"], 512 * 1000 * 2 + 1000 * 2),
+        ("", [], None),  # which inputs are given is not told, so none is taken for a constant
+    ],
+)
+def test_inputs_that_nobody_gives_are_constants_and_views_are_no_kernels(tmp_path, suffix, bindings, weights):
+    layers = [layer | {"Name": f"{layer['Name']}{suffix}"} for layer in RESNET_END]
+    both = [*RESNET_END, *layers] if suffix else layers
+    (tmp_path / "l.json").write_text(json.dumps({"Layers": both, "Bindings": bindings}))
+    info = read_layer_info(tmp_path / "l.json", profile=1 if suffix else 0)
+    assert [layer.is_kernel for layer in info.layers] == [True, False, False, True]
+    assert [layer.weights_bytes for layer in info.layers] == [None, None, None, weights]
+    assert [layer.written_bytes for layer in info.layers] == [1024, 0, 0, 2000]
+    assert info.remarks == (("The engine has 2 optimisation profiles; profile 1 is shown.",) if suffix else ())
+    # The engine's manifest, bench and matrix count by the same rule.
+    assert len(kernels_in((tmp_path / "l.json").read_text())) == 2
+
+
+def test_constant_layers_are_constants_and_no_kernels(tmp_path):
+    weights = files.tensor("w", 256, 256)
+    layers = [
+        files.layer("w", "Constant", [], [weights]),
+        files.layer("a", "gemm", [], [files.tensor("y", 256)], Inputs=[files.tensor("images", 256), weights]),
+    ]
+    found = from_trtexec(files.write_layers_json(tmp_path / "l.json", layers))
+    assert (whole(found).kernels, whole(found).weights_mib, whole(found).written_mib) == (1, 0.125, 512 / 2**20)
+    assert found.remarks == ()
+
+
+def test_a_product_of_one_operand_has_weights_that_are_not_listed(tmp_path):
+    product = files.layer(
+        "Y\n_myl0_0", "gemm", ["Y"], [files.tensor("logits", 8, 8)], Inputs=[files.tensor("images", 8)]
+    )
+    found = from_trtexec(files.write_layers_json(tmp_path / "l.json", [product]))
+    assert whole(found).weights_mib is None
+    assert found.remarks == (r"The weights of Y\n_myl0_0 are not in the file: constants are more than what is shown.",)
+
+
+def test_files_of_two_builds_are_joined_without_numbers_and_say_so(tmp_path):
+    layers = files.write_layers_json(tmp_path / "l.json", RESNET_END)
+    names = [layer["Name"].replace("myl24", "myl7").replace("mye548", "mye33") for layer in RESNET_END]
+    profile = files.write_profile_json(tmp_path / "p.json", [{"Name": name} for name in names], [1.0, 0, 0.002, 0.5])
+    found = from_trtexec(layers, profile)
+    assert [layer.median_ms for layer in found.layers] == [1.0, 0, 0.002, 0.5]
+    assert found.remarks == (
+        "2 layers are joined with times of other numbers (_myl24_1), in order: the files are of two builds.",
+    )
+    profile = files.write_profile_json(tmp_path / "p.json", [{"Name": f"{names[0]} [profile 2]"}], [1.0])
+    with pytest.raises(ArtifactError, match="no layers of optimisation profile 2"):
+        from_trtexec(layers, profile)
+    with pytest.raises(ArtifactError, match=r"times of layers .*--profile"):
+        from_trtexec(profile)
+
+
+def test_published_files_give_their_figures():
+    """Kernels and MiB of constants of whole files; another engine's times are refused."""
+    folder = published("data", "jetson_public")
+    torch_trt = folder / "fuzzylabs" / "sample_resnet18_trt_engine_info.json"
+    resnet = [folder / "fuzzylabs" / f"desktop_resnet18_fp16.{kind}.json" for kind in ("graph", "profile")]
+    detr = [folder / "farabimahmud" / f"detr-{kind}.json" for kind in ("layer-info", "profile")]
+    for paths, kernels, ms, weights_mib in (
+        (resnet, 24, 0.359, 22.29),
+        (resnet[:1], 24, None, 22.29),
+        ([torch_trt], 24, None, 22.29),
+        ([folder / "vdavid21" / "layers_2048_fp16.json"], 1, None, None),
+        (detr, 500, 4.158, None),
+    ):
+        total = whole(from_trtexec(*paths))
+        assert total.kernels == kernels
+        assert total.ms == pytest.approx(ms, abs=5e-4)
+        assert total.weights_mib == pytest.approx(weights_mib, abs=5e-3)
+    for other in (resnet[1], folder / "vdavid21" / "mobilenetv2_fp16_profile.json"):
+        with pytest.raises(ArtifactError, match="take both from the same engine"):
+            from_trtexec(torch_trt, other)
 
 
 def test_the_manifest_beside_our_engine_tells_its_activation_memory(tmp_path):
@@ -139,6 +250,7 @@ BROKEN = [
     '{"Layers": [{"Name": "a", "Outputs": 3}]}', '{"Layers": [{"Name": "a", "Outputs": [{"Dimensions": "x"}]}]}',
     '{"Layers": [{"Name": "a", "Weights": {"Type": "Half"}}]}', '[{"count": 1}]', '[{"name": "a"}]', "[[]]", "[1]",
     '[{"name": "a", "medianMs": "fast"}]', '[{"name": "a", "medianMs": NaN}]', '[{"name": "a", "medianMs": -1}]',
+    '{"Layers": [{"Name": "a", "Inputs": [3]}], "Bindings": ["x"]}', '{"Layers": ["a", 3]}',
     '{"Layers": [{"Name": "a", "Weights": {"Type": "Half", "Count": 1e999}}]}', '[{"name": "a", "medianMs": null}]',
     '[{"computeMs": 1}]', '[{"computeMs": [], "latencyMs": 1}]', "[" * 100_000,
 ]  # fmt: skip
@@ -165,7 +277,10 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["Layers", "Name", "Outputs", "Constants", "Dimensions", "name", "medianMs"]), inner
+            st.sampled_from(
+                ["Layers", "Bindings", "Name", "Inputs", "Outputs", "Constants", "Dimensions", "name", "medianMs"]
+            ),
+            inner,
         )
     ),
     max_leaves=12,

@@ -36,7 +36,7 @@ def test_tables_picture_and_json_say_the_same(paths, tmp_path, capsys):
     assert main([*arguments(paths), "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["compute_ms"] == 7.2
-    assert {part["part"]: part["layers"] for part in data["parts"]}["FINE"] == 2
+    assert {part["part"]: part["kernels"] for part in data["parts"]}["FINE"] == 2
     assert data["cost"]["summary"] in out
 
 

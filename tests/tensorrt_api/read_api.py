@@ -1,11 +1,11 @@
-"""Write down what the real TensorRT 10.7 bindings have: names and signatures, no prose.
+"""Write down what the real bindings of a TensorRT have: names and signatures, no prose.
 
     python tests/tensorrt_api/read_api.py FOLDER > tests/tensorrt_api/tensorrt_10_7.json
 
-FOLDER is the unpacked wheel ``tensorrt_cu12_bindings`` 10.7.0 for the Python that runs this. Its extension wants
-libnvinfer.so.10, libnvinfer_plugin.so.10 and libnvonnxparser.so.10: the real ones, or empty stand-ins on
-LD_LIBRARY_PATH that export the few symbols it names, since nothing of them is called. The JSON is then read on every
-Python, with or without TensorRT.
+FOLDER is the unpacked wheel for the Python that runs this: ``tensorrt_cu12_bindings`` 10.7.0, or
+``tensorrt_cu13_bindings`` 10.16.1.11 or 11.4.0.106. Its extension wants libnvinfer, libnvinfer_plugin and
+libnvonnxparser of that major release: the real ones, or empty stand-ins on LD_LIBRARY_PATH that export the few symbols
+it names, since nothing of them is called. The JSON is then read on every Python, with or without TensorRT.
 """
 
 from __future__ import annotations
