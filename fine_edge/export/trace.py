@@ -20,7 +20,6 @@ from onnx_ir.passes.common import (
     LiftConstantsToInitializersPass,
     NameFixPass,
     OutputFixPass,
-    RemoveUnusedFunctionsPass,
     RemoveUnusedNodesPass,
     RemoveUnusedOpsetsPass,
 )
@@ -90,7 +89,6 @@ def _optimise(model: ir.Model) -> None:
         if not (RemoveUnusedNodesPass()(model).modified or rewritten):
             break
     for finish in (
-        RemoveUnusedFunctionsPass(),
         RemoveUnusedOpsetsPass(),
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         DeduplicateInitializersPass(),
