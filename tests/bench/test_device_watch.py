@@ -122,6 +122,18 @@ def test_throttling_between_rounds_is_everybodys(board):
     assert {watched.state(index, STEADY, [Slice(1, 1.0)]).verdict.stamp for index in range(2)} == {"THROTTLED"}
 
 
+def test_over_current_events_of_maxn_super_are_a_note_on_every_row(board):
+    before, after = (replace(LOCKED, oc_events={"oc1": 0, "oc2": 0, "oc3": count}) for count in (5210, 5221))
+    board.state = before
+    watched = BoardWatch(board, 2)
+    for _ in range(600):
+        watched.round_done()
+    run_slices(watched, board, [after, after])
+    verdicts = [watched.state(index, STEADY, [Slice(1, 1.0)]).verdict for index in range(2)]
+    assert [verdict.stamp for verdict in verdicts] == ["VALID", "VALID"]
+    assert all("11 over-current events (oc3, 1." in verdict.notes[0] for verdict in verdicts)
+
+
 def test_scattered_samples_are_the_rows_own(board):
     watched = BoardWatch(board, 2)
     run_slices(watched, board, [LOCKED, LOCKED])

@@ -99,7 +99,7 @@ def test_a_devices_json_has_the_medians_beside_the_samples(device_record):
     row = json.loads(json.dumps(device_record.to_json()))["rows"][0]
     assert row["compute_median_ms"] == pytest.approx(407 / 30 - 0.5)
     assert row["end_to_end_median_ms"] == pytest.approx(407 / 30 + 3)
-    assert row["state"]["verdict"] == {"stamp": "VALID", "reasons": []}
+    assert row["state"]["verdict"] == {"stamp": "VALID", "reasons": [], "notes": []}
     assert row["engine"]["activation_mib"] == 29.6
     assert row["mem_mib"] is None
 
