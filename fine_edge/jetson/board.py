@@ -41,6 +41,12 @@ class Memory:
     swap_free_mib: float | None
 
 
+def l4t_of(text: str) -> str | None:
+    """Return the version of Jetson Linux that ``# R36 (release), REVISION: 4.3, GCID: ...`` names, as "36.4.3"."""
+    found = re.search(r"R(\d{1,3}) ?\(release\), ?REVISION: ?([\d.]{1,20})", text, re.ASCII)
+    return f"{found[1]}.{found[2]}" if found else None
+
+
 class Board:
     """A board whose files are below ``root``: the machine itself, or a recorded tree.
 
@@ -63,10 +69,7 @@ class Board:
         return self._l4t_of_release() or self._l4t_of_package()
 
     def _l4t_of_release(self) -> str | None:
-        """Read the version from ``# R36 (release), REVISION: 4.3, GCID: ...``."""
-        text = sysfs.read_text(self.root / "etc/nv_tegra_release") or ""
-        found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", text, re.ASCII)
-        return f"{found[1]}.{found[2]}" if found else None
+        return l4t_of(sysfs.read_text(self.root / "etc/nv_tegra_release") or "")
 
     def _l4t_of_package(self) -> str | None:
         """Read the version of the installed package ``nvidia-l4t-core``."""
