@@ -86,6 +86,7 @@ def test_a_line_of_jetpack_7_has_three_figures_a_rail():
     assert reading.temperatures_c == {"cpu": 34.312, "tj": 35.906}
     assert (reading.emc_mhz, reading.gpu_mhz, reading.gpu_load_percent) == (3200.0, 314.0, None)
     assert parse_line("VDD_IN 3582mW/3582mW/3582mW").power_mw == {"VDD_IN": 3582.0}
+    assert parse_line("tj@-5.5C CV0@-256C").temperatures_c == {"tj": -5.5}
 
 
 def test_a_line_of_an_agx():
