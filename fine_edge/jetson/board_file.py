@@ -55,6 +55,8 @@ def read_board_file(path: Path) -> BoardFile:
         if _CONF.search(head):
             return _read_conf(path)
         return _read_lines(path)
+    except BoardError as error:
+        raise BoardError(error.what, where=error.where or path, hint=error.hint) from error
     except OSError as error:
         raise BoardError(f"cannot be read ({error.strerror or error})", where=path, hint=HINT) from error
 

@@ -19,6 +19,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fine_edge.errors import BoardError
 from fine_edge.jetson import power_modes
 from fine_edge.jetson.board import Board, l4t_of
 from fine_edge.jetson.power_modes import CLOCK_TOLERANCE, UNLIMITED_MHZ, ModeTable, PowerMode
@@ -31,10 +32,14 @@ _CLOCKS = re.compile(
     r"(GPU|EMC) MinFreq=(\d{1,19}) MaxFreq=(\d{1,19}) CurrentFreq=(\d{1,19})(?: FreqOverride=(\d))?", re.A
 )
 _LIMIT = re.compile(
-    r"PARAM (\w{1,40}): ARG (MAX_FREQ|MIN_FREQ): .{0,300}REAL_VAL: (\d{1,19}) CONF_VAL: (-?\d{1,19})\s*$", re.A
+    r"PARAM (GPU|EMC|CPU\w{0,20}): ARG (MAX_FREQ|MIN_FREQ): .{0,300}REAL_VAL: (\d{1,19}) CONF_VAL: (-?\d{1,19})\s*$",
+    re.A,
 )
 _OTHERS = re.compile(r"NVPM VERB:|NV Fan Mode|Online CPUs:|cpu\d+: +Online=|Active GPU TPCs:|FAN |SOC family:")
 _NOT_ROOT = re.compile(r"Error: Run this script ?\(?\S*jetson_clocks\)? as a root user")
+# nvpmodel lists about 40 limits of a board; a file with more boards than this is watched time, not a state.
+_MOST_PARTS = 256
+_MOST_STATES = 64
 NOT_ROOT = "jetson_clocks printed no clocks, because it was not run as root"
 
 
@@ -98,7 +103,11 @@ class _Draft:
 
 
 class PrintedStates:
-    """Collects states from lines, which are given one after the other."""
+    """Collects states from lines, which are given one after the other.
+
+    Raises:
+        BoardError: from :meth:`add` and :meth:`finish`, for more states than anybody reads.
+    """
 
     def __init__(self) -> None:
         self._drafts = [_Draft()]
@@ -133,9 +142,13 @@ class PrintedStates:
     def _draft(self, part: str) -> _Draft:
         """Return the draft that a part belongs to: a new one where the last has that part already."""
         if part in self._drafts[-1].said:
-            self._drafts.append(_Draft())
-        self._drafts[-1].said.add(part)
-        return self._drafts[-1]
+            self._drafts = [draft for draft in self._drafts if draft.is_state()] + [_Draft()]
+        draft = self._drafts[-1]
+        draft.said.add(part)
+        if len(self._drafts) > _MOST_STATES or len(draft.said) > _MOST_PARTS:
+            what = f"holds more than {_MOST_STATES} states of a board, or one of more than {_MOST_PARTS} parts"
+            raise BoardError(what, hint="keep the lines of the states that are of interest")
+        return draft
 
     def _set_numbered(self, mode: str, number: int) -> None:
         """Take the answer of ``nvpmodel -q``; the same answer again is no other board."""

@@ -107,15 +107,16 @@ def _state_lines(state: BoardState) -> Iterator[tuple[str, str]]:
     if state.model or state.l4t:
         yield "board", f"{state.model or 'model unknown'}, L4T {state.l4t or 'unknown'}"
     yield "power mode", _mode(state)
-    yield "GPU clock", _clock(found.gpu_mhz, found.gpu_min_mhz, found.gpu_max_mhz)
-    yield "memory clock", _clock(found.emc_mhz, None, found.emc_max_mhz)
+    yield "GPU clock", _clock(found.gpu_mhz, found.gpu_min_mhz, found.gpu_max_mhz, found.unread.get("gpu_mhz"))
+    yield "memory clock", _clock(found.emc_mhz, None, found.emc_max_mhz, found.unread.get("emc_mhz"))
     yield "clocks", _locks(state)
     if found.gpu_load_percent is not None:
         yield "GPU load", f"{found.gpu_load_percent:.1f} %"
     if found.temperatures_c:
         yield "temperature", ", ".join(f"{name} {celsius:.1f} C" for name, celsius in found.temperatures_c.items())
-    if found.power_mw:
-        yield "power", ", ".join(f"{rail} {power:.0f} mW" for rail, power in found.power_mw.items())
+    if found.power_mw or "power_mw" in found.unread:
+        power = ", ".join(f"{rail} {power:.0f} mW" for rail, power in found.power_mw.items())
+        yield "power", power or f"unknown ({found.unread['power_mw']})"
     if found.throttle or found.oc_events:
         yield "throttling", _throttling(found)
 
@@ -129,11 +130,13 @@ def _mode(state: BoardState) -> str:
     return f"{found.mode}{number}{limit}"
 
 
-def _clock(now: float | None, low: float | None, high: float | None) -> str:
+def _clock(now: float | None, low: float | None, high: float | None, reason: str | None) -> str:
+    """Return limits and present clock in words; ``reason`` is why the present one is not known."""
     limits = ""
     if high:
         limits = f"{high:g} MHz" if low == high else f"{low:g} to {high:g} MHz" if low else f"up to {high:g} MHz"
-    return ", ".join(filter(None, (limits, f"now {now:g} MHz" if now else ""))) or "unknown"
+    present = f"now {now:g} MHz" if now else f"now unknown ({reason})" if reason else ""
+    return ", ".join(filter(None, (limits, present))) or "unknown"
 
 
 def _locks(state: BoardState) -> str:

@@ -11,7 +11,7 @@ from fine_edge.jetson.tegrastats import Reading, is_whole, parse_line
 # A clock that steps further, or back, was set, or the log has a hole: nobody knows what the board did meanwhile.
 _LONGEST_STEP_S = 60.0
 # Figures come in steps (1 %, 1/32 C, 40 mW), so a day of them has a few thousand values.
-_MOST_VALUES = 20_000
+_MOST_VALUES = 10_000
 # An AGX Orin has 11 sensors and 5 rails; a file of junk has any number of names.
 _MOST_NAMES = 64
 _MOST_POINTS = 1000
@@ -33,7 +33,7 @@ SCALARS = (
 class Spread:
     """Least, median, mean and greatest of a stream of numbers.
 
-    The median is exact for up to 20,000 different values; beyond, it is that of the values rounded to three digits.
+    The median is exact for up to 10,000 different values; beyond, it is that of the values rounded to three digits.
     """
 
     def __init__(self) -> None:

@@ -85,7 +85,7 @@ def test_this_board(tmp_path, capsys):
     assert (found["model"], found["mode"], found["gpu_max_mhz"], found["locked"]) == (PLAIN, "7W", 408.0, True)
     assert main(["jetson", "--root", str(write_super(tmp_path / "super"))]) == 0
     text = capsys.readouterr().out
-    assert "up to 3199 MHz" in text
+    assert "up to 3199 MHz, now unknown (no file holds the memory clock)" in text
     assert "VDD_IN 4360 mW" in text
     assert max(map(len, text.splitlines())) <= 100
 
@@ -110,6 +110,7 @@ def test_a_picture_of_logs(tmp_path, capsys):
             [],
             "jetson_clocks printed no clocks, because it was not run as root",
         ),
+        ({"watched": LOCKED * 65}, [], "holds more than 64 states of a board"),
         ({"conf": "< PARAM TYPE=CLOCK NAME=GPU >\n"}, [], "this nvpmodel.conf has no power mode"),
         ({"a": NVPMODEL, "b": NVPMODEL}, [], "2 files with power modes"),
         ({"clocks": LOCKED}, ["--picture", "x.png"], "there is no log of tegrastats to draw"),
