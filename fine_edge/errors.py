@@ -10,6 +10,7 @@
     ├── DataError              a labelled data set or results on one that cannot be read, or do not fit the model
     ├── OutputError            a folder or file that cannot be written
     ├── RecordError            a benchmark record that cannot be read or compared
+    ├── BoardError             a machine that is no Jetson, or a file about one that cannot be read
     ├── BackendError           a backend that refuses the model or is not on this machine
     └── MissingExtraError      an optional dependency that is not installed
 
@@ -77,6 +78,10 @@ class OutputError(FineEdgeError):
 
 class RecordError(FineEdgeError):
     """A benchmark record that cannot be read or compared."""
+
+
+class BoardError(FineEdgeError):
+    """A machine that is no Jetson, or a file about one that is of no known kind."""
 
 
 class BackendError(FineEdgeError):

@@ -31,6 +31,9 @@ Count = Annotated[int, Meta(ge=1, le=10**15)]
 Level = Annotated[int, Meta(ge=0, le=255)]
 """A value of a pixel in 8 bits."""
 
+ADDED = {"added": True}
+"""Metadata of a field that files written by older versions lack: it has a default, and is never asked for."""
+
 Text = Annotated[str, Meta(max_length=4096)]
 # \Z and not $, which would let a line's end pass. The first pattern is that of text.is_plain_name.
 FileName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")]
@@ -51,7 +54,7 @@ def from_data(kind: type[T], data: object, *, complete: bool = False) -> T:
         kind: the dataclass.
         data: what :func:`json.loads` gave.
         complete: refuse a document that lacks a field with a default as well. Only people leave such fields out; where
-            our own file lacks one, it was cut.
+            our own file lacks one, it was cut. Fields that are :data:`ADDED` may be absent.
 
     Raises:
         ValueError: for a missing field or a wrong value, as ``rows[0].x: expected int, got str``. An error that the
@@ -76,7 +79,8 @@ def _settle(value: Any, data: Any, place: str, *, complete: bool) -> None:
         return
     if is_dataclass(value):
         own = {field.name: getattr(value, field.name) for field in fields(value)}
-        absent = next((name for name in own if name not in data), None)
+        wanted = [field.name for field in fields(value) if field.metadata != ADDED]
+        absent = next((name for name in wanted if name not in data), None)
         if complete and absent:
             raise ValueError(f"object missing required field {place}{absent}")
         vars(value).clear()

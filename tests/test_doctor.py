@@ -6,10 +6,21 @@ import shutil
 from pathlib import Path
 
 import pytest
-from jetson.board_tree import EMC, MODEL, write, write_board, write_clocks, write_cooling
+from jetson.board_tree import (
+    EMC,
+    MODEL,
+    write,
+    write_board,
+    write_clocks,
+    write_cooling,
+    write_jetpack_7,
+    write_super,
+    write_without_super,
+)
 
 from fine_edge.cli.doctor import diagnose, main
 from fine_edge.doctor import backends, software
+from fine_edge.doctor.hardware import hardware
 from fine_edge.doctor.software import Check, Diagnosis
 from fine_edge.engine import cuda
 from fine_edge.engine.cuda import GpuInfo
@@ -179,12 +190,39 @@ def test_a_container_that_lacks_the_mounts(jetson, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("release", "status"), [("R36 (release), REVISION: 5.0,", "ok"), ("R35 (release), REVISION: 6.1,", "warn")]
+    ("make", "mode", "clocks", "events"),
+    [
+        (
+            write_super,
+            "25W (mode 1), GPU up to 918 MHz; modes from /etc/nvpmodel.conf",
+            "not locked: GPU 306 to 918 MHz, memory up to 3199 MHz",
+            "none now",
+        ),
+        (
+            lambda root: write_without_super(root, 1),
+            "7W (mode 1), GPU up to 408 MHz; modes from built-in table of the Orin Nano 8 GB without Super",
+            "locked: GPU 408 MHz, memory up to 2133 MHz",
+            "none now",
+        ),
+        (
+            write_jetpack_7,
+            "MAXN_SUPER (mode 2), GPU up to 1020 MHz; modes from /etc/nvpmodel.conf",
+            "not locked: GPU 306 to 1020 MHz, memory up to 3199 MHz",
+            "none now; over-current events since boot: oc3 5210",
+        ),
+    ],
+    ids=["super", "without-super", "jetpack-7"],
 )
 @pytest.mark.usefixtures("orin")
-def test_the_jetson_linux_it_is_written_for(jetson, tmp_path, release, status):
-    write(jetson, "etc/nv_tegra_release", f"# {release}")
-    assert named(diagnose(Board(jetson), tmp_path), "board").status == status
+def test_real_boards(tmp_path, make, mode, clocks, events):
+    board = Board(make(tmp_path))
+    found = {check.name: check for check in hardware(board, board.snapshot(), tmp_path)}
+    assert found["power mode"].found.startswith(mode)
+    assert found["clocks"].found.startswith(clocks)
+    assert (found["throttling"].status, found["throttling"].found) == ("ok", events)
+    assert found["temperature"].found == "41.0 C at the hottest sensor (soc1)"
+    assert found["power mode"].status == "ok"
+    assert found["board"].status == "ok"
 
 
 def test_the_disk(tmp_path, monkeypatch):

@@ -253,12 +253,17 @@ def _brief(record: Record) -> list[str]:
 
 
 def _stamps_in_short(record: Record) -> list[str]:
-    """Return one line for each stamp, with the first reason for it."""
+    """Return one line for each stamp, with the first reason for it, and one for notes that speak against no row."""
     found: dict[str, list[str]] = {}
     for row in record.rows:
         if row.state and row.state.verdict.reasons:
             found.setdefault(row.state.verdict.stamp, []).append(row.state.verdict.reasons[0])
-    return [f"{len(reasons)} of {len(record.rows)} rows: {stamp}, {reasons[0]}." for stamp, reasons in found.items()]
+    notes = [row.state.verdict.notes[0] for row in record.rows if row.state and row.state.verdict.notes]
+    rows = f"of {len(record.rows)} rows"
+    return [
+        *(f"{len(reasons)} {rows}: {stamp}, {reasons[0]}." for stamp, reasons in found.items()),
+        *([f"{len(notes)} {rows}, note: {notes[0]}."] if notes else []),
+    ]
 
 
 def _notes(record: Record) -> list[str]:
@@ -357,11 +362,14 @@ def _process_warning(record: Record) -> list[str]:
 
 
 def _stamp_notes(record: Record) -> list[str]:
-    """Return each reason once, with the rows that it holds for."""
+    """Return each reason and each note once, with the rows that it holds for."""
     rows: dict[tuple[str, str], list[str]] = {}
     for row in record.rows:
-        for reason in row.state.verdict.reasons if row.state else ():
-            rows.setdefault((_stamp(row) or "", reason), []).append(row.model)
+        if row.state:
+            verdict = row.state.verdict
+            said = [*((verdict.stamp, reason) for reason in verdict.reasons), *(("Note", n) for n in verdict.notes)]
+            for key in said:
+                rows.setdefault(key, []).append(row.model)
     return [
         f"{stamp}, {'all rows' if len(models) == len(record.rows) else ', '.join(models)}: {reason}."
         for (stamp, reason), models in rows.items()

@@ -12,6 +12,7 @@ from fine_edge.errors import ConfigError
 
 COMMANDS = {
     "doctor": "one page on this machine: what works, and what to do about the rest",
+    "jetson": "the state of a Jetson: clocks, power mode, heat and power, now or from its logs",
     "zoo": "every model with its #Params and FLOPs beside the paper's",
     "train": "train a detector on boxes in COCO's format",
     "export": "a detector to ONNX, with its contract and golden file",

@@ -151,7 +151,7 @@ def _clock_warnings(board: Board, snapshot: Snapshot) -> tuple[str, ...]:
     if board.clocks_locked(snapshot) is False:
         found.append("clocks are not locked, so the builder times kernels at changing speeds: sudo jetson_clocks")
     if snapshot.contradiction:
-        found.append(f"{snapshot.contradiction}: set the mode again (sudo nvpmodel -m 2) and reboot")
+        found.append(f"{snapshot.contradiction}: set the mode again (sudo nvpmodel -m {snapshot.mode_id}) and reboot")
     if snapshot.throttle:
         found.append(f"the board is throttled ({', '.join(snapshot.throttle)}): let it cool down first")
     return tuple(found)

@@ -1,8 +1,9 @@
 """Reading of a board's state without root.
 
 Paths: GPU clocks in ``/sys/class/devfreq/17000000.gpu`` (L4T 36) or ``17000000.ga10b`` (L4T 35), GPU load in per mille
-in the device's ``load``, the memory clock in debugfs, which only root may read on L4T 36. Sources: the Jetson Linux
-Developer Guide r36; rbonghi/jetson_stats ``jtop/core/gpu.py`` and ``memory.py`` (issues 323 and 360) for the paths.
+in the device's ``load``, the memory clock in debugfs, which only root may read on L4T 36, its cap in
+``/sys/kernel/nvpmodel_clk_cap``. Sources: the Jetson Linux Developer Guide r36; rbonghi/jetson_stats
+``jtop/core/gpu.py`` and ``memory.py`` (issues 323 and 360) for the paths.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ class Memory:
     swap_free_mib: float | None
 
 
+def l4t_of(text: str) -> str | None:
+    """Return the version of Jetson Linux that ``# R36 (release), REVISION: 4.3, GCID: ...`` names, as "36.4.3"."""
+    found = re.search(r"R(\d{1,3}) ?\(release\), ?REVISION: ?([\d.]{1,20})", text, re.ASCII)
+    return f"{found[1]}.{found[2]}" if found else None
+
+
 class Board:
     """A board whose files are below ``root``: the machine itself, or a recorded tree.
 
@@ -62,10 +69,7 @@ class Board:
         return self._l4t_of_release() or self._l4t_of_package()
 
     def _l4t_of_release(self) -> str | None:
-        """Read the version from ``# R36 (release), REVISION: 4.3, GCID: ...``."""
-        text = sysfs.read_text(self.root / "etc/nv_tegra_release") or ""
-        found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", text, re.ASCII)
-        return f"{found[1]}.{found[2]}" if found else None
+        return l4t_of(sysfs.read_text(self.root / "etc/nv_tegra_release") or "")
 
     def _l4t_of_package(self) -> str | None:
         """Read the version of the installed package ``nvidia-l4t-core``."""
@@ -84,7 +88,9 @@ class Board:
     @cached_property
     def modes(self) -> ModeTable:
         """The power modes of this board."""
-        return power_modes.read_modes(self.root, self.model) if self.is_jetson else power_modes.NO_MODES
+        if not self.is_jetson:
+            return power_modes.NO_MODES
+        return power_modes.read_modes(self.root, self.model, self.memory.ram_total_mib)
 
     @property
     def memory(self) -> Memory:
@@ -124,6 +130,7 @@ class Board:
             throttle=(*heat.read_cooling(self.root), *heat.read_trips(self.root), *heat.read_alarms(self.root)),
             oc_events=heat.read_oc_events(self.root),
             mode_gpu_mhz=power_modes.allowed_gpu_mhz(mode, self.model),
+            emc_max_mhz=power_modes.read_emc_max_mhz(self.root),
         )
         return replace(
             state, contradiction=power_modes.contradiction(state, self.modes), unread=dict(self._unread(state))
@@ -164,6 +171,4 @@ class Board:
 
     def clocks_locked(self, snapshot: Snapshot) -> bool | None:
         """Return whether lowest and highest GPU clock are equal, as after ``jetson_clocks``; ``None``: not readable."""
-        if snapshot.gpu_min_mhz is None or snapshot.gpu_max_mhz is None:
-            return None
-        return snapshot.gpu_min_mhz == snapshot.gpu_max_mhz
+        return snapshot.is_locked

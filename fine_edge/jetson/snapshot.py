@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fine_edge.fields import Finite
+from fine_edge.fields import ADDED, Finite
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Snapshot:
         mode_gpu_mhz: GPU clock that the power mode allows.
         contradiction: how the clocks contradict the mode.
         unread: the reason why a figure is missing, by field.
+        emc_max_mhz: upper limit of the memory clock, set by the power mode.
     """
 
     at_s: Finite
@@ -48,3 +49,11 @@ class Snapshot:
     mode_gpu_mhz: Finite | None = None
     contradiction: str | None = None
     unread: dict[str, str] = field(default_factory=dict)
+    emc_max_mhz: Finite | None = field(default=None, metadata=ADDED)
+
+    @property
+    def is_locked(self) -> bool | None:
+        """Whether lowest and highest GPU clock are equal, as after ``jetson_clocks``; ``None`` where one is unknown."""
+        if self.gpu_min_mhz is None or self.gpu_max_mhz is None:
+            return None
+        return self.gpu_min_mhz == self.gpu_max_mhz

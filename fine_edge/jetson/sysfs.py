@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_LONGEST_INT = 20
+"""Digits of the largest 64-bit number, and a sign."""
+
 
 def read_text(path: Path) -> str | None:
     """Return the content without surrounding blanks and NULs; ``None`` when the file cannot be read.
@@ -20,7 +23,7 @@ def read_int(path: Path) -> int | None:
     """Return a decimal number; ``None`` when the file cannot be read or holds something else."""
     text = read_text(path)
     try:
-        return None if text is None else int(text)
+        return None if text is None or len(text) > _LONGEST_INT else int(text)
     except ValueError:
         return None
 

@@ -1,14 +1,19 @@
 """NVIDIA's ``tegrastats``: parsing of its lines, and running it in the background.
 
 Source: "tegrastats Utility" in the Jetson Linux Developer Guide (r32 to r36), which lists the statistics. Variants that
-the guide does not list are from reports of boards (rbonghi/jetson_stats#81, #894; henrygd/beszel#286):
+the guide does not list are from boards on L4T 32 to 39.2 (rbonghi/jetson_stats#81, #894; henrygd/beszel#286;
+lesomnus/tegra-exporter):
 
+    04-19-2026 01:31:10                  the board's clock, not on every release
     RAM 3308/7607MB (lfb 32x4MB)         used and total; the MB are MiB
+    CPU [12%@1344,off]                   load and clock by core; off is a core that is off-line
     EMC_FREQ 61%@2133   EMC_FREQ 0%      load and clock, only as root
     GR3D_FREQ 99%   99%@921   99%@[921]  load and clock, of each graphics cluster in brackets; 0 is an idle cluster
     GR3D_FREQ @[1000,1000,1000]          JetPack 7
     gpu@62.3C   tj@62.4C   CV0@-256C     -256 is a sensor that is switched off
+    gpu@47.625C/48.5C                    L4T 39: now and highest
     VDD_IN 12517mW/10898mW   VDD_IN 3140/3208   now and average since the start, mW
+    VDD_IN 3582mW/3590mW/3601mW          L4T 39: now, average and highest
 """
 
 from __future__ import annotations
@@ -19,30 +24,47 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fine_edge.jetson.snapshot import Snapshot
 
 # re.ASCII, since \d matches digits of any script otherwise. Lengths are bounded so that no number overflows.
-_MEMORY = re.compile(r"\b(RAM|SWAP) (\d{1,9})/(\d{1,9})MB", re.ASCII)
+_CLOCK = re.compile(r"\b(\d{2}-\d{2}-\d{4} \d{2}:\d{2}:\d{2}) ", re.ASCII)
+_MEMORY = re.compile(r"\b(RAM|SWAP) (\d{1,9}(?:\.\d{1,6})?)/(\d{1,9}(?:\.\d{1,6})?)([kMG])B", re.ASCII)
+_CPUS = re.compile(r"\bCPU \[([\w%@,]{1,2000})\]", re.ASCII)
+_CPU = re.compile(r"(\d{1,3})%(?:@(\d{1,6}))?", re.ASCII)
 _LOADED_CLOCK = re.compile(
     r"\b(EMC|GR3D)_FREQ (?:(\d{1,3})%)?(?:@(?:(\d{1,6})\b|\[([\d,]{1,60})\]))?(?=\s|$)", re.ASCII
 )
 _TEMPERATURE = re.compile(r"(?:^|\s)([A-Za-z]\w{0,30})@(-?\d{1,4}(?:\.\d{1,6})?)C\b", re.ASCII)
-_RAIL = re.compile(r"(?:^|\s)([A-Z][A-Z0-9_]{0,40}) (\d{1,9})(?:mW/\d{1,9}mW|mW|/\d{1,9})(?=\s|$)", re.ASCII)
+_RAIL = re.compile(
+    r"(?:^|\s)([A-Z][A-Z0-9_]{0,40}) (\d{1,9})(?:mW(?:/\d{1,9}mW){0,2}|(?:/\d{1,9}){1,2})(?=\s|$)", re.ASCII
+)
+# A whole line ends with a temperature or with power, so most lines that were cut end otherwise.
+_END = re.compile(r"(?:\d(?:mW|C)| \d+(?:/\d+){1,2})$", re.ASCII)
+_MIB = {"k": 1 / 1024, "M": 1.0, "G": 1024.0}
 _OFF_C = -50.0
 _NO_RAILS = {"RAM", "SWAP", "IRAM", "NC"}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The figures of one line; ``None`` and empty values for what it does not hold."""
+    """The figures of one line; ``None`` and empty values for what it does not hold.
 
+    ``clock_s`` is the board's clock in whole seconds, of use for differences only: the time zone is not known.
+    """
+
+    clock_s: float | None = None
     ram_used_mib: float | None = None
     ram_total_mib: float | None = None
     swap_used_mib: float | None = None
     swap_total_mib: float | None = None
+    cpu_load_percent: float | None = None
+    cpu_mhz: float | None = None
+    cpus_online: int | None = None
     gpu_load_percent: float | None = None
     gpu_mhz: float | None = None
     emc_load_percent: float | None = None
@@ -52,25 +74,56 @@ class Reading:
 
 
 def parse_line(line: str) -> Reading:
-    """Read one line; ignore what has another format."""
+    """Read one line; ignore what has another format. CPU load is the mean of the cores that are on-line."""
     figures: dict[str, Any] = {}  # by field; all hold numbers
-    for kind, used, total in _MEMORY.findall(line):
-        figures[f"{kind.lower()}_used_mib"], figures[f"{kind.lower()}_total_mib"] = float(used), float(total)
+    for kind, used, total, unit in _MEMORY.findall(line):
+        figures[f"{kind.lower()}_used_mib"] = float(used) * _MIB[unit]
+        figures[f"{kind.lower()}_total_mib"] = float(total) * _MIB[unit]
     for kind, load, clock, clusters in _LOADED_CLOCK.findall(line):
         name = "gpu" if kind == "GR3D" else "emc"
         figures[f"{name}_load_percent"] = float(load) if load else None
-        figures[f"{name}_mhz"] = _fastest_mhz(clock or clusters)
+        figures[f"{name}_mhz"] = _fastest_mhz((clock or clusters).split(","))
     celsius = {name: float(value) for name, value in _TEMPERATURE.findall(line)}
+    clock = _CLOCK.search(line)
     return Reading(
+        clock_s=_seconds(clock[1]) if clock else None,
         temperatures_c={name: value for name, value in celsius.items() if value > _OFF_C},
         power_mw={rail: float(now) for rail, now in _RAIL.findall(line) if rail not in _NO_RAILS},
         **figures,
+        **_cpus(line),
     )
 
 
-def _fastest_mhz(clocks: str) -> float | None:
-    """Return the highest clock; ``None`` when all clusters are idle and show 0."""
-    fastest = max((float(clock) for clock in clocks.split(",") if clock), default=0.0)
+def is_whole(line: str) -> bool:
+    """Return whether this is a line of ``tegrastats`` that was not cut."""
+    text = line.rstrip()
+    return _MEMORY.search(text) is not None and _CPUS.search(text) is not None and _END.search(text) is not None
+
+
+def _cpus(line: str) -> dict[str, Any]:
+    found = _CPUS.search(line)
+    cores = [core for part in found[1].split(",") if (core := _CPU.fullmatch(part))] if found else []
+    if not cores:
+        return {}
+    loads = [float(core[1]) for core in cores]
+    return {
+        "cpu_load_percent": sum(loads) / len(loads),
+        "cpu_mhz": _fastest_mhz(core[2] or "" for core in cores),
+        "cpus_online": len(cores),
+    }
+
+
+@lru_cache(maxsize=2)  # many lines have the same second
+def _seconds(clock: str) -> float | None:
+    try:
+        return (datetime.strptime(clock, "%m-%d-%Y %H:%M:%S") - datetime(1970, 1, 1)).total_seconds()
+    except ValueError:
+        return None
+
+
+def _fastest_mhz(clocks: Iterable[str]) -> float | None:
+    """Return the highest clock; ``None`` when there is none, or all clusters are idle and show 0."""
+    fastest = max((float(clock) for clock in clocks if clock), default=0.0)
     return fastest or None
 
 

@@ -104,7 +104,8 @@ def _stamps(record: Record) -> str:
 
 def _stamp(model: str, verdict: Verdict) -> str:
     mark = f'<span class="mark {_STAMP_CLASS.get(verdict.stamp, "bad")}">{escape(verdict.stamp)}</span>'
-    return f"<li>{mark} {escape(model)} <span class=soft>{escape('; '.join(verdict.reasons))}</span></li>"
+    said = "; ".join((*verdict.reasons, *verdict.notes))
+    return f"<li>{mark} {escape(model)} <span class=soft>{escape(said)}</span></li>"
 
 
 def _table(table: Table, key: str) -> str:

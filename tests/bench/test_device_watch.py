@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jetson.board_tree import OC, write, write_clocks, write_jetpack_7, write_super, write_without_super
 
 from fine_edge.bench import device
 from fine_edge.bench.device import BoardWatch, energy_mj_per_image
 from fine_edge.bench.measure import Slice
+from fine_edge.jetson.board import Board
 from fine_edge.jetson.snapshot import Snapshot
 
 LOCKED = Snapshot(0.0, gpu_mhz=1020, gpu_min_mhz=1020, gpu_max_mhz=1020, power_mw={"VDD_IN": 12000.0})
@@ -120,6 +122,45 @@ def test_throttling_between_rounds_is_everybodys(board):
         watched.round_done()
     run_slices(watched, board, [LOCKED, LOCKED])
     assert {watched.state(index, STEADY, [Slice(1, 1.0)]).verdict.stamp for index in range(2)} == {"THROTTLED"}
+
+
+def test_over_current_events_of_maxn_super_are_a_note_on_every_row(board):
+    before, after = (replace(LOCKED, oc_events={"oc1": 0, "oc2": 0, "oc3": count}) for count in (5210, 5221))
+    board.state = before
+    watched = BoardWatch(board, 2)
+    for _ in range(600):
+        watched.round_done()
+    run_slices(watched, board, [after, after])
+    verdicts = [watched.state(index, STEADY, [Slice(1, 1.0)]).verdict for index in range(2)]
+    assert [verdict.stamp for verdict in verdicts] == ["VALID", "VALID"]
+    assert all("11 over-current events (oc3, 1." in verdict.notes[0] for verdict in verdicts)
+
+
+@pytest.mark.usefixtures("board")  # for its clock
+@pytest.mark.parametrize(
+    ("make", "mhz", "mode", "notes"),
+    [
+        (write_super, 918, "25W", 0),
+        (write_without_super, 624.75, "15W", 0),
+        (lambda root: write_without_super(root, 1), 408, "7W", 0),
+        (write_jetpack_7, 1020, "MAXN_SUPER", 1),
+    ],
+    ids=["super", "without-super-15W", "without-super-7W", "jetpack-7"],
+)
+def test_real_boards_with_locked_clocks_give_valid_rows(tmp_path, make, mhz, mode, notes):
+    real = Board(make(tmp_path))
+    write_clocks(tmp_path, mhz, mhz, mhz)
+    watched = BoardWatch(real, 1)
+    for _ in range(100):
+        watched.round_done()
+    write(tmp_path, f"{OC}/oc3_event_cnt", real.snapshot().oc_events["oc3"] + notes)
+    run_slices(watched, real, [LOCKED])
+    found = watched.state(0, STEADY, [Slice(1, 1.0)])
+    assert (found.verdict.stamp, found.verdict.reasons, len(found.verdict.notes)) == ("VALID", (), notes)
+    assert {snapshot.mode for snapshot in found.snapshots} == {mode}
+    write(tmp_path, f"{OC}/oc1_event_cnt", 1)
+    watched.finish()
+    assert watched.state(0, STEADY, [Slice(1, 1.0)]).verdict.stamp == "THROTTLED"
 
 
 def test_scattered_samples_are_the_rows_own(board):

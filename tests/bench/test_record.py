@@ -95,11 +95,21 @@ def test_a_devices_record_reads_back_as_it_was_written(device_record, tmp_path):
     assert read_record(tmp_path / "a.json") == record
 
 
+def test_a_devices_record_from_before_there_were_notes_is_read(device_record, tmp_path):
+    data = json.loads(json.dumps(device_record.to_json()))
+    for row in data["rows"]:
+        del row["state"]["verdict"]["notes"]
+        for snapshot in row["state"]["snapshots"]:
+            del snapshot["emc_max_mhz"]
+    (tmp_path / "old.json").write_text(json.dumps(data), encoding="utf-8")
+    assert read_record(tmp_path / "old.json") == device_record
+
+
 def test_a_devices_json_has_the_medians_beside_the_samples(device_record):
     row = json.loads(json.dumps(device_record.to_json()))["rows"][0]
     assert row["compute_median_ms"] == pytest.approx(407 / 30 - 0.5)
     assert row["end_to_end_median_ms"] == pytest.approx(407 / 30 + 3)
-    assert row["state"]["verdict"] == {"stamp": "VALID", "reasons": []}
+    assert row["state"]["verdict"] == {"stamp": "VALID", "reasons": [], "notes": []}
     assert row["engine"]["activation_mib"] == 29.6
     assert row["mem_mib"] is None
 

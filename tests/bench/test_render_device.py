@@ -57,6 +57,18 @@ def test_the_table_fits_the_terminal_and_says_in_short_what_is_doubtful(device_r
     assert len(table.brief) <= 5
 
 
+def test_a_note_on_a_valid_row_is_shown_and_the_row_stays_valid(device_record):
+    note = "203 over-current events (oc3, 1.7/s) cost about 0.08% of the time (estimate)"
+    state = device_record.rows[0].state
+    state = replace(state, verdict=replace(state.verdict, notes=(note,)))
+    record = replace(device_record, rows=tuple(replace(row, state=state) for row in device_record.rows))
+    table = to_table(record)
+    assert f"2 of 2 rows, note: {note}." in table.brief
+    assert f"Note, all rows: {note}." in table.notes
+    assert all(row.is_quotable for row in record.rows)
+    assert record.to_json()["rows"][0]["state"]["verdict"]["notes"] == (note,)
+
+
 def test_a_reason_that_holds_for_all_rows_is_said_once(device_record):
     state = device_record.rows[1].state
     rows = tuple(replace(row, state=state) for row in device_record.rows)

@@ -1,7 +1,21 @@
 import shutil
 
 import pytest
-from board_tree import EMC, GPU, INA3221, MODEL, THERMAL, write, write_board, write_clocks, write_cooling, write_zone
+from board_tree import (
+    EMC,
+    GPU,
+    INA3221,
+    MODEL,
+    THERMAL,
+    write,
+    write_board,
+    write_clocks,
+    write_cooling,
+    write_jetpack_7,
+    write_super,
+    write_without_super,
+    write_zone,
+)
 
 from fine_edge.fields import from_data, to_data
 from fine_edge.jetson.board import Board
@@ -135,3 +149,22 @@ def test_a_super_mode_that_the_firmware_caps(root):
 def test_sensors_that_are_off_are_left_out(root):
     write(root, f"{THERMAL}/thermal_zone1/temp", -256000)
     assert set(Board(root).snapshot().temperatures_c) == {"cpu", "tj"}
+
+
+@pytest.mark.parametrize(
+    ("make", "l4t", "mode", "allowed_mhz", "emc_max_mhz", "locked"),
+    [
+        (write_super, "36.4.7", "25W", 918.0, 3199.0, False),
+        (write_without_super, "36.5.0", "15W", 624.75, 2133.0, True),
+        (lambda root: write_without_super(root, 1), "36.5.0", "7W", 408.0, 2133.0, True),
+        (write_jetpack_7, "39.2.1", "MAXN_SUPER", 1020.0, 3199.0, False),
+    ],
+    ids=["super", "without-super-15W", "without-super-7W", "jetpack-7"],
+)
+def test_boards_as_they_are_without_root(tmp_path, make, l4t, mode, allowed_mhz, emc_max_mhz, locked):
+    board = Board(make(tmp_path))
+    state = board.snapshot()
+    assert (board.l4t, state.mode, state.mode_gpu_mhz, state.emc_max_mhz) == (l4t, mode, allowed_mhz, emc_max_mhz)
+    assert (state.contradiction, state.throttle, state.is_locked) == (None, (), locked)
+    assert set(state.unread) == {"emc_mhz"}
+    assert set(state.temperatures_c) == {"cpu", "gpu", "soc0", "soc1", "soc2", "tj"}

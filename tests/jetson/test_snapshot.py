@@ -33,7 +33,7 @@ def test_a_broken_one_is_refused(edit):
 
 
 def test_a_field_may_not_be_missing():
-    for name in to_data(Snapshot(0.0)):
+    for name in set(to_data(Snapshot(0.0))) - {"emc_max_mhz"}:  # older records lack it
         data = to_data(Snapshot(0.0))
         del data[name]
         with pytest.raises(ValueError, match=name):

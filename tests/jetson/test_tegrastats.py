@@ -1,4 +1,4 @@
-"""The lines are written by hand from the formats that fine_edge/jetson/tegrastats.py names; none was recorded by us."""
+"""The lines are typed from the formats that fine_edge/jetson/tegrastats.py names; none was recorded by us."""
 
 import math
 from dataclasses import fields
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fine_edge.jetson.snapshot import Snapshot
-from fine_edge.jetson.tegrastats import Reading, Tegrastats, completed, parse_line
+from fine_edge.jetson.tegrastats import Reading, Tegrastats, completed, is_whole, parse_line
 
 ROOT = (
     "10-08-2026 04:35:02 RAM 6712/7620MB (lfb 12x4MB) SWAP 369/3810MB (cached 8MB) CPU [38%@1497,2%@729,off,off] "
@@ -66,6 +66,47 @@ def test_a_line_of_an_older_board():
 def test_every_form_of_the_gpus_load_and_clock(text, load, clock):
     reading = parse_line(f"RAM 1/2MB {text}")
     assert (reading.gpu_load_percent, reading.gpu_mhz) == (load, clock)
+
+
+JETPACK_7 = (
+    "07-23-2026 15:29:27 RAM 9091/125811MB (lfb 19x4MB) CPU [40%@972,off] EMC_FREQ 7%@3200 GR3D_FREQ @[314,314,314] "
+    "NVENC0_FREQ @1556 VIC 59%@423 cpu@34.312C/34.843C tj@35.906C/35.906C VDD_GPU 4925mW/4925mW/4925mW "
+    "VDD_CPU_SOC_MSS 7953mW/8332mW/8710mW VIN_SYS_5V0 6667/6717/6767"
+)
+AGX = (
+    "04-24-2023 00:01:24 RAM 1282/62795MB (lfb 15152x4MB) SWAP 0/31398MB (cached 0MB) CPU [10%@729,20%@2201,off] "
+    "EMC_FREQ 0%@2133 GR3D_FREQ 0%@0 GR3D2_FREQ 9%@9 VIC_FREQ 729 APE 174 GPU@-256C tj@42.593C "
+    "VIN_SYS_5V0 4032mW/4032mW NC 0mW/0mW"
+)
+
+
+def test_a_line_of_jetpack_7_has_three_figures_a_rail():
+    reading = parse_line(JETPACK_7)
+    assert reading.power_mw == {"VDD_GPU": 4925.0, "VDD_CPU_SOC_MSS": 7953.0, "VIN_SYS_5V0": 6667.0}
+    assert reading.temperatures_c == {"cpu": 34.312, "tj": 35.906}
+    assert (reading.emc_mhz, reading.gpu_mhz, reading.gpu_load_percent) == (3200.0, 314.0, None)
+    assert parse_line("VDD_IN 3582mW/3582mW/3582mW").power_mw == {"VDD_IN": 3582.0}
+    assert parse_line("tj@-5.5C CV0@-256C").temperatures_c == {"tj": -5.5}
+
+
+def test_a_line_of_an_agx():
+    reading = parse_line(AGX)
+    assert (reading.cpu_load_percent, reading.cpu_mhz, reading.cpus_online) == (15.0, 2201.0, 2)
+    assert (reading.gpu_load_percent, reading.gpu_mhz) == (0.0, None)
+    assert (reading.temperatures_c, reading.power_mw) == ({"tj": 42.593}, {"VIN_SYS_5V0": 4032.0})
+    assert parse_line(USER).clock_s is None
+    assert parse_line(AGX.replace(":24", ":25")).clock_s - reading.clock_s == 1.0
+    assert parse_line(AGX.replace("04-24", "13-32")).clock_s is None
+
+
+@pytest.mark.parametrize(("unit", "mib"), [("kB", 1.0), ("MB", 1024.0), ("GB", 1048576.0)])
+def test_units_of_memory(unit, mib):
+    assert parse_line(f"RAM 1024/2048{unit} (lfb 1x4MB)").ram_used_mib == mib
+
+
+def test_a_whole_line_ends_with_a_figure_of_a_sensor():
+    assert all(map(is_whole, (ROOT, USER, JETPACK_7, AGX, f"{AGX[:-11]}\r\n")))
+    assert not any(map(is_whole, ("", "RAM 1/2MB", "LOAD_SUMMARY device=cuda", ROOT[:-1], ROOT[:200], AGX[20:60])))
 
 
 def test_a_rail_with_one_figure():

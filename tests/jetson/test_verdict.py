@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -53,6 +54,52 @@ def test_only_events_during_the_run_count():
     assert verdict == Verdict("THROTTLED", ("7 instantaneous over-current events throttled the clocks during the run",))
 
 
+def run_with(counter, number, seconds):
+    return judge(
+        [state(oc_events={counter: 5210}), replace(state(oc_events={counter: 5210 + number}), at_s=seconds)], STEADY
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds", "note"),
+    [
+        (64, 60.0, "64 over-current events (oc3, 1.1/s) cost about 0.05% of the time (estimate)"),
+        (54, 30.0, "54 over-current events (oc3, 1.8/s) cost about 0.09% of the time (estimate)"),
+        (600, 60.0, "600 over-current events (oc3, 10.0/s) cost about 0.50% of the time (estimate)"),
+    ],
+)
+def test_over_current_that_costs_next_to_nothing_is_a_note(number, seconds, note):
+    assert run_with("oc3", number, seconds) == Verdict("VALID", (), (note,))
+
+
+def test_over_current_that_costs_something_throttles():
+    words = "900 over-current events (oc3, 30.0/s) cost about 1.50% of the time (estimate), more than 0.5%"
+    assert run_with("oc3", 900, 30.0) == Verdict("THROTTLED", (words,))
+
+
+@pytest.mark.parametrize(
+    ("counter", "name"), [("oc1", "under-voltage"), ("oc2", "average over-current"), ("oc4", "oc4")]
+)
+def test_one_event_of_another_counter_throttles(counter, name):
+    words = f"1 {name} events throttled the clocks during the run"
+    assert run_with(counter, 1, 3600.0) == Verdict("THROTTLED", (words,))
+
+
+def test_a_note_stays_beside_what_is_wrong():
+    unlocked = judge(
+        [state(low=306.0, oc_events={"oc3": 1}), state(low=306.0, oc_events={}), replace(state(), at_s=9.0)], []
+    )
+    assert (unlocked.stamp, unlocked.notes) == ("CLOCKS-UNLOCKED", ())
+    last = replace(state(low=306.0, oc_events={"oc3": 11}), at_s=10.0)
+    noted = judge([state(low=306.0, oc_events={"oc3": 1}), last], [])
+    assert (noted.stamp, len(noted.notes)) == ("CLOCKS-UNLOCKED", 1)
+
+
+def test_a_verdict_of_an_older_record_has_no_notes():
+    data = {"stamp": "VALID", "reasons": []}
+    assert from_data(Verdict, data, complete=True) == Verdict("VALID", ())
+
+
 def test_a_locked_clock_that_drops_under_load():
     verdict = judge([state(), state(gpu=714.0)], STEADY)
     assert verdict == Verdict("THROTTLED", ("the busy GPU ran at 714 MHz, its clock is 918 MHz",))
@@ -86,7 +133,7 @@ def test_the_worst_names_the_stamp_and_all_reasons_stay():
 
 @given(st.sampled_from(["VALID", "THROTTLED", "CLOCKS-UNLOCKED", "UNSTABLE", "UNKNOWN"]), st.lists(st.text()))
 def test_json_there_and_back(stamp, reasons):
-    verdict = Verdict(stamp, tuple(reasons))
+    verdict = Verdict(stamp, tuple(reasons), tuple(reasons[:1]))
     assert from_data(Verdict, json.loads(json.dumps(to_data(verdict)))) == verdict
 
 
