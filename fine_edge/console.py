@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, NoReturn, cast
 
 from rich.console import (
@@ -144,6 +144,16 @@ def progress() -> Iterator[Progress]:
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         yield bar
+
+
+@contextlib.contextmanager
+def live_line() -> Iterator[Callable[[str], None]]:
+    """Give a function that replaces the one line it shows on standard error; silent where that is no terminal."""
+    if not err.is_terminal:
+        yield lambda _text: None
+        return
+    with err.status("") as shown:
+        yield lambda text: shown.update(Text(printable(text)))
 
 
 @contextlib.contextmanager

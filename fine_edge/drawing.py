@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import colorsys
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from fine_edge.decode import Prediction, label_name
 from fine_edge.detections import Detections
+from fine_edge.files import write_bytes
+from fine_edge.images import DRAWN_BY
 from fine_edge.segments import Panoptic, pasted_masks
 from fine_edge.text import printable
 
@@ -20,7 +25,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _OPACITY = 0.5
 
 
-def _color(index: int) -> tuple[int, int, int]:
+def color_of(index: int) -> tuple[int, int, int]:
     """Return a colour for an index; neighbouring indices get distant hues."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.618 % 1, 0.75, 1.0)
     return int(red * 255), int(green * 255), int(blue * 255)
@@ -44,9 +49,8 @@ def draw(pixels: Pixels, found: Prediction, labels: tuple[str, ...], caption: st
     size = max(12, min(height, width) // 40)
     font = ImageFont.load_default(size)
     lines = _wrapped(printable(caption), font, width - size)
-    tinted = _with_masks(pixels, found) if isinstance(found, Detections) else _with_segments(pixels, found)
     canvas = Image.new("RGB", (width, height + (len(lines) + 1) * size * 5 // 4), "black")
-    canvas.paste(Image.fromarray(tinted), (0, 0))
+    canvas.paste(Image.fromarray(tinted(pixels, found)), (0, 0))
     pen = ImageDraw.Draw(canvas)
     if isinstance(found, Detections):
         _draw_boxes(pen, found, labels, font, size, width)
@@ -56,8 +60,22 @@ def draw(pixels: Pixels, found: Prediction, labels: tuple[str, ...], caption: st
     return canvas
 
 
+def write_drawing(image: Image.Image, path: Path) -> None:
+    """Write a PNG, whole or not at all, that says it is a drawing: folders of pictures are read without it."""
+    buffer, info = BytesIO(), PngInfo()
+    info.add_text("Software", DRAWN_BY)
+    # Three times as fast as Pillow's default, with a quarter more bytes.
+    image.save(buffer, format="PNG", pnginfo=info, compress_level=1)
+    write_bytes(path, buffer.getvalue())
+
+
 def _tint(picture: Pixels, where: NDArray[np.bool_], color: tuple[int, int, int]) -> None:
     picture[where] = (1 - _OPACITY) * picture[where] + _OPACITY * np.array(color)
+
+
+def tinted(pixels: Pixels, found: Prediction) -> Pixels:
+    """Return the picture (H, W, 3) with its masks or segments in colour; the same array where there are none."""
+    return _with_masks(pixels, found) if isinstance(found, Detections) else _with_segments(pixels, found)
 
 
 def _with_masks(pixels: Pixels, found: Detections) -> Pixels:
@@ -66,7 +84,7 @@ def _with_masks(pixels: Pixels, found: Detections) -> Pixels:
     picture: Pixels = pixels.copy()
     pasted = list(pasted_masks(found.masks, found.boxes_xyxy_px, *pixels.shape[:2]))
     for index, instance in reversed(list(enumerate(pasted))):
-        _tint(picture[instance.window], instance.mask, _color(index))
+        _tint(picture[instance.window], instance.mask, color_of(index))
     return picture
 
 
@@ -74,7 +92,7 @@ def _with_segments(pixels: Pixels, panoptic: Panoptic) -> Pixels:
     picture: Pixels = pixels.copy()
     for segment in panoptic.segments:
         # Each thing has its own colour; stuff has the colour of its class.
-        color = _color(segment.label if segment.score is None else 100 + segment.number)
+        color = color_of(segment.label if segment.score is None else 100 + segment.number)
         _tint(picture, panoptic.numbers == segment.number, color)
     return picture
 
@@ -83,7 +101,7 @@ def _draw_boxes(
     pen: ImageDraw.ImageDraw, found: Detections, labels: tuple[str, ...], font: Font, size: int, width: int
 ) -> None:
     for label, box, score in reversed(list(zip(found.labels, found.boxes_xyxy_px, found.scores, strict=True))):
-        color = _color(int(label))
+        color = color_of(int(label))
         x0, y0, x1, y1 = (float(v) for v in box)
         pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=color, width=max(2, size // 8))
         text = f"{printable(label_name(int(label), labels))} {score:.2f}"

@@ -5,6 +5,7 @@
     matplotlib        keeps a list of fonts in the home folder
     torch, triton     keep compiled code among temporary files, or in the home folder
     ultralytics       see :mod:`fine_edge.zoo.yolo.library`
+    opencv            prints what FFmpeg and its own backends think of a file
     polygraphy        can install packages when an environment variable asks for it
 
 Importing :mod:`fine_edge` switches telemetry off. The other settings apply to processes that run a fine-edge command.
@@ -60,3 +61,18 @@ def onnxruntime() -> Any:
         raise MissingExtraError("onnxruntime", "export") from error
     module.disable_telemetry_events()
     return module
+
+
+def opencv() -> Any:
+    """Return OpenCV, without what it and FFmpeg print of files that they cannot read.
+
+    Raises:
+        MissingExtraError: when it is not installed, or lacks a library of the system.
+    """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingExtraError("OpenCV", "video") from error
+    return cv2

@@ -85,7 +85,7 @@ def test_the_drawing_has_the_picture_the_boxes_and_a_caption(tmp_path, picture):
     assert drawn.shape[1] == 200
     assert drawn.shape[0] > 100
     np.testing.assert_array_equal(drawn[70:90, 120:180], original[70:90, 120:180])  # inside a box: untouched
-    outline = drawing._color(0)
+    outline = drawing.color_of(0)
     assert tuple(drawn[99, 150]) == outline  # lower edge of the cat, 100..200 x 50..100
     assert tuple(drawn[75, 199]) == outline
     assert (drawn[100:] > 128).any()  # the caption

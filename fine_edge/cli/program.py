@@ -20,6 +20,7 @@ COMMANDS = {
     "parity": "an exported detector against its PyTorch model",
     "engine": "build TensorRT engines, verify them, take over trtexec's, compile without a GPU",
     "predict": "objects or segments in pictures, drawn",
+    "stream": "the same on videos, cameras and network streams, live",
     "evaluate": "AP and errors on labelled data; two evaluations compared",
     "bench": "measure a suite of models against each other",
     "layers": "an engine's time, kernels and memory by part of the detector",

@@ -1,0 +1,1 @@
+"""Live detection: sources of frames, the stages that run side by side, and where the drawn frames go."""

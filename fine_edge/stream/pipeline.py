@@ -1,0 +1,268 @@
+"""The stages of a stream, side by side: decoding, preprocessing, the network, decoding of outputs, drawing.
+
+    a thread for each source -> preprocessing thread -> the network, in the caller's thread -> finishing thread -> sinks
+
+Between them are channels of a few items, so that memory is the same after a minute and after a day. The network stays
+in the caller's thread, because CUDA binds its context to the thread that made it; so does a window.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fine_edge.command import Terminated
+from fine_edge.contract import Contract
+from fine_edge.decode import Prediction, from_network, require_finite
+from fine_edge.detections import Detections
+from fine_edge.errors import DataError
+from fine_edge.preprocess import Placement, preprocess
+from fine_edge.runners.base import Array, Runner
+from fine_edge.stream.channel import Channel
+from fine_edge.stream.overlay import draw_frame
+from fine_edge.stream.sinks import Sink, Window
+from fine_edge.stream.source import Frame, Pixels, Source, frames
+from fine_edge.stream.stages import STAGES, Distribution
+from fine_edge.stream.tracking import Tracks
+
+_CAPACITY = 2
+_LIVE_LINE_S = 0.5
+# How long the network waits for a batch before it looks at the window and the signals again.
+_PATIENCE_S = 0.05
+_JOIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Frames that go through the network together; ``feed`` is filled up with the last one."""
+
+    frames: tuple[Frame, ...]
+    placements: tuple[Placement, ...]
+    feed: Array
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A batch and what the network gave for it."""
+
+    batch: Batch
+    outputs: dict[str, Array]
+
+
+@dataclass
+class Tally:
+    """What a stream has done so far.
+
+    Attributes:
+        frames: finished, by source.
+        detections: found in them; segments, where the model finds those.
+        stages: time of each stage, by frame.
+        started_s: when the first frame was decoded, by the monotonic clock; ``None`` before.
+        ended_s: when the last one was finished.
+        end: what ended it before its sources did: a person (Ctrl-C, q) or a signal; ``None`` otherwise.
+    """
+
+    frames: list[int]
+    detections: int = 0
+    stages: dict[str, Distribution] = field(default_factory=lambda: {name: Distribution() for name in STAGES})
+    started_s: float | None = None
+    ended_s: float = 0.0
+    end: KeyboardInterrupt | Terminated | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Return the time from the first frame decoded to the last one finished."""
+        return max(0.0, self.ended_s - self.started_s) if self.started_s is not None else 0.0
+
+    @property
+    def frames_per_s(self) -> float:
+        """Return finished frames of all sources per second."""
+        return sum(self.frames) / self.seconds if self.seconds else 0.0
+
+
+class Pipeline:
+    """A stream from its sources to its sinks.
+
+    Args:
+        sources: opened ones.
+        contract: of the network.
+        runner: the network; it is called in the thread that calls :meth:`run`.
+        threshold: lowest score.
+        sinks: for each source what takes its drawn frames; nothing is drawn where there is none.
+        line: text at the bottom of drawn frames.
+        window: shows the frames of the first source.
+        tracks: for each source its tracks; empty without tracking.
+        most_frames: of all sources together, where it should end by itself.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        contract: Contract,
+        runner: Runner,
+        threshold: float,
+        *,
+        sinks: Sequence[Sink | None] = (),
+        line: str = "",
+        window: Window | None = None,
+        tracks: Sequence[Tracks] = (),
+        most_frames: int | None = None,
+    ) -> None:
+        self.sources, self._contract, self._runner, self._threshold = sources, contract, runner, threshold
+        self._sinks = tuple(sinks) or (None,) * len(sources)
+        self._line, self._window, self._tracks, self._most = line, window, tuple(tracks), most_frames
+        self._decoded: Channel[Frame] = Channel([source.is_live for source in sources], _CAPACITY * contract.batch)
+        self._batches: Channel[Batch] = Channel([False], _CAPACITY)
+        self._answers: Channel[Answers] = Channel([False], _CAPACITY)
+        self._shown: Channel[Pixels] = Channel([True], 1)
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self.tally = Tally([0] * len(sources))
+
+    @property
+    def dropped(self) -> list[int]:
+        """Return the late frames that were left out, by source."""
+        return self._decoded.dropped
+
+    def run(self, tell: Callable[[Tally], None]) -> Tally:
+        """Run until the sources end, a person ends it, or ``most_frames`` are done.
+
+        Args:
+            tell: called twice a second with the state so far.
+
+        Raises:
+            FineEdgeError: what a stage met; every thread has ended then.
+        """
+        threads = [threading.Thread(target=self._guarded, args=(self._decode, i)) for i in range(len(self.sources))]
+        threads += [threading.Thread(target=self._guarded, args=(stage,)) for stage in (self._prepare, self._finish)]
+        for thread in threads:
+            thread.daemon = True  # a camera that hangs in a driver must not keep the process
+            thread.start()
+        try:
+            self._infer(tell)
+            self._answers.finish()
+            self._wait_for_rest(threads[-1])
+        except (KeyboardInterrupt, Terminated) as end:  # so that the files of the sinks are finished
+            self.tally.end = end
+        finally:
+            self._end(threads)
+        if self._failure is not None:
+            raise self._failure
+        return self.tally
+
+    def _wait_for_rest(self, finishing: threading.Thread) -> None:
+        while finishing.is_alive():
+            finishing.join(_PATIENCE_S)
+            self._show()
+
+    def _end(self, threads: Sequence[threading.Thread]) -> None:
+        self._stop.set()
+        for channel in (self._decoded, self._batches, self._answers):
+            channel.abandon()
+        for thread in threads:
+            thread.join(_JOIN_S)
+
+    def _guarded(self, stage: Callable[..., None], *arguments: int) -> None:
+        """Run a stage; what it raises ends the stream, and is raised by :meth:`run`."""
+        try:
+            stage(*arguments)
+        except BaseException as error:
+            self._failure = self._failure or error
+            self._stop.set()
+            for channel in (self._decoded, self._batches, self._answers):
+                channel.abandon()
+
+    def _decode(self, index: int) -> None:
+        source = self.sources[index]
+        try:
+            for frame in frames(source, index, self._stop):
+                if self.tally.started_s is None:
+                    self.tally.started_s = time.monotonic() - frame.decode_ms / 1e3
+                self.tally.stages["decode"].add(frame.decode_ms)
+                if not self._decoded.send(frame, index):
+                    return
+        finally:
+            self._decoded.finish(index)
+
+    def _prepare(self) -> None:
+        height, width = self._contract.input_hw
+        while taken := self._decoded.receive(self._contract.batch):
+            begun = time.perf_counter()
+            parts = [preprocess(frame.pixels, height, width, self._contract.preprocessing) for frame in taken]
+            tensors = [tensor for tensor, _ in parts]
+            tensors += tensors[-1:] * (self._contract.batch - len(tensors))
+            feed = np.concatenate(tensors) if len(tensors) > 1 else tensors[0]
+            batch = Batch(tuple(taken), tuple(placement for _, placement in parts), feed)
+            self.tally.stages["preprocess"].add(1e3 * (time.perf_counter() - begun) / len(taken), len(taken))
+            if not self._batches.send(batch):
+                return
+        self._batches.finish()
+
+    def _infer(self, tell: Callable[[Tally], None]) -> None:
+        name = self._contract.inputs[0].name
+        begun_frames, told_s = 0, time.monotonic()
+        while not self._batches.is_done:
+            for batch in self._batches.receive(timeout_s=_PATIENCE_S):
+                begun = time.perf_counter()
+                outputs = self._runner.run({name: batch.feed})
+                count = len(batch.frames)
+                self.tally.stages["inference"].add(1e3 * (time.perf_counter() - begun) / count, count)
+                begun_frames += count
+                # A backend may use the memory of its outputs again.
+                self._answers.send(Answers(batch, {key: np.array(value) for key, value in outputs.items()}))
+            if not self._show() or (self._most is not None and begun_frames >= self._most):
+                return
+            if time.monotonic() - told_s >= _LIVE_LINE_S:
+                told_s = time.monotonic()
+                tell(self.tally)
+
+    def _finish(self) -> None:
+        while taken := self._answers.receive():
+            for answers in taken:
+                require_finite(answers.outputs, self._contract)
+                for place, frame in enumerate(answers.batch.frames):
+                    self._finish_frame(answers, place, frame)
+
+    def _finish_frame(self, answers: Answers, place: int, frame: Frame) -> None:
+        begun = time.perf_counter()
+        placement = answers.batch.placements[place]
+        found = from_network(answers.outputs, self._contract, placement, self._threshold, place)
+        tracks = None
+        if self._tracks and isinstance(found, Detections):
+            tracks = self._tracks[frame.source].update(found)
+        decoded = time.perf_counter()
+        self.tally.stages["postprocess"].add(1e3 * (decoded - begun))
+        sink, is_shown = self._sinks[frame.source], self._window is not None and frame.source == 0
+        if sink or is_shown:
+            drawn = draw_frame(frame.pixels, found, self._contract.labels, self._line, tracks)
+            if sink:
+                sink.write(drawn)
+            if is_shown:
+                self._shown.send(drawn)
+            self.tally.stages["draw"].add(1e3 * (time.perf_counter() - decoded))
+        self.tally.detections += _count(found)
+        self.tally.frames[frame.source] += 1
+        self.tally.ended_s = time.monotonic()
+
+    def _show(self) -> bool:
+        """Show the newest drawn frame; return ``False`` once a person wants to end."""
+        if self._window is None:
+            return True
+        shown = [self._window.show(pixels) for pixels in self._shown.receive(timeout_s=0)]
+        if not all(shown):
+            self.tally.end = KeyboardInterrupt()
+        return all(shown)
+
+
+def _count(found: Prediction) -> int:
+    return len(found) if isinstance(found, Detections) else len(found.segments)
+
+
+def require_frames(tally: Tally) -> None:
+    """Raise :class:`DataError` when not one frame went through: such a result rests on nothing."""
+    if not sum(tally.frames):
+        raise DataError("no frame went through", where="stream", hint="wait for the first one before Ctrl-C")

@@ -1,0 +1,226 @@
+"""Sources of frames: videos, folders of pictures, cameras, network streams and GStreamer pipelines.
+
+OpenCV reads all but pictures. JetPack's OpenCV has GStreamer, the one on PyPI has not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fine_edge import console
+from fine_edge.errors import ConfigError, ImageError
+from fine_edge.images import SUFFIXES, Pictures, is_folder
+from fine_edge.libraries import opencv
+
+Pixels = NDArray[np.uint8]
+
+CSI_CAMERA = (
+    "nvarguscamerasrc sensor-id=0 ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=30/1 ! nvvidconv"
+    " ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
+)
+USB_CAMERA = (
+    "v4l2src device=/dev/video0 ! image/jpeg,width=1280,height=720,framerate=30/1 ! nvv4l2decoder mjpeg=1 ! nvvidconv"
+    " ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
+)
+"""Pipelines of a Jetson, as its documentation writes them, to copy and change."""
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+"""Pause before a broken stream is opened again; each failure doubles it."""
+_OPEN_MS = 10_000
+_MOST_PIXELS = 8192 * 8192
+_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_CAMERA = re.compile(r"^(?:/dev/video)?(\d{1,3})$")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a source.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        source: index of its source.
+        number: of the frames that its source gave so far.
+        decode_ms: time to read and decode it.
+    """
+
+    pixels: Pixels
+    source: int
+    number: int
+    decode_ms: float
+
+
+class Source:
+    """A named source of pictures (H, W, 3), uint8 RGB.
+
+    Attributes:
+        name: for people; without the password of an address.
+        is_live: whether frames come at their own pace, so that late ones are dropped.
+        frames_per_s: as the source states it; ``None`` where it does not.
+        reopened: how often the stream broke and was opened again.
+    """
+
+    def __init__(self, name: str, *, is_live: bool) -> None:
+        self.name = name
+        self.is_live = is_live
+        self.frames_per_s: float | None = None
+        self.reopened = 0
+
+    def pictures(self, stop: Event) -> Iterator[Pixels]:
+        """Yield the pictures in order until the source ends or ``stop`` is set."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Free what the source holds."""
+
+
+class PictureSource(Source):
+    """Pictures of a folder, or one picture."""
+
+    def __init__(self, path: Path, *, loop: bool) -> None:
+        super().__init__(str(path), is_live=False)
+        self._pictures = Pictures([path])
+        self._loop = loop
+
+    def pictures(self, stop: Event) -> Iterator[Pixels]:
+        while True:
+            for picture in self._pictures:
+                if stop.is_set():
+                    return
+                yield picture.pixels
+            if not self._loop:
+                return
+
+
+class VideoSource(Source):
+    """Whatever OpenCV's VideoCapture opens.
+
+    Args:
+        name: for people.
+        opened: opens a capture.
+        is_live: see :class:`Source`.
+        loop: begin a file again at its end.
+
+    Raises:
+        ImageError: when it cannot be opened, or its pictures are too large.
+    """
+
+    def __init__(self, name: str, opened: Callable[[], Any], *, is_live: bool, loop: bool = False) -> None:
+        super().__init__(name, is_live=is_live)
+        self._opened = opened
+        self._loop = loop
+        self._capture = opened()
+        cv2 = opencv()
+        if not self._capture.isOpened():
+            raise ImageError("cannot be opened as a video", where=name, hint=_hint(name))
+        width, height = (int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > _MOST_PIXELS:
+            raise ImageError(f"has frames of {width}x{height} pixels, more than {_MOST_PIXELS}", where=name)
+        stated = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.frames_per_s = stated if 1 <= stated <= 1000 else None
+        self._stated_frames = 0 if is_live else int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+
+    def pictures(self, stop: Event) -> Iterator[Pixels]:
+        cv2 = opencv()
+        given = 0
+        while not stop.is_set():
+            is_read, picture = self._capture.read()
+            if is_read:
+                given += 1
+                yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            elif self.is_live:
+                self._open_again(stop)
+            elif self._loop and given:
+                self._capture.release()
+                self._capture = self._opened()
+            else:
+                self._say_early_end(given)
+                return
+
+    def _open_again(self, stop: Event) -> None:
+        """Open a broken stream again, with longer and longer pauses until it gives pictures."""
+        self._capture.release()
+        wait_s = FIRST_WAIT_S
+        while not stop.is_set():
+            console.warn(f"{self.name} broke off: opening it again in {wait_s:g} s")
+            if stop.wait(wait_s):
+                return
+            self._capture = self._opened()
+            if self._capture.isOpened():
+                self.reopened += 1
+                return
+            self._capture.release()
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    def _say_early_end(self, given: int) -> None:
+        if not given:
+            raise ImageError("holds no frame that can be decoded", where=self.name, hint="is it whole?")
+        # Containers state a frame or two more than there are.
+        if not self._loop and given < self._stated_frames - 2:
+            console.warn(f"{self.name} ends at frame {given} of {self._stated_frames}: is the file whole?")
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def _hint(name: str) -> str:
+    if " ! " in name and "GStreamer:                   YES" not in opencv().getBuildInformation():
+        return "this OpenCV was built without GStreamer; JetPack's has it: apt install python3-opencv"
+    return "a video file, a folder, 0 or /dev/video0, rtsp://..., or a GStreamer pipeline that ends in appsink"
+
+
+def open_source(text: str, *, loop: bool = False) -> Source:
+    """Open what a person names: a folder, a file, a camera, an address or a GStreamer pipeline.
+
+    Args:
+        text: the name.
+        loop: begin files again at their end.
+
+    Raises:
+        ImageError: when it is missing, or holds no video.
+        ConfigError: when a stream shall be looped.
+        MissingExtraError: when OpenCV is not installed.
+    """
+    camera = _CAMERA.match(text)
+    is_live = bool(camera) or " ! " in text or bool(_SCHEME.match(text))
+    if is_live and loop:
+        raise ConfigError("a live source has no end", where="--loop", hint="leave it out")
+    path = Path(text)
+    if not is_live and (is_folder(path) or path.suffix.lower() in SUFFIXES):
+        return PictureSource(path, loop=loop)
+    if not is_live and not path.is_file():
+        raise ImageError("there is no such file", where=text, hint=_hint(""))
+    return VideoSource(_without_password(text), lambda: _capture(text, camera), is_live=is_live, loop=loop)
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(?<=://)[^/@]*@", "", text)
+
+
+def _capture(text: str, camera: re.Match[str] | None) -> Any:
+    cv2 = opencv()
+    if camera:
+        return cv2.VideoCapture(int(camera[1]))
+    if " ! " in text:
+        return cv2.VideoCapture(text, cv2.CAP_GSTREAMER)
+    # RTSP over UDP loses packets, which tears pictures.
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _OPEN_MS]
+    return cv2.VideoCapture(text, cv2.CAP_FFMPEG, limits)
+
+
+def frames(source: Source, index: int, stop: Event) -> Iterator[Frame]:
+    """Yield the frames of a source with the time that each took to decode."""
+    begun = time.perf_counter()
+    for number, pixels in enumerate(source.pictures(stop)):
+        yield Frame(pixels, index, number, 1e3 * (time.perf_counter() - begun))
+        begun = time.perf_counter()
