@@ -10,6 +10,7 @@
     ├── DataError              a labelled data set or results on one that cannot be read, or do not fit the model
     ├── OutputError            a folder or file that cannot be written
     ├── RecordError            a benchmark record that cannot be read or compared
+    ├── BoardError             a board that cannot be reached over ssh, or refuses what is asked of it
     ├── BackendError           a backend that refuses the model or is not on this machine
     └── MissingExtraError      an optional dependency that is not installed
 
@@ -81,6 +82,10 @@ class RecordError(FineEdgeError):
 
 class BackendError(FineEdgeError):
     """A backend that refuses the model or is not on this machine."""
+
+
+class BoardError(FineEdgeError):
+    """A board that cannot be reached over ssh, or refuses what is asked of it."""
 
 
 class MissingExtraError(FineEdgeError):
