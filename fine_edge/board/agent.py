@@ -62,8 +62,16 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
+def _expanded(text: str) -> Path:
+    """Return a path whose ~ stands for the home folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise RefusalError(f"{text}: {error}", "give an absolute path") from None
+
+
 def _root(request: dict[str, Any]) -> Path:
-    root = Path(os.path.expanduser(request["folder"]))  # noqa: PTH111 - Path's own raises where there is no home
+    root = _expanded(request["folder"])
     root.mkdir(parents=True, exist_ok=True)
     return root.resolve()
 
@@ -296,7 +304,7 @@ def run(request: dict[str, Any]) -> int:
     variables = {**os.environ, "PATH": _path()}
     if request["code"]:
         variables["PYTHONPATH"] = f"{_below(root, request['code'])}:{variables.get('PYTHONPATH', '')}".rstrip(":")
-    command = [request["python"], "-m", "fine_edge", *request["argv"]]
+    command = [str(_expanded(request["python"])), "-m", "fine_edge", *request["argv"]]
     with _locked(root / "run.lock", busy="another fine-edge board command is running on the board"):
         before = _listed(root, request["outputs"], request["suffixes"])
         code, cut_off = _supervised(command, work, variables, terminal=request["terminal"])

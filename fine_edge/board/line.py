@@ -22,6 +22,8 @@ from fine_edge.text import printable
 
 _BROKEN = 255
 """Exit code of ssh itself."""
+_NOT_FOUND = (126, 127)
+"""Exit codes of a shell that cannot run a command."""
 _LONGEST_REPLY = 64 * 2**20
 _MOST_NOISE = 1000
 """Lines that a login shell may print before a reply."""
@@ -71,8 +73,18 @@ class Conversation:
 
     host: str
     what: str
-    to: IO[bytes]
-    replies: IO[bytes]
+    python: str
+    ssh: subprocess.Popen[bytes]
+
+    @property
+    def _to(self) -> IO[bytes]:
+        assert self.ssh.stdin is not None
+        return self.ssh.stdin
+
+    @property
+    def _replies(self) -> IO[bytes]:
+        assert self.ssh.stdout is not None
+        return self.ssh.stdout
 
     def reply(self) -> dict[str, Any]:
         """Return the next reply.
@@ -81,7 +93,7 @@ class Conversation:
             BoardError: when the board refuses, or the connection broke.
         """
         for _ in range(_MOST_NOISE):
-            line = self.replies.readline(_LONGEST_REPLY)
+            line = self._replies.readline(_LONGEST_REPLY)
             if not line:
                 raise self.broken()
             if line.startswith(agent.MARK):
@@ -103,8 +115,8 @@ class Conversation:
             BoardError: what the board said before it stopped reading, else that the connection broke.
         """
         try:
-            self.to.write(data)
-            self.to.flush()
+            self._to.write(data)
+            self._to.flush()
         except OSError:
             self.reply()
             raise self.broken() from None
@@ -115,13 +127,17 @@ class Conversation:
         Raises:
             BoardError: when there are none.
         """
-        data = self.replies.read(most)
+        data = self._replies.read(most)
         if not data:
             raise self.broken()
         return data
 
     def broken(self) -> BoardError:
-        """Return the error of a connection that ended in the middle of this."""
+        """Return the error of a request that ended in the middle of this."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self.ssh.wait(_END_S) in _NOT_FOUND:
+                hint = "install Python 3.10 or newer there, or name it with --python"
+                return BoardError(f"cannot run {self.python}", where=self.host, hint=hint)
         return BoardError(f"the connection broke while {self.what}", where=self.host, hint=GO_ON)
 
 
@@ -189,7 +205,8 @@ class Line:
 
     def _words(self, request: dict[str, Any], *, terminal: bool = False) -> list[str]:
         encoded = base64.b64encode(json.dumps(request).encode()).decode()
-        command = f"{shlex.quote(self.python)} -c {shlex.quote(self._start)} {encoded}"
+        home, python = ("~/", self.python[2:]) if self.python.startswith("~/") else ("", self.python)
+        command = f"{home}{shlex.quote(python)} -c {shlex.quote(self._start)} {encoded}"
         # Without the connection ssh must fail, and not make another one that asks for a password again.
         quiet = ["-q", "-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-t" if terminal else "-T"]
         return [*self._options(), *quiet, "--", self.host, command]
@@ -207,9 +224,8 @@ class Line:
         # In a session of its own: Ctrl-C ends the request in order, by the end of its standard input.
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as ssh:
             assert ssh.stdin is not None
-            assert ssh.stdout is not None
             try:
-                yield Conversation(self.host, what, ssh.stdin, ssh.stdout)
+                yield Conversation(self.host, what, self.python, ssh)
             finally:
                 with contextlib.suppress(OSError):
                     ssh.stdin.close()

@@ -36,13 +36,13 @@ class Outputs:
             ValueError: when it is no result, or belongs to none of the outputs.
         """
         if Path(name).suffix not in SUFFIXES or ".." in name.split("/") or "\0" in name:
-            raise ValueError
+            raise ValueError(f"{name[:80]!r} is the name of no result")
         for path, output in zip(self.paths, self.names, strict=True):
             if name == output:
                 return path
             if name.startswith(f"{output}/"):
                 return path / name[len(output) + 1 :]
-        raise ValueError
+        raise ValueError(f"{name[:80]!r} is no output of the command")
 
 
 def fetch(line: Line, folder: str, key: str, outputs: Outputs) -> tuple[int, list[Path]]:

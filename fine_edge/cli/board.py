@@ -269,7 +269,7 @@ def _named(paths: list[Path]) -> Iterator[str]:
 def _run(line: Line, about: AboutBoard, task: Task, given: argparse.Namespace) -> int:
     """Bring what the command needs, run it, and bring its results; return its exit code."""
     COMMANDS[task.argv[0]].need(task)
-    code, python = "", about.executable
+    code, python = "", given.python
     if given.python:
         require_same_program(about, line)
     else:
