@@ -1,7 +1,7 @@
 """Commands of this program on a board that is reached by ssh: files go there, results come back.
 
 One ssh connection carries every request (:mod:`fine_edge.board.line`). A request runs :mod:`fine_edge.board.agent` on
-the board: a file of Python's standard library alone, sent in the request itself, so that the board needs ``python3``
+the board: Python of the standard library alone, sent in the request itself, so that the board needs ``python3``
 and an ssh server and neither rsync nor anything of ours. On the board everything lies in one folder,
 ``~/.cache/fine_edge``:
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from fine_edge.board import agent
+from fine_edge.board import agent, agent_files
 from fine_edge.errors import BoardError, ConfigError
 from fine_edge.text import printable
 
@@ -96,10 +96,10 @@ class Conversation:
             line = self._replies.readline(_LONGEST_REPLY)
             if not line:
                 raise self.broken()
-            if line.startswith(agent.MARK):
+            if line.startswith(agent_files.MARK):
                 break
         try:
-            found = json.loads(line.removeprefix(agent.MARK))
+            found = json.loads(line.removeprefix(agent_files.MARK))
         except ValueError:
             raise self.broken() from None
         if not isinstance(found, dict):
@@ -141,6 +141,22 @@ class Conversation:
         return BoardError(f"the connection broke while {self.what}", where=self.host, hint=GO_ON)
 
 
+def _start_of_agent() -> str:
+    """Return the Python program that makes the agent's modules and serves one request.
+
+    It has only letters that no shell acts on inside single quotes, whichever shell the board's user has.
+    """
+    files = {module.__name__: Path(str(module.__file__)) for module in (agent_files, agent)}
+    modules = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+    packed = base64.b64encode(zlib.compress(json.dumps(modules).encode(), 9)).decode()
+    return (
+        "import base64,json,sys,types,zlib;"
+        f'p=json.loads(zlib.decompress(base64.b64decode("{packed}")));'
+        "[exec(s,sys.modules.setdefault(n,types.ModuleType(n)).__dict__) for n,s in p.items()];"
+        f'sys.exit(sys.modules["{agent.__name__}"].main(sys.argv[1]))'
+    )
+
+
 class Line:
     """One ssh connection, which every request uses; it is closed at the end of the block.
 
@@ -154,12 +170,7 @@ class Line:
         self.host, self.python = host, python
         self._ssh = ssh
         self._folder: Path | None = None
-        source = base64.b64encode(zlib.compress(Path(agent.__file__).read_bytes(), 9)).decode()
-        # Only letters that no shell acts on, whichever the board's user has.
-        self._start = (
-            "import base64,sys,zlib;n=dict(__name__='agent');"
-            f"exec(zlib.decompress(base64.b64decode('{source}')),n);sys.exit(n['main'](sys.argv[1]))"
-        )
+        self._start = _start_of_agent()
 
     def __enter__(self) -> Line:
         # A socket's path may have 100 characters, which the folder for temporary files can take alone.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import fine_edge
 from fine_edge import console
-from fine_edge.board.agent import code_sha256
+from fine_edge.board.agent_files import code_sha256
 from fine_edge.board.line import Line
 from fine_edge.board.shipment import Shipment, deliver
 from fine_edge.errors import BoardError, ConfigError

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from fine_edge.board import agent
+from fine_edge.board.agent_files import MARK, locked
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def ask(tmp_path, monkeypatch):
         request = {"do": do, "folder": str(tmp_path / "board"), **request}
         code = agent.main(base64.b64encode(json.dumps(request).encode()).decode())
         lines = out.buffer.getvalue().split(b"\n")
-        return code, [json.loads(line.removeprefix(agent.MARK)) for line in lines if line.startswith(agent.MARK)]
+        return code, [json.loads(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)]
 
     return serve
 
@@ -114,7 +115,7 @@ def test_one_command_at_a_time(ask, tmp_path, capfd):
         "suffixes": [],
         "terminal": False,
     }
-    with agent._locked(tmp_path / "board" / "run.lock"):
+    with locked(tmp_path / "board" / "run.lock"):
         assert ask("run", **asked) == (2, [])
     assert "another fine-edge board command is running" in capfd.readouterr().err
     assert ask("send", key="k") == (0, [{"files": []}])

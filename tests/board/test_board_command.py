@@ -149,7 +149,7 @@ def test_results_go_nowhere_else(here, name):
     outputs = Outputs((Path("out"), here / "a.json"))
     assert outputs.place("work/out/b/x.png") == Path("out/b/x.png")
     assert outputs.place("work/a.json") == here / "a.json"
-    with pytest.raises(ValueError, match="is the name of no result|is no output"):
+    with pytest.raises(ValueError, match=r"is the name of no result|is no output"):
         outputs.place(name)
 
 
