@@ -41,6 +41,8 @@ from fine_edge.board.agent_files import (
 )
 
 _GRACE_S = 10.0
+_OLDEST = (3, 10)
+"""Python that fine_edge needs; this file runs on older ones to say so."""
 _SHOWN = ("Collecting", "Downloading", "Building", "Installing")
 """Beginnings of pip's lines that are shown."""
 _LINE = 76
@@ -68,6 +70,8 @@ def _path() -> str:
 
 def environment(request: dict[str, Any]) -> int:
     """Make a virtual environment unless it is there whole, and reply with its Python."""
+    if tuple(map(int, platform.python_version_tuple()[:2])) < _OLDEST:
+        raise RefusalError(f"Python {platform.python_version()} is too old", "install Python 3.10 or newer there")
     root = root_of(request)
     place = root / f"env-{request['key']}"
     python = place / "bin" / "python"
@@ -124,7 +128,9 @@ def run(request: dict[str, Any]) -> int:
     work.mkdir(exist_ok=True)
     variables = {**os.environ, "PATH": _path()}
     if request["code"]:
-        variables["PYTHONPATH"] = f"{below(root, request['code'])}:{variables.get('PYTHONPATH', '')}".rstrip(":")
+        code_folder = below(root, request["code"])
+        os.utime(code_folder)  # old copies are removed by their time
+        variables["PYTHONPATH"] = f"{code_folder}:{variables.get('PYTHONPATH', '')}".rstrip(":")
     command = [str(expanded(request["python"])), "-m", "fine_edge", *request["argv"]]
     with locked(root / "run.lock", busy="another fine-edge board command is running on the board"):
         before = _listed(root, request["outputs"], request["suffixes"])
@@ -186,7 +192,7 @@ def main(encoded: str) -> int:
         return 1
     except (RefusalError, OSError) as error:
         what = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
-        refusal = {"error": what, "hint": getattr(error, "hint", "")}
+        refusal = {"error": what, "hint": getattr(error, "hint", "choose another place on the board with --folder")}
         if request["do"] == "run":  # whose standard output is the command's
             hint = f" -> {refusal['hint']}" if refusal["hint"] else ""
             say(f"error: {what}{hint}")

@@ -24,6 +24,7 @@ WHOLE = "fine_edge.json"
 """File in an environment that is whole."""
 BLOCK = 1 << 18
 _LEFT_S = 7 * 24 * 3600.0
+"""Age of parts, results and copies of the program that nobody asks for any more."""
 _SPARE_BYTES = 256 * 2**20
 
 
@@ -172,9 +173,9 @@ def receive(request: dict[str, Any]) -> int:
     root = root_of(request)
     parts = root / "parts"
     parts.mkdir(exist_ok=True)
-    for left in (*parts.iterdir(), *root.glob("results-*.json")):
+    for left in (*parts.iterdir(), *root.glob("results-*.json"), *root.glob("code-*")):
         if time.time() - left.stat().st_mtime > _LEFT_S:
-            left.unlink()
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
     header = json.loads(sys.stdin.buffer.readline())
     _remove_surplus(root, header)
     wanted = []

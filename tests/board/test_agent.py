@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -51,6 +52,18 @@ def test_a_file_of_other_bytes_is_refused_and_not_kept(ask, tmp_path):
     code, replies = ask("receive", header(of("work/x", b"right")) + b"wrong")
     assert (code, replies[-1]["error"]) == (2, "work/x arrived otherwise than it was sent")
     assert [path.name for path in (tmp_path / "board").rglob("*") if path.is_file()] == []
+
+
+def test_what_nobody_asks_for_any_more_is_removed(ask, tmp_path):
+    board = tmp_path / "board"
+    for name in ("code-old/fine_edge/x.py", "code-new/fine_edge/x.py", "parts/old", "parts/new", "results-old.json"):
+        (board / name).parent.mkdir(parents=True, exist_ok=True)
+        (board / name).touch()
+    for name in ("code-old", "parts/old", "results-old.json"):
+        os.utime(board / name, (0, 0))
+    assert ask("receive", header()) == (0, [{"wanted": []}, {"taken": 0}])
+    assert sorted(path.relative_to(board).as_posix() for path in board.glob("*")) == ["code-new", "parts"]
+    assert [path.name for path in (board / "parts").iterdir()] == ["new"]
 
 
 def test_what_is_not_here_is_removed_there(ask, tmp_path):
@@ -102,6 +115,8 @@ def test_pip_without_a_network_is_told_and_nothing_half_is_used(ask, tmp_path, m
     _, replies = ask("environment", **asked)
     assert "ensurepip is not available" in replies[-1]["error"]
     assert "python3-venv" in replies[-1]["hint"]
+    monkeypatch.setattr(agent.platform, "python_version_tuple", lambda: ("3", "8", "10"))
+    assert "too old" in ask("environment", **asked)[1][-1]["error"]
 
 
 def test_one_command_at_a_time(ask, tmp_path, capfd):
