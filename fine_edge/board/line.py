@@ -218,8 +218,9 @@ class Line:
         encoded = base64.b64encode(json.dumps(request).encode()).decode()
         home, python = ("~/", self.python[2:]) if self.python.startswith("~/") else ("", self.python)
         command = f"{home}{shlex.quote(python)} -c {shlex.quote(self._start)} {encoded}"
-        # Without the connection ssh must fail, and not make another one that asks for a password again.
-        quiet = ["-q", "-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-t" if terminal else "-T"]
+        # When the connection is gone, ssh must fail: it would make another one, and ask for a password again.
+        alone = ["-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-o", "BatchMode=yes"]
+        quiet = ["-q", *alone, "-t" if terminal else "-T"]
         return [*self._options(), *quiet, "--", self.host, command]
 
     @contextlib.contextmanager
