@@ -111,7 +111,8 @@ def _add_evaluations(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _measure_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of a measurement."""
     parser = Parser(
         prog="fine-edge bench",
         description="Measure a suite of models against each other on real images, group by group.",
@@ -154,7 +155,7 @@ def _measure_parser() -> argparse.ArgumentParser:
 
 
 def _measure(argv: list[str]) -> int:
-    given = _measure_parser().parse_args(argv)
+    given = make_parser().parse_args(argv)
     options = BenchOptions(
         suite=given.suite,
         only=tuple(given.only),

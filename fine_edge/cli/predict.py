@@ -61,7 +61,8 @@ def _save(image: Image.Image, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
     parser = Parser(
         prog="fine-edge predict",
         description="Run a model on pictures, and draw the objects or segments that it finds. Exit code 1 when a"
@@ -87,7 +88,7 @@ def _refuse_useless(args: argparse.Namespace) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the detector on every picture; return 1 when a picture could not be read."""
-    args = _parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     _refuse_useless(args)
     pictures = Pictures(args.images)
     opened = open_target(args)
