@@ -18,7 +18,8 @@ from fine_edge.graph.input_size import InputSize
 from fine_edge.layers.by_part import attribute
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.layers.layer_info import read_layer_info
-from fine_edge.layers.trtexec import read_profile, read_times
+from fine_edge.trtexec.profile import read_profile
+from fine_edge.trtexec.times import read_medians
 
 # If layers that the layer information names take less of the profile's time than this, the files are of two engines.
 FEWEST_MATCHED = 0.9
@@ -27,8 +28,13 @@ FEWEST_MATCHED = 0.9
 def from_trtexec(layers_path: Path, profile_path: Path | None = None, times_path: Path | None = None) -> LayerProfile:
     """Join an engine's layer information with its profile; without a profile the layers have no times.
 
+    Args:
+        layers_path: layer information of the engine.
+        profile_path: times by layer.
+        times_path: times of whole inferences, ``trtexec --exportTimes`` or its log.
+
     Raises:
-        ArtifactError: when a file cannot be read, or they belong to different engines.
+        FineEdgeError: when a file cannot be read, or they belong to different engines.
     """
     layers = read_layer_info(layers_path)
     source = f"{layers_path.name}, not timed"
@@ -38,8 +44,8 @@ def from_trtexec(layers_path: Path, profile_path: Path | None = None, times_path
     found = LayerProfile(source, layers, activation_mib=_planned_mib(layers_path))
     if not times_path:
         return found
-    times = read_times(times_path)
-    return replace(found, compute_ms=times.compute_median_ms, latency_ms=times.latency_median_ms)
+    times = read_medians(times_path)
+    return replace(found, compute_ms=times.compute_ms, latency_ms=times.latency_ms)
 
 
 def _planned_mib(layers_path: Path) -> float | None:
