@@ -139,7 +139,7 @@ class TrtexecLog:
     @property
     def is_timed(self) -> bool:
         """Return whether the log has a complete performance summary."""
-        return self.compute is not None and self.throughput_qps is not None
+        return self.compute is not None and self.compute.median_ms > 0 and bool(self.throughput_qps)
 
     @property
     def is_build(self) -> bool:

@@ -19,6 +19,7 @@ from fine_edge.text import printable
 from fine_edge.trtexec.log import LogStatistic, RunAverages, TrtexecLog, flags_of
 
 HINT = "take what trtexec prints, whole: trtexec --loadEngine=ENGINE > FILE"
+NO_LOG = "is no log of trtexec or of TensorRT's builder"
 MOST_BYTES = 256 * 2**20
 """A verbose log of a build has some 10 MB."""
 MOST_RUNS = 1000
@@ -103,7 +104,7 @@ def read_trtexec_logs(path: Path) -> tuple[TrtexecLog, ...]:
             runs[-1].take_mark(*begins.groups()) if begins else runs[-1].take(line)
         found = tuple(run.log() for run in runs)
     if not any(log.command or log.is_timed or log.is_build for log in found):
-        raise RecordError("is no log of trtexec or of TensorRT's builder", where=path, hint=HINT)
+        raise RecordError(NO_LOG, where=path, hint=HINT)
     return found
 
 
