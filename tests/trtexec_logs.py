@@ -54,7 +54,7 @@ def summary(latency: float = 15.042, compute: float = 14.6934, qps: float = 67.8
 def run(lines: list[str], flags: str = FP16, release: str = "v100700", passed: str = "PASSED") -> str:
     """A whole run, each line with time and level; ``[TRT]`` behind the level."""
     name = f"TensorRT.trtexec [TensorRT {release}] [b23] # trtexec {flags}"
-    inner = [line if line.startswith("[W]") else f"[I] {line}" for line in lines]
+    inner = [line if line.startswith(("[W]", "[E]")) else f"[I] {line}" for line in lines]
     end = [f"&&&& {passed} {name}"] if passed else []
     return "\n".join([f"&&&& RUNNING {name}", *(f"{STAMP} {line}" for line in inner), *end, ""])
 

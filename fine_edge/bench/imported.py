@@ -181,14 +181,12 @@ def import_logs(paths: Sequence[Path], names: Sequence[str] = ()) -> ImportedRec
 
 def _usable(path: Path) -> tuple[TrtexecLog, ...]:
     found = read_trtexec_logs(path)
-    for log in found:
-        if log.why_untimed and not (log.is_build and log.passed is not False and not _was_cut(log)):
-            raise RecordError(log.why_untimed, where=path, hint="import a log of a run that ended with PASSED")
+    for number, log in enumerate(found, 1):
+        is_whole_build = log.is_build and (log.passed or not log.command)
+        if log.why_untimed and not is_whole_build:
+            run = f"run {number} of {len(found)} " if len(found) > 1 else ""
+            raise RecordError(f"{run}{log.why_untimed}", where=path, hint="give a log of runs that ended with PASSED")
     return found
-
-
-def _was_cut(log: TrtexecLog) -> bool:
-    return bool(log.command) and log.passed is None
 
 
 def _own_names(runs: Sequence[tuple[Path, int, TrtexecLog]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 ORIGIN = "Imported from trtexec's logs: measured by others, not by this bench; medians, no samples."
 _MODE = "Mode: read off {}; whether the clocks were locked is not in a log."
+
+# With the line that points to --explain these are six lines.
+_MOST_BRIEF = 5
 
 _TIMES = "times"
 _BOARD = "board"
@@ -104,9 +108,9 @@ def imported_title(record: ImportedRecord) -> str:
 def _brief(record: ImportedRecord) -> list[str]:
     number = len(record.rows)
     lines = [ORIGIN]
-    without = [row for row in record.rows if row.is_timed and row.latency_ms is None and row.warnings]
-    if without:
-        lines.append(f"{len(without)} of {number} rows: {without[0].warnings[0].partition(';')[0]}.")
+    # Reasons first, then figures: what stands before the semicolon is the same in all rows of a kind.
+    without = Counter(row.warnings[0].partition(";")[0] for row in record.timed if not row.latency_ms and row.warnings)
+    lines += [f"{count} of {number} rows: {reason}." for reason, count in without.items()]
     unstable = sum(row.is_unstable for row in record.rows)
     if unstable:
         lines.append(f"{unstable} of {number} rows: compute scatters by more than 1 % (coefficient of variance).")
@@ -114,7 +118,9 @@ def _brief(record: ImportedRecord) -> list[str]:
     if builds:
         lines.append(f"{builds} of {number} rows: a build, nothing was timed.")
     sources = [row.power_mode_source for row in record.rows if row.power_mode_source]
-    return [*lines, *([_MODE.format(sources[0].partition(",")[0])] if sources else [])]
+    lines += [_MODE.format(sources[0].partition(",")[0])] if sources else []
+    left = len(lines) - _MOST_BRIEF
+    return lines if left <= 0 else [*lines[: _MOST_BRIEF - 1], f"{left + 1} more notes: --explain."]
 
 
 def _notes(record: ImportedRecord) -> list[str]:

@@ -231,11 +231,11 @@ class TrtexecLog:
     def why_no_latency(self) -> str | None:
         """Return why the figure that trtexec calls latency is none; ``None`` where it is one."""
         if self.transfers is False:
-            return "no latency: nothing was copied (--noDataTransfers), only compute is known"
+            return "no latency: nothing was copied; only compute is known (--noDataTransfers)"
         if self.holds_wait and self.h2d is not None:
             return (
-                f"no latency: H2D of {self.h2d.median_ms:.4g} ms holds the wait for the query before;"
-                " compute and throughput are good (measure with --useSpinWait --useCudaGraph)"
+                f"no latency: H2D holds the wait for the query before; {self.h2d.median_ms:.4g} ms are no copy, compute"
+                " and throughput are good (measure with --useSpinWait --useCudaGraph)"
             )
         return None
 

@@ -41,7 +41,7 @@ def test_the_builders_figures_are_read_without_a_latency(tmp_path):
 def test_a_wait_in_h2d_is_no_latency_but_compute_and_throughput_count(tmp_path):
     log = read(tmp_path, logs.WAITING)
     assert (log.latency_ms, log.compute.median_ms, log.throughput_qps) == (None, 30.7285, 32.3939)
-    assert "H2D of 23.72 ms holds the wait for the query before" in log.why_no_latency
+    assert "H2D holds the wait for the query before; 23.72 ms" in log.why_no_latency
     without_inputs = "\n".join(line for line in logs.WAITING.splitlines() if "binding" not in line)
     assert read(tmp_path, without_inputs).latency_ms is None
 
