@@ -10,8 +10,9 @@ from fine_edge.bench.record import HINT, MOST_BYTES, Record, parse_record
 from fine_edge.errors import ArtifactError, RecordError
 from fine_edge.files import read_json
 from fine_edge.trtexec.exported import exported_kind, read_exported
-from fine_edge.trtexec.reading import HINT as LOG_HINT
-from fine_edge.trtexec.reading import NO_LOG, is_json
+from fine_edge.trtexec.lines import HINT as LOG_HINT
+from fine_edge.trtexec.lines import is_json
+from fine_edge.trtexec.reading import NO_LOG
 
 Measurements = Record | ImportedRecord
 

@@ -79,6 +79,7 @@ class TrtexecLog:
         averages: "Average on N runs".
         variance_percent: coefficient of variance of the compute time, where trtexec called it unstable.
         context_mib: memory of the execution context, activations and scratch.
+        allocated_bytes: the same, of verbose logs.
         activation_bytes: the same by the builder.
         weights_bytes: of the engine, by the builder.
         scratch_bytes: the largest that one step takes.
@@ -119,6 +120,7 @@ class TrtexecLog:
     averages: RunAverages | None = None
     variance_percent: float | None = None
     context_mib: float | None = None
+    allocated_bytes: int | None = None
     activation_bytes: int | None = None
     weights_bytes: int | None = None
     scratch_bytes: int | None = None
@@ -176,7 +178,9 @@ class TrtexecLog:
     @property
     def activation_mib(self) -> float | None:
         """Return the memory that one execution context needs for activations and scratch."""
-        return self.context_mib if self.context_mib is not None else _mib(self.activation_bytes)
+        if self.context_mib is not None:
+            return self.context_mib
+        return _mib(self.activation_bytes if self.allocated_bytes is None else self.allocated_bytes)
 
     @property
     def weights_mib(self) -> float | None:

@@ -7,30 +7,25 @@ itself wrote them, ``[TRT]``. Standard error may come before, behind or in the m
 
 from __future__ import annotations
 
-import codecs
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fine_edge.errors import RecordError
 from fine_edge.files import contents_checked, file_size
 from fine_edge.text import printable
+from fine_edge.trtexec.lines import HINT, lines_of
 from fine_edge.trtexec.log import LogStatistic, RunAverages, TrtexecLog, flags_of
 
-HINT = "take what trtexec prints, whole: trtexec --loadEngine=ENGINE > FILE"
 NO_LOG = "is no log of trtexec or of TensorRT's builder"
 MOST_BYTES = 256 * 2**20
 """A verbose log of a build has some 10 MB."""
 MOST_RUNS = 1000
 MOST_WARNINGS = 20
-_LONGEST_LINE = 2**16
 _LONGEST_TEXT = 160
 _MOST = 1e15
-_ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_STAMP = re.compile(r"(?=\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\] \[)")
 _LEVEL = re.compile(r"\[([VIWEF])\](?: \[TRT\])?(?: |$)")
 _RUN = re.compile(
     r"&&&& (RUNNING|PASSED|FAILED) TensorRT\.trtexec \[TensorRT v([\d.]{1,12})\](?: \[b\d+\])?(?: # (.*))?"
@@ -72,17 +67,31 @@ _KEYS: dict[str, tuple[str, str]] = {
 _SENTENCES: dict[str, tuple[str, str]] = {
     r"\[MS\] Number of aux streams is (\d+)": ("aux_streams", "whole"),
     r"\[BlockAssignment\] Started assigning block shifts\. This will take (\d+) steps": ("steps", "whole"),
+    r"Allocated (?:device scratch|activation device) memory of size (\d+)": ("allocated_bytes", "whole"),
     r"Engine generation completed in (\S+) seconds": ("build_s", "number"),
     r"Timing trace has (\d+) queries": ("queries", "whole"),
     r"Warmup completed \d+ queries over (\S+) ms": ("warmup_ms", "number"),
     r"\* GPU compute time is unstable, with coefficient of variance = ([\d.]+)%": ("variance_percent", "number"),
 }
-_FIRST_WORDS = ("[MS]", "[BlockAssignment]", "Engine", "Timing", "Warmup", "*", "Average", "Input", "Created", "The")
+_FIRST_WORDS = (
+    "[MS]",
+    "[BlockAssignment]",
+    "Engine",
+    "Timing",
+    "Warmup",
+    "*",
+    "Average",
+    "Input",
+    "Created",
+    "Allocated",
+    "The",
+)
 _PATTERNS = [(re.compile(pattern), *kind) for pattern, kind in _SENTENCES.items()]
 _BUILT = re.compile(r"Engine built in (\S+) sec")
 _AVERAGE = re.compile(r"Average on (\d+) runs - GPU latency: (\S+) ms - Host latency: (\S+) ms")
 _BINDING = re.compile(r"(?:Input|Created input) binding for (.{1,200}) with dimensions (\d+(?:x\d+)*)")
 _NO_GRAPH = re.compile(r"The (?:built TensorRT engine|CUDA graph capture).* (?:failed|not permitted)")
+_SUMMARY = "=== Performance summary ==="
 _FP16_FOUND = "Detected layernorm nodes in FP16"
 
 
@@ -95,45 +104,18 @@ def read_trtexec_logs(path: Path) -> tuple[TrtexecLog, ...]:
     file_size(path, RecordError, hint=HINT, limit=MOST_BYTES)
     runs = [_Run()]
     with contents_checked(path, RecordError, title="log", hint=HINT):
-        for line in _lines(path):
+        for line in lines_of(path):
             begins = _RUN.search(line)
-            if begins and begins[1] == "RUNNING" and runs[-1].is_complete:
+            is_new = runs[-1].is_begun if begins and begins[1] == "RUNNING" else runs[-1].is_over(line)
+            if is_new and len(runs) == MOST_RUNS:
+                raise ValueError(f"more than {MOST_RUNS} runs")
+            if is_new:
                 runs.append(_Run())
-                if len(runs) > MOST_RUNS:
-                    raise ValueError(f"more than {MOST_RUNS} runs")
             runs[-1].take_mark(*begins.groups()) if begins else runs[-1].take(line)
         found = tuple(run.log() for run in runs)
     if not any(log.command or log.is_timed or log.is_build for log in found):
         raise RecordError(NO_LOG, where=path, hint=HINT)
     return found
-
-
-def is_json(path: Path, hint: str = "") -> bool:
-    """Return whether a file begins as a JSON document, which no log does: its brackets hold a date or a level.
-
-    Raises:
-        RecordError: when there is no such file.
-    """
-    file_size(path, RecordError, hint=hint)
-    with _open(path) as handle:
-        head = "".join(handle.read(_LONGEST_LINE).split())
-    return head[:1] == "{" or (head[:1] == "[" and head[1:2] in ("", "]", "{", "[", '"'))
-
-
-def _open(path: Path) -> Any:
-    with path.open("rb") as handle:
-        head = handle.read(_LONGEST_LINE)
-    encoding = next((name for mark, name in _ENCODINGS.items() if head.startswith(mark)), "utf-8")
-    if encoding != "utf-16" and b"\0" in head:
-        raise RecordError("is no text", where=path, hint=HINT)
-    return path.open(encoding=encoding, errors="replace")
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Give lines without escapes of a terminal; a line with another's beginning in its middle counts as two."""
-    with _open(path) as handle:
-        for line in iter(lambda: handle.readline(_LONGEST_LINE), ""):
-            yield from _STAMP.split(_ESCAPE.sub("", line).rstrip())
 
 
 def _number(text: str) -> float | None:
@@ -192,9 +174,13 @@ class _Run:
         self._warnings: dict[str, None] = {}
 
     @property
-    def is_complete(self) -> bool:
+    def is_begun(self) -> bool:
         """Return whether another run begins behind it; warnings in front of the first line belong to that."""
-        return bool({"command", "activation_bytes", "build_s"} & self._found.keys())
+        return bool({"command", "activation_bytes", "build_s", "compute"} & self._found.keys())
+
+    def is_over(self, line: str) -> bool:
+        """Return whether a line begins a second summary, as where somebody left the lines between runs out."""
+        return "compute" in self._found and line.endswith(_SUMMARY)
 
     def take_mark(self, mark: str, release: str, command: str | None) -> None:
         """Take a line that begins or ends the run."""

@@ -12,8 +12,9 @@ from fine_edge.errors import ArtifactError, RecordError
 from fine_edge.fields import amount
 from fine_edge.samples import median
 from fine_edge.trtexec.exported import read_exported
+from fine_edge.trtexec.lines import is_json
 from fine_edge.trtexec.log import is_implausible_share
-from fine_edge.trtexec.reading import is_json, read_trtexec_logs
+from fine_edge.trtexec.reading import read_trtexec_logs
 
 _HINT = "trtexec --loadEngine=ENGINE --exportTimes=FILE"
 

@@ -6,8 +6,9 @@ import trtexec_logs as logs
 from published import published
 
 from fine_edge.errors import RecordError
+from fine_edge.trtexec.lines import is_json
 from fine_edge.trtexec.power import power_mode
-from fine_edge.trtexec.reading import is_json, read_trtexec_logs
+from fine_edge.trtexec.reading import read_trtexec_logs
 
 
 def read(tmp_path, text):
@@ -123,6 +124,25 @@ def test_runs_in_one_file_are_taken_each(tmp_path):
     found = read_trtexec_logs(logs.write(tmp_path / "a.log", logs.BUILDER + "\n" + logs.FINE + logs.WAITING))
     assert [log.latency_ms for log in found] == [None, 15.042, None]
     assert [log.steps for log in found] == [178, None, None]
+
+
+def test_summaries_without_the_lines_between_them_are_runs_too(tmp_path):
+    summaries = [logs.summary(), logs.summary(18.6641, 18.3164, 54.4515)]
+    found = read_trtexec_logs(
+        logs.write(tmp_path / "a.log", "\n".join(line for lines in summaries for line in lines[9:]))
+    )
+    assert [(log.latency_ms, log.throughput_qps) for log in found] == [(15.042, 67.8516), (18.6641, 54.4515)]
+    assert [log.tensorrt for log in found] == [None, None]
+
+
+def test_8_6_tells_the_memory_of_its_context_in_verbose_logs_alone(tmp_path):
+    lines = [*logs.device(name="Tesla T4"), *logs.summary()]
+    lines[lines.index("Created execution context with device memory size: 66.1519 MiB")] = (
+        "[TRT] Allocated activation device memory of size 289871872"
+    )
+    log = read(tmp_path, logs.run(lines, "--loadEngine=a.trt --verbose", "v8601"))
+    assert (log.tensorrt, round(log.activation_mib, 2), log.is_build) == ("8.6.1", 276.44, False)
+    assert (log.cuda_graph, log.spin_wait, log.transfers, log.streams) == (False, False, True, 1)
 
 
 @pytest.mark.parametrize(
