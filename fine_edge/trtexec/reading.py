@@ -90,7 +90,7 @@ _PATTERNS = [(re.compile(pattern), *kind) for pattern, kind in _SENTENCES.items(
 _BUILT = re.compile(r"Engine built in (\S+) sec")
 _AVERAGE = re.compile(r"Average on (\d+) runs - GPU latency: (\S+) ms - Host latency: (\S+) ms")
 _BINDING = re.compile(r"(?:Input|Created input) binding for (.{1,200}) with dimensions (\d+(?:x\d+)*)")
-_NO_GRAPH = re.compile(r"The (?:built TensorRT engine|CUDA graph capture).* (?:failed|not permitted)")
+_NO_GRAPH = re.compile(r"The (?:built TensorRT engine .* not permitted|specified --useCudaGraph flag has been ignored)")
 _SUMMARY = "=== Performance summary ==="
 _FP16_FOUND = "Detected layernorm nodes in FP16"
 

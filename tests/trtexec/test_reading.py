@@ -194,6 +194,12 @@ def test_scatter_below_the_step_of_the_clock_is_not_called_unstable(tmp_path, wa
     assert log.step_ms == (1 / 4096 if is_unstable else 1 / 128)
 
 
+def test_a_graph_that_could_not_be_captured_is_none(tmp_path):
+    line = "[W] The specified --useCudaGraph flag has been ignored. The inference will be launched without it."
+    log = read(tmp_path, logs.run(["CUDA Graph: Enabled", line, *logs.summary()]))
+    assert (log.cuda_graph, log.warnings) == (False, (line[4:],))
+
+
 def test_json_is_told_from_a_log(tmp_path):
     for text in ('[\n {"a": 1}]', "{}", "[]", ' \n["a"]'):
         assert is_json(logs.write(tmp_path / "f", text))
