@@ -42,6 +42,7 @@ class ImportedRow:
         activation_mib: of the execution context, or of the builder.
         weights_mib: inside the engine, by the builder.
         scratch_mib: the largest of a step, by the builder.
+        persistent_mib: of the device beside it, by the builder.
         engine_mib: the plan.
         power_mode: of the board.
         power_mode_source: how it is known.
@@ -84,6 +85,7 @@ class ImportedRow:
     activation_mib: Amount | None
     weights_mib: Amount | None
     scratch_mib: Amount | None
+    persistent_mib: Amount | None
     engine_mib: Amount | None
     power_mode: Text | None
     power_mode_source: Text | None
@@ -223,6 +225,7 @@ def _row(log: TrtexecLog, name: str, path: Path, run: int, sha256: str) -> Impor
         activation_mib=log.activation_mib,
         weights_mib=log.weights_mib,
         scratch_mib=log.scratch_mib,
+        persistent_mib=log.persistent_mib,
         engine_mib=log.engine_mib,
         power_mode=power_mode(log),
         power_mode_source=power_mode_source(log),

@@ -95,7 +95,7 @@ class TrtexecLog:
         transfers: whether inputs and outputs were copied.
         streams: inferences at a time.
         inputs: shapes by name.
-        warnings: of TensorRT and trtexec, one line each.
+        warnings: of TensorRT and trtexec, one line each; that on scatter is ``variance_percent``.
     """
 
     command: str = ""
@@ -191,6 +191,11 @@ class TrtexecLog:
     def scratch_mib(self) -> float | None:
         """Return the largest scratch memory of a step."""
         return _mib(self.scratch_bytes)
+
+    @property
+    def persistent_mib(self) -> float | None:
+        """Return the device memory that the engine keeps between inferences."""
+        return _mib(self.persistent_bytes)
 
     @property
     def engine_mib(self) -> float | None:

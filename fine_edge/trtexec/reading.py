@@ -64,6 +64,7 @@ _KEYS: dict[str, tuple[str, str]] = {
     "Loaded engine size": ("loaded_mib", "number"),
     "Created engine with size": ("created_mib", "number"),
 }
+_UNSTABLE = "* GPU compute time is unstable"
 _SENTENCES: dict[str, tuple[str, str]] = {
     r"\[MS\] Number of aux streams is (\d+)": ("aux_streams", "whole"),
     r"\[BlockAssignment\] Started assigning block shifts\. This will take (\d+) steps": ("steps", "whole"),
@@ -71,7 +72,7 @@ _SENTENCES: dict[str, tuple[str, str]] = {
     r"Engine generation completed in (\S+) seconds": ("build_s", "number"),
     r"Timing trace has (\d+) queries": ("queries", "whole"),
     r"Warmup completed \d+ queries over (\S+) ms": ("warmup_ms", "number"),
-    r"\* GPU compute time is unstable, with coefficient of variance = ([\d.]+)%": ("variance_percent", "number"),
+    rf"{re.escape(_UNSTABLE)}, with coefficient of variance = ([\d.]+)%": ("variance_percent", "number"),
 }
 _FIRST_WORDS = (
     "[MS]",
@@ -210,10 +211,11 @@ class _Run:
     def _take_message(self, level: str, text: str) -> None:
         if text.startswith(_FP16_FOUND):
             self._found["built_precision"] = "FP32+FP16"
-        if level == "W" and len(self._warnings) < MOST_WARNINGS and text[:1] != " ":  # others go on with the one before
-            self._warnings[printable(text.strip())[:_LONGEST_TEXT]] = None
-        elif level != "W":
+        if level != "W":
             self._found.setdefault("error", _text(text))
+        # What begins with a space goes on with the line before; scatter is judged by the figure, not by the sentence.
+        elif len(self._warnings) < MOST_WARNINGS and not text.startswith((" ", _UNSTABLE)):
+            self._warnings[printable(text.strip())[:_LONGEST_TEXT]] = None
 
     def _take_sentence(self, text: str) -> None:
         for pattern, name, kind in _PATTERNS:
