@@ -10,7 +10,7 @@
     ├── DataError              a labelled data set or results on one that cannot be read, or do not fit the model
     ├── OutputError            a folder or file that cannot be written
     ├── RecordError            a benchmark record that cannot be read or compared
-    ├── BoardError             a machine that is no Jetson, or a file about one that cannot be read
+    ├── BoardError             a board that cannot be reached or is none, or a file about one that cannot be read
     ├── BackendError           a backend that refuses the model or is not on this machine
     └── MissingExtraError      an optional dependency that is not installed
 
@@ -81,7 +81,7 @@ class RecordError(FineEdgeError):
 
 
 class BoardError(FineEdgeError):
-    """A machine that is no Jetson, or a file about one that is of no known kind."""
+    """A board that cannot be reached or is none, or a file about one that cannot be read."""
 
 
 class BackendError(FineEdgeError):

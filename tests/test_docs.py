@@ -60,6 +60,9 @@ def help_of(*command: str) -> str:
 
 def known_options(command: str, arguments: list[str]) -> set[str]:
     """Options that a command line may hold: those of the command and of its subcommand, if it names one."""
+    behind = next((place for place, word in enumerate(arguments) if word in program.COMMANDS), None)
+    if command == "board" and behind is not None:  # HOST COMMAND ...
+        return known_options(command, []) | known_options(arguments[behind], arguments[behind + 1 :])
     text = help_of(command)
     # Choices of an option stand in braces as well: only those of the first positional argument are commands.
     positional = re.search(r"positional arguments:\n  \{([\w,-]+)\}", text)

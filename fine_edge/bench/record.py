@@ -25,6 +25,7 @@ from fine_edge.text import printable_all
 __all__ = ["EngineFigures", "MeasuredGroup", "Record", "Row", "RowState", "read_record", "write_record"]
 
 FORMAT = 3
+HINT = "measure again: python -m fine_edge bench --json FILE"
 EQUAL_LOAD = (0.8, 1.25)
 """Bounds of FPS times latency in seconds, for a backend that runs one query after the other."""
 _WITHOUT_OVERLAP = "onnxruntime-cpu"
@@ -182,12 +183,19 @@ def read_record(path: Path) -> Record:
     Raises:
         RecordError: when it is missing, broken, of another format, or says what its samples do not.
     """
-    hint = "measure again: python -m fine_edge bench --json FILE"
-    data = read_json(path, RecordError, hint=hint, limit=MOST_BYTES)
+    return parse_record(read_json(path, RecordError, hint=HINT, limit=MOST_BYTES), path)
+
+
+def parse_record(data: Any, path: Path) -> Record:
+    """Return the record that a JSON document holds.
+
+    Raises:
+        RecordError: as :func:`read_record`, for a document out of the file ``path``.
+    """
     if isinstance(data, dict) and data.get("estimate") and "backend" not in data:
         what = "holds estimates, which are never shown or compared as measurements"
         raise RecordError(what, where=path, hint="python -m fine_edge bench --backend predict")
-    with contents_checked(path, RecordError, title="record", hint=hint):
+    with contents_checked(path, RecordError, title="record", hint=HINT):
         require_format(data, "record", FORMAT)
         data = printable_all(data)
         record = from_data(Record, data, complete=True)

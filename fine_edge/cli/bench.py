@@ -1,4 +1,4 @@
-"""``fine-edge bench``: measure a suite, show a record again, or compare two."""
+"""``fine-edge bench``: measure a suite, import logs of trtexec, show a record again, or compare two."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 from fine_edge import console, files
 from fine_edge.bench import device
 from fine_edge.bench.backends import BACKENDS, ESTIMATES, PRECISIONS, QUICK_ROUNDS, ROUNDS, BenchOptions
-from fine_edge.bench.compare import compare
+from fine_edge.bench.imported import ImportedRecord
+from fine_edge.bench.imported_table import imported_table, write_imported_picture
+from fine_edge.bench.medians import compare_any
 from fine_edge.bench.picture import write_picture
-from fine_edge.bench.record import Record, read_record
+from fine_edge.bench.record import Record
 from fine_edge.bench.row import Row
 from fine_edge.bench.session import run_bench
+from fine_edge.bench.sources import read_logs, read_measurements
 from fine_edge.bench.suites import SUITES, find
 from fine_edge.bench.table import to_table
 from fine_edge.cli.arguments import (
@@ -111,13 +114,14 @@ def _add_evaluations(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _measure_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of a measurement."""
     parser = Parser(
         prog="fine-edge bench",
         description="Measure a suite of models against each other on real images, group by group.",
-        epilog="Also: show RECORD (render it again), compare RECORD RECORD; each with --help. --backend predict and"
-        " --suite validate-predictor ESTIMATE instead of measuring and have options of their own:"
-        " --backend predict --help.",
+        epilog="Also: show RECORD (render it again), compare RECORD RECORD, import LOG (of trtexec); each with --help."
+        " Where a RECORD is asked for, a log of trtexec will do. --backend predict and --suite validate-predictor"
+        " ESTIMATE instead of measuring and have options of their own: --backend predict --help.",
     )
     parser.add_argument("--suite", default="table3", help=f"{', '.join(SUITES)} (default: table3)")
     parser.add_argument(
@@ -154,7 +158,7 @@ def _measure_parser() -> argparse.ArgumentParser:
 
 
 def _measure(argv: list[str]) -> int:
-    given = _measure_parser().parse_args(argv)
+    given = make_parser().parse_args(argv)
     options = BenchOptions(
         suite=given.suite,
         only=tuple(given.only),
@@ -180,24 +184,54 @@ def _measure(argv: list[str]) -> int:
 
 
 def _show(argv: list[str]) -> int:
-    parser = Parser(prog="fine-edge bench show", description="Render a record again.")
-    parser.add_argument("record", type=Path)
+    parser = Parser(prog="fine-edge bench show", description="Render a record again, or a log of trtexec.")
+    parser.add_argument("record", type=Path, metavar="RECORD|LOG")
     add_json(parser)
     add_explain(parser)
     add_table_files(parser, _PICTURE)
     _add_evaluations(parser)
     given = parser.parse_args(argv)
-    _deliver(with_accuracy(read_record(given.record), read_evaluations(given.evaluations)), given)
+    found = read_measurements(given.record)
+    if isinstance(found, ImportedRecord):
+        _deliver_imported(found, given)
+    else:
+        _deliver(with_accuracy(found, read_evaluations(given.evaluations)), given)
     return 0
 
 
 def _compare(argv: list[str]) -> int:
-    parser = Parser(prog="fine-edge bench compare", description="Ratios of two records.")
-    parser.add_argument("a", type=Path, metavar="A.json")
-    parser.add_argument("b", type=Path, metavar="B.json")
+    parser = Parser(prog="fine-edge bench compare", description="Ratios of two records, or of logs of trtexec.")
+    parser.add_argument("a", type=Path, metavar="A", help="record or log of trtexec")
+    parser.add_argument("b", type=Path, metavar="B", help="record or log of trtexec")
     given = parser.parse_args(argv)
-    compare(read_record(given.a), read_record(given.b)).print(console.out)
+    compare_any(read_measurements(given.a), read_measurements(given.b)).print(console.out)
     return 0
+
+
+def _import(argv: list[str]) -> int:
+    parser = Parser(
+        prog="fine-edge bench import",
+        description="Import logs of trtexec (8.6 to 10.16), or of TensorRT's Python builder, as a record.",
+    )
+    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="what trtexec printed")
+    parser.add_argument(
+        "--name", action="append", default=[], help="of a run, in order; repeat it (default: the engine's file)"
+    )
+    add_json(parser)
+    add_explain(parser)
+    add_table_files(parser, "what a query takes, as PNG")
+    given = parser.parse_args(argv)
+    _deliver_imported(read_logs(given.logs, given.name), given)
+    return 0
+
+
+def _deliver_imported(record: ImportedRecord, given: argparse.Namespace) -> None:
+    table = imported_table(record)
+    deliver(given, record.to_json(), [table])
+    if given.json == STDOUT:
+        for text in table.brief or ():
+            console.warn(text)
+    deliver_files(given, table, lambda path: write_imported_picture(record, path))
 
 
 def _deliver(record: Record, given: argparse.Namespace) -> None:
@@ -211,7 +245,7 @@ def _deliver(record: Record, given: argparse.Namespace) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run ``show`` or ``compare`` by name, estimate where that is asked for, measure otherwise."""
-    if run := sub_command(argv, {"show": _show, "compare": _compare}):
+    """Run ``show``, ``compare`` or ``import`` by name, estimate where that is asked for, measure otherwise."""
+    if run := sub_command(argv, {"show": _show, "compare": _compare, "import": _import}):
         return run()
     return _estimate(argv) if _wants_estimates(argv) else _measure(argv)

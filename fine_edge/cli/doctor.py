@@ -6,6 +6,7 @@ TensorRT or the GPU on a Jetson, a package that is installed and does not load.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from rich.text import Text
@@ -43,12 +44,17 @@ def _print(diagnosis: Diagnosis) -> None:
     console.out.print(Text(*verdict))
 
 
-def main(argv: list[str]) -> int:
-    """Print the page; return 1 when something that matters is missing or broken."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
     parser = Parser(prog="fine-edge doctor", description="one page on this machine")
     add_json(parser)
     parser.add_argument("--root", type=Path, default=Path("/"), help="look at a recorded tree of /sys, /proc and /etc")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Print the page; return 1 when something that matters is missing or broken."""
+    arguments = make_parser().parse_args(argv)
     with console.status("looking at this machine"):
         diagnosis = diagnose(Board(arguments.root), Path.cwd())
     deliver(arguments, diagnosis.to_json(), [])

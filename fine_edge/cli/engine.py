@@ -184,7 +184,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command and its sub-commands."""
     parser = Parser(
         prog="fine-edge engine", description="Build engines, check them, take over trtexec's, compile without a GPU."
     )
@@ -222,5 +223,5 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Run the sub-command; return its exit code."""
-    given = _parser().parse_args(argv)
+    given = make_parser().parse_args(argv)
     return int(given.run(given))

@@ -27,9 +27,9 @@ from fine_edge.errors import ConfigError
 from fine_edge.estimate.calibration import Calibration, find_calibration, write_calibration
 from fine_edge.estimate.device import DEFAULT, Device, Mode, find_device, known_devices
 from fine_edge.estimate.engine import engine_work
-from fine_edge.estimate.fit import calibrate_on_records
 from fine_edge.estimate.latency import Estimate, estimate
 from fine_edge.estimate.picture import write_estimate, write_sweep, write_validation
+from fine_edge.estimate.records import GRAPH_HINT, TimingSource, calibrate_on_records
 from fine_edge.estimate.tables import MARK, estimate_table, kernels_table, notes, place
 from fine_edge.estimate.validate import Validation, calibrate_on_table3, compile_table, validate
 from fine_edge.estimate.variants import AXES, BASELINE, DEFAULTS, MODEL, Variant, export_variant, variants
@@ -121,11 +121,22 @@ def calibrate(argv: list[str]) -> int:
     """Fit the constants to records, or without records to the paper's Table 3."""
     parser = Parser(
         prog="fine-edge estimate calibrate",
-        description="Fit the constants to latencies of a board: to your own TensorRT records, or without records to the"
-        " paper's Table 3.",
+        description="Fit the constants to latencies of a board: to your own TensorRT records, to logs of trtexec, or"
+        " without any to the paper's Table 3.",
     )
     parser.add_argument(
-        "records", nargs="*", type=Path, metavar="RECORD", help="written by fine-edge bench --backend trt --json"
+        "records",
+        nargs="*",
+        type=TimingSource.parse,
+        metavar="RECORD|LOG=FILE.onnx",
+        help="of fine-edge bench --backend trt --json; a log of trtexec, or a record imported from one, with its graph",
+    )
+    parser.add_argument(
+        "--graph",
+        action="append",
+        default=[],
+        metavar="MODEL=FILE.onnx",
+        help="the graph of a row of an imported record, by its model; may be repeated",
     )
     add_device(parser)
     add_artifacts(parser)
@@ -137,13 +148,23 @@ def calibrate(argv: list[str]) -> int:
     if given.records and not given.mode:
         raise ConfigError("say which mode the records were measured in", where="--mode", hint="--mode MAXN_SUPER")
     if given.records:
-        found = calibrate_on_records(given.records, device, mode, given.artifacts)
+        found = calibrate_on_records(given.records, device, mode, given.artifacts, _graphs(given.graph))
     else:
         found = calibrate_on_table3(compile_table("3", device, given.artifacts), device, mode)
     if given.out:
         write_calibration(found, given.out)
     _calibration_table(found).print(console.out)
     return 0
+
+
+def _graphs(pairs: Sequence[str]) -> dict[str, Path]:
+    found = {}
+    for pair in pairs:
+        model, equals, path = pair.rpartition("=")
+        if not model or not equals or not path:
+            raise ConfigError(f"{pair} is no MODEL=FILE.onnx", where="--graph", hint=GRAPH_HINT)
+        found[model] = Path(path)
+    return found
 
 
 def _calibration_table(found: Calibration) -> Table:

@@ -41,7 +41,8 @@ _NAMED = 10
 """Number of unreadable pictures that are named."""
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of a new evaluation."""
     parser = Parser(
         prog="fine-edge evaluate",
         description="Run a model on labelled data with the same runner as the bench, and score its detections."
@@ -207,7 +208,7 @@ def main(argv: list[str]) -> int:
     """Run ``compare`` or ``drift`` if named, else evaluate; return the exit code."""
     if run := sub_command(argv, {"compare": _compare, "drift": _drift}):
         return run()
-    args = _parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     if _given(args) != 1:
         raise ConfigError("give one of --model, --onnx, --engine and --detections")
     if args.detections:

@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("layers", type=Path, metavar="ENGINE.layers.json|MODEL|FILE.onnx", help="what to show")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="of the bench, or of trtexec --exportProfile")
-    parser.add_argument("--times", type=Path, metavar="FILE", help="of trtexec --exportTimes")
+    parser.add_argument("--times", type=Path, metavar="FILE", help="of trtexec --exportTimes, or its log")
     parser.add_argument(
         "--baseline", type=Path, metavar="LAYERS|MODEL|ONNX", help="the model without FINE: shows what FINE costs"
     )

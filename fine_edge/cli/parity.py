@@ -55,7 +55,8 @@ def table(report: ParityReport) -> Table:
     return view
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
     parser = Parser(
         prog="fine-edge parity",
         description="Compare an exported detector with its PyTorch model. Exit code 1 beyond tolerance.",
@@ -104,7 +105,7 @@ def _open(args: argparse.Namespace) -> tuple[Path, Opened]:
 
 def main(argv: list[str]) -> int:
     """Print the comparison; return 1 beyond tolerance."""
-    args = _parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     onnx_path, opened = _open(args)
     precision: Precision = "fp32" if opened.precision == "fp32" else "fp16"
     with contextlib.closing(opened.runner):

@@ -49,7 +49,8 @@ class _Targets:
         return path
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
     parser = Parser(
         prog="fine-edge predict",
         description="Run a model on pictures, and draw the objects or segments that it finds. Exit code 1 when a"
@@ -75,7 +76,7 @@ def _refuse_useless(args: argparse.Namespace) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the detector on every picture; return 1 when a picture could not be read."""
-    args = _parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     _refuse_useless(args)
     pictures = Pictures(args.images)
     opened = open_target(args)

@@ -23,6 +23,7 @@ COMMANDS = {
     "stream": "the same on videos, cameras and network streams, live",
     "evaluate": "AP and errors on labelled data; two evaluations compared",
     "bench": "measure a suite of models against each other",
+    "board": "bench, evaluate, engine and others on a board over ssh, with their results here",
     "layers": "an engine's time, kernels and memory by part of the detector",
     "estimate": "the latency that a model would have on a board that is not here",
     "matrix": "every model through export, rules, parity and NVIDIA's compiler",

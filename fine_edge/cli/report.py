@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fine_edge import console, files
-from fine_edge.bench.record import read_record
+from fine_edge.bench.sources import read_measurements
 from fine_edge.cli.arguments import Parser
 from fine_edge.errors import ConfigError
 from fine_edge.layers.cost import read_layers
@@ -19,7 +19,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="fine-edge report",
         description="Combine records of the bench, from any machines, into one HTML or Markdown file.",
     )
-    parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="written by fine-edge bench --json")
+    parser.add_argument(
+        "records", nargs="+", type=Path, metavar="RECORD", help="of fine-edge bench --json, or a log of trtexec"
+    )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page that needs no other file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
     parser.add_argument(
@@ -38,7 +40,7 @@ def main(argv: list[str]) -> int:
     given = _parser().parse_args(argv)
     if not given.html and not given.markdown:
         raise ConfigError("nothing to write", where="report", hint="give --html FILE or --markdown FILE")
-    records = [(path, read_record(path)) for path in given.records]
+    records = [(path, read_measurements(path)) for path in given.records]
     layers = [read_layers(path) for path in given.layers]
     if given.html:
         with console.status("drawing"):

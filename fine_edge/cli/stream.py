@@ -17,7 +17,7 @@ from fine_edge.runners.opened import Opened
 from fine_edge.stream.pipeline import Pipeline, require_frames
 from fine_edge.stream.record import live_line, to_json, to_table, write_picture
 from fine_edge.stream.sinks import CODECS, UNSTATED_FRAMES_PER_S, PictureFolder, Sink, Window, video_file
-from fine_edge.stream.source import CSI_CAMERA, USB_CAMERA, PictureSource, Source, open_source
+from fine_edge.stream.source import CSI_CAMERA, USB_CAMERA, PictureSource, FrameSource, open_source
 from fine_edge.stream.tracking import Tracks
 from fine_edge.text import file_stem
 
@@ -107,7 +107,7 @@ def _refuse_useless(given: argparse.Namespace) -> None:
         raise ConfigError("the video would replace its own source", where="--out", hint="choose another name")
 
 
-def _tracks(given: argparse.Namespace, opened: Opened, sources: Sequence[Source]) -> list[Tracks]:
+def _tracks(given: argparse.Namespace, opened: Opened, sources: Sequence[FrameSource]) -> list[Tracks]:
     if not given.track:
         return []
     if opened.contract.task not in ("detection", "instance"):
@@ -115,7 +115,9 @@ def _tracks(given: argparse.Namespace, opened: Opened, sources: Sequence[Source]
     return [Tracks(source.frames_per_s or UNSTATED_FRAMES_PER_S, given.threshold) for source in sources]
 
 
-def _sink(out: Path | None, source: Source, number: int, opened: Opened, stack: contextlib.ExitStack) -> Sink | None:
+def _sink(
+    out: Path | None, source: FrameSource, number: int, opened: Opened, stack: contextlib.ExitStack
+) -> Sink | None:
     if out is None:
         return None
     if out.suffix.lower() in CODECS:

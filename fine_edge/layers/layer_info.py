@@ -12,7 +12,6 @@ Sources: TensorRT's developer guide, "Engine Inspector"; NVIDIA/TensorRT, tools/
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,33 +19,12 @@ from typing import Any
 
 from fine_edge.engine.rtx_log import element_bytes, launches_kernel, onnx_nodes, profile_of, without_profile
 from fine_edge.errors import ArtifactError
-from fine_edge.files import file_size
 from fine_edge.layers.by_part import attribute
 from fine_edge.layers.layer import LayerTime
 from fine_edge.text import printable
+from fine_edge.trtexec.exported import read_exported
 
 _HINT = "trtexec --loadEngine=ENGINE --exportLayerInfo=FILE, of an engine built with --profilingVerbosity=detailed"
-
-
-MOST_BYTES = 256 * 2**20
-"""Largest file; it holds the times of a million inferences."""
-
-
-def read_json(path: Path, hint: str) -> Any:
-    """Read the JSON of an untrusted file.
-
-    trtexec does not escape names, so strings may contain control characters.
-
-    Raises:
-        ArtifactError: when the file is missing or no JSON.
-    """
-    file_size(path, ArtifactError, hint=hint, limit=MOST_BYTES)
-    try:
-        return json.loads(path.read_text(encoding="utf-8", errors="replace"), strict=False)
-    except OSError as error:
-        raise ArtifactError(f"cannot be read ({error.strerror})", where=path, hint=hint) from error
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"is no JSON ({type(error).__name__}: {error})", where=path, hint=hint) from error
 
 
 @dataclass(frozen=True)
@@ -74,7 +52,7 @@ def read_layer_info(path: Path, profile: int = 0) -> LayerInfo:
     Raises:
         ArtifactError: when the file is missing, broken or of another kind, or has no layers of ``profile``.
     """
-    data = read_json(path, _HINT)
+    data = read_exported(path, _HINT)
     if isinstance(data, list) and data and isinstance(data[-1], dict) and "averageMs" in data[-1]:
         what = "holds the times of layers (--exportProfile), no layer information"
         raise ArtifactError(what, where=path, hint="name the layer information first and this file after --profile")

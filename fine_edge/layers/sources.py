@@ -17,14 +17,20 @@ from fine_edge.layers.by_part import attribute
 from fine_edge.layers.join import joined
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.layers.layer_info import read_layer_info
-from fine_edge.layers.trtexec import read_profile, read_times
+from fine_edge.trtexec.profile import read_profile
+from fine_edge.trtexec.times import read_medians
 
 
 def from_trtexec(layers_path: Path, profile_path: Path | None = None, times_path: Path | None = None) -> LayerProfile:
     """Join an engine's layer information with its profile; without a profile the layers have no times.
 
+    Args:
+        layers_path: layer information of the engine.
+        profile_path: times by layer.
+        times_path: times of whole inferences, ``trtexec --exportTimes`` or its log.
+
     Raises:
-        ArtifactError: when a file cannot be read, they belong to different engines, or the layer information holds
+        FineEdgeError: when a file cannot be read, they belong to different engines, or the layer information holds
             names only and there is no profile.
     """
     source, times = f"{layers_path.name}, not timed", None
@@ -44,8 +50,8 @@ def from_trtexec(layers_path: Path, profile_path: Path | None = None, times_path
     found = LayerProfile(source, layers, activation_mib=_planned_mib(layers_path), remarks=remarks)
     if not times_path:
         return found
-    queries = read_times(times_path)
-    return replace(found, compute_ms=queries.compute_median_ms, latency_ms=queries.latency_median_ms)
+    queries = read_medians(times_path)
+    return replace(found, compute_ms=queries.compute_ms, latency_ms=queries.latency_ms)
 
 
 def _planned_mib(layers_path: Path) -> float | None:

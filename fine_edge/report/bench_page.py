@@ -7,8 +7,11 @@ from html import escape
 
 from fine_edge import __version__
 from fine_edge.bench import picture
+from fine_edge.bench.imported import ImportedRecord
+from fine_edge.bench.imported_table import ORIGIN, draw_imported, imported_table, imported_title
 from fine_edge.bench.paper import conditions
 from fine_edge.bench.record import Record
+from fine_edge.bench.sources import Measurements
 from fine_edge.bench.table import ENGINES, MODELS, PAPER, PAPER_ACCURACY, to_table
 from fine_edge.html import CSS, WIDTH_IN, to_svg
 from fine_edge.jetson.verdict import Verdict
@@ -58,18 +61,23 @@ Layers = tuple[LayerProfile, "LayerProfile | None"]
 _STAMP_CLASS = {"VALID": "good", "UNKNOWN": "note", "UNSTABLE": "note"}
 
 
-def to_html(records: Sequence[Record], layers: Sequence[Layers] = ()) -> str:
-    """Return the page: measured records, layers, then estimates, which are marked."""
-    measured = [
-        (record.title, _record_section(record, f"r{i}")) for i, record in enumerate(records) if not record.estimate
+def to_html(records: Sequence[Measurements], layers: Sequence[Layers] = ()) -> str:
+    """Return the page: measured records, layers, then imported ones and estimates, which are marked."""
+    imported = [
+        (f"IMPORTED: {record.title}", _imported_section(record, f"r{i}"))
+        for i, record in enumerate(records)
+        if isinstance(record, ImportedRecord)
     ]
+    ours = [(i, record) for i, record in enumerate(records) if isinstance(record, Record)]
+    measured = [(record.title, _record_section(record, f"r{i}")) for i, record in ours if not record.estimate]
     shares = [("FINE's share", _layers_section(*pair, f"l{i}")) for i, pair in enumerate(layers)]
-    estimates = [(f"ESTIMATE: {r.title}", _record_section(r, f"r{i}")) for i, r in enumerate(records) if r.estimate]
-    sections = [*measured, *shares, *estimates]
+    estimates = [(f"ESTIMATE: {r.title}", _record_section(r, f"r{i}")) for i, r in ours if r.estimate]
+    sections = [*measured, *shares, *imported, *estimates]
     links = "".join(f'<li><a href="#s{i}">{escape(name)}</a></li>' for i, (name, _) in enumerate(sections))
     opening = (
         f'<h1>Measurements</h1><p class="soft">By fine_edge {__version__}. Every figure follows from the samples in the'
-        f' records.</p><nav><ul class="notes">{links}</ul></nav>'
+        f" records{', imported ones from what trtexec printed' if imported else ''}.</p>"
+        f'<nav><ul class="notes">{links}</ul></nav>'
     )
     body = "\n".join(
         [opening, *(html.replace("<section", f'<section id="s{i}"', 1) for i, (_, html) in enumerate(sections))]
@@ -78,6 +86,17 @@ def to_html(records: Sequence[Record], layers: Sequence[Layers] = ()) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Measurements by fine_edge</title><style>{CSS}</style></head>\n<body>{body}</body></html>\n"
+    )
+
+
+def _imported_section(record: ImportedRecord, key: str) -> str:
+    label = "What a query takes, medians: compute, and copies to and from the device"
+    drawn = to_svg(lambda: draw_imported(record, WIDTH_IN, titled=False), label, f"{key}i") if record.timed else ""
+    return (
+        f'<section><p><span class="mark note">IMPORTED</span> {escape(ORIGIN)}</p>'
+        f"<h2>{escape(imported_title(record))}</h2>"
+        f"{_table(imported_table(record), f'{key}t')}"
+        f'<div class="figures">{_figure(drawn, f"{label}.") if drawn else ""}</div></section>'
     )
 
 

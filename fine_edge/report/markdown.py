@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fine_edge.bench.imported import ImportedRecord
+from fine_edge.bench.imported_table import imported_table
 from fine_edge.bench.record import Record
+from fine_edge.bench.sources import Measurements
 from fine_edge.bench.table import to_table
 from fine_edge.table import Column, Table
 
+IMPORTED = "IMPORTED: measured by others with trtexec"
 HASH_DIGITS = 16
 """Shown of a sha256; the record has all 64."""
 
@@ -59,17 +63,34 @@ python -m fine_edge report bench/results/*.json --markdown bench/RESULTS.md
 """
 
 
-def to_markdown(records: Sequence[tuple[Path, Record]], folder: Path) -> str:
-    """Return the text of a Markdown file in ``folder``: measured records, then estimates under their own heading."""
-    measured = [part for path, record in records if not record.estimate for part in _section(path, record, folder)]
-    estimates = [part for path, record in records if record.estimate for part in _section(path, record, folder)]
-    if estimates:
-        estimates.insert(0, "## ESTIMATES: computed, not measured\n")
-    return "\n".join([_HEAD, *measured, *estimates])
+def to_markdown(records: Sequence[tuple[Path, Measurements]], folder: Path) -> str:
+    """Return the text of a Markdown file in ``folder``.
+
+    Measured records come first, then imported ones and estimates, each under a heading of their own.
+    """
+    parts: dict[str, list[str]] = {"": [], IMPORTED: [], "ESTIMATES: computed, not measured": []}
+    _, _, estimates = parts
+    for path, record in records:
+        if isinstance(record, ImportedRecord):
+            parts[IMPORTED] += [
+                imported_table(record).to_markdown(),
+                f"From: [`{path.name}`]({_place(path, folder)})\n",
+            ]
+        else:
+            parts[estimates if record.estimate else ""] += _section(path, record, folder)
+    return "\n".join([_HEAD, *(text for name, texts in parts.items() for text in _under(name, texts))])
+
+
+def _under(name: str, texts: list[str]) -> list[str]:
+    return [f"## {name}\n", *texts] if name and texts else texts
+
+
+def _place(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _section(path: Path, record: Record, folder: Path) -> list[str]:
-    place = Path(os.path.relpath(path, folder)).as_posix()
+    place = _place(path, folder)
     picture = path.with_suffix(".png")
     parts = [to_table(record).to_markdown(), f"Record: [`{path.name}`]({place})\n"]
     if picture.exists():

@@ -59,7 +59,7 @@ class Frame:
     decode_ms: float
 
 
-class Source:
+class FrameSource:
     """A named source of pictures (H, W, 3), uint8 RGB.
 
     Attributes:
@@ -83,7 +83,7 @@ class Source:
         """Free what the source holds."""
 
 
-class PictureSource(Source):
+class PictureSource(FrameSource):
     """Pictures of a folder, or one picture."""
 
     def __init__(self, path: Path, *, loop: bool) -> None:
@@ -101,13 +101,13 @@ class PictureSource(Source):
                 return
 
 
-class VideoSource(Source):
+class VideoSource(FrameSource):
     """Whatever OpenCV's VideoCapture opens.
 
     Args:
         name: for people.
         opened: opens a capture.
-        is_live: see :class:`Source`.
+        is_live: see :class:`FrameSource`.
         loop: begin a file again at its end.
 
     Raises:
@@ -178,7 +178,7 @@ def _hint(name: str) -> str:
     return "a video file, a folder, 0 or /dev/video0, rtsp://..., or a GStreamer pipeline that ends in appsink"
 
 
-def open_source(text: str, *, loop: bool = False) -> Source:
+def open_source(text: str, *, loop: bool = False) -> FrameSource:
     """Open what a person names: a folder, a file, a camera, an address or a GStreamer pipeline.
 
     Args:
@@ -218,7 +218,7 @@ def _capture(text: str, camera: re.Match[str] | None) -> Any:
     return cv2.VideoCapture(text, cv2.CAP_FFMPEG, limits)
 
 
-def frames(source: Source, index: int, stop: Event) -> Iterator[Frame]:
+def frames(source: FrameSource, index: int, stop: Event) -> Iterator[Frame]:
     """Yield the frames of a source with the time that each took to decode."""
     begun = time.perf_counter()
     for number, pixels in enumerate(source.pictures(stop)):

@@ -45,7 +45,8 @@ class Tracks:
         )
         tracked = self._tracker.update(given)
         tracks = [-1] * len(found)
-        for place, track in zip(tracked.data.get("place", ()), tracked.tracker_id, strict=True):
+        numbers = () if tracked.tracker_id is None else tracked.tracker_id
+        for place, track in zip(tracked.data.get("place", ()), numbers, strict=True):
             tracks[int(place)] = int(track)
         self._seen.update(track for track in tracks if track >= 0)
         return tracks

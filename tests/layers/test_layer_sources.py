@@ -4,6 +4,7 @@ from pathlib import Path
 
 import engine_files as files
 import pytest
+import trtexec_logs as logs
 from hypothesis import given
 from hypothesis import strategies as st
 from published import published
@@ -12,14 +13,16 @@ from fine_edge.engine.manifest import Manifest, layers_path, manifest_path
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.engine.rtx_log import kernels_in
-from fine_edge.errors import ArtifactError
+from fine_edge.errors import ArtifactError, RecordError
 from fine_edge.graph.parts import Part
 from fine_edge.layers.by_part import attribute, nodes_in_name, whole
 from fine_edge.layers.join import joined
 from fine_edge.layers.layer import REFORMAT
 from fine_edge.layers.layer_info import read_layer_info
 from fine_edge.layers.sources import from_trtexec
-from fine_edge.layers.trtexec import read_profile, read_times
+from fine_edge.layers.tables import parts_table
+from fine_edge.trtexec.profile import read_profile
+from fine_edge.trtexec.times import InferenceMedians, read_medians, read_times
 
 
 def manifest(activation_mib):
@@ -111,6 +114,38 @@ def test_times_give_compute_and_latency(tmp_path):
     times = read_times(files.write_times_json(tmp_path / "t.json", [7.0, 8.0, 9.0]))
     assert times.compute_median_ms == 8.0
     assert times.latency_median_ms == pytest.approx(8.3)
+
+
+@pytest.mark.parametrize(("text", "latency_ms"), [(logs.FINE, 15.042), (logs.WAITING, None), (logs.UNCOPIED, None)])
+def test_the_log_of_a_run_gives_its_medians(tmp_path, text, latency_ms):
+    log = logs.write(tmp_path / "run.log", text)
+    found = from_trtexec(files.write_layers_json(tmp_path / "l.json", files.FINE), times_path=log)
+    assert found.latency_ms == latency_ms
+    assert found.compute_ms == (30.7285 if text == logs.WAITING else 14.6934)
+    notes = " ".join(parts_table(found).brief)
+    assert ("H2D" in notes) is (latency_ms is not None)
+    assert f"compute {found.compute_ms:.3f} ms" in notes
+
+
+@pytest.mark.parametrize("h2d_ms", [0.0, 6.0])
+def test_times_without_copies_or_with_a_wait_in_them_are_no_latency(tmp_path, h2d_ms):
+    """Without transfers trtexec repeats the compute time as the latency."""
+    query = {"h2dMs": h2d_ms, "computeMs": 3.48, "d2hMs": 0, "latencyMs": 3.48 + h2d_ms}
+    (tmp_path / "t.json").write_text(json.dumps([query] * 3))
+    assert read_medians(tmp_path / "t.json") == InferenceMedians(3.48, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (logs.BUILDER, "holds the build of an engine and no inference"),
+        (logs.FINE + logs.FINE, "holds 2 runs, one is needed"),
+        (logs.FINE.partition("Latency: ")[0], "was cut before the end"),
+    ],
+)
+def test_a_log_without_times_of_one_run_is_refused(tmp_path, text, words):
+    with pytest.raises(RecordError, match=words):
+        read_medians(logs.write(tmp_path / "run.log", text))
 
 
 def test_old_profiles_without_medians_give_averages(tmp_path):

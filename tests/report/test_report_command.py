@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trtexec_logs as logs
 
 from fine_edge.bench.record import read_record, write_record
 from fine_edge.cli.report import main
@@ -48,3 +49,17 @@ def test_nothing_is_written_when_one_file_is_broken(committed, tmp_path):
 def test_without_an_output_there_is_nothing_to_do(committed):
     with pytest.raises(ConfigError, match="--html"):
         main([str(committed[0])])
+
+
+def test_logs_of_others_stand_under_a_heading_of_their_own(committed, tmp_path):
+    paths = [logs.write(tmp_path / f"{name}.log", text) for name, text in (("a", logs.WAITING), ("b", logs.BUILDER))]
+    outputs = ["--html", str(tmp_path / "page.html"), "--markdown", str(tmp_path / "R.md")]
+    assert main([*map(str, paths), str(committed[0]), *outputs]) == 0
+    measured, _, imported = (tmp_path / "R.md").read_text(encoding="utf-8").partition("## IMPORTED: measured by others")
+    assert "a.log" not in measured
+    assert "[`a.log`](a.log)" in imported
+    assert "holds the wait for the query before" in imported
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count('<span class="mark note">IMPORTED</span>') == 2
+    assert page.index("<h2>a.log (trtexec") > page.index("nothing trimmed")
+    assert "compute 30.73 ms, no latency" in page

@@ -1,0 +1,123 @@
+"""The program itself on the board: its code, and the environment with what it imports."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import fine_edge
+from fine_edge import console
+from fine_edge.board.agent_files import code_sha256
+from fine_edge.board.line import Line
+from fine_edge.board.shipment import Shipment, deliver
+from fine_edge.errors import BoardError, ConfigError
+from fine_edge.fields import Sha256, Text, Whole
+
+PACKAGE = Path(fine_edge.__file__).parent
+_DISTRIBUTION = "fine-edge"
+_EXTRA = re.compile(r"""extra\s*==\s*["']device["']""")
+
+
+@dataclass(frozen=True)
+class AboutBoard:
+    """What is on a board.
+
+    Attributes:
+        folder: everything of ours lies in it.
+        python: version of its ``python3``.
+        executable: that Python.
+        arch: such as ``aarch64``.
+        model: of the device tree; ``None`` where there is none.
+        l4t: release of Jetson Linux; ``None`` on other machines.
+        tensorrt: version of its Python package; ``None`` without it.
+        free_bytes: of the disk that ``folder`` is on.
+        fine_edge_sha256: of the package that ``executable`` imports itself; ``None`` without one.
+        environments: names of those that are whole.
+        codes: names of the copies of this program.
+        artifacts: bytes of ONNX files and engines, by path.
+        results: keys of commands whose results were not brought back.
+    """
+
+    folder: Text
+    python: Text
+    executable: Text
+    arch: Text
+    model: Text | None
+    l4t: Text | None
+    tensorrt: Text | None
+    free_bytes: Whole
+    fine_edge_sha256: Sha256 | None
+    environments: list[Text]
+    codes: list[Text]
+    artifacts: dict[str, Whole]
+    results: list[Text]
+
+    @property
+    def is_device(self) -> bool:
+        """Whether TensorRT runs there: the extra ``device`` is then installed."""
+        return self.l4t is not None or self.tensorrt is not None
+
+
+def requirements(*, device: bool) -> list[str]:
+    """Return what pip must install for this program, as its ``pyproject.toml`` says.
+
+    Args:
+        device: with the extra for TensorRT.
+
+    Raises:
+        ConfigError: where neither a checkout nor an installed package says it.
+    """
+    checkout = PACKAGE.parent / "pyproject.toml"
+    if checkout.is_file() and sys.version_info >= (3, 11):
+        import tomllib  # Python 3.11 has it; metadata of an editable install can be older than the checkout
+
+        project = tomllib.loads(checkout.read_text(encoding="utf-8"))["project"]
+        return [*project["dependencies"], *(project["optional-dependencies"]["device"] if device else [])]
+    try:
+        listed = metadata.requires(_DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        raise ConfigError(
+            "fine-edge is not installed here, so nothing says what it imports", hint="make setup"
+        ) from None
+    own = [line for line in listed if "extra ==" not in line]
+    return own + [line.split(";")[0].strip() for line in listed if device and _EXTRA.search(line)]
+
+
+def install_code(line: Line, folder: str) -> str:
+    """Copy this very program to the board; return the name of its folder there."""
+    name = f"code-{code_sha256(PACKAGE)[:16]}"
+    files = {path.relative_to(PACKAGE.parent): path for path in PACKAGE.rglob("*") if "__pycache__" not in path.parts}
+    shipment = Shipment({f"{name}/{inside.as_posix()}": path for inside, path in files.items() if path.is_file()})
+    deliver(line, folder, shipment)
+    return name
+
+
+def install_environment(line: Line, folder: str, code: str, about: AboutBoard) -> str:
+    """Make the environment on the board unless it is there; return its Python.
+
+    It is known by what it is made of: the requirements, and the Python that it is made with.
+    """
+    wanted = requirements(device=about.is_device)
+    made_of = [wanted, about.python, about.executable]
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+    asked = {"folder": folder, "key": key, "code": code, "requirements": wanted}
+    reply = line.ask("the environment was made", "environment", **asked)
+    return str(reply.get("python"))
+
+
+def require_same_program(about: AboutBoard, line: Line) -> None:
+    """Check that the Python which ``--python`` names has this program, and say when it is another version of it.
+
+    Raises:
+        BoardError: when it has none.
+    """
+    if about.fine_edge_sha256 is None:
+        hint = "leave --python out, and an environment is made there"
+        raise BoardError(f"{line.python} has no fine_edge", where=line.host, hint=hint)
+    if about.fine_edge_sha256 != code_sha256(PACKAGE):
+        console.warn(f"the fine_edge of {line.python} on the board is another version than the one here")

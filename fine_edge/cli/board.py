@@ -1,0 +1,304 @@
+"""``fine-edge board HOST COMMAND ...``: run a command on a board, and have its results here."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fine_edge import console
+from fine_edge.bench.backends import ESTIMATES, BenchOptions
+from fine_edge.bench.prepare import export_row
+from fine_edge.board.line import Line, read_host, read_ssh
+from fine_edge.board.program import AboutBoard, install_code, install_environment, require_same_program
+from fine_edge.board.results import SUFFIXES, Outputs, fetch, key_of
+from fine_edge.board.shipment import Shipment, argument_there, artifact_files, deliver
+from fine_edge.cli import arguments, bench, doctor, engine, evaluate, parity, predict
+from fine_edge.cli.arguments import STDOUT, Parser, add_json
+from fine_edge.cli.target import Target, target_of
+from fine_edge.engine.options import read_recipe, recipe_path
+from fine_edge.engine.source import model_of, onnx_name
+from fine_edge.errors import BoardError, ConfigError
+from fine_edge.export.request import parse_size
+from fine_edge.fields import from_data
+from fine_edge.files import refuse_unwritable
+from fine_edge.images import SUFFIXES as PICTURES
+from fine_edge.machine import GIB, MIB
+from fine_edge.table import Column, Table
+
+FOLDER = "~/.cache/fine_edge"
+_OUTPUTS = ("json", "csv", "markdown", "picture", "html", "out", "artifacts", "profile")
+"""Options whose files come back."""
+_VALUED = ("--folder", "--ssh", "--python")
+_NAMED = 8
+"""Number of results that are named."""
+
+
+@dataclass
+class Task:
+    """A command for the board.
+
+    Attributes:
+        argv: its words, as they were typed.
+        given: what its own parser made of them.
+        shipment: the files that it needs there.
+        more: words that are added there; of an option that is given twice the last one counts.
+    """
+
+    argv: list[str]
+    given: argparse.Namespace
+    shipment: Shipment = field(default_factory=Shipment)
+    more: list[str] = field(default_factory=list)
+
+    @property
+    def outputs(self) -> Outputs:
+        """Return the files and folders that it may write."""
+        named = (getattr(self.given, name, None) for name in _OUTPUTS)
+        return Outputs(tuple(path for path in named if path is not None and path != STDOUT))
+
+    def argv_there(self) -> list[str]:
+        """Return its words for the board, where absolute paths and those that lead upwards are others."""
+        values = [value for name, value in vars(self.given).items() if name != "root"]
+        paths = [path for value in values for path in (value if isinstance(value, list) else [value])]
+        moved = {path: argument_there(path) for path in paths if isinstance(path, Path) and path != STDOUT}
+        moved = {path: there for path, there in moved.items() if path.is_absolute() or ".." in path.parts}
+        words = []
+        for word in self.argv:
+            option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+            words.append(f"{option}{equals}{moved.get(Path(value), value)}")
+        return words + self.more
+
+
+def _need_nothing(_task: Task) -> None:
+    """The command works on what is on the board."""
+
+
+def _need_pictures(task: Task) -> None:
+    for path in task.given.images:
+        task.shipment.add_path(path, PICTURES, deep=False)
+    _need_target(task)
+
+
+def _need_target(task: Task) -> None:
+    """Send the ONNX file that is named, or that a model is exported to here."""
+    given = task.given
+    if not (given.model or given.onnx or given.engine):
+        raise ConfigError("give one of --model, --onnx and --engine")
+    target = target_of(given)
+    if target.engine:  # which lies on the board
+        given.engine = target.engine
+        return
+    height, width = parse_size(given.input_size)
+    size = {"height": height, "width": width}
+    onnx = target.onnx_path(given.artifacts, given.weights, precision=given.precision, **size)
+    task.shipment.add(*artifact_files(onnx))
+    if given.model:
+        task.more = ["--model", argument_there(onnx)]
+
+
+def _need_labelled_data(task: Task) -> None:
+    given = task.given
+    if given.detections:
+        raise ConfigError("a file of detections is scored without a board", where="--detections", hint=_here(task.argv))
+    if not given.images:
+        raise ConfigError("the pictures are missing", where="--images", hint="give their folder")
+    task.shipment.add_path(given.data)
+    panoptic = given.data.with_suffix("")
+    if given.data.is_file() and panoptic.is_dir() and any(panoptic.glob("*.png")):
+        task.shipment.add_folder(panoptic, {".png"})
+    task.shipment.add_path(given.images, PICTURES)
+    _need_target(task)
+
+
+def _need_golden(task: Task) -> None:
+    given = task.given
+    if not given.golden:
+        hint = "--golden compares with the outputs that were stored when the model was exported"
+        raise ConfigError("the board has no PyTorch to compare with", where="parity", hint=hint)
+    target = Target.parse(given.target)
+    if target.engine:
+        given.engine = target.engine
+        return
+    height, width = parse_size(given.input_size)
+    options = {"precision": given.precision, "height": height, "width": width, "raw": given.raw, "seed": given.seed}
+    onnx = target.onnx_path(given.artifacts, given.weights, **options)
+    task.shipment.add(*artifact_files(onnx))
+    json = [] if given.json is None else ["--json"] if given.json == STDOUT else ["--json", argument_there(given.json)]
+    task.argv, task.more = ["parity", argument_there(onnx), "--golden", *json], []
+
+
+def _need_suite(task: Task) -> None:
+    given = task.given
+    if given.backend == ESTIMATES:
+        raise ConfigError("estimates need no board", where=f"--backend {ESTIMATES}", hint=_here(task.argv))
+    asked = {"suite": given.suite, "only": tuple(given.only), "backend": given.backend, "precision": given.precision}
+    options = BenchOptions(**asked, input_hw=parse_size(given.input_size))
+    if any(row.exporter == "plain" for row in options.chosen_suite.rows):
+        what = f"the libraries' own exporters need PyTorch, which {given.suite} calls on the machine that measures"
+        raise ConfigError(what, where="--suite", hint="measure it here, or another suite there")
+    for row in {(row.model, row.raw): row for row in options.chosen_suite.rows}.values():
+        onnx = export_row(row, given.artifacts, options.input_hw, options.onnx_precision)
+        task.shipment.add(*artifact_files(onnx))
+        task.shipment.add_or_remove(recipe_path(row.model, given.artifacts))
+    if given.images:
+        task.shipment.add_path(given.images, PICTURES, deep=False)
+
+
+def _need_source(task: Task) -> None:
+    """Send what an engine is built from; nothing for the other sub-commands, which look at an engine there."""
+    given = task.given
+    if given.command != "build":
+        return
+    target = Target.parse(given.source)
+    given.source = target.onnx or given.source
+    model = target.model or model_of(target.onnx_path(given.artifacts))
+    precision = given.precision or read_recipe(model, given.recipes).precision
+    onnx = target.onnx or given.artifacts / onnx_name(model, precision)
+    if not onnx.is_file():  # one that is there is taken, whatever weights it was exported with
+        onnx = target.onnx_path(given.artifacts, precision="fp16" if precision == "fp16" else "fp32")
+    task.shipment.add(*artifact_files(onnx), *given.plugin_library, *filter(None, [given.keep_fp32]))
+    task.shipment.add_or_remove(recipe_path(model, given.recipes))
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A command that runs on a board: its parser, what it needs there, and its sub-commands that run here alone."""
+
+    parser: Callable[[], argparse.ArgumentParser]
+    need: Callable[[Task], None]
+    here: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "doctor": _Command(doctor.make_parser, _need_nothing),
+    "engine": _Command(engine.make_parser, _need_source, ("adopt", "inspect")),
+    "parity": _Command(parity.make_parser, _need_golden),
+    "predict": _Command(predict.make_parser, _need_pictures),
+    "evaluate": _Command(evaluate.make_parser, _need_labelled_data, ("compare", "drift")),
+    "bench": _Command(bench.make_parser, _need_suite, ("show", "compare")),
+}
+
+
+def _here(words: list[str]) -> str:
+    return f"without `board`: fine-edge {' '.join(words[:2])} ..."
+
+
+def read_task(words: list[str]) -> Task:
+    """Return the command that was typed behind HOST, read as the command itself would read it.
+
+    Raises:
+        ConfigError: when it does not run on a board.
+        OutputError: when its results could not be written here.
+    """
+    known = COMMANDS.get(words[0])
+    if known is None:
+        hint = f"these run there: {', '.join(COMMANDS)}"
+        raise ConfigError(f"{words[0]!r} is no command for a board", where="fine-edge board", hint=hint)
+    if words[1:] and words[1] in known.here:
+        raise ConfigError(f"{' '.join(words[:2])} needs no board", where="fine-edge board", hint=_here(words))
+    task = Task(list(words), known.parser().parse_args(words[1:]))
+    refuse_unwritable(path / "x.json" if path.suffix not in SUFFIXES else path for path in task.outputs.paths)
+    return task
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Return the words of this command, HOST among them, and those of the command behind it."""
+    place, host = 0, False
+    while place < len(argv):
+        word, following = argv[place], argv[place + 1 : place + 2]
+        is_option = word.startswith("-")
+        if host and not is_option:
+            return argv[:place], argv[place:]
+        host = host or not is_option
+        takes_next = word in _VALUED or (word == "--json" and following and following[0].endswith(".json"))
+        place += 2 if takes_next else 1
+    return argv, []
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="fine-edge board",
+        usage="fine-edge board [options] HOST [COMMAND ...]",
+        description="Run a command on a board, reached by ssh, with files from here and its results back here."
+        " Without a COMMAND: what is on the board.",
+        epilog=f"COMMAND with its options as here: {', '.join(COMMANDS)}. Models are exported here, engines stay there."
+        " Exit code: the command's.",
+    )
+    parser.add_argument("host", metavar="HOST", help="as ssh names it: user@board, or a name of ~/.ssh/config")
+    parser.add_argument("--folder", default=FOLDER, metavar="DIR", help="on the board (default: %(default)s)")
+    parser.add_argument("--ssh", default="ssh", metavar="COMMAND", help="with options of its own: 'ssh -p 2222 -i KEY'")
+    parser.add_argument(
+        "--python", metavar="PATH", help="on the board, one that has fine_edge (default: an environment is made there)"
+    )
+    add_json(parser)
+    return parser
+
+
+def _about(line: Line, folder: str) -> AboutBoard:
+    reply = line.ask("the board was asked", "about", folder=folder)
+    try:
+        return from_data(AboutBoard, reply)
+    except ValueError as error:
+        hint = "is another program called python3 there?"
+        raise BoardError(f"answers what is no answer ({error})", where=line.host, hint=hint) from error
+
+
+def _table(host: str, about: AboutBoard) -> Table:
+    table = Table(f"{host}: {about.folder}", [Column("What", numeric=False), Column("Found", numeric=False)])
+    table.add("board", about.model or about.arch)
+    table.add("L4T", about.l4t)
+    table.add("TensorRT", about.tensorrt)
+    table.add("Python", about.python)
+    table.add("disk free", f"{about.free_bytes / GIB:.1f} GiB")
+    table.add("environments", ", ".join(about.environments) or "none: the first command makes one")
+    for name, size in about.artifacts.items():
+        table.add("artifact" if name.endswith(".onnx") else "engine", f"{name}, {size / MIB:.1f} MiB")
+    if about.results:
+        table.add("results", f"of {len(about.results)} commands, not brought back: give the command again")
+    return table
+
+
+def _named(paths: list[Path]) -> Iterator[str]:
+    yield from (f"from the board: {path}" for path in itertools.islice(paths, _NAMED))
+    if len(paths) > _NAMED:
+        yield f"from the board: {len(paths) - _NAMED} more files beside them"
+
+
+def _run(line: Line, about: AboutBoard, task: Task, given: argparse.Namespace) -> int:
+    """Bring what the command needs, run it, and bring its results; return its exit code."""
+    COMMANDS[task.argv[0]].need(task)
+    code, python = "", given.python
+    if given.python:
+        require_same_program(about, line)
+    else:
+        code = install_code(line, given.folder)
+        python = install_environment(line, given.folder, code, about)
+    sent = deliver(line, given.folder, task.shipment)
+    argv, outputs = task.argv_there(), task.outputs
+    key = key_of([code, *argv], sent)
+    if key in about.results:
+        console.remark("the board has finished this command already: its results are brought back")
+        exit_code, results = fetch(line, given.folder, key, outputs)
+    else:
+        where = {"folder": given.folder, "python": python, "code": code, "key": key}
+        exit_code = line.run(argv=argv, outputs=outputs.names, suffixes=SUFFIXES, **where)
+        _, results = fetch(line, given.folder, key, outputs)
+    for text in _named(results):
+        console.remark(text)
+    return exit_code
+
+
+def main(argv: list[str]) -> int:
+    """Show what is on the board, or run a command there; return its exit code."""
+    own, words = _split(argv)
+    given = _parser().parse_args(own)
+    task = read_task(words) if words else None
+    with Line(read_host(given.host), read_ssh(given.ssh), given.python or "python3") as line:
+        with console.status(f"connecting to {given.host}"):
+            about = _about(line, given.folder)
+        if task:
+            return _run(line, about, task, given)
+    arguments.deliver(given, {"host": given.host, **vars(about)}, [_table(given.host, about)])
+    return 0

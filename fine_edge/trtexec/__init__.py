@@ -1,0 +1,1 @@
+"""Read what trtexec prints and exports."""

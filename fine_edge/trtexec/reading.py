@@ -1,0 +1,280 @@
+"""Read logs of trtexec, releases 8.6 to 10.16, and of TensorRT's builder, line by line.
+
+Formats: NVIDIA/TensorRT, samples/common (sampleOptions.cpp, sampleDevice.cpp, sampleReporting.cpp), and published logs.
+``&&&& RUNNING`` begins a run and ``&&&& PASSED`` ends it; lines between have a time, a level and, where TensorRT
+itself wrote them, ``[TRT]``. Standard error may come before, behind or in the middle of lines of standard output.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fine_edge.errors import RecordError
+from fine_edge.files import contents_checked, file_size
+from fine_edge.text import printable
+from fine_edge.trtexec.lines import HINT, lines_of
+from fine_edge.trtexec.log import LogStatistic, RunAverages, TrtexecLog, flags_of
+
+NO_LOG = "is no log of trtexec or of TensorRT's builder"
+MOST_BYTES = 256 * 2**20
+"""A verbose log of a build has some 10 MB."""
+MOST_RUNS = 1000
+MOST_WARNINGS = 20
+_LONGEST_TEXT = 160
+_MOST = 1e15
+
+_LEVEL = re.compile(r"\[([VIWEF])\](?: \[TRT\])?(?: |$)")
+_RUN = re.compile(
+    r"&&&& (RUNNING|PASSED|FAILED) TensorRT\.trtexec \[TensorRT v([\d.]{1,12})\](?: \[b\d+\])?(?: # (.*))?"
+)
+_NUMBER = re.compile(r"\d+(?:\.\d*)?(?:e[+-]?\d+)?")
+_PART = re.compile(r"(min|max|mean|median|percentile\((\d+(?:\.\d+)?)%\)) = (\S+) ms")
+_SHAPE = re.compile(r"\d+(?:x\d+)*")
+
+# The value behind the colon, and what it becomes. Lines that explain a figure begin alike and have no number there.
+_KEYS: dict[str, tuple[str, str]] = {
+    "TensorRT version": ("tensorrt", "text"),
+    "Selected Device": ("gpu", "text"),
+    "Compute Capability": ("sm", "capability"),
+    "SMs": ("sms", "whole"),
+    "Device Global Memory": ("memory_mib", "whole"),
+    "Application Compute Clock Rate": ("compute_clock_ghz", "number"),
+    "Application Memory Clock Rate": ("memory_clock_ghz", "number"),
+    "Precision": ("built_precision", "text"),
+    "Inference Streams": ("streams", "whole"),
+    "Data transfers": ("transfers", "switch"),
+    "Spin-wait": ("spin_wait", "switch"),
+    "CUDA Graph": ("cuda_graph", "switch"),
+    "Throughput": ("throughput_qps", "number"),
+    "Latency": ("latency", "statistic"),
+    "Enqueue Time": ("enqueue", "statistic"),
+    "H2D Latency": ("h2d", "statistic"),
+    "GPU Compute Time": ("compute", "statistic"),
+    "D2H Latency": ("d2h", "statistic"),
+    "Total Host Walltime": ("walltime_s", "number"),
+    "Created execution context with device memory size": ("context_mib", "number"),
+    "Total Activation Memory": ("activation_bytes", "whole"),
+    "Total Weights Memory": ("weights_bytes", "whole"),
+    "Total Scratch Memory": ("scratch_bytes", "whole"),
+    "Max Scratch Memory": ("scratch_bytes", "whole"),
+    "Total Device Persistent Memory": ("persistent_bytes", "whole"),
+    "Loaded engine size": ("loaded_mib", "number"),
+    "Created engine with size": ("created_mib", "number"),
+}
+_UNSTABLE = "* GPU compute time is unstable"
+_SENTENCES: dict[str, tuple[str, str]] = {
+    r"\[MS\] Number of aux streams is (\d+)": ("aux_streams", "whole"),
+    r"\[BlockAssignment\] Started assigning block shifts\. This will take (\d+) steps": ("steps", "whole"),
+    r"Allocated (?:device scratch|activation device) memory of size (\d+)": ("allocated_bytes", "whole"),
+    r"Engine generation completed in (\S+) seconds": ("build_s", "number"),
+    r"Timing trace has (\d+) queries": ("queries", "whole"),
+    r"Warmup completed \d+ queries over (\S+) ms": ("warmup_ms", "number"),
+    rf"{re.escape(_UNSTABLE)}, with coefficient of variance = ([\d.]+)%": ("variance_percent", "number"),
+}
+_FIRST_WORDS = (
+    "[MS]",
+    "[BlockAssignment]",
+    "Engine",
+    "Timing",
+    "Warmup",
+    "*",
+    "Average",
+    "Input",
+    "Created",
+    "Allocated",
+    "The",
+)
+_PATTERNS = [(re.compile(pattern), *kind) for pattern, kind in _SENTENCES.items()]
+_BUILT = re.compile(r"Engine built in (\S+) sec")
+_AVERAGE = re.compile(r"Average on (\d+) runs - GPU latency: (\S+) ms - Host latency: (\S+) ms")
+_BINDING = re.compile(r"(?:Input|Created input) binding for (.{1,200}) with dimensions (\d+(?:x\d+)*)")
+_NO_GRAPH = re.compile(r"The (?:built TensorRT engine .* not permitted|specified --useCudaGraph flag has been ignored)")
+_SUMMARY = "=== Performance summary ==="
+_FP16_FOUND = "Detected layernorm nodes in FP16"
+
+
+def read_trtexec_logs(path: Path) -> tuple[TrtexecLog, ...]:
+    """Return the runs of a log in order; a file that has several of them gives several.
+
+    Raises:
+        RecordError: when the file is missing, too large, no text, of another program, or contradicts itself.
+    """
+    file_size(path, RecordError, hint=HINT, limit=MOST_BYTES)
+    runs = [_Run()]
+    with contents_checked(path, RecordError, title="log", hint=HINT):
+        for line in lines_of(path):
+            begins = _RUN.search(line)
+            is_new = runs[-1].is_begun if begins and begins[1] == "RUNNING" else runs[-1].is_over(line)
+            if is_new and len(runs) == MOST_RUNS:
+                raise ValueError(f"more than {MOST_RUNS} runs")
+            if is_new:
+                runs.append(_Run())
+            runs[-1].take_mark(*begins.groups()) if begins else runs[-1].take(line)
+        found = tuple(run.log() for run in runs)
+    if not any(log.command or log.is_timed or log.is_build for log in found):
+        raise RecordError(NO_LOG, where=path, hint=HINT)
+    return found
+
+
+def _number(text: str) -> float | None:
+    """Return the number in front of a unit; ``None`` for anything else, NaN and infinity among it."""
+    word = text.partition(" ")[0]
+    value = float(word) if _NUMBER.fullmatch(word) else None
+    return value if value is not None and value <= _MOST else None
+
+
+def _whole(text: str) -> int | None:
+    value = _number(text)
+    return int(value) if value is not None and value == int(value) else None
+
+
+def _text(text: str) -> str | None:
+    return printable(text.strip())[:_LONGEST_TEXT] or None
+
+
+def _statistic(text: str) -> LogStatistic | None:
+    """Return a line of the summary, or ``None`` where a figure is missing or no number.
+
+    Raises:
+        ValueError: when its figures contradict each other.
+    """
+    plain: dict[str, float] = {}
+    percentiles: dict[str, float] = {}
+    for name, percent, figure in _PART.findall(text):
+        value = _number(figure)
+        if value is not None:
+            (percentiles if percent else plain)[percent or name] = value
+    if len(plain) < 4:
+        return None
+    low, high = plain["min"], plain["max"]
+    if not all(low <= value <= high for value in (plain["mean"], plain["median"], *percentiles.values())):
+        raise ValueError(f"figures beyond min and max: {printable(text)[:_LONGEST_TEXT]}")
+    return LogStatistic(low, high, plain["mean"], plain["median"], percentiles)
+
+
+_READ: dict[str, Callable[[str], object]] = {
+    "text": _text,
+    "whole": _whole,
+    "number": _number,
+    "statistic": _statistic,
+    "switch": {"Enabled": True, "Disabled": False}.get,
+    "capability": lambda text: _whole(text.replace(".", "", 1)),
+}
+
+
+class _Run:
+    """Collects what the lines of one run say."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Any] = {}
+        self._inputs: dict[str, tuple[int, ...]] = {}
+        self._averages: list[tuple[int, float, float]] = []
+        self._warnings: dict[str, None] = {}
+
+    @property
+    def is_begun(self) -> bool:
+        """Return whether another run begins behind it; warnings in front of the first line belong to that."""
+        return bool({"command", "activation_bytes", "build_s", "compute"} & self._found.keys())
+
+    def is_over(self, line: str) -> bool:
+        """Return whether a line begins a second summary, as where somebody left the lines between runs out."""
+        return "compute" in self._found and line.endswith(_SUMMARY)
+
+    def take_mark(self, mark: str, release: str, command: str | None) -> None:
+        """Take a line that begins or ends the run."""
+        self._found["tensorrt"] = _release(release)
+        self._found["command"] = printable(command or "trtexec")[:4096]
+        if mark != "RUNNING":
+            self._found["passed"] = mark == "PASSED"
+
+    def take(self, line: str) -> None:
+        """Take any other line."""
+        level = _LEVEL.search(line)
+        text = line[level.end() :] if level else line.strip()
+        if level and level[1] in "WEF":
+            self._take_message(level[1], text)
+        key, colon, value = text.partition(": ")
+        if colon and key in _KEYS:
+            name, kind = _KEYS[key]
+            self._set(name, kind, value)
+        elif text.startswith(_FIRST_WORDS):
+            self._take_sentence(text)
+
+    def _set(self, name: str, kind: str, value: str) -> None:
+        read = _READ[kind](value)
+        if read is not None:
+            self._found[name] = read
+
+    def _take_message(self, level: str, text: str) -> None:
+        if text.startswith(_FP16_FOUND):
+            self._found["built_precision"] = "FP32+FP16"
+        if level != "W":
+            self._found.setdefault("error", _text(text))
+        # What begins with a space goes on with the line before; scatter is judged by the figure, not by the sentence.
+        elif len(self._warnings) < MOST_WARNINGS and not text.startswith((" ", _UNSTABLE)):
+            self._warnings[printable(text.strip())[:_LONGEST_TEXT]] = None
+
+    def _take_sentence(self, text: str) -> None:
+        for pattern, name, kind in _PATTERNS:
+            if match := pattern.match(text):
+                self._set(name, kind, match[1])
+                return
+        if match := _AVERAGE.match(text):
+            self._take_average(_whole(match[1]), _number(match[2]), _number(match[3]))
+        elif match := _BINDING.match(text):
+            self._inputs[printable(match[1])] = _shape(match[2])
+        elif (match := _BUILT.match(text)) and "build_s" not in self._found:
+            self._set("build_s", "number", match[1])
+        elif _NO_GRAPH.match(text):
+            self._found["cuda_graph"] = False
+
+    def _take_average(self, queries: int | None, compute_ms: float | None, latency_ms: float | None) -> None:
+        if queries and compute_ms is not None and latency_ms is not None:
+            self._averages.append((queries, compute_ms, latency_ms))
+
+    def log(self) -> TrtexecLog:
+        """Return the run; options that trtexec did not print are those of its command."""
+        flags = flags_of(self._found.get("command", ""))
+        options: dict[str, Any] = {}
+        if self._found.get("command"):
+            options = {
+                "cuda_graph": "useCudaGraph" in flags,
+                "spin_wait": "useSpinWait" in flags,
+                "transfers": "noDataTransfers" not in flags,
+                "streams": _whole(flags.get("infStreams", flags.get("streams", "1"))),
+            }
+        return TrtexecLog(
+            **{**options, **self._found},
+            inputs=self._inputs or _shapes(flags.get("shapes", "")),
+            averages=self._run_averages(),
+            warnings=tuple(self._warnings),
+        )
+
+    def _run_averages(self) -> RunAverages | None:
+        if not self._averages:
+            return None
+        queries = self._averages[0][0]
+        alike = [(compute_ms, latency_ms) for number, compute_ms, latency_ms in self._averages if number == queries]
+        return RunAverages(queries, tuple(compute for compute, _ in alike), tuple(latency for _, latency in alike))
+
+
+def _release(text: str) -> str:
+    """Return ``10.7.0`` for ``100700`` and ``8.6.1`` for ``8601``; newer programs print dots."""
+    if "." in text:
+        return text
+    number = int(text)
+    major, rest = divmod(number, 10_000 if number >= 10_000 else 1000)
+    return f"{major}.{rest // 100}.{rest % 100}"
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    return tuple(int(size[:9]) for size in text.split("x")[:16])
+
+
+def _shapes(option: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of ``--shapes=name:1x3x224x224,name:...``."""
+    pairs = (part.rpartition(":") for part in option.split(","))
+    return {printable(name.strip("'\"")): _shape(shape) for name, _, shape in pairs if _SHAPE.fullmatch(shape)}
