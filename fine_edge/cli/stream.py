@@ -17,7 +17,7 @@ from fine_edge.runners.opened import Opened
 from fine_edge.stream.pipeline import Pipeline, require_frames
 from fine_edge.stream.record import live_line, to_json, to_table, write_picture
 from fine_edge.stream.sinks import CODECS, UNSTATED_FRAMES_PER_S, PictureFolder, Sink, Window, video_file
-from fine_edge.stream.source import CSI_CAMERA, USB_CAMERA, PictureSource, FrameSource, open_source
+from fine_edge.stream.source import CSI_CAMERA, USB_CAMERA, FrameSource, PictureSource, open_source
 from fine_edge.stream.tracking import Tracks
 from fine_edge.text import file_stem
 

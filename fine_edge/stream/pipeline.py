@@ -25,7 +25,7 @@ from fine_edge.runners.base import Array, Runner
 from fine_edge.stream.channel import Channel
 from fine_edge.stream.overlay import draw_frame
 from fine_edge.stream.sinks import Sink, Window
-from fine_edge.stream.source import Frame, Pixels, FrameSource, frames
+from fine_edge.stream.source import Frame, FrameSource, Pixels, frames
 from fine_edge.stream.stages import STAGES, Distribution
 from fine_edge.stream.tracking import Tracks
 
