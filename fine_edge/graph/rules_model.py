@@ -53,12 +53,18 @@ def _move_deprecated(model: onnx.ModelProto, opset: int) -> None:
         name = node.op_type
         if node.domain in ("", "ai.onnx"):
             if name not in deprecated:
-                known = opset > 0 and onnx.defs.has(name)
-                deprecated[name] = known and bool(onnx.defs.get_schema(name, opset, "").deprecated)
+                deprecated[name] = _is_deprecated(name, opset)
             if deprecated[name]:
                 node.domain = _DEPRECATED
     if any(deprecated.values()):
         model.opset_import.append(onnx.helper.make_opsetid(_DEPRECATED, 1))
+
+
+def _is_deprecated(name: str, opset: int) -> bool:
+    try:
+        return bool(onnx.defs.get_schema(name, opset, "").deprecated)
+    except (onnx.defs.SchemaError, TypeError):  # unknown to this opset, or no version that there can be
+        return False
 
 
 def opset_range(graph: GraphView) -> list[Finding]:
