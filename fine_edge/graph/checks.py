@@ -24,7 +24,7 @@ from fine_edge.graph.view import Finding, GraphView, without_weights
 
 Rule = Callable[[GraphView], list[Finding]]
 
-# FE01 to FE24, in order.
+# FE01 to FE24, in order; docs/COMMANDS.md lists them.
 RULES: tuple[Rule, ...] = (
     rules_model.valid_onnx,
     rules_model.opset_range,

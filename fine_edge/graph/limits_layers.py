@@ -60,6 +60,8 @@ def _pooling(graph: GraphView, node: NodeProto) -> Iterator[Limit]:
         yield Limit("its window is dilated", "pool with dilation 1, or write it as strided slices")
     if kernel not in (2, 3) and not (kernel == 1 and rank in (3, None)):
         yield Limit(f"its window has {kernel} dimensions", "pool over one to three spatial dimensions")
+    if kernel == 3 and graph.parsed_type(input_name(node, 0)) == T.INT8:
+        yield Limit("INT8 over three spatial dimensions", "pool before QuantizeLinear")
     if node.op_type == "MaxPool":
         yield from _one_output(node)
     if node.op_type == "LpPool":

@@ -5,6 +5,7 @@ Each function yields what is wrong with one node. Source: onnx-tensorrt 10.6, th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -65,12 +66,13 @@ def _einsum(graph: GraphView, node: NodeProto) -> Iterator[Limit]:
     equation = attribute_text(node, "equation", "").replace(" ", "")
     strange = sorted({letter for letter in equation if not ("a" <= letter <= "z" or letter in "->.,")})
     if strange:
-        yield Limit(f"{''.join(strange)} in its equation", "use lower-case letters")
+        yield Limit(f"{''.join(strange[:9])!r} in its equation", "use lower-case letters")
     left, arrow, right = equation.partition("->")
-    repeated = {letter for letter in right if letter.isalpha() and right.count(letter) > 1}
-    unknown = {letter for letter in right if letter.isalpha() and letter not in left}
+    repeated = {letter for letter, times in Counter(right).items() if letter.isalpha() and times > 1}
+    unknown = {letter for letter in set(right) - set(left) if letter.isalpha()}
     if arrow and repeated | unknown:
-        yield Limit(f"{''.join(sorted(repeated | unknown))} on its right-hand side", "write the equation without it")
+        letters = "".join(sorted(repeated | unknown)[:9])
+        yield Limit(f"{letters!r} on its right-hand side", "name each letter of the left-hand side once at most")
     terms = left.split(",")
     hidden = set()
     for index, term in enumerate(terms):

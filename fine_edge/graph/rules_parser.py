@@ -116,7 +116,7 @@ def dimensions(graph: GraphView) -> list[Finding]:
     for name, rank in graph.ranks().items():
         if rank > MOST_DIMENSIONS:
             node = graph.producer(name)
-            message = f"{name!r} has {rank} dimensions, TensorRT has {MOST_DIMENSIONS}"
+            message = f"a tensor of {rank} dimensions, TensorRT has {MOST_DIMENSIONS}"
             found.append(Finding("FE23", "error", label(node) if node else "graph", message, "merge dimensions"))
     if _depth(graph.model.graph.node) > DEEPEST_NESTING:
         message = f"more than {DEEPEST_NESTING} subgraphs inside each other"

@@ -71,7 +71,7 @@ def _zero_point(graph: GraphView, node: NodeProto) -> Iterator[Limit]:
     declared = attribute_int(node, "output_dtype", 0) if node.op_type == "QuantizeLinear" else 0
     if name and dtype and dtype not in QUANTIZED:
         yield Limit(f"its zero point is {type_name(dtype)}", _SYMMETRIC)
-    elif dtype != T.FLOAT8E4M3FN and values is not None and values.astype(float).any():
+    elif dtype in (T.INT8, T.INT4) and values is not None and values.astype(np.int8).any():
         yield Limit("its zero point is not 0", _SYMMETRIC)
     if declared and declared not in QUANTIZED:
         yield Limit(f"its output_dtype is {type_name(declared)}", _SYMMETRIC)

@@ -87,7 +87,7 @@ def _scales(graph: GraphView, node: NodeProto, name: str, mode: str) -> Iterator
     scales, rank = graph.constant(name), graph.rank(input_name(node, 0))
     if name and not graph.is_constant(name):
         yield Limit("by scales from the network's input is refused", "name the sizes, or export with a fixed factor")
-    if scales is None or not scales.size or input_name(node, 3):
+    if scales is None or scales.dtype.kind != "f" or not scales.size or input_name(node, 3):
         return
     if scales.ndim != 1:
         yield Limit(f"with scales of {scales.ndim} dimensions is refused", "store the scales as a vector")

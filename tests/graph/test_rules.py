@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,6 +305,13 @@ def test_rules_are_numbered_in_order_and_name_source_and_hint():
         assert re.match(rf"FE{number:02d}: ", text), rule.__name__
         assert "Source: " in text
         assert "Hint: " in text
+
+
+def test_the_list_of_rules_in_the_documents_is_theirs():
+    text = (Path(__file__).parents[2] / "docs" / "COMMANDS.md").read_text()
+    for rule in RULES:
+        number, statement = " ".join((rule.__doc__ or "").split("\n\n")[0].split()).split(": ", 1)
+        assert f"| {number} | {statement} |" in text
 
 
 def test_every_rule_is_tested_both_ways():
