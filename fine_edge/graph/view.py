@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,12 +14,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from fine_edge.graph.walk import graphs_in, tensors_in
+from fine_edge.graph.walk import graphs_in, nodes_in, tensors_in
 
 Dims = tuple[int | None, ...]
 
 # Shape inference reads the scales and sizes of Resize, which are far smaller.
 _SMALL_BYTES = 1024
+
+_TERM = r"[A-Za-z]*(\.\.\.[A-Za-z]*)?"
+_EQUATION = re.compile(f"{_TERM}(,{_TERM})*(->{_TERM})?")
 
 LONGEST_LIST = 2**20
 """The most entries of a shape or list of indices with which shapes are inferred."""
@@ -178,12 +182,22 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
-def _is_plausible(model: onnx.ModelProto) -> bool:
-    """Return whether ONNX's shape inference can process the declared dimensions safely.
+def unreadable_equation(model: onnx.ModelProto) -> NodeProto | None:
+    """Return the first Einsum whose equation is none; ``None`` when there is no such node."""
+    for node in nodes_in(model):
+        if node.op_type == "Einsum" and not _EQUATION.fullmatch(attribute_text(node, "equation", "").replace(" ", "")):
+            return node
+    return None
 
-    It aborts the process on some negative dimensions, overflows on very large ones, and reserves memory for every
-    entry of a tensor that could be a shape. No real graph has any of these.
+
+def _is_plausible(model: onnx.ModelProto) -> bool:
+    """Return whether ONNX's shape inference can process the declared dimensions and equations safely.
+
+    It aborts the process on some negative dimensions, overflows on very large ones, reserves memory for every entry of
+    a tensor that could be a shape, and does not end on some equations of Einsum. No real graph has any of these.
     """
+    if unreadable_equation(model) is not None:
+        return False
     declared = [(tensor.data_type, list(tensor.dims)) for tensor in tensors_in(model)]
     for graph in graphs_in(model):
         for value in (*graph.value_info, *graph.output, *graph.input):
