@@ -19,7 +19,7 @@ NEWEST_OPSET = 19
 """The last opset in which GridSample's modes have the names that 10.x parsers know."""
 
 # Operators that can give a network output of UINT8; weights of this type are held as INT32.
-_GIVES_UINT8 = ("Cast", "CastLike", "Identity")
+_GIVES_UINT8 = ("Cast", "CastLike", "Identity", "QuantizeLinear")
 _DEPRECATED = "deprecated"
 _OUTSIDE = "save the model with its weights inside the .onnx file"
 
