@@ -95,3 +95,25 @@ def external(graph, location, length=None):
         entry = tensor.external_data.add()
         entry.key, entry.value = key, text
     return copy
+
+
+def one(op_type, *inputs, opset=18, out=None, outputs=1, dtype=None, domain="", **attributes):
+    """One operator: an input is (type, dimensions) of the network, an array for weights, or "" for none.
+
+    ``out`` are the dimensions of the outputs (default: the first input's), ``dtype`` their type.
+    """
+    names = ["" if isinstance(given, str) else f"i{index}" for index, given in enumerate(inputs)]
+    fed = {name: given for name, given in zip(names, inputs, strict=True) if isinstance(given, tuple)}
+    stored = {name: given for name, given in zip(names, inputs, strict=True) if isinstance(given, np.ndarray)}
+    first_type, first_dims = next(iter(fed.values()))
+    results = [f"o{index}" for index in range(outputs)]
+    step = node(op_type, names, results, name="step", domain=domain, **attributes)
+    kind, dims = first_type if dtype is None else dtype, first_dims if out is None else out
+    return model(
+        [step],
+        [value(name, *given) for name, given in fed.items()],
+        [value(name, kind, dims) for name in results],
+        stored,
+        opset=opset,
+        domains=[domain] if domain else (),
+    )

@@ -146,12 +146,16 @@ def _write_layer_precisions(found: Study, target: str, *, as_json: bool) -> None
 
 
 def _table(path: Path, findings: list[Finding]) -> Table:
-    """Return one row per finding; each hint stands below once, since many nodes share one."""
+    """Return one row per kind of finding, with the first of its nodes; each hint stands below once."""
     columns = [Column(title, numeric=False) for title in ("Rule", "Severity", "Node")]
     columns.append(Column("Message", numeric=False, below=True))
     table = Table(f"{path.name}: TensorRT 10.7 checks", columns)
+    nodes: dict[tuple[str, str, str], list[str]] = {}
     for finding in findings:
-        table.add(finding.rule, finding.severity, finding.node, finding.message)
+        nodes.setdefault((finding.rule, finding.severity, finding.message), []).append(finding.node)
+    for (rule, severity, message), names in nodes.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        table.add(rule, severity, f"{names[0]}{more}", message)
     hints = dict.fromkeys((finding.rule, finding.hint) for finding in findings)
     table.notes = [f"{rule}: {hint}" for rule, hint in hints]
     return table

@@ -6,16 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
+from onnx import inliner
 
 from fine_edge.errors import ArtifactError
-from fine_edge.graph import rules_attention, rules_model, rules_operators, rules_weights
+from fine_edge.graph import (
+    rules_attention,
+    rules_model,
+    rules_operators,
+    rules_parser,
+    rules_quantize,
+    rules_resize,
+    rules_weights,
+)
 from fine_edge.graph.model_file import read_model
-from fine_edge.graph.runaway import runaway
-from fine_edge.graph.view import Finding, GraphView
+from fine_edge.graph.runaway import expansion, runaway
+from fine_edge.graph.view import Finding, GraphView, without_weights
 
 Rule = Callable[[GraphView], list[Finding]]
 
-# FE01 to FE19, in order.
+# FE01 to FE24, in order; docs/COMMANDS.md lists them.
 RULES: tuple[Rule, ...] = (
     rules_model.valid_onnx,
     rules_model.opset_range,
@@ -29,15 +38,22 @@ RULES: tuple[Rule, ...] = (
     rules_operators.scatter_nd,
     rules_operators.topk_size,
     rules_operators.constant_axes,
-    rules_operators.resize_mode,
+    rules_resize.resize_mode,
     rules_operators.special_operators,
     rules_operators.foreign_domains,
     rules_attention.attention_fuses,
     rules_attention.fine_operators,
     rules_weights.finite_weights,
     rules_weights.fits_memory,
+    rules_parser.known_operators,
+    rules_parser.operator_types,
+    rules_parser.operator_limits,
+    rules_parser.dimensions,
+    rules_quantize.quantization,
 )
 
+# FE08 to FE15 and FE20 to FE24 look into functions, as the parser does.
+_OF_THE_PARSER = frozenset((*RULES[7:15], *RULES[19:]))
 _ORDER = ("error", "warning", "info")
 
 
@@ -53,8 +69,22 @@ def check(model: onnx.ModelProto, path: Path | None = None) -> list[Finding]:
 
 def check_view(graph: GraphView) -> list[Finding]:
     """Return the findings of all rules, as :func:`check` does, for a view that exists already."""
-    findings = [finding for rule in RULES for finding in rule(graph)]
+    parsed = _written_out(graph)
+    findings = [finding for rule in RULES for finding in rule(parsed if rule in _OF_THE_PARSER else graph)]
     return sorted(findings, key=lambda finding: _ORDER.index(finding.severity))
+
+
+def _written_out(graph: GraphView) -> GraphView:
+    """Return a view with the functions of the model in place of their calls, as TensorRT's parser imports them.
+
+    Functions that cannot be inlined stay: FE01 and FE19 say why.
+    """
+    if not graph.model.functions or expansion(graph.model):
+        return graph
+    try:
+        return GraphView(inliner.inline_local_functions(without_weights(graph.model)), graph.path)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError, TypeError):
+        return graph
 
 
 def read_vetted(path: Path) -> GraphView:

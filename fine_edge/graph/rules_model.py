@@ -7,7 +7,9 @@ from onnx import TensorProto
 
 from fine_edge.graph.half_range import beyond_half
 from fine_edge.graph.input_size import described, is_open, network_inputs
-from fine_edge.graph.view import Finding, GraphView, Severity, input_name, is_static, label
+from fine_edge.graph.parser_operators import KNOWN
+from fine_edge.graph.view import Finding, GraphView, Severity, input_name, is_static, label, type_name
+from fine_edge.graph.walk import nodes_in
 from fine_edge.graph.weight_files import external_tensors, outside_folder
 
 OLDEST_OPSET = 17
@@ -16,8 +18,9 @@ OLDEST_OPSET = 17
 NEWEST_OPSET = 19
 """The last opset in which GridSample's modes have the names that 10.x parsers know."""
 
-# Types without a TensorRT 10.7 data type (onnx-tensorrt, docs/operators.md; the parser says "unsupported data type").
-_NO_TYPE = ("STRING", "COMPLEX64", "COMPLEX128", "UINT16", "UINT32", "UINT64", "INT16")
+# Operators that can give a network output of UINT8; weights of this type are held as INT32.
+_GIVES_UINT8 = ("Cast", "CastLike", "Identity", "QuantizeLinear")
+_DEPRECATED = "deprecated"
 _OUTSIDE = "save the model with its weights inside the .onnx file"
 
 
@@ -34,12 +37,34 @@ def valid_onnx(graph: GraphView) -> list[Finding]:
         tensor.ClearField("data_location")
         tensor.ClearField("external_data")
         tensor.dims[:] = [0]
+    _move_deprecated(model, graph.opset)
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:240]
         return [Finding("FE01", "error", "graph", f"the graph is not valid ONNX: {reason}", "export the model again")]
     return []
+
+
+def _move_deprecated(model: onnx.ModelProto, opset: int) -> None:
+    """Move operators that ONNX deprecates into a domain that the checker does not know: TensorRT imports them."""
+    deprecated: dict[str, bool] = {}
+    for node in nodes_in(model):
+        name = node.op_type
+        if node.domain in ("", "ai.onnx"):
+            if name not in deprecated:
+                deprecated[name] = _is_deprecated(name, opset)
+            if deprecated[name]:
+                node.domain = _DEPRECATED
+    if any(deprecated.values()):
+        model.opset_import.append(onnx.helper.make_opsetid(_DEPRECATED, 1))
+
+
+def _is_deprecated(name: str, opset: int) -> bool:
+    try:
+        return bool(onnx.defs.get_schema(name, opset, "").deprecated)
+    except (onnx.defs.SchemaError, TypeError):  # unknown to this opset, or no version that there can be
+        return False
 
 
 def opset_range(graph: GraphView) -> list[Finding]:
@@ -103,24 +128,34 @@ def static_shapes(graph: GraphView) -> list[Finding]:
 def supported_types(graph: GraphView) -> list[Finding]:
     """FE05: only element types that TensorRT 10.7 has.
 
-    Source: onnx-tensorrt, docs/operators.md: FP32, FP16, BF16, INT32, INT64, INT8, BOOL; UINT8 only at network
-    inputs and outputs; DOUBLE is computed as FP32, clamped to its range.
+    Source: onnx-tensorrt, docs/operators.md: FP32, FP16, BF16, INT32, INT64, INT8, INT4, FP8 (E4M3FN), BOOL; UINT8
+    only at network inputs and outputs, and as INT32 in weights; DOUBLE is computed as FP32, clamped to its range.
     Hint: cast to FP32, INT32 or INT64 before the export.
     """
-    edges = {value.name for value in (*graph.model.graph.input, *graph.model.graph.output)}
-    problems: dict[tuple[str, Severity, str], list[str]] = {}
+    edges = {value.name for value in graph.model.graph.input}
+    outputs = {value.name for value in graph.model.graph.output}
+    for name in outputs:
+        node = graph.producer(name)
+        if node is not None and node.op_type in _GIVES_UINT8:
+            edges.add(name)
+    uint8 = TensorProto.UINT8
+    problems: dict[tuple[int, Severity, str], list[str]] = {}
     for name, dtype in graph.dtypes().items():
-        kind = TensorProto.DataType.Name(dtype) if dtype in TensorProto.DataType.values() else f"type {dtype}"
-        if kind in _NO_TYPE or kind.startswith("type "):
-            problems.setdefault((kind, "error", "TensorRT has no such type"), []).append(name)
-        elif kind == "UINT8" and name not in edges:
-            problems.setdefault((kind, "error", "TensorRT has it at inputs and outputs only"), []).append(name)
-        elif kind == "DOUBLE":
-            problems.setdefault((kind, "warning", "TensorRT computes it as FP32"), []).append(name)
+        if dtype not in KNOWN:
+            problems.setdefault((dtype, "error", "TensorRT has no such type"), []).append(name)
+        elif dtype == uint8 and name not in edges and (name in outputs or graph.parsed_type(name) == uint8):
+            problems.setdefault((dtype, "error", "TensorRT has it at inputs and outputs only"), []).append(name)
+        elif dtype == TensorProto.DOUBLE:
+            problems.setdefault((dtype, "warning", "TensorRT computes it as FP32"), []).append(name)
     hint = "cast to FP32, INT32 or INT64 before the export"
-    return [
-        Finding("FE05", severity, "graph", f"{kind} in {_some(names)}: {reason}", hint)
-        for (kind, severity, reason), names in problems.items()
+    found = [
+        Finding("FE05", "error", "graph", f"{value.name!r} is a sequence or optional, no tensor", "use tensors")
+        for value in (*graph.model.graph.input, *graph.model.graph.output)
+        if value.type.WhichOneof("value") not in ("tensor_type", None)
+    ]
+    return found + [
+        Finding("FE05", severity, "graph", f"{type_name(dtype)} in {_some(names)}: {reason}", hint)
+        for (dtype, severity, reason), names in problems.items()
     ]
 
 

@@ -12,7 +12,15 @@ from math import prod
 import onnx
 from onnx import FunctionProto, NodeProto, SparseTensorProto, inliner
 
-from fine_edge.graph.view import LARGEST_TENSOR, GraphView, input_name, is_static, label, without_weights
+from fine_edge.graph.view import (
+    LARGEST_TENSOR,
+    GraphView,
+    input_name,
+    is_static,
+    label,
+    unreadable_equation,
+    without_weights,
+)
 from fine_edge.graph.walk import constants_in, graphs_in, subgraphs_of
 
 MOST_TRIPS = 2**16
@@ -116,7 +124,10 @@ def _bound(view: GraphView, name: str) -> int | None:
 
 
 def _impossible(model: onnx.ModelProto) -> str:
-    """Return which constant or tensor has dimensions that crash shape inference; an empty text when none has."""
+    """Return which constant, tensor or equation shape inference cannot process; an empty text when it can all."""
+    node = unreadable_equation(model)
+    if node is not None:
+        return f"the equation of {label(node)} (Einsum) cannot be read"
     for constant in constants_in(model):
         sparse, dims = isinstance(constant.value, SparseTensorProto), constant.value.dims
         if sparse and (min(dims, default=0) < 0 or prod(dims) > MOST_FOLDED):

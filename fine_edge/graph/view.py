@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,12 +14,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from fine_edge.graph.walk import graphs_in, tensors_in
+from fine_edge.graph.walk import graphs_in, nodes_in, tensors_in
 
 Dims = tuple[int | None, ...]
 
 # Shape inference reads the scales and sizes of Resize, which are far smaller.
 _SMALL_BYTES = 1024
+
+_TERM = r"[A-Za-z]*(\.\.\.[A-Za-z]*)?"
+_EQUATION = re.compile(f"{_TERM}(,{_TERM})*(->{_TERM})?")
 
 LONGEST_LIST = 2**20
 """The most entries of a shape or list of indices with which shapes are inferred."""
@@ -109,6 +113,35 @@ class GraphView:
         node = self.producer(name)
         return next(iter(node.attribute), None) if node is not None and node.op_type == "Constant" else None
 
+    def is_weights(self, name: str) -> bool:
+        """Return whether TensorRT's parser knows a tensor's values: an initialiser or the output of a Constant node."""
+        node = self.producer(name)
+        return name in self._initializers or (node is not None and node.op_type == "Constant")
+
+    def parsed_type(self, name: str) -> int:
+        """Return the element type that TensorRT's parser gives a tensor, 0 when it is unknown.
+
+        It computes DOUBLE as FLOAT, holds UINT8 weights as INT32, and quantizes to INT8 where ONNX says UINT8.
+        """
+        dtype, node = self.dtype(name), self.producer(name)
+        if dtype == TensorProto.DOUBLE:
+            return int(TensorProto.FLOAT)
+        if dtype == TensorProto.UINT8 and self.is_weights(name):
+            return int(TensorProto.INT32)
+        if dtype == TensorProto.UINT8 and node is not None and node.op_type == "QuantizeLinear":
+            return int(TensorProto.INT8)
+        return dtype
+
+    def rank(self, name: str) -> int | None:
+        """Return the number of dimensions; ``None`` when it is unknown."""
+        dims = self.shape(name)
+        return None if dims is None else len(dims)
+
+    def ranks(self) -> dict[str, int]:
+        """Return the number of dimensions of every tensor of which it is known."""
+        known = {name: self.rank(name) for name in (*self._initializers, *self._values)}
+        return {name: rank for name, rank in known.items() if rank is not None}
+
     def is_constant(self, name: str) -> bool:
         """Return whether a tensor can be folded: it depends on no network input, or only on an input's static shape."""
         pending, seen = [name], set()
@@ -149,12 +182,22 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
-def _is_plausible(model: onnx.ModelProto) -> bool:
-    """Return whether ONNX's shape inference can process the declared dimensions safely.
+def unreadable_equation(model: onnx.ModelProto) -> NodeProto | None:
+    """Return the first Einsum whose equation is none; ``None`` when there is no such node."""
+    for node in nodes_in(model):
+        if node.op_type == "Einsum" and not _EQUATION.fullmatch(attribute_text(node, "equation", "").replace(" ", "")):
+            return node
+    return None
 
-    It aborts the process on some negative dimensions, overflows on very large ones, and reserves memory for every
-    entry of a tensor that could be a shape. No real graph has any of these.
+
+def _is_plausible(model: onnx.ModelProto) -> bool:
+    """Return whether ONNX's shape inference can process the declared dimensions and equations safely.
+
+    It aborts the process on some negative dimensions, overflows on very large ones, reserves memory for every entry of
+    a tensor that could be a shape, and does not end on some equations of Einsum. No real graph has any of these.
     """
+    if unreadable_equation(model) is not None:
+        return False
     declared = [(tensor.data_type, list(tensor.dims)) for tensor in tensors_in(model)]
     for graph in graphs_in(model):
         for value in (*graph.value_info, *graph.output, *graph.input):
@@ -220,6 +263,32 @@ def attribute_text(node: NodeProto, name: str, default: str) -> str:
         if attribute.name == name and attribute.type == AttributeProto.STRING:
             return str(attribute.s, "utf-8", errors="replace")
     return default
+
+
+def attribute_ints(node: NodeProto, name: str) -> list[int]:
+    """Return a list of integers; an empty one when it is absent or of another type."""
+    for attribute in node.attribute:
+        if attribute.name == name and attribute.type == AttributeProto.INTS:
+            return list(attribute.ints)
+    return []
+
+
+def attribute_float(node: NodeProto, name: str, default: float) -> float:
+    """Return a number, or the default when it is absent or of another type."""
+    for attribute in node.attribute:
+        if attribute.name == name and attribute.type == AttributeProto.FLOAT:
+            return float(attribute.f)
+    return default
+
+
+def has_attribute(node: NodeProto, name: str) -> bool:
+    """Return whether a node has an attribute, of whatever type."""
+    return any(attribute.name == name for attribute in node.attribute)
+
+
+def type_name(dtype: int) -> str:
+    """Return ONNX's name of an element type."""
+    return str(TensorProto.DataType.Name(dtype)) if dtype in TensorProto.DataType.values() else f"type {dtype}"
 
 
 Severity = Literal["error", "warning", "info"]

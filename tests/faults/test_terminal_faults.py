@@ -88,7 +88,10 @@ FAULTS = [
     ),
     Fault("layers-are-a-pipe", "layers", _pipe(), ("not a regular file",)),
     Fault(
-        "profile-is-endless", "layers", _file("{}", "--profile", "/dev/zero", name="e.layers.json"), ("no 'Layers'",)
+        "profile-is-endless",
+        "layers",
+        _file("{}", "--profile", "/dev/zero", name="e.layers.json"),
+        ("/dev/zero", "not a regular file"),
     ),
     Fault(
         "layer-document-is-deep",

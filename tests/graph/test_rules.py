@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +106,13 @@ def loop(trips):
     return model([step], [value("x", T.FLOAT, X)], [value("y", T.FLOAT, X)], constants)
 
 
+def quantized(zero_point):
+    """x quantized and back by a scale of 0.1."""
+    nodes = [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])]
+    constants = {"s": np.float32(0.1), "z": zero_point}
+    return model(nodes, [value("x", T.FLOAT, X)], [value("y", T.FLOAT, X)], constants)
+
+
 def constant_node(**attributes):
     nodes = [node("Constant", [], ["c"], **attributes), node("Add", ["x", "c"], ["y"], name="step")]
     return model(nodes, [value("x", T.FLOAT, X)], [value("y", T.FLOAT, X)])
@@ -173,27 +181,31 @@ TRIGGERS = {
     "constant of 1e5": ("FE07", "warning", lambda: with_constants("Mul", {"c": np.float32(1e5)}, X), "100000"),
     "mask": ("FE07", "info", small_net, "read as a mask"),
     "GridSample-20 linear": ("FE08", "error", lambda: grid_sample(20, mode="linear"), "silently wrong"),
-    "GridSample-20 default": ("FE08", "error", lambda: grid_sample(20), "silently wrong"),
+    "GridSample-20 cubic": ("FE08", "error", lambda: grid_sample(20, mode="cubic"), "silently wrong"),
     "GridSample 5-D": ("FE09", "error", lambda: grid_sample(20, mode="nearest", **GRID_5D), "5-D"),
     "ScatterND add": ("FE10", "error", lambda: scatter(reduction="add"), "'add'"),
-    "ScatterND-18": ("FE10", "error", lambda: scatter(18), "10.9"),
+    "ScatterND none": ("FE10", "error", lambda: scatter(reduction="none"), "'none'"),
+    "ScatterND-18": ("FE10", "warning", lambda: scatter(18), "10.9"),
     "TopK 3841": ("FE11", "error", lambda: topk(3841), "3841"),
-    "TopK of a computed K": ("FE11", "error", lambda: computed_input("TopK", ["x", "a"], 17), "not constant"),
-    "Slice": ("FE12", "error", lambda: computed_input("Slice", ["x", "s", "e", "a"], 17), "axes of Slice"),
-    "Pad axes": ("FE12", "error", lambda: computed_input("Pad", ["x", "p", "", "a"], 18), "axes of Pad"),
-    "Pad pads": ("FE12", "error", lambda: computed_input("Pad", ["x", "a"], 18), "pads of Pad"),
+    "TopK of a computed K": ("FE11", "warning", lambda: computed_input("TopK", ["x", "a"], 17), "not constant"),
+    "Slice": ("FE12", "warning", lambda: computed_input("Slice", ["x", "s", "e", "a"], 17), "axes of Slice"),
+    "Pad axes": ("FE12", "warning", lambda: computed_input("Pad", ["x", "p", "", "a"], 18), "axes of Pad"),
+    "Pad pads": ("FE12", "warning", lambda: computed_input("Pad", ["x", "a"], 18), "pads of Pad"),
+    "Reduce axes": ("FE12", "error", lambda: computed_input("ReduceSum", ["x", "a"], 13), "axes of ReduceSum"),
     "antialias": ("FE13", "error", lambda: resize(antialias=1), "antialiasing"),
     "cubic": ("FE13", "warning", cubic, "cubic"),
-    "NonZero": ("FE14", "error", lambda: unary("NonZero"), "depends on data"),
+    "NonZero": ("FE14", "warning", lambda: unary("NonZero"), "depends on data"),
+    "Compress": ("FE14", "error", lambda: unary("Compress"), "depends on data"),
     "If": ("FE14", "warning", branches, "nothing fuses"),
     "endless Loop": ("FE14", "error", lambda: loop(2**62), "nothing bounds its iterations"),
     "while": ("FE14", "error", lambda: loop(None), "nothing bounds its iterations"),
-    "Loop": ("FE14", "warning", lambda: loop(8), "iteration by iteration"),
-    "DeformConv": ("FE14", "warning", lambda: unary("DeformConv", opset=19), "plugin since 10.1"),
+    "Loop": ("FE14", "error", lambda: loop(8), "iteration by iteration"),
+    "DeformConv": ("FE14", "error", lambda: unary("DeformConv", opset=19), "ModulatedDeformConv2d"),
     "NMS": ("FE14", "warning", lambda: unary("NonMaxSuppression"), "number of boxes"),
-    "RoiAlign": ("FE14", "warning", lambda: unary("RoiAlign"), "ROIAlign_TRT"),
+    "RoiAlign": ("FE14", "error", lambda: unary("RoiAlign"), "ROIAlign_TRT"),
     "sequences": ("FE14", "error", lambda: unary("SplitToSequence"), "no sequences"),
-    "foreign operator": ("FE15", "error", lambda: unary("Gelu", domain="com.microsoft"), "com.microsoft::Gelu"),
+    "foreign operator": ("FE15", "error", lambda: unary("BiasGelu", domain="com.microsoft"), "::BiasGelu is neither"),
+    "foreign name of ONNX": ("FE15", "warning", lambda: unary("Gelu", domain="com.microsoft"), "read as ONNX's Gelu"),
     "plugin": ("FE15", "warning", lambda: unary("EfficientNMS_TRT", domain="TRT"), "plugin"),
     "FP32 attention": ("FE16", "warning", lambda: attention(16, dtype=T.FLOAT), "never fused"),
     "head dim 8": ("FE16", "warning", lambda: attention(8), "head dimension 8"),
@@ -218,7 +230,19 @@ TRIGGERS = {
     ),
     "infinite scale": ("FE18", "error", lambda: with_constants("Mul", {"c": np.float32(np.inf)}, X), "of Mul"),
     "large tensor": ("FE19", "error", lambda: expanded(2**20), "makes a tensor of"),
+    "equation without an end": (
+        "FE19",
+        "error",
+        lambda: with_constants("Einsum", {"c": infinite(8)}, X, equation="...ab,*..bc->...ac"),
+        "cannot be read",
+    ),
     "infinite, moved": ("FE18", "error", moved_infinity, "'w' of Conv"),
+    "refused by name": ("FE20", "error", lambda: unary("Det"), "refuses it"),
+    "unknown": ("FE20", "error", lambda: unary("Swish", opset=24), "searches a plugin"),
+    "Softmax of INT32": ("FE21", "error", lambda: unary("Softmax", dtype=T.INT32), "of INT32"),
+    "window of one dimension": ("FE22", "error", lambda: unary("AveragePool", kernel_shape=[2]), "1 dimensions"),
+    "9 dimensions": ("FE23", "error", lambda: unary("Relu", (1,) * 9), "9 dimensions"),
+    "UINT8 zero point": ("FE24", "error", lambda: quantized(np.uint8(0)), "UINT8"),
 }
 
 # (rule that stays silent, graph)
@@ -237,6 +261,7 @@ SILENT = {
     "small constants": ("FE07", lambda: with_constants("Mul", {"c": np.float32(65504)}, X)),
     "infinite mask": ("FE07", lambda: with_constants("Add", {"c": np.float32(-np.inf)}, X)),
     "GridSample-16": ("FE08", lambda: grid_sample(17, mode="bilinear")),
+    "GridSample-20 default": ("FE08", lambda: grid_sample(20)),
     "GridSample-20 nearest": ("FE08", lambda: grid_sample(20, mode="nearest")),
     "GridSample 4-D": ("FE09", lambda: grid_sample(17)),
     "ScatterND-16": ("FE10", scatter),
@@ -252,7 +277,13 @@ SILENT = {
     "MatMul inside FINE": ("FE17", lambda: attention(16)),
     "Shape outside FINE": ("FE17", lambda: unary("Shape")),
     "finite": ("FE18", small_net),
+    "Einsum": ("FE19", lambda: with_constants("Einsum", {"c": infinite(8)}, X, equation="...ab, bc -> ...ac")),
     "small tensor": ("FE19", lambda: expanded(2)),
+    "known": ("FE20", small_net),
+    "Softmax of FP16": ("FE21", lambda: unary("Softmax", dtype=T.FLOAT16)),
+    "inference": ("FE22", small_net),
+    "8 dimensions": ("FE23", lambda: unary("Relu", (1,) * 8)),
+    "symmetric": ("FE24", lambda: quantized(np.int8(0))),
     "infinite attention mask": ("FE18", lambda: with_constants("Add", {"c": np.float32(-np.inf)}, X)),
     "infinite limit": ("FE18", lambda: with_constants("Min", {"c": np.float32(np.inf)}, X)),
 }
@@ -281,6 +312,13 @@ def test_rules_are_numbered_in_order_and_name_source_and_hint():
         assert re.match(rf"FE{number:02d}: ", text), rule.__name__
         assert "Source: " in text
         assert "Hint: " in text
+
+
+def test_the_list_of_rules_in_the_documents_is_theirs():
+    text = (Path(__file__).parents[2] / "docs" / "COMMANDS.md").read_text()
+    for rule in RULES:
+        number, statement = " ".join((rule.__doc__ or "").split("\n\n")[0].split()).split(": ", 1)
+        assert f"| {number} | {statement} |" in text
 
 
 def test_every_rule_is_tested_both_ways():
