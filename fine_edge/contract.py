@@ -176,6 +176,8 @@ def _check(contract: Contract) -> None:
     if contract.preprocessing.in_graph:
         if len(dims) != 4 or dims[3] != 3 or contract.inputs[0].dtype != "uint8":
             raise ValueError(f"the frames are {contract.inputs[0].dtype} {dims}, not uint8 (B, H, W, 3)")
+        if contract.task in ("semantic", "panoptic") or not contract.postprocessed:
+            raise ValueError("a graph that takes frames gives boxes in their pixels, and nothing else of them")
     elif len(dims) != 4 or dims[1] != 3:
         raise ValueError(f"the image input has shape {dims}, not (B, 3, H, W)")
     if contract.cost:

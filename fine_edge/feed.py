@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from fine_edge import console
 from fine_edge.errors import ConfigError
@@ -79,3 +80,17 @@ class Feed:
         inside = self._how.in_graph
         ordered = pixels[..., ::-1] if inside and inside.color == "BGR" else pixels
         return np.ascontiguousarray(ordered)[None], Placement(1.0, 1.0, width, height)
+
+
+def as_frame(pixels: NDArray[np.uint8], frame_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Stretch a picture to the size of a frame, for inputs whose proportions do not matter: of parity and of timing."""
+    height, width = frame_hw
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR), dtype=np.uint8)
+
+
+def noise(shape: tuple[int, ...], dtype: np.dtype[np.generic], seed: int) -> Input:
+    """Return uniform noise in place of images, in [0, 1), or of frames, in levels."""
+    random = np.random.default_rng(seed)
+    if dtype == np.uint8:
+        return random.integers(0, 256, shape, dtype=np.uint8)
+    return random.random(shape, dtype=np.float32)
