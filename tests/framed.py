@@ -31,9 +31,9 @@ def shows_its_input(height: int, width: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def write_framed_detector(folder: Path, frame_hw: tuple[int, int], color: Color = "RGB") -> Path:
+def write_framed_detector(folder: Path, frame_hw: tuple[int, int], color: Color = "RGB", *, name: str = "tiny") -> Path:
     """The tiny detector behind a letterbox of frames, with its contract."""
-    path = write_detector(folder)
+    path = write_detector(folder, name=name)
     contract = read_contract(contract_path(path))
     how = Preprocessing("letterbox", in_graph=InGraph(color, *contract.input_hw))
     onnx.save(take_frames(onnx.load(path), how, frame_hw), path)
