@@ -24,7 +24,7 @@ from fine_edge.preprocess import Placement, Preprocessing, normalised, placed
 Pixels = NDArray[np.uint8]
 
 # Rows that are combined at a time: their floats stay in the cache.
-_BLOCK_ROWS = 16
+_BLOCK_ROWS = 8
 # Pillow's weights are integers of this unit, which decides how sums near a half are rounded.
 _UNIT = 2.0**-22
 
@@ -65,10 +65,13 @@ def _combined(rows: Pixels, taps: Sequence[Tap]) -> Pixels:
     sums = np.empty((len(taps), rows.shape[1]), np.uint8)
     kind = taps[0].weights.dtype
     buffer = np.empty((_BLOCK_ROWS, rows.shape[1]), kind)
-    for start in range(0, len(taps), _BLOCK_ROWS):
+    starts = range(0, len(taps), _BLOCK_ROWS)
+    longest = max(taps[min(start + _BLOCK_ROWS, len(taps)) - 1].end - taps[start].begin for start in starts)
+    floats = np.empty((longest, rows.shape[1]), kind)
+    for start in starts:
         block = taps[start : start + _BLOCK_ROWS]
         begin = block[0].begin
-        floats = rows[begin : block[-1].end].astype(kind)
+        np.copyto(floats[: block[-1].end - begin], rows[begin : block[-1].end])
         exact = buffer[: len(block)]
         for tap, row in zip(block, exact, strict=True):
             np.dot(tap.weights, floats[tap.begin - begin : tap.end - begin], out=row)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from fine_edge.cli.evaluate import main as evaluate
 from fine_edge.cli.export import main as export
+from fine_edge.cli.graph import main as graph
 from fine_edge.cli.layers import main as layers
 from fine_edge.cli.parity import main as parity
 from fine_edge.cli.predict import main as predict
@@ -57,8 +58,8 @@ def test_the_network_sees_what_the_reference_gives(how, frame_hw):
         assert {node.name.rpartition("/")[0] for node in model.graph.node[:3]} == {"/preprocess"}
         expected, placement = preprocess_frames(frames, inside)
         half = to_fp16(model, keep_fp32=kept_by_exporter(model))
-        for graph, most, average in ((model, 1.001, 0.2), (half, 2.1, 0.25)):
-            images, boxes = seen(graph, frames)
+        for exported, most, average in ((model, 1.001, 0.2), (half, 2.1, 0.25)):
+            images, boxes = seen(exported, frames)
             levels = np.abs(images - expected) * np.array(how.std).reshape(1, 3, 1, 1) / how.scale
             assert levels.max() <= most
             assert levels.mean() < average
@@ -140,6 +141,8 @@ def test_a_frame_of_another_size_names_the_exports(street):
     path = write_framed_detector(street / "engines", (64, 200))
     out = ["--onnx", str(path), "--out", str(street / "out")]
     labelled = ["--data", str(street / "data.json"), "--images", str(street / "images")]
+    with pytest.raises(ArtifactError, match="study the export without --frame") as error:
+        graph(["fp16", str(path), "--images", str(street / "images")])
     for run in (lambda: predict([str(street / "images"), *out]), lambda: evaluate([*labelled, *out])):
         with pytest.raises(ConfigError) as error:
             run()
