@@ -25,10 +25,10 @@ def _has_opencv() -> bool:
     try:
         import cv2  # noqa: F401 - whether it imports is the question
     except (ImportError, AttributeError) as error:  # AttributeError: one that was built for another numpy
-        reason = "" if isinstance(error, ModuleNotFoundError) else f" ({str(error).splitlines()[0][:80]})"
+        reason = "" if isinstance(error, ModuleNotFoundError) else f" ({' '.join(str(error).split())[:80]})"
         console.remark(
             f"OpenCV is not here{reason}: pictures are preprocessed by the reference, which takes ten times as long ->"
-            " on a Jetson apt install python3-opencv, elsewhere pip install 'fine-edge[fast]'"
+            " pip install 'fine-edge[fast]'"
         )
         return False
     return True
