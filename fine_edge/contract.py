@@ -64,7 +64,8 @@ class Contract:
     Attributes:
         model: name in the zoo.
         artifacts: the ONNX files, each with its sha256.
-        inputs: network inputs; the first is the image batch (B, 3, H, W).
+        inputs: network inputs; the first is the image batch (B, 3, H, W), or frames (B, H, W, 3) in uint8 where the
+            preprocessing stands in the graph.
         outputs: network outputs.
         preprocessing: from a picture to the input.
         postprocessed: whether the outputs are what the task asks for, or dense ones.
@@ -98,8 +99,9 @@ class Contract:
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """Return the height and width of the image input in pixels."""
-        return self.inputs[0].shape[2], self.inputs[0].shape[3]
+        """Return the height and width of the image input, or of the frames, in pixels."""
+        height, width = self.inputs[0].shape[1:3] if self.preprocessing.in_graph else self.inputs[0].shape[2:4]
+        return height, width
 
     @property
     def random_weights(self) -> bool:
@@ -171,7 +173,12 @@ def _check(contract: Contract) -> None:
             if math.prod(spec.shape) > MOST_ELEMENTS:
                 raise ValueError(f"{spec.name} has more than {MOST_ELEMENTS} elements")
     dims = contract.inputs[0].shape if contract.inputs else ()
-    if len(dims) != 4 or dims[1] != 3:
+    if contract.preprocessing.in_graph:
+        if len(dims) != 4 or dims[3] != 3 or contract.inputs[0].dtype != "uint8":
+            raise ValueError(f"the frames are {contract.inputs[0].dtype} {dims}, not uint8 (B, H, W, 3)")
+        if contract.task in ("semantic", "panoptic") or not contract.postprocessed:
+            raise ValueError("a graph that takes frames gives boxes in their pixels, and nothing else of them")
+    elif len(dims) != 4 or dims[1] != 3:
         raise ValueError(f"the image input has shape {dims}, not (B, 3, H, W)")
     if contract.cost:
         from_data(_Cost, contract.cost)

@@ -10,8 +10,9 @@ import numpy as np
 from fine_edge.contract import Contract
 from fine_edge.detections import Detections, from_outputs, from_raw
 from fine_edge.errors import ArtifactError
+from fine_edge.feed import Feed
 from fine_edge.images import NamedImage
-from fine_edge.preprocess import Placement, preprocess
+from fine_edge.preprocess import Placement
 from fine_edge.runners.base import Array, Runner
 from fine_edge.segments import MergeConfig, Panoptic, Segment, merge, to_picture
 
@@ -74,9 +75,9 @@ def find(image: NamedImage, contract: Contract, runner: Runner, threshold: float
 
     Raises:
         ArtifactError: when the artifact lacks an output that its task needs, or gives NaN or infinities.
+        ConfigError: when the artifact takes frames of another size.
     """
-    height, width = contract.input_hw
-    tensor, placement = preprocess(image.pixels, height, width, contract.preprocessing)
+    tensor, placement = Feed(contract.input_hw, contract.preprocessing)(image.pixels, image.name)
     feed = np.repeat(tensor, contract.batch, axis=0)  # a static batch is filled with the same picture
     outputs = runner.run({contract.inputs[0].name: feed})
     require_finite(outputs, contract)

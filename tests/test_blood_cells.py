@@ -129,6 +129,19 @@ def test_fp16_as_a_device_rounds_it_loses_no_cell(scene, engines, tmp_path, caps
     assert json.loads(capsys.readouterr().out)["drift"]["matched"] > 15
 
 
+def test_opencvs_pixels_show_the_same_cells(scene, engines, tmp_path, capsys):
+    """Against the reference preprocessing: none is lost, and AP stays within a tenth of a point."""
+    where = (scene / "drawn.json", scene / "images", tmp_path, engines, capsys)
+    ways = [evaluated(*where, *more)["preprocessed"] for more in (["--exact-preprocessing"], [])]
+    assert ways == ["exact", "fast"]
+    files = [str(path) for pattern in ("*.fp32-exact.*.json", "*.fp32.*.json") for path in tmp_path.glob(pattern)]
+    assert evaluate(["drift", *files, "--max-ap-drop", "0.1", "--resamples", "10", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["drift"]
+    assert found["matched"] > 15
+    assert found["flipped"] == 0
+    assert found["score"]["max"] < 0.02
+
+
 @pytest.mark.skipif(not (REAL / "test.json").is_file(), reason="no pictures of real blood here")
 def test_real_blood(engines, tmp_path, capsys):
     """A third of the test pictures, well below what the study has for all of them."""

@@ -11,7 +11,7 @@ import fine_edge
 
 ROOT = Path(fine_edge.__file__).parent
 HEAVY = ("torch", "transformers", "fvcore", "safetensors", "torchvision", "ultralytics", "onnxscript")
-LAZY = ("onnxruntime", "matplotlib", "skimage", "tensorrt", "tensorrt_rtx", "polygraphy", "pycuda")
+LAZY = ("onnxruntime", "matplotlib", "skimage", "tensorrt", "tensorrt_rtx", "polygraphy", "pycuda", "cv2")
 
 IMPORT_BLOCKED = """
 import importlib, sys

@@ -60,7 +60,12 @@ def _evaluation():
     )
     return SimpleNamespace(
         origin=SimpleNamespace(
-            model=NAMES[0], precision="fp32", backend="onnxruntime-cpu", artifact_sha256="ab" * 32, random_weights=True
+            model=NAMES[0],
+            precision="fp32",
+            backend="onnxruntime-cpu",
+            artifact_sha256="ab" * 32,
+            random_weights=True,
+            preprocessed="exact",
         ),
         data="instances_val2017.json",
         images=5000,

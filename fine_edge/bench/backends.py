@@ -35,6 +35,7 @@ class BenchOptions:
         rounds: number of latency samples of each row.
         quick: take few samples, for a first impression.
         input_hw: height and width of all inputs, pixels; zeros: each detector's own.
+        frame: height and width of the frames that graphs take and preprocess themselves, pixels; ``None``: pictures.
         threads: number of threads of ONNX Runtime.
         folder: folder of ONNX files, engines and recipes.
         rtx: whether to add TensorRT-RTX's memory figures.
@@ -49,6 +50,7 @@ class BenchOptions:
     rounds: int | None = None
     quick: bool = False
     input_hw: tuple[int, int] = (0, 0)
+    frame: tuple[int, int] | None = None
     threads: int | None = None
     folder: Path = Path("engines")
     rtx: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from fine_edge.contract import Contract, Precision, TensorSpec, bound_contract
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.artifacts import can_export, exported, exported_plainly
 from fine_edge.export.request import ExportRequest
+from fine_edge.feed import Feed, as_frame
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import described, network_inputs
 from fine_edge.graph.model_file import read_model
 from fine_edge.images import NamedImage, Pictures, sample_photographs
-from fine_edge.preprocess import Preprocessing, preprocess
+from fine_edge.preprocess import Preprocessing
 from fine_edge.runners.base import Array
 from fine_edge.zoo.catalog import find
 
@@ -44,11 +45,18 @@ class Prepared:
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """Return height and width of the input, pixels."""
-        return self.image.shape[2], self.image.shape[3]
+        """Return height and width of the input, or of the frames that the graph takes, pixels."""
+        height, width = self.image.shape[1:3] if self.preprocessing.in_graph else self.image.shape[2:4]
+        return height, width
 
 
-def export_request(row: SuiteRow, input_hw: tuple[int, int], precision: Precision = "fp32") -> ExportRequest:
+Frame = tuple[int, int] | None
+"""Height and width of the frames that graphs take and preprocess themselves, pixels; ``None``: pictures, as usual."""
+
+
+def export_request(
+    row: SuiteRow, input_hw: tuple[int, int], precision: Precision = "fp32", frame: Frame = None
+) -> ExportRequest:
     """Return the export that the row needs; an ``input_hw`` of zeros means the detector's own size.
 
     Raises:
@@ -56,8 +64,10 @@ def export_request(row: SuiteRow, input_hw: tuple[int, int], precision: Precisio
     """
     if row.exporter == "plain" and precision != "fp32":
         raise ConfigError(f"{row.label} has no FP16 form", where="--precision", hint="use --precision fp32")
+    if row.exporter == "plain" and frame:
+        raise ConfigError(f"{row.label} takes no frames", where="--frame", hint="choose a suite of our exports")
     height, width = input_hw
-    return ExportRequest(model=row.model, precision=precision, height=height, width=width, raw=row.raw)
+    return ExportRequest(model=row.model, precision=precision, height=height, width=width, raw=row.raw, frame=frame)
 
 
 def artifacts_folder(row: SuiteRow, folder: Path) -> Path:
@@ -65,9 +75,15 @@ def artifacts_folder(row: SuiteRow, folder: Path) -> Path:
     return folder / "raw" if row.raw else folder
 
 
-def export_row(row: SuiteRow, folder: Path, input_hw: tuple[int, int] = (0, 0), precision: Precision = "fp32") -> Path:
+def export_row(
+    row: SuiteRow,
+    folder: Path,
+    input_hw: tuple[int, int] = (0, 0),
+    precision: Precision = "fp32",
+    frame: Frame = None,
+) -> Path:
     """Return the row's ONNX file below ``folder``, exported if it is missing or stale."""
-    request, place = export_request(row, input_hw, precision), artifacts_folder(row, folder)
+    request, place = export_request(row, input_hw, precision, frame), artifacts_folder(row, folder)
     if row.exporter == "plain":
         return exported_plainly(request, place)
     return _irreplaceable(request, place) or exported(request, place)
@@ -93,14 +109,20 @@ def _irreplaceable(request: ExportRequest, folder: Path) -> Path | None:
     return None if can_export() and contract.random_weights else path
 
 
-def prepare(row: SuiteRow, folder: Path, input_hw: tuple[int, int] = (0, 0), precision: Precision = "fp32") -> Prepared:
+def prepare(
+    row: SuiteRow,
+    folder: Path,
+    input_hw: tuple[int, int] = (0, 0),
+    precision: Precision = "fp32",
+    frame: Frame = None,
+) -> Prepared:
     """Export a row if necessary, and read what timing needs.
 
     Raises:
         ConfigError: when the model cannot be exported at this input size.
         ArtifactError: when the file and its contract do not belong together, or the graph is not static.
     """
-    path = export_row(row, folder, input_hw, precision)
+    path = export_row(row, folder, input_hw, precision, frame)
     if row.exporter == "plain":
         return Prepared(row, path, identity_of(path), None, image_spec(path), weights_mib(path))
     contract, artifact = bound_contract(path)
@@ -108,7 +130,8 @@ def prepare(row: SuiteRow, folder: Path, input_hw: tuple[int, int] = (0, 0), pre
 
 
 def image_spec(onnx_path: Path) -> TensorSpec:
-    """Return the one input of an ONNX file, which must be a static (1, 3, H, W) batch."""
+    """Return the one input of an ONNX file, which must be a static (1, 3, H, W), or frames: (1, H, W, 3) in uint8."""
+    from onnx import TensorProto
     from onnx.helper import tensor_dtype_to_np_dtype
 
     inputs = network_inputs(read_model(onnx_path, weights=False))
@@ -116,7 +139,8 @@ def image_spec(onnx_path: Path) -> TensorSpec:
         raise ArtifactError(f"has {len(inputs)} inputs, the bench feeds one image", where=onnx_path)
     kind = inputs[0].type.tensor_type
     shape = tuple(dim.dim_value for dim in kind.shape.dim)
-    if len(shape) != 4 or shape[:2] != (1, 3) or min(shape) < 1:
+    channels = shape[3:] if kind.elem_type == TensorProto.UINT8 else shape[1:2]
+    if len(shape) != 4 or (shape[0], *channels) != (1, 3) or min(shape) < 1:
         raise ArtifactError(
             f"input {described(inputs[0])} is no static (1, 3, H, W)",
             where=onnx_path,
@@ -139,11 +163,13 @@ def weights_mib(onnx_path: Path) -> float:
     return float(sum(sizes)) / 2**20
 
 
-def load_images(folder: Path | None, rounds: int) -> list[NamedImage]:
-    """Return the photographs to measure on: the first of ``folder``, or those that come with scikit-image."""
-    if folder is None:
-        return sample_photographs()
-    return list(Pictures([folder], most=min(rounds, MOST_IMAGES)))
+def load_images(folder: Path | None, rounds: int, frame: Frame = None) -> list[NamedImage]:
+    """Return the photographs to measure on: the first of ``folder``, or those that come with scikit-image.
+
+    Graphs that take frames are measured on photographs stretched to their size.
+    """
+    found = sample_photographs() if folder is None else list(Pictures([folder], most=min(rounds, MOST_IMAGES)))
+    return [replace(image, pixels=as_frame(image.pixels, frame)) for image in found] if frame else found
 
 
 def make_feeds(prepared: Sequence[Prepared], images: Sequence[NamedImage]) -> list[tuple[dict[str, Array], ...]]:
@@ -157,5 +183,6 @@ def make_feeds(prepared: Sequence[Prepared], images: Sequence[NamedImage]) -> li
 
 
 def _feed(image: NamedImage, spec: TensorSpec, how: Preprocessing) -> dict[str, Array]:
-    tensor, _ = preprocess(image.pixels, spec.shape[2], spec.shape[3], how)
+    size = spec.shape[1:3] if how.in_graph else spec.shape[2:4]
+    tensor, _ = Feed((size[0], size[1]), how, exact=True)(image.pixels, image.name)
     return {spec.name: np.ascontiguousarray(tensor, dtype=spec.dtype)}

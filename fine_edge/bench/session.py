@@ -152,11 +152,11 @@ def run_bench(options: BenchOptions) -> Record:
     backend, suite = BACKENDS[options.backend], options.chosen_suite
     backend.require(suite.rows[0].model)
     length = backend.length(options)
-    images = load_images(options.images, length.rounds)
+    images = load_images(options.images, length.rounds, options.frame)
     load = os.getloadavg()[0]  # before our own work raises it
     for row in suite.rows:
         require_library(
-            export_request(row, options.input_hw, options.onnx_precision),
+            export_request(row, options.input_hw, options.onnx_precision, options.frame),
             artifacts_folder(row, options.folder),
             plain=row.exporter == "plain",
         )
@@ -177,7 +177,8 @@ def run_bench(options: BenchOptions) -> Record:
 def _ready(group: Group, options: BenchOptions) -> _ReadyGroup:
     # First, because an FP16 export writes the FP32 file again, which must not change once its hash is in the record.
     rtx = [_rtx_memory(row, options) for row in group.rows]
-    prepared = [prepare(row, options.folder, options.input_hw, options.onnx_precision) for row in group.rows]
+    asked = options.folder, options.input_hw, options.onnx_precision, options.frame
+    prepared = [prepare(row, *asked) for row in group.rows]
     backend = BACKENDS[options.backend]
     return _ReadyGroup(group.name, prepared, rtx, backend.setup(prepared, backend.length(options), options))
 
@@ -192,7 +193,7 @@ def _rtx_memory(row: SuiteRow, options: BenchOptions) -> RtxMemory | None:
     # Plain exports are only made in FP32.
     if not options.rtx or row.exporter == "plain":
         return None
-    path = export_row(row, options.folder, options.input_hw, "fp16")
+    path = export_row(row, options.folder, options.input_hw, "fp16", options.frame)
     with console.status(f"compiling {row.label} in FP16"):
         return memory.measure_rtx(path)
 

@@ -39,7 +39,7 @@ from fine_edge.estimate.suite import estimate_suite
 from fine_edge.estimate.tables import suite_table
 from fine_edge.estimate.validate import timed_rows
 from fine_edge.evaluate.evaluation import PastEvaluation, of_one_data_set, read_evaluations
-from fine_edge.export.request import parse_size
+from fine_edge.export.request import parse_frame, parse_size
 
 
 def _timed_sha256(row: Row) -> str:
@@ -142,6 +142,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     length.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds: too few to quote")
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="of all inputs, pixels (default: each detector's own)")
+    parser.add_argument(
+        "--frame", metavar="HxW", help="measure graphs that take frames of this size and preprocess them themselves"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="ort: of ONNX Runtime (default: its own choice)")
     parser.add_argument("--cuda-graph", action="store_true", help="trt: replay inferences from CUDA graphs")
     parser.add_argument("--spin", action="store_true", help="trt: burn a core while waiting for the GPU")
@@ -168,6 +171,7 @@ def _measure(argv: list[str]) -> int:
         rounds=given.rounds,
         quick=given.quick,
         input_hw=parse_size(given.input_size),
+        frame=None if given.frame is None else parse_frame(given.frame),
         threads=given.threads,
         folder=given.artifacts,
         rtx=given.rtx,

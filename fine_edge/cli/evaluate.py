@@ -72,6 +72,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="a category of the data set and the model's name for it, where the two differ; may be repeated",
     )
     parser.add_argument(
+        "--exact-preprocessing",
+        action="store_true",
+        help="resize with the slow reference instead of OpenCV, to see in AP what the difference costs",
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("evaluations"), help="folder of results (default: %(default)s)"
     )
     add_json(parser)
@@ -94,15 +99,23 @@ def _run(args: argparse.Namespace, data: Data) -> Evaluation | SegmentEvaluation
     opened = open_target(args)
     with contextlib.closing(opened.runner):
         _require_match(opened.contract, data)
+        same, exact = _same(args.same), args.exact_preprocessing
+        _refuse_useless(opened.contract, exact=exact)
         evaluation = (
-            evaluate_boxes(opened, data, args.images, args.out, _same(args.same))
+            evaluate_boxes(opened, data, args.images, args.out, same, exact=exact)
             if isinstance(data, CocoData)
-            else evaluate_segments(opened, data, args.images, args.out, _same(args.same))
+            else evaluate_segments(opened, data, args.images, args.out, same, exact=exact)
         )
-    path = args.out / f"{stem(opened, data)}.json"
+    path = args.out / f"{stem(opened, data, exact=exact)}.json"
     write_text(path, json.dumps(evaluation.to_json(), indent=1) + "\n")
     console.remark(f"written: {path}")
     return evaluation
+
+
+def _refuse_useless(contract: Contract, *, exact: bool) -> None:
+    if exact and contract.preprocessing.in_graph:
+        hint = "leave it out, or evaluate the export without --frame"
+        raise ConfigError("the graph itself preprocesses its frames", where="--exact-preprocessing", hint=hint)
 
 
 def _require_match(contract: Contract, data: Data) -> None:

@@ -9,7 +9,7 @@ from fine_edge.cli.arguments import Parser, add_artifacts, add_json, deliver
 from fine_edge.contract import contract_path, read_contract
 from fine_edge.errors import ConfigError
 from fine_edge.export.artifacts import ensure_exported, existing
-from fine_edge.export.request import PLUGINS, ExportRequest, parse_size
+from fine_edge.export.request import PLUGINS, ExportRequest, parse_frame, parse_size
 from fine_edge.fp16.keep_list import read_keep_list
 from fine_edge.table import Column, Table
 
@@ -37,6 +37,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep-fp32", type=Path, metavar="FILE", help="nodes that stay FP32, one a line (graph fp16 --keep-list)"
     )
+    parser.add_argument(
+        "--frame",
+        metavar="HxW",
+        help="put the preprocessing into the graph: it takes frames of this size, uint8 (1, H, W, 3), and gives"
+        " boxes in their pixels (files MODEL.frameHxW.*)",
+    )
+    parser.add_argument(
+        "--colour", choices=("rgb", "bgr"), default="rgb", help="order of a frame's channels (default: rgb)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
     add_artifacts(parser, or_out=True)
     add_json(parser)
@@ -51,10 +60,16 @@ def _keep_list(args: argparse.Namespace) -> tuple[str, ...]:
     return read_keep_list(args.keep_fp32)
 
 
+def _frames(request: ExportRequest) -> str:
+    return "" if request.frame is None else f" from frames of {request.frame[0]}x{request.frame[1]}, {request.color}"
+
+
 def main(argv: list[str]) -> int:
     """Export, or find the export that is there, and list its files; return the exit code."""
     args = _parser().parse_args(argv)
     height, width = parse_size(args.input_size)
+    if args.frame is None and args.colour != "rgb":
+        raise ConfigError("pictures become RGB before the network", where="--colour", hint="add --frame HEIGHTxWIDTH")
     request = ExportRequest(
         args.model,
         args.weights,
@@ -67,6 +82,8 @@ def main(argv: list[str]) -> int:
         plugin=args.plugin,
         keep_fp32=_keep_list(args),
         nms=args.nms,
+        frame=None if args.frame is None else parse_frame(args.frame),
+        color="BGR" if args.colour == "bgr" else "RGB",
     )
     reused = existing(request, args.artifacts) is not None
     onnx_path = ensure_exported(request, args.artifacts, replace_trained=True)
@@ -76,7 +93,7 @@ def main(argv: list[str]) -> int:
     origin = f"random weights (seed {weights['seed']})" if contract.random_weights else f"{weights['source']} weights"
     size = f"{request.height}x{request.width}"
     view = Table(
-        f"{contract.model} at {size}, batch {contract.batch}, opset {contract.opset}, {origin}"
+        f"{contract.model} at {size}{_frames(request)}, batch {contract.batch}, opset {contract.opset}, {origin}"
         + (", already there" if reused else ""),
         [Column("file", numeric=False), Column("MiB"), Column("sha256", numeric=False)],
     )

@@ -51,7 +51,13 @@ def _outlines(masks: Floats, boxes_xyxy_px: Floats, size: tuple[int, int]) -> Ou
 
 
 def evaluate_boxes(
-    opened: Opened, data: CocoData, images: Path, folder: Path, same: dict[str, str] | None = None
+    opened: Opened,
+    data: CocoData,
+    images: Path,
+    folder: Path,
+    same: dict[str, str] | None = None,
+    *,
+    exact: bool = False,
 ) -> Evaluation:
     """Run a detector on all images that ``folder`` holds no detections of yet, and score the detections.
 
@@ -61,17 +67,18 @@ def evaluate_boxes(
         images: folder of the pictures.
         folder: folder of the detections, which are written image by image.
         same: the model's class name by the data set's category name, where the two differ.
+        exact: preprocess by the reference.
 
     Raises:
         FineEdgeError: when model and data set do not belong together, or a file cannot be read or written.
     """
     category_of = categories_of(opened.contract, data, same)
-    run = run_images(opened, data, images, folder, category_of, lambda seen: _entry(seen, category_of))
+    run = run_images(opened, data, images, folder, category_of, lambda seen: _entry(seen, category_of), exact=exact)
     found = found_of(read_journal(run.journal, run.pictures), run.journal)
     return score(
         data,
         found,
-        origin_of(opened),
+        origin_of(opened, exact=exact),
         detections=run.journal,
         skipped=run.skipped,
         images=images,

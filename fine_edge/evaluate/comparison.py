@@ -33,7 +33,8 @@ class Side:
     def name(self) -> str:
         """Return the model's name, followed by the artifact's precision."""
         origin = self.evaluation.origin
-        return f"{origin.model} {origin.precision or ''}".strip()
+        exact = "exact" if origin.preprocessed == "exact" else ""
+        return " ".join(filter(None, (origin.model, origin.precision, exact)))
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def _side(kept: _Kept, data: CocoData) -> Side:
             backend=stored["backend"],
             random_weights=bool(stored["random_weights"]),
             machine=dict(stored["machine"]),
+            preprocessed=stored.get("preprocessed"),
         )
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"an evaluation does not say what it is of ({error!r})", hint=_HINT) from error

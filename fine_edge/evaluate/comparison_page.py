@@ -80,7 +80,8 @@ def origins(comparison: Comparison) -> str:
     facts = []
     for name, side in zip(comparison.names, (comparison.a, comparison.b), strict=True):
         origin = side.evaluation.origin
-        ran = ", ".join(filter(None, (origin.precision, origin.backend, origin.machine.get("cpu"))))
+        exact = "exact preprocessing" if origin.preprocessed == "exact" else None
+        ran = ", ".join(filter(None, (origin.precision, exact, origin.backend, origin.machine.get("cpu"))))
         file = f"sha256 {origin.artifact_sha256}" if origin.artifact_sha256 else "a results file"
         facts.append(f"<dt>{escape(name)}</dt><dd>{escape(', '.join(filter(None, (ran, file))))}</dd>")
     data = comparison.data

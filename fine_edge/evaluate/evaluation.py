@@ -15,6 +15,7 @@ from fine_edge.errors import DataError
 from fine_edge.evaluate.average_precision import AveragePrecision, average_precision, mask_average_precision
 from fine_edge.evaluate.coco_data import CocoData, Found
 from fine_edge.evaluate.matching import CONFIDENCE, IOU, ErrorCounts, count, count_by_category, count_by_size, judge
+from fine_edge.feed import Way
 from fine_edge.fields import Whole, from_data
 from fine_edge.files import contents_checked, read_document, sha256_of, sha256_of_hashes
 from fine_edge.runners.base import ROUNDED
@@ -39,6 +40,7 @@ class Origin:
         backend: name of the runner.
         random_weights: whether the weights are random, so that the figures mean nothing.
         machine: where it ran, see :func:`fine_edge.machine.describe`.
+        preprocessed: how pictures became inputs; ``None`` for a results file.
     """
 
     model: str
@@ -48,6 +50,7 @@ class Origin:
     backend: str | None = None
     random_weights: bool = False
     machine: dict[str, Any] = field(default_factory=dict)
+    preprocessed: Way | None = None
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,10 @@ from fine_edge.evaluate.evaluation import Origin
 from fine_edge.evaluate.journal import Entry, Journal
 from fine_edge.evaluate.picture_sizes import require_labelled_sizes
 from fine_edge.evaluate.segment_data import Data
+from fine_edge.feed import Feed, Way
 from fine_edge.files import file_size, sha256_of
 from fine_edge.images import is_folder, read_image
-from fine_edge.preprocess import Placement, preprocess
+from fine_edge.preprocess import Placement
 from fine_edge.runners.base import ROUNDED, Array, Runner
 from fine_edge.runners.opened import Opened
 from fine_edge.segments import MergeConfig
@@ -50,7 +51,7 @@ class ReadImage:
 
     image_id: int
     sha256: str = ""
-    tensor: NDArray[np.float32] | None = None
+    tensor: NDArray[np.float32] | NDArray[np.uint8] | None = None
     placement: Placement | None = None
     error: ImageError | None = None
 
@@ -89,16 +90,14 @@ def ahead(
             future.cancel()
 
 
-def _reader(folder: Path, contract: Contract) -> Callable[[tuple[int, str]], ReadImage]:
-    height, width = contract.input_hw
-
+def _reader(folder: Path, feed: Feed) -> Callable[[tuple[int, str]], ReadImage]:
     def read(entry: tuple[int, str]) -> ReadImage:
         image_id, name = entry
         try:
             picture = read_image(folder / name)
         except ImageError as error:
             return ReadImage(image_id, error=error)
-        return ReadImage(image_id, picture.sha256, *preprocess(picture.pixels, height, width, contract.preprocessing))
+        return ReadImage(image_id, picture.sha256, *feed(picture.pixels, name))
 
     return read
 
@@ -154,7 +153,7 @@ def _decode(inferred: _Inferred, contract: Contract) -> list[ImageResult]:
 
 
 def detect(
-    images: Iterable[tuple[int, str]], folder: Path, contract: Contract, runner: Runner
+    images: Iterable[tuple[int, str]], folder: Path, contract: Contract, runner: Runner, *, exact: bool = False
 ) -> Iterator[ImageResult]:
     """Yield what the network finds in each image, in order; the results of padding in the last batch are dropped.
 
@@ -163,12 +162,15 @@ def detect(
         folder: folder of the pictures.
         contract: contract of the artifact that ``runner`` runs.
         runner: called from this thread only.
+        exact: preprocess by the reference.
 
     Raises:
         ArtifactError: when the artifact lacks an output that its task needs, or gives NaN or infinities.
+        ConfigError: when the artifact takes frames of another size than a picture's.
     """
+    feed = Feed(contract.input_hw, contract.preprocessing, exact=exact)
     with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "decode") as decoder:
-        read = ahead(_reader(folder, contract), images, readers, max(_AHEAD, 2 * contract.batch))
+        read = ahead(_reader(folder, feed), images, readers, max(_AHEAD, 2 * contract.batch))
         inferred = (_infer(batch, contract, runner) for batch in _batches(read, contract.batch))
         for seen in ahead(lambda work: _decode(work, contract), inferred, decoder, 2):
             yield from seen
@@ -276,8 +278,12 @@ class ImageRun:
     pictures: dict[int, str]
 
 
-def origin_of(opened: Opened) -> Origin:
-    """Return where the detections of a model come from: artifact, precision, backend and machine."""
+def _way(opened: Opened, *, exact: bool) -> Way:
+    return Feed(opened.contract.input_hw, opened.contract.preprocessing, exact=exact).way
+
+
+def origin_of(opened: Opened, *, exact: bool = False) -> Origin:
+    """Return where the detections of a model come from: artifact, precision, preprocessing, backend and machine."""
     return Origin(
         model=opened.contract.model,
         artifact_sha256=opened.artifact_sha256,
@@ -286,12 +292,14 @@ def origin_of(opened: Opened) -> Origin:
         backend=opened.runner.name,
         random_weights=opened.contract.random_weights,
         machine=machine.describe(),
+        preprocessed=_way(opened, exact=exact),
     )
 
 
-def stem(opened: Opened, data: Data) -> str:
+def stem(opened: Opened, data: Data, *, exact: bool = False) -> str:
     """Return the name of an evaluation's files without suffix: model, precision, data set and artifact."""
     rounded = "-rounded" if opened.runner.name == ROUNDED else ""
+    rounded += "-exact" if _way(opened, exact=exact) == "exact" else ""
     name = file_stem(data.path.stem)
     return f"{opened.contract.model}.{opened.precision}{rounded}.{name}.{opened.artifact_sha256[:12]}"
 
@@ -311,11 +319,14 @@ def categories_of(contract: Contract, data: Data, same: dict[str, str] | None) -
     return category_of
 
 
-def _identity(opened: Opened, data: Data, categories: dict[int, int]) -> dict[str, Any]:
+_LIBRARIES = ("pillow", "opencv-python", "opencv-python-headless", "onnxruntime", "tensorrt")
+
+
+def _identity(opened: Opened, data: Data, categories: dict[int, int], *, exact: bool) -> dict[str, Any]:
     """Return all that decides the result of a picture besides the picture: artifact, contract, data and libraries."""
     contract = opened.contract
     return {
-        **{key: value for key, value in asdict(origin_of(opened)).items() if key != "machine"},
+        **{key: value for key, value in asdict(origin_of(opened, exact=exact)).items() if key != "machine"},
         "preprocessing": contract.preprocessing.to_json(),
         "task": contract.task,
         "postprocessed": contract.postprocessed,
@@ -323,7 +334,7 @@ def _identity(opened: Opened, data: Data, categories: dict[int, int]) -> dict[st
         "data_sha256": data.sha256,
         "categories": sorted(categories.items()),
         # Decoders, resizing and kernels change between releases.
-        "libraries": {name: machine.version(name) for name in ("pillow", "onnxruntime", "tensorrt")},
+        "libraries": {name: machine.version(name) for name in _LIBRARIES},
     }
 
 
@@ -350,6 +361,8 @@ def run_images(
     folder: Path,
     categories: dict[int, int],
     entry: Callable[[ImageResult], Entry],
+    *,
+    exact: bool = False,
 ) -> ImageRun:
     """Run a model on all images that the journal has no entry of, or an entry of another picture.
 
@@ -360,6 +373,7 @@ def run_images(
         folder: folder of the journal.
         categories: see :func:`categories_of`.
         entry: returns the journal's entry of an image.
+        exact: preprocess by the reference.
 
     Raises:
         FineEdgeError: when a file cannot be read or written, is broken, or contradicts the labels.
@@ -367,9 +381,9 @@ def run_images(
     if not is_folder(images):
         raise DataError("no such folder of images", where=images, hint="give it with --images")
     require_labelled_sizes(data, images)
-    path = folder / f"{stem(opened, data)}.jsonl"
+    path = folder / f"{stem(opened, data, exact=exact)}.jsonl"
     skipped: dict[int, str] = {}
-    with Journal(path, _identity(opened, data, categories)) as journal:
+    with Journal(path, _identity(opened, data, categories, exact=exact)) as journal:
         done = _unchanged(journal, data, images)
         left = [(number, name) for number, name in data.images.items() if number not in done]
         if changed := len(journal.pictures) - len(done):
@@ -379,7 +393,7 @@ def run_images(
         with console.progress() as bar:
             task = bar.add_task("images", total=len(data.images), completed=len(done))
             start_s, inference_s = time.perf_counter(), 0.0
-            for seen in detect(left, images, opened.contract, opened.runner):
+            for seen in detect(left, images, opened.contract, opened.runner, exact=exact):
                 journal.add(entry(seen))
                 if seen.error:
                     skipped[seen.image_id] = str(seen.error)

@@ -94,7 +94,13 @@ def _panoptic_rows(found: Panoptic, data: SegmentData, image_id: int, category_o
 
 
 def evaluate_segments(
-    opened: Opened, data: SegmentData, images: Path, folder: Path, same: dict[str, str] | None = None
+    opened: Opened,
+    data: SegmentData,
+    images: Path,
+    folder: Path,
+    same: dict[str, str] | None = None,
+    *,
+    exact: bool = False,
 ) -> SegmentEvaluation:
     """Run a segmenter on all images that ``folder`` holds no counts of yet, and score the counts.
 
@@ -104,20 +110,21 @@ def evaluate_segments(
         images: folder of the pictures.
         folder: folder of the counts, which are written image by image.
         same: the model's class name by the data set's category name, where the two differ.
+        exact: preprocess by the reference.
 
     Raises:
         FineEdgeError: when model and data set do not belong together, or a file cannot be read or written.
     """
     category_of = categories_of(opened.contract, data, same)
     rows_of = _semantic_rows if data.segments is None else _panoptic_rows
-    run = run_images(opened, data, images, folder, category_of, _entries(rows_of, data, category_of))
+    run = run_images(opened, data, images, folder, category_of, _entries(rows_of, data, category_of), exact=exact)
     columns = _SEMANTIC_COLUMNS if data.segments is None else _PANOPTIC_COLUMNS
     if not run.pictures:
         raise DataError("none of the images can be read", where=data.path, hint="check --images")
     _, table = table_of(read_journal(run.journal, run.pictures), columns, run.journal)
     figures = semantic.figures if data.segments is None else panoptic.figures
     return SegmentEvaluation(
-        origin=origin_of(opened),
+        origin=origin_of(opened, exact=exact),
         data=data.path.name,
         data_sha256=data.sha256,
         images=len(run.pictures),

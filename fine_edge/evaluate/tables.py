@@ -18,6 +18,8 @@ def percent(value: float | None) -> str | None:
 def _title(evaluation: Evaluation | SegmentEvaluation) -> str:
     origin = evaluation.origin
     details = [origin.precision, origin.backend, origin.artifact_sha256 and f"sha256 {origin.artifact_sha256[:12]}"]
+    if origin.preprocessed == "exact":
+        details.append("exact preprocessing")
     return ", ".join([f"{origin.model} on {evaluation.data} ({evaluation.images} images)", *filter(None, details)])
 
 

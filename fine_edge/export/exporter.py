@@ -19,16 +19,18 @@ from numpy.typing import NDArray
 from fine_edge import __version__, console, machine
 from fine_edge.contract import TENSORRT, Artifact, Contract, Precision, TensorSpec, contract_path, read_contract
 from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.export.frame import FRAME, take_frames
 from fine_edge.export.plugin import define_plugin, use_plugin
 from fine_edge.export.request import ExportRequest
 from fine_edge.export.trace import trace
+from fine_edge.feed import Feed, as_frame, noise
 from fine_edge.files import output_errors, sha256_of, written_together
 from fine_edge.graph.checks import check_view
 from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.view import GraphView
 from fine_edge.images import sample_photographs
-from fine_edge.preprocess import Preprocessing, preprocess
+from fine_edge.preprocess import InGraph, Preprocessing
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.count import Cost
 from fine_edge.zoo.family import GraphForm
@@ -40,20 +42,18 @@ _MOST_ONNX_BYTES = 2**31 - 2**26
 
 def _golden(detector: LoadedDetector, request: ExportRequest, preprocessing: Preprocessing) -> bytes:
     """Return the golden file: a batch of photographs and one of noise with the library's own outputs."""
-    shape = (request.height, request.width)
     photographs = sample_photographs()
-    batch = [
-        preprocess(photographs[i % len(photographs)].pixels, *shape, preprocessing)[0] for i in range(request.batch)
-    ]
-    noise = np.random.default_rng(request.seed).random((request.batch, 3, *shape), dtype=np.float32)
+    feed = Feed(request.frame or request.input_hw, preprocessing, exact=True)
+    pictures = [photographs[i % len(photographs)].pixels for i in range(request.batch)]
+    if request.frame:
+        pictures = [as_frame(pixels, request.frame) for pixels in pictures]
+    batch = np.concatenate([feed(pixels)[0] for pixels in pictures])
     arrays: dict[str, NDArray[np.generic]] = {}
-    for name, images in (("photographs", np.concatenate(batch)), ("noise", noise)):
-        arrays[f"{name}/images"] = images
-        with torch.inference_mode():
-            reference = detector.family.reference(detector.model, torch.from_numpy(images), raw=request.raw)
-        for output, value in reference.outputs.items():
-            arrays[f"{name}/{output}"] = value.numpy()
-        arrays[f"{name}/selection_margin"] = np.array(reference.margin)
+    for name, inputs in (("photographs", batch), ("noise", noise(batch.shape, batch.dtype, request.seed))):
+        arrays[f"{name}/images"] = inputs
+        outputs, margin = detector.family.reference_on(detector.model, inputs, preprocessing, raw=request.raw)
+        arrays |= {f"{name}/{output}": value for output, value in outputs.items()}
+        arrays[f"{name}/selection_margin"] = np.array(margin)
     buffer = BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stub lists only its own keywords
     return buffer.getvalue()
@@ -68,11 +68,21 @@ def _graph(detector: LoadedDetector, request: ExportRequest, form: GraphForm, na
     model: onnx.ModelProto = trace(lowered, example, ["images"], names)
     if request.plugin is not None:
         define_plugin(model)
+    return _checked(model, request)
+
+
+def _checked(model: onnx.ModelProto, request: ExportRequest) -> GraphView:
+    """Return a view of a graph; refuse one that breaks a rule."""
     view = GraphView(model)
     errors = [finding for finding in check_view(view) if finding.severity == "error"]
     if errors:
         raise ArtifactError(f"the graph breaks rule {errors[0].rule}: {errors[0].message}", where=request.model)
     return view
+
+
+def _in_frame(spec: TensorSpec) -> TensorSpec:
+    """Say of boxes that they are in pixels of the frame."""
+    return replace(spec, meaning=spec.meaning.replace("pixels of the input", "pixels of the frame"))
 
 
 def _made_by(detector: LoadedDetector, request: ExportRequest) -> dict[str, Any]:
@@ -147,6 +157,12 @@ def export(request: ExportRequest, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     view = _graph(detector, request, form, [spec.name for spec in outputs])
     preprocessing = detector.preprocessing
+    image = TensorSpec("images", "float32", (request.batch, 3, *request.input_hw), "RGB as preprocessing says")
+    if request.frame:
+        preprocessing = replace(preprocessing, in_graph=InGraph(request.color, *request.input_hw))
+        view = _checked(take_frames(view.model, preprocessing, request.frame), request)
+        image = TensorSpec(FRAME, "uint8", (request.batch, *request.frame, 3), f"{request.color}, levels of 0 to 255")
+        outputs = tuple(_in_frame(spec) for spec in outputs)
     made_by = _made_by(detector, request)
     stem = request.stem()
     graphs: dict[Precision, onnx.ModelProto] = {"fp32": view.model}
@@ -165,11 +181,7 @@ def export(request: ExportRequest, folder: Path) -> Path:
         contract = Contract(
             model=request.model,
             artifacts=(*artifacts, *_kept(folder, stem, made_by, {artifact.file for artifact in artifacts})),
-            inputs=(
-                TensorSpec(
-                    "images", "float32", (request.batch, 3, request.height, request.width), "RGB as preprocessing says"
-                ),
-            ),
+            inputs=(image,),
             outputs=outputs,
             preprocessing=preprocessing,
             postprocessed=not request.raw,

@@ -8,6 +8,7 @@ from typing import Any
 
 from fine_edge.contract import NmsName, Precision
 from fine_edge.errors import ConfigError
+from fine_edge.preprocess import Color
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.hf_processor import read_processor
 from fine_edge.zoo.weights_file import checkpoint_files
@@ -17,6 +18,7 @@ PLUGINS = ("fine_modulate",)
 
 # The deepest map of every backbone here has a stride of 32 pixels.
 SIZE_MULTIPLE_PX = 32
+MOST_FRAME_SIDE_PX = 8192
 
 
 def require_multiples(height: int, width: int) -> None:
@@ -51,6 +53,9 @@ class ExportRequest:
         keep_fp32: nodes that stay FP32 in the FP16 file, besides those of every export (a keep-list).
         nms: how detectors suppress overlapping boxes: ``graph`` writes operators that every compiler has, ``onnx``
             a NonMaxSuppression, which TensorRT 10.7 reads as its INMSLayer.
+        frame: height and width of the frames that the graph takes and preprocesses itself, pixels; ``None`` for a graph
+            that takes preprocessed pictures. The files are then ``MODEL.frameHxW.*``.
+        color: order of a frame's channels.
     """
 
     model: str
@@ -64,6 +69,8 @@ class ExportRequest:
     plugin: str | None = None
     keep_fp32: tuple[str, ...] = ()
     nms: NmsName = "graph"
+    frame: tuple[int, int] | None = None
+    color: Color = "RGB"
 
     def __post_init__(self) -> None:
         own_height, own_width = self._own_hw() if not (self.height and self.width) else (0, 0)
@@ -75,6 +82,25 @@ class ExportRequest:
             raise ConfigError(f"batch {self.batch} is not positive", hint="use --batch 1")
         if self.plugin is not None and self.plugin not in PLUGINS:
             raise ConfigError(f"no plugin {self.plugin!r}", hint=f"known: {', '.join(PLUGINS)}")
+        self._require_frame()
+
+    def _require_frame(self) -> None:
+        """Refuse frames of an impossible size, and graphs whose outputs are not pixels of boxes."""
+        if self.frame is None:
+            return
+        if not all(1 <= side <= MOST_FRAME_SIDE_PX for side in self.frame):
+            what = f"a frame of {self.frame[0]}x{self.frame[1]} is beyond {MOST_FRAME_SIDE_PX} pixels a side"
+            raise ConfigError(what, where="--frame", hint="give the size of the camera's frames, such as 1080x1920")
+        task = find(self.model).detector.task
+        if task in ("semantic", "panoptic"):
+            raise ConfigError(
+                f"{self.model} gives a class for each pixel of its input, and the frame's pixels are others",
+                where="--frame",
+                hint="export it without --frame: predict brings the map to the picture's size",
+            )
+        if self.raw:
+            what = "dense outputs are no boxes in pixels, so they cannot be given in those of a frame"
+            raise ConfigError(what, where="--frame", hint="leave out --raw")
 
     def _own_hw(self) -> tuple[int, int]:
         """Return the size that the checkpoint's folder states, else the detector's own."""
@@ -100,7 +126,8 @@ class ExportRequest:
         kept = {"keep_fp32": sorted(self.keep_fp32)} if self.keep_fp32 else {}
         nms = {} if self.nms == "graph" else {"nms": self.nms}
         shape = {"height": self.height, "width": self.width, "batch": self.batch}
-        return {**shape, "raw": self.raw, **plugin, **kept, **nms}
+        frame = {} if self.frame is None else {"frame": list(self.frame), "color": self.color}
+        return {**shape, "raw": self.raw, **plugin, **kept, **nms, **frame}
 
     @property
     def input_hw(self) -> tuple[int, int]:
@@ -109,11 +136,23 @@ class ExportRequest:
 
     def stem(self) -> str:
         """Return the beginning of the names of all files of this export."""
-        return self.model if self.plugin is None else f"{self.model}.plugin"
+        frame = f".frame{self.frame[0]}x{self.frame[1]}" if self.frame else ""
+        return f"{self.model}{'.plugin' if self.plugin else ''}{frame}"
 
     def onnx_name(self) -> str:
         """Return the file name of the artifact."""
         return f"{self.stem()}.fp16.onnx" if self.precision == "fp16" else f"{self.stem()}.onnx"
+
+
+def parse_frame(text: str) -> tuple[int, int]:
+    """Parse ``1080x1920`` (height x width).
+
+    Raises:
+        ConfigError: for any other text.
+    """
+    if "x" not in text.lower():
+        raise ConfigError(f"frame {text!r} is not understood", hint="use HEIGHTxWIDTH, such as 1080x1920")
+    return parse_size(text)
 
 
 def parse_size(text: str | None) -> tuple[int, int]:

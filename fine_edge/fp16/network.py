@@ -78,6 +78,12 @@ class Network:
             return from_raw(outputs, self.shape[2], self.shape[3], image)
 
 
+def _refuse_frames(contract: Contract, path: Path) -> None:
+    if contract.preprocessing.in_graph:
+        hint = "study the export without --frame: behind the preprocessing its nodes have the same names"
+        raise ArtifactError("takes frames, and FP16 is studied on preprocessed pictures", where=path, hint=hint)
+
+
 def read_network(path: Path) -> Network:
     """Read an FP32 ONNX file, with its contract if it has one.
 
@@ -92,6 +98,7 @@ def read_network(path: Path) -> Network:
             raise ArtifactError(
                 "this file is FP16 already", where=path, hint=f"give the FP32 file: {path.name.replace('.fp16', '')}"
             )
+        _refuse_frames(contract, path)
     else:
         console.remark(f"{path.name} has no contract: pictures are stretched to its input and scaled to [0, 1]")
     model = read_model(path)

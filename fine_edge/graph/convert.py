@@ -24,7 +24,13 @@ from fine_edge.graph.weight_files import external_tensors
 # suppression.
 _FP32_OPERATORS = ("CumSum", "NonMaxSuppression", "RandomUniformLike", "Range", "RoiAlign")
 
-EXPORTER_SCOPES = ("/detector/refine/", "/detector/proposals/", "/detector/boxes/", "/postprocess/")
+EXPORTER_SCOPES = (
+    "/detector/refine/",
+    "/detector/proposals/",
+    "/detector/boxes/",
+    "/postprocess/",
+    "/preprocess/boxes/",
+)
 """Scopes that compute boxes in logits, in [0, 1] and in pixels: FP16 is wrong by up to half a pixel at 640.
 
 The compiler fuses these nodes with their neighbours, so FP32 costs no kernel and no memory here.

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Module = Literal["backbone", "encoder", "fine", "decoder", "postprocess", "other"]
-MODULES: tuple[Module, ...] = ("backbone", "encoder", "fine", "decoder", "postprocess", "other")
+Module = Literal["preprocess", "backbone", "encoder", "fine", "decoder", "postprocess", "other"]
+MODULES: tuple[Module, ...] = ("preprocess", "backbone", "encoder", "fine", "decoder", "postprocess", "other")
 
-# Scopes below /detector of a lowered detector.
+# The scope in front of a detector that takes frames, and those below /detector of a lowered one.
 _SCOPES: dict[str, Module] = {
+    "preprocess": "preprocess",
     "backbone": "backbone",
     "encoder": "encoder",
     "selection": "decoder",

@@ -11,22 +11,22 @@ import numpy as np
 from fine_edge import console
 from fine_edge.contract import Artifact, Contract, Precision, bound_contract
 from fine_edge.errors import ArtifactError, MissingExtraError
+from fine_edge.feed import Feed, as_frame, noise
 from fine_edge.images import NamedImage, Pictures
 from fine_edge.parity.compare import Case, compare
 from fine_edge.parity.golden import read_golden
 from fine_edge.parity.report import ParityReport
-from fine_edge.preprocess import preprocess
 from fine_edge.runners.base import Array, Runner
 
 
 def inputs_for(contract: Contract, images: list[NamedImage] | Pictures) -> Iterator[tuple[str, Array]]:
     """Yield real pictures after the contract's preprocessing, then one input of noise; each is a full batch."""
-    height, width = contract.input_hw
+    feed = Feed(contract.input_hw, contract.preprocessing, exact=True)
     for image in images:
-        tensor, _ = preprocess(image.pixels, height, width, contract.preprocessing)
-        yield image.name, np.repeat(tensor, contract.batch, axis=0)
-    noise = np.random.default_rng(0).random(contract.inputs[0].shape, dtype=np.float32)
-    yield "uniform noise", noise
+        pixels = as_frame(image.pixels, contract.input_hw) if contract.preprocessing.in_graph else image.pixels
+        yield image.name, np.repeat(feed(pixels)[0], contract.batch, axis=0)
+    spec = contract.inputs[0]
+    yield "uniform noise", noise(spec.shape, np.dtype(spec.dtype), 0)
 
 
 def _bound(onnx_path: Path, precision: Precision | None) -> tuple[Contract, Artifact]:
@@ -80,7 +80,7 @@ def against_pytorch(
         raise ArtifactError(
             "was exported from other weights", where=onnx_path, hint="give the same --weights, or check with --golden"
         )
-    eager = EagerRunner(detector.model, detector.family, raw=not contract.postprocessed)
+    eager = EagerRunner(detector.model, detector.family, contract.preprocessing, raw=not contract.postprocessed)
     cases = []
     with console.progress() as bar:
         for name, tensor in bar.track(inputs_for(contract, images), total=len(images) + 1, description="comparing"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 from torch import nn
 
+from fine_edge.preprocess import Preprocessing
 from fine_edge.runners.base import Array
 from fine_edge.zoo.family import Family
 
@@ -15,21 +14,20 @@ class EagerRunner:
 
     name = "pytorch-cpu"
 
-    def __init__(self, model: nn.Module, family: Family, *, raw: bool) -> None:
+    def __init__(self, model: nn.Module, family: Family, how: Preprocessing, *, raw: bool) -> None:
         self._family = family
         self._model = model
         self._model.train(False)
+        self._how = how
         self._raw = raw
         self.selection_margin = float("inf")
         """The margin of the last run; see :class:`fine_edge.zoo.family.Reference`."""
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """Map ``images`` (B, 3, H, W) float32 to the outputs of an exported graph."""
-        images = torch.from_numpy(np.asarray(inputs["images"], dtype=np.float32))
-        with torch.inference_mode():
-            reference = self._family.reference(self._model, images, raw=self._raw)
-        self.selection_margin = reference.margin
-        return {name: tensor.numpy() for name, tensor in reference.outputs.items()}
+        """Map the one input, images or frames as the preprocessing says, to the outputs of an exported graph."""
+        (given,) = inputs.values()
+        outputs, self.selection_margin = self._family.reference_on(self._model, given, self._how, raw=self._raw)
+        return outputs
 
     def close(self) -> None:
         """Free nothing, as the model belongs to the caller."""

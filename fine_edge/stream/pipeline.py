@@ -20,7 +20,8 @@ from fine_edge.contract import Contract
 from fine_edge.decode import Prediction, from_network, require_finite
 from fine_edge.detections import Detections
 from fine_edge.errors import DataError
-from fine_edge.preprocess import Placement, preprocess
+from fine_edge.feed import Feed, Input
+from fine_edge.preprocess import Placement
 from fine_edge.runners.base import Array, Runner
 from fine_edge.stream.channel import Channel
 from fine_edge.stream.overlay import draw_frame
@@ -189,14 +190,14 @@ class Pipeline:
             self._decoded.finish(index)
 
     def _prepare(self) -> None:
-        height, width = self._contract.input_hw
+        feed = Feed(self._contract.input_hw, self._contract.preprocessing)
         while taken := self._decoded.receive(self._contract.batch):
             begun = time.perf_counter()
-            parts = [preprocess(frame.pixels, height, width, self._contract.preprocessing) for frame in taken]
-            tensors = [tensor for tensor, _ in parts]
-            tensors += tensors[-1:] * (self._contract.batch - len(tensors))
-            feed = np.concatenate(tensors) if len(tensors) > 1 else tensors[0]
-            batch = Batch(tuple(taken), tuple(placement for _, placement in parts), feed)
+            parts = [feed(frame.pixels, self.sources[frame.source].name) for frame in taken]
+            inputs: list[Input] = [one for one, _ in parts]
+            inputs += inputs[-1:] * (self._contract.batch - len(inputs))
+            together = np.concatenate(inputs) if len(inputs) > 1 else inputs[0]
+            batch = Batch(tuple(taken), tuple(placement for _, placement in parts), together)
             self.tally.stages["preprocess"].add(1e3 * (time.perf_counter() - begun) / len(taken), len(taken))
             if not self._batches.send(batch):
                 return

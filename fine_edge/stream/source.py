@@ -174,7 +174,10 @@ class VideoSource(FrameSource):
 
 def _hint(name: str) -> str:
     if " ! " in name and "GStreamer:                   YES" not in opencv().getBuildInformation():
-        return "this OpenCV was built without GStreamer; JetPack's has it: apt install python3-opencv"
+        return (
+            "this OpenCV was built without GStreamer; JetPack's has it, for numpy 1:"
+            " pip uninstall opencv-python-headless; pip install 'numpy<2'; sudo apt install python3-opencv"
+        )
     return "a video file, a folder, 0 or /dev/video0, rtsp://..., or a GStreamer pipeline that ends in appsink"
 
 

@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fine_edge.contract import NmsName, TensorSpec
 from fine_edge.errors import ConfigError, MissingExtraError
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.lowering.modules import fold_batch_norms, lower_modules
+from fine_edge.preprocess import Preprocessing, preprocess_frames
 from fine_edge.zoo.catalog import LIBRARIES, FamilyName, ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint
 from fine_edge.zoo.count import Cost
@@ -182,6 +185,25 @@ class Family(ABC):
     @abstractmethod
     def reference(self, model: nn.Module, images: Tensor, *, raw: bool) -> Reference:
         """Run the library's own forward pass and postprocessing on preprocessed images (B, 3, H, W)."""
+
+    def reference_on(
+        self, model: nn.Module, inputs: NDArray[np.generic], how: Preprocessing, *, raw: bool
+    ) -> tuple[dict[str, NDArray[np.generic]], float]:
+        """Return what a graph must give for its inputs, and the margin of :class:`Reference`.
+
+        Args:
+            model: the detector.
+            inputs: preprocessed images (B, 3, H, W) float32; frames (B, H, W, 3) uint8 where ``how`` is in the graph.
+            how: the preprocessing of the graph.
+            raw: whether the graph gives dense outputs.
+        """
+        images, placement = preprocess_frames(inputs.astype(np.uint8), how) if how.in_graph else (inputs, None)
+        with torch.inference_mode():
+            reference = self.reference(model, torch.from_numpy(np.asarray(images, dtype=np.float32)), raw=raw)
+        outputs: dict[str, NDArray[np.generic]] = {name: value.numpy() for name, value in reference.outputs.items()}
+        if placement:
+            outputs["boxes_xyxy"] = placement.to_picture(outputs["boxes_xyxy"].astype(np.float32))
+        return outputs, reference.margin
 
     @torch.no_grad()
     def lowered(self, model: nn.Module, form: GraphForm) -> nn.Module:

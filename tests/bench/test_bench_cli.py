@@ -3,6 +3,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from framed import write_framed_detector
 from PIL import Image
 from tiny_bench import WEIGHTS, write_tiny_artifact, write_tiny_onnx
 
@@ -75,6 +76,21 @@ def test_json_on_standard_output_is_alone_there(tmp_path, capsys):
     assert data["harness"]["percent_of_baseline"] < 100
     assert all(len(row["samples_ms"]) == 6 for row in data["rows"])
     assert (tmp_path / "e" / "bench_table3.png").is_file()
+
+
+@pytest.mark.usefixtures("tiny_exports", "no_child")
+def test_graphs_that_take_frames_are_fed_photographs_of_their_size(tmp_path, monkeypatch, capsys):
+    def export(request, folder):
+        return write_framed_detector(folder, request.frame, name=request.model)
+
+    monkeypatch.setattr(prepare, "exported", export)
+    arguments = ["--suite", "table1", "--only", "yolov8s*", "--frame", "90x160", "--rounds", "2", "--json", "-"]
+    assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in data["rows"]] == ["yolov8s", "yolov8s_fine"]
+    assert data["input_hw"] == [90, 160]
+    with pytest.raises(ConfigError, match="takes no frames"):
+        cli.main(["--suite", "exporters", "--frame", "90x160", "--rounds", "2", "--out", str(tmp_path)])
 
 
 @pytest.mark.usefixtures("tiny_exports", "no_child")

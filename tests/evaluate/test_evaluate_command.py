@@ -81,6 +81,18 @@ def test_the_evaluation_is_kept_beside_the_detections(scene, capsys):
     assert (result["data_file"], result["images_folder"]) == (str(scene / "data.json"), str(scene / "images"))
 
 
+def test_the_reference_preprocessing_is_an_evaluation_of_its_own(scene, capsys):
+    """Its record, file and table say so; what was found with the other is not taken for it."""
+    onnx = write_detector(scene / "engines")
+    assert evaluated(scene, onnx, capsys)["preprocessed"] == "fast"
+    exact = evaluated(scene, onnx, capsys, "--exact-preprocessing")
+    assert (exact["preprocessed"], exact["ap50"]) == ("exact", pytest.approx(1))
+    fast_file, exact_file = sorted((scene / "out").glob("*.json"), key=lambda path: len(path.name))
+    assert exact_file.name == f"tiny.fp32-exact.data.{sha256_of(onnx)[:12]}.json"
+    assert main(["compare", str(fast_file), str(exact_file), "--resamples", "2"]) == 0
+    assert "tiny fp32 exact" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_table_says_what_it_is(scene, capsys):
     assert main(arguments(scene, write_detector(scene / "engines"))) == 0
     printed = capsys.readouterr().out

@@ -24,6 +24,7 @@ from fine_edge.graph.parts import MODULES, OTHER, Part, part_of, part_of_all
         ("/detector/decoder.2/Softmax", Part("decoder")),
         ("/detector/refine/Sigmoid", Part("decoder")),
         ("/postprocess/TopK", Part("postprocess")),
+        ("/preprocess/Conv_columns", Part("preprocess")),
         ("graph_input_cast0", OTHER),
         ("", OTHER),
         ("/backbone", OTHER),  # an operator of that name, not a scope

@@ -73,7 +73,7 @@ def test_a_folder_finds_what_transformers_finds(own):
     assert found.labels == NAMES
     picture = sample_photographs()[0].pixels
     images, placement = preprocess(picture, *request.input_hw, found.preprocessing)
-    ours = EagerRunner(found.model, found.family, raw=False).run({"images": images})
+    ours = EagerRunner(found.model, found.family, found.preprocessing, raw=False).run({"images": images})
     lowered = family_of("rtdetr").lowered(found.model, GraphForm(1, *request.input_hw))
 
     theirs = RTDetrForObjectDetection.from_pretrained(own).eval()

@@ -1,0 +1,139 @@
+"""Preprocessing with OpenCV: what :func:`fine_edge.preprocess.preprocess` gives, within one level of 255, sooner.
+
+Of the reference's time nine tenths go into Pillow's resize, into floats of double precision and into their transpose.
+Here a picture stays uint8 until it has its final size:
+
+- Without antialiasing, ``cv2.resize`` reads the same four pixels, with weights of 11 bits.
+- With it, OpenCV has no such filter (INTER_AREA is a box, Pillow's a triangle). The triangle is applied to columns,
+  then to rows, each rounded to uint8 as Pillow does; a pass combines whole rows of pixels, which numpy's BLAS does at
+  the speed of memory, so the picture is transposed for the first.
+- A table of 256 values by channel replaces scaling and normalisation: to a level, the reference's own float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fine_edge.preprocess import Placement, Preprocessing, normalised, placed
+
+Pixels = NDArray[np.uint8]
+
+# Rows that are combined at a time: their floats stay in the cache.
+_BLOCK_ROWS = 8
+# Pillow's weights are integers of this unit, which decides how sums near a half are rounded.
+_UNIT = 2.0**-22
+
+
+@dataclass(frozen=True)
+class Tap:
+    """The source pixels ``begin`` to ``end`` (exclusive) of one target pixel along an axis, and their weights."""
+
+    begin: int
+    end: int
+    weights: NDArray[np.float32] | NDArray[np.float64]
+
+
+@lru_cache(maxsize=64)
+def triangle(source: int, target: int) -> tuple[Tap, ...]:
+    """Return the weights of Pillow's bilinear filter for an axis: a triangle, as wide as two target pixels.
+
+    Source: Pillow, ``precompute_coeffs`` in src/libImaging/Resample.c.
+    """
+    # Enlarging meets halves often (every tenth sum of 4 pixels to 5), which single precision would round by chance.
+    kind = np.float32 if source > target else np.float64
+    scale = source / target
+    support = max(scale, 1.0)
+    taps = []
+    for pixel in range(target):
+        centre = (pixel + 0.5) * scale
+        begin, end = max(0, int(centre - support + 0.5)), min(source, int(centre + support + 0.5))
+        weights = np.maximum(0, 1 - np.abs(np.arange(begin, end) - centre + 0.5) / support)
+        used = np.flatnonzero(weights)  # a tap on the triangle's foot weighs nothing
+        first, last = int(used[0]), int(used[-1]) + 1
+        share = np.floor(weights[first:last] / weights.sum() / _UNIT + 0.5) * _UNIT
+        taps.append(Tap(begin + first, begin + last, share.astype(kind)))
+    return tuple(taps)
+
+
+def _combined(rows: Pixels, taps: Sequence[Tap]) -> Pixels:
+    """Return the weighted sums of rows (N, L), rounded, one for each tap."""
+    sums = np.empty((len(taps), rows.shape[1]), np.uint8)
+    kind = taps[0].weights.dtype
+    buffer = np.empty((_BLOCK_ROWS, rows.shape[1]), kind)
+    starts = range(0, len(taps), _BLOCK_ROWS)
+    longest = max(taps[min(start + _BLOCK_ROWS, len(taps)) - 1].end - taps[start].begin for start in starts)
+    floats = np.empty((longest, rows.shape[1]), kind)
+    for start in starts:
+        block = taps[start : start + _BLOCK_ROWS]
+        begin = block[0].begin
+        np.copyto(floats[: block[-1].end - begin], rows[begin : block[-1].end])
+        exact = buffer[: len(block)]
+        for tap, row in zip(block, exact, strict=True):
+            np.dot(tap.weights, floats[tap.begin - begin : tap.end - begin], out=row)
+        exact += 0.5  # halves up, as Pillow; numpy and OpenCV would round them to even
+        np.copyto(sums[start : start + len(block)], exact, casting="unsafe")
+    return sums
+
+
+def _turned(pixels: Pixels) -> Pixels:
+    """Return (H, W, 3) as (W, H, 3), in a tenth of numpy's time."""
+    import cv2
+
+    return cv2.transpose(pixels)  # type: ignore[return-value]  # of the type of its source
+
+
+def _antialiased(pixels: Pixels, height: int, width: int) -> Pixels:
+    rows, columns = pixels.shape[:2]
+    if columns != width:  # first, as in Pillow, because each pass rounds
+        turned = _turned(pixels).reshape(columns, rows * 3)
+        pixels = _turned(_combined(turned, triangle(columns, width)).reshape(width, rows, 3))
+    if rows != height:
+        flat = pixels.reshape(rows, width * 3)
+        pixels = _combined(flat, triangle(rows, height)).reshape(height, width, 3)
+    return pixels
+
+
+def _resized(pixels: Pixels, height: int, width: int, how: Preprocessing) -> Pixels:
+    import cv2
+
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    whole = np.ascontiguousarray(pixels)
+    if how.antialias:
+        return _antialiased(whole, height, width)
+    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]  # as above
+
+
+@lru_cache(maxsize=16)
+def _tables(how: Preprocessing) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the float32 of each level by channel (3, 256), and of the padding (3,)."""
+    table = normalised(np.repeat(np.arange(256.0)[:, None], 3, axis=1), how)
+    padding = np.zeros(3, np.float32) if how.pad_value is None else table[how.pad_value]
+    return np.ascontiguousarray(table.T), padding
+
+
+def fast_preprocess(
+    pixels: Pixels, height: int, width: int, how: Preprocessing
+) -> tuple[NDArray[np.float32], Placement]:
+    """Do what :func:`fine_edge.preprocess.preprocess` does; every value is within ``scale / std`` of its.
+
+    Raises:
+        ImportError: when OpenCV is not installed.
+    """
+    import cv2
+
+    placement, new_height, new_width = placed((pixels.shape[0], pixels.shape[1]), height, width, how)
+    resized = _resized(pixels, new_height, new_width, how)
+    table, padding = _tables(how)
+    tensor = np.empty((1, 3, height, width), np.float32)
+    bottom, right = placement.top + new_height, placement.left + new_width
+    for channel, plane, levels, pad in zip(cv2.split(resized), tensor[0], table, padding, strict=True):
+        for border in (plane[: placement.top], plane[bottom:], plane[:, : placement.left], plane[:, right:]):
+            border.fill(pad)
+        cv2.LUT(channel, levels, plane[placement.top : bottom, placement.left : right])
+    return tensor, placement
