@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from fine_edge.errors import ArtifactError
-from fine_edge.fields import FileName, Sha256, Text, from_data, to_data
+from fine_edge.fields import Count, FileName, Sha256, Text, from_data, to_data
 from fine_edge.files import contents_checked, file_size, read_document
 from fine_edge.graph.identity import identity_of
 from fine_edge.preprocess import Preprocessing
@@ -77,6 +77,8 @@ class Contract:
         task: what is found: ``detection`` (labels, boxes_xyxy, scores; rows that find nothing have score 0),
             ``instance`` (masks (N, 28, 28) inside the boxes as well), ``semantic`` (classes by pixel), ``panoptic``
             (both, the latter as ``stuff``).
+        batches: the smallest, the usual and the largest batch, where the graph takes several; the shapes above have the
+            largest. ``None`` where it takes one.
     """
 
     model: FileName
@@ -91,11 +93,24 @@ class Contract:
     golden: dict[str, str]
     made_by: dict[str, Any]
     task: Task = "detection"
+    batches: tuple[Count, Count, Count] | None = None
 
     @property
     def batch(self) -> int:
-        """Return the batch size of the image input."""
+        """Return the batch size of the image input, the largest where there are several."""
         return self.inputs[0].shape[0]
+
+    def filled(self, count: int) -> int:
+        """Return the batch that is fed for ``count`` pictures: a graph for one batch is filled up to it."""
+        return max(count, self.batches[0]) if self.batches else self.batch
+
+    def of_batch(self, batch: int) -> Contract:
+        """Return the contract of what was made of the graph for one batch alone."""
+        inputs, outputs = (
+            tuple(replace(spec, shape=(batch, *spec.shape[1:])) for spec in specs)
+            for specs in (self.inputs, self.outputs)
+        )
+        return replace(self, inputs=inputs, outputs=outputs, batches=None)
 
     @property
     def input_hw(self) -> tuple[int, int]:
@@ -121,6 +136,8 @@ class Contract:
             **to_data(self),
             "preprocessing": self.preprocessing.to_json(),
         }
+        if self.batches is None:  # left out, so that files from before there was a choice stay the same
+            del data["batches"]
         return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
 
@@ -180,6 +197,8 @@ def _check(contract: Contract) -> None:
             raise ValueError("a graph that takes frames gives boxes in their pixels, and nothing else of them")
     elif len(dims) != 4 or dims[1] != 3:
         raise ValueError(f"the image input has shape {dims}, not (B, 3, H, W)")
+    if contract.batches and not contract.batches[0] <= contract.batches[1] <= contract.batches[2] == dims[0]:
+        raise ValueError(f"the batches are {contract.batches}, the largest is to be {dims[0]}")
     if contract.cost:
         from_data(_Cost, contract.cost)
     if contract.golden:

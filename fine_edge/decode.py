@@ -78,7 +78,7 @@ def find(image: NamedImage, contract: Contract, runner: Runner, threshold: float
         ConfigError: when the artifact takes frames of another size.
     """
     tensor, placement = Feed(contract.input_hw, contract.preprocessing)(image.pixels, image.name)
-    feed = np.repeat(tensor, contract.batch, axis=0)  # a static batch is filled with the same picture
+    feed = np.repeat(tensor, contract.filled(1), axis=0)  # a static batch is filled with the same picture
     outputs = runner.run({contract.inputs[0].name: feed})
     require_finite(outputs, contract)
     return from_network(outputs, contract, placement, threshold)

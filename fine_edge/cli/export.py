@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from fine_edge.cli.arguments import Parser, add_artifacts, add_json, deliver
-from fine_edge.contract import contract_path, read_contract
+from fine_edge.contract import Contract, contract_path, read_contract
 from fine_edge.errors import ConfigError
 from fine_edge.export.artifacts import ensure_exported, existing
-from fine_edge.export.request import PLUGINS, ExportRequest, parse_frame, parse_size
+from fine_edge.export.request import PLUGINS, ExportRequest, parse_batches, parse_frame, parse_size
 from fine_edge.fp16.keep_list import read_keep_list
 from fine_edge.table import Column, Table
 
@@ -25,7 +25,12 @@ def _parser() -> argparse.ArgumentParser:
         "--precision", choices=("fp32", "fp16"), default="fp32", help="fp16 writes the FP32 file as well"
     )
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="multiple of 32 (default: the detector's own)")
-    parser.add_argument("--batch", type=int, default=1, help="images per inference (default: 1)")
+    parser.add_argument(
+        "--batch",
+        default="1",
+        metavar="N|MIN:MAX",
+        help="pictures of an inference; a range such as 1:8, or MIN:USUAL:MAX, leaves them open (default: 1)",
+    )
     parser.add_argument("--raw", action="store_true", help="dense outputs instead of detections")
     parser.add_argument(
         "--nms",
@@ -64,19 +69,24 @@ def _frames(request: ExportRequest) -> str:
     return "" if request.frame is None else f" from frames of {request.frame[0]}x{request.frame[1]}, {request.color}"
 
 
+def _batch(contract: Contract) -> str:
+    return str(contract.batch) if contract.batches is None else f"{contract.batches[0]} to {contract.batches[2]}"
+
+
 def main(argv: list[str]) -> int:
     """Export, or find the export that is there, and list its files; return the exit code."""
     args = _parser().parse_args(argv)
     height, width = parse_size(args.input_size)
     if args.frame is None and args.colour != "rgb":
         raise ConfigError("pictures become RGB before the network", where="--colour", hint="add --frame HEIGHTxWIDTH")
+    batch, batches = parse_batches(args.batch)
     request = ExportRequest(
         args.model,
         args.weights,
         args.precision,
         height,
         width,
-        args.batch,
+        batch,
         raw=args.raw,
         seed=args.seed,
         plugin=args.plugin,
@@ -84,6 +94,7 @@ def main(argv: list[str]) -> int:
         nms=args.nms,
         frame=None if args.frame is None else parse_frame(args.frame),
         color="BGR" if args.colour == "bgr" else "RGB",
+        batches=batches,
     )
     reused = existing(request, args.artifacts) is not None
     onnx_path = ensure_exported(request, args.artifacts, replace_trained=True)
@@ -93,7 +104,7 @@ def main(argv: list[str]) -> int:
     origin = f"random weights (seed {weights['seed']})" if contract.random_weights else f"{weights['source']} weights"
     size = f"{request.height}x{request.width}"
     view = Table(
-        f"{contract.model} at {size}{_frames(request)}, batch {contract.batch}, opset {contract.opset}, {origin}"
+        f"{contract.model} at {size}{_frames(request)}, batch {_batch(contract)}, opset {contract.opset}, {origin}"
         + (", already there" if reused else ""),
         [Column("file", numeric=False), Column("MiB"), Column("sha256", numeric=False)],
     )

@@ -139,4 +139,5 @@ def contract_of(engine: Path) -> Contract:
             where=path,
             hint=f"copy the contract from where the ONNX was made, or {rebuild(manifest)}",
         )
-    return contract
+    size = manifest.options.input_size
+    return contract.of_batch(size.batch) if contract.batches and size else contract

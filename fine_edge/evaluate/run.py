@@ -130,7 +130,8 @@ def _infer(batch: list[ReadImage], contract: Contract, runner: Runner) -> _Infer
     if batch[0].error:
         return _Inferred(batch, {})
     tensors = [one.tensor for one in batch if one.tensor is not None]
-    tensors += [tensors[-1]] * (contract.batch - len(tensors))  # a static batch is filled with the last picture
+    # A graph for one batch is filled with the last picture.
+    tensors += [tensors[-1]] * (contract.filled(len(tensors)) - len(tensors))
     feed: dict[str, Array] = {contract.inputs[0].name: np.concatenate(tensors)}
     start_s = time.perf_counter()
     outputs = runner.run(feed)

@@ -28,6 +28,7 @@ from fine_edge.files import output_errors, sha256_of, written_together
 from fine_edge.graph.checks import check_view
 from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.graph.identity import identity_of
+from fine_edge.graph.open_batch import THREE, TWO, open_batch
 from fine_edge.graph.view import GraphView
 from fine_edge.images import sample_photographs
 from fine_edge.preprocess import InGraph, Preprocessing
@@ -59,8 +60,8 @@ def _golden(detector: LoadedDetector, request: ExportRequest, preprocessing: Pre
     return buffer.getvalue()
 
 
-def _graph(detector: LoadedDetector, request: ExportRequest, form: GraphForm, names: list[str]) -> GraphView:
-    """Trace the lowered detector, and refuse a graph that breaks a rule."""
+def _traced(detector: LoadedDetector, request: ExportRequest, form: GraphForm, names: list[str]) -> onnx.ModelProto:
+    """Trace the lowered detector, with what ``request`` puts before it."""
     lowered = detector.family.lowered(detector.model, form)
     if request.plugin is not None:
         use_plugin(lowered, request.model)
@@ -68,7 +69,24 @@ def _graph(detector: LoadedDetector, request: ExportRequest, form: GraphForm, na
     model: onnx.ModelProto = trace(lowered, example, ["images"], names)
     if request.plugin is not None:
         define_plugin(model)
-    return _checked(model, request)
+    if request.frame:
+        model = take_frames(model, _preprocessing(detector, request), request.frame)
+    return model
+
+
+def _graph(detector: LoadedDetector, request: ExportRequest, form: GraphForm, names: list[str]) -> GraphView:
+    """Return the graph that was asked for; refuse one that breaks a rule."""
+    if request.batches is None:
+        return _checked(_traced(detector, request, form, names), request)
+    two, three = (_traced(detector, request, replace(form, batch=batch), names) for batch in (TWO, THREE))
+    return _checked(open_batch(two, three, request.batch), request)
+
+
+def _preprocessing(detector: LoadedDetector, request: ExportRequest) -> Preprocessing:
+    """Return the preprocessing, and where it stands."""
+    if request.frame is None:
+        return detector.preprocessing
+    return replace(detector.preprocessing, in_graph=InGraph(request.color, *request.input_hw))
 
 
 def _checked(model: onnx.ModelProto, request: ExportRequest) -> GraphView:
@@ -156,11 +174,9 @@ def export(request: ExportRequest, folder: Path) -> Path:
     with output_errors(folder):  # now, not after a minute of tracing
         folder.mkdir(parents=True, exist_ok=True)
     view = _graph(detector, request, form, [spec.name for spec in outputs])
-    preprocessing = detector.preprocessing
+    preprocessing = _preprocessing(detector, request)
     image = TensorSpec("images", "float32", (request.batch, 3, *request.input_hw), "RGB as preprocessing says")
     if request.frame:
-        preprocessing = replace(preprocessing, in_graph=InGraph(request.color, *request.input_hw))
-        view = _checked(take_frames(view.model, preprocessing, request.frame), request)
         image = TensorSpec(FRAME, "uint8", (request.batch, *request.frame, 3), f"{request.color}, levels of 0 to 255")
         outputs = tuple(_in_frame(spec) for spec in outputs)
     made_by = _made_by(detector, request)
@@ -185,6 +201,7 @@ def export(request: ExportRequest, folder: Path) -> Path:
             outputs=outputs,
             preprocessing=preprocessing,
             postprocessed=not request.raw,
+            batches=request.batches,
             labels=detector.labels,
             opset=view.opset,
             cost=_cost_json(family.count(detector.model, request.height, request.width)),

@@ -56,6 +56,8 @@ class ExportRequest:
         frame: height and width of the frames that the graph takes and preprocesses itself, pixels; ``None`` for a graph
             that takes preprocessed pictures. The files are then ``MODEL.frameHxW.*``.
         color: order of a frame's channels.
+        batches: the smallest, the usual and the largest batch of a graph that takes several, ``batch`` then being the
+            largest; ``None`` for a graph that takes ``batch`` pictures. The files are then ``MODEL.batchMIN-MAX.*``.
     """
 
     model: str
@@ -71,6 +73,7 @@ class ExportRequest:
     nms: NmsName = "graph"
     frame: tuple[int, int] | None = None
     color: Color = "RGB"
+    batches: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         own_height, own_width = self._own_hw() if not (self.height and self.width) else (0, 0)
@@ -82,6 +85,9 @@ class ExportRequest:
             raise ConfigError(f"batch {self.batch} is not positive", hint="use --batch 1")
         if self.plugin is not None and self.plugin not in PLUGINS:
             raise ConfigError(f"no plugin {self.plugin!r}", hint=f"known: {', '.join(PLUGINS)}")
+        if self.batches is not None and not 1 <= self.batches[0] <= self.batches[1] <= self.batches[2] == self.batch:
+            what = f"batches {':'.join(map(str, self.batches))} do not rise"
+            raise ConfigError(what, where="--batch", hint="give MIN:MAX or MIN:USUAL:MAX, such as 1:8")
         self._require_frame()
 
     def _require_frame(self) -> None:
@@ -127,7 +133,8 @@ class ExportRequest:
         nms = {} if self.nms == "graph" else {"nms": self.nms}
         shape = {"height": self.height, "width": self.width, "batch": self.batch}
         frame = {} if self.frame is None else {"frame": list(self.frame), "color": self.color}
-        return {**shape, "raw": self.raw, **plugin, **kept, **nms, **frame}
+        batches = {} if self.batches is None else {"batches": list(self.batches)}
+        return {**shape, "raw": self.raw, **plugin, **kept, **nms, **frame, **batches}
 
     @property
     def input_hw(self) -> tuple[int, int]:
@@ -137,7 +144,8 @@ class ExportRequest:
     def stem(self) -> str:
         """Return the beginning of the names of all files of this export."""
         frame = f".frame{self.frame[0]}x{self.frame[1]}" if self.frame else ""
-        return f"{self.model}{'.plugin' if self.plugin else ''}{frame}"
+        batches = f".batch{self.batches[0]}-{self.batches[2]}" if self.batches else ""
+        return f"{self.model}{'.plugin' if self.plugin else ''}{frame}{batches}"
 
     def onnx_name(self) -> str:
         """Return the file name of the artifact."""
@@ -153,6 +161,22 @@ def parse_frame(text: str) -> tuple[int, int]:
     if "x" not in text.lower():
         raise ConfigError(f"frame {text!r} is not understood", hint="use HEIGHTxWIDTH, such as 1080x1920")
     return parse_size(text)
+
+
+def parse_batches(text: str) -> tuple[int, tuple[int, int, int] | None]:
+    """Parse ``4``, ``1:8`` or ``1:4:8``: the largest batch, and the smallest, usual and largest of several.
+
+    Raises:
+        ConfigError: for any other text.
+    """
+    parts = text.split(":")
+    if not 1 <= len(parts) <= 3 or not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
+        what = f"batch {text!r} is not understood"
+        raise ConfigError(what, where="--batch", hint="give a number, MIN:MAX or MIN:USUAL:MAX, such as 1:8")
+    numbers = [int(part) for part in parts]
+    largest = numbers[-1]
+    usual = numbers[1] if len(numbers) == 3 else largest
+    return largest, (numbers[0], usual, largest) if len(numbers) > 1 else None
 
 
 def parse_size(text: str | None) -> tuple[int, int]:

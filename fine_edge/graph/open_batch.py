@@ -27,6 +27,7 @@ _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Where")
 _ALONG_ROWS = ("Slice", "Split", "Unsqueeze")
 _SIZES = 3  # place among the inputs of Resize; the factors stand before it
 _SCOPE = "/batch"
+_NOTE = "fine_edge.largest_batch"
 
 
 def open_batch(two: onnx.ModelProto, three: onnx.ModelProto, most: int) -> onnx.ModelProto:
@@ -50,6 +51,7 @@ def open_batch(two: onnx.ModelProto, three: onnx.ModelProto, most: int) -> onnx.
             opener.open_input(node, place, name, other.input[place])
     opener.finish()
     _open_values(model, *views)
+    model.metadata_props.add(key=_NOTE, value=str(most))
     return model
 
 
@@ -195,8 +197,13 @@ def _dims(name: str, two: GraphView, three: GraphView) -> Iterator[tuple[int | N
     return zip(two.shape(name) or (), three.shape(name) or (), strict=False)
 
 
-def is_open_batch(value: onnx.ValueInfoProto) -> bool:
-    """Return whether the first dimension alone of an input or output is open."""
-    tensor = value.type.tensor_type
-    dims = list(tensor.shape.dim)
+def largest_batch(model: onnx.ModelProto) -> int | None:
+    """Return the largest batch that a graph of :func:`open_batch` takes; ``None`` for any other graph."""
+    noted = [entry.value for entry in model.metadata_props if entry.key == _NOTE]
+    return int(noted[0]) if noted and noted[0].isascii() and noted[0].isdigit() and len(noted[0]) < 7 else None
+
+
+def has_open_batch(value: onnx.ValueInfoProto) -> bool:
+    """Return whether the first dimension of an input or output, and no other, is open."""
+    dims = list(value.type.tensor_type.shape.dim)
     return bool(dims) and dims[0].dim_param == BATCH and all(dim.dim_value > 0 for dim in dims[1:])

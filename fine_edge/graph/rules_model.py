@@ -7,6 +7,7 @@ from onnx import TensorProto
 
 from fine_edge.graph.half_range import beyond_half
 from fine_edge.graph.input_size import described, is_open, network_inputs
+from fine_edge.graph.open_batch import has_open_batch, largest_batch
 from fine_edge.graph.parser_operators import KNOWN
 from fine_edge.graph.view import Finding, GraphView, Severity, input_name, is_static, label, type_name
 from fine_edge.graph.walk import nodes_in
@@ -111,16 +112,18 @@ def static_shapes(graph: GraphView) -> list[Finding]:
 
     Source: the contract of this package: one engine has one shape; TensorRT needs an optimisation profile
     for a dynamic input, and a contract cannot describe an output without a shape.
+    The batch of an export with ``--batch MIN:MAX`` may stay open: its contract says what it takes.
     Hint: export without ``dynamic_axes`` or ``dynamic_shapes``, or name a size with ``--input-size``.
     """
     hint = "export with static shapes, or compile for one: engine build FILE.onnx --input-size 640x640"
     found = []
+    batched = largest_batch(graph.model) is not None
     for value in network_inputs(graph.model):
-        if is_open(value):
+        if is_open(value) and not (batched and has_open_batch(value)):
             message = f"input {described(value)} has a dynamic shape"
             found.append(Finding("FE04", "error", "graph", message, hint))
     for value in graph.model.graph.output:
-        if not is_static(graph.shape(value.name)):
+        if not is_static(graph.shape(value.name)) and not (batched and has_open_batch(value)):
             found.append(Finding("FE04", "error", "graph", f"output {value.name!r} has no static shape", hint))
     return found
 

@@ -49,6 +49,11 @@ class Case:
     selection_margin: float = float("inf")
 
     @property
+    def pictures(self) -> int:
+        """Return the number of pictures in the batch."""
+        return min((len(value) for value in self.expected.values()), default=0)
+
+    @property
     def near_tie(self) -> bool:
         """Return whether FP32 rounding may select another query than the reference did."""
         return self.selection_margin < NEAR_TIE_LOGIT
@@ -72,7 +77,7 @@ def compare(
     differences: dict[str, list[_Difference]] = {}
     for case in cases:
         _check_shapes(contract, case, artifact.file)
-        for image in range(contract.batch):
+        for image in range(case.pictures):
             if finds_objects:
                 expected, got = (_detections(contract, outputs, image) for outputs in (case.expected, case.got))
                 agreement = agree(expected, got, score_tolerance=tolerance.score)
@@ -124,7 +129,8 @@ def _check_shapes(contract: Contract, case: Case, where: object) -> None:
     for spec in contract.outputs:
         for name, outputs in (("reference", case.expected), ("artifact", case.got)):
             found = outputs[spec.name].shape if spec.name in outputs else "nothing"
-            if found != spec.shape:
+            batch = case.pictures if contract.batches else contract.batch
+            if found != (batch, *spec.shape[1:]):
                 raise ArtifactError(
                     f"the {name} gives {found} for {spec.name}, the contract says {spec.shape}", where=where
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +21,26 @@ from fine_edge.runners.base import Array, Runner
 
 
 def inputs_for(contract: Contract, images: list[NamedImage] | Pictures) -> Iterator[tuple[str, Array]]:
-    """Yield real pictures after the contract's preprocessing, then one input of noise; each is a full batch."""
+    """Yield real pictures after the contract's preprocessing, then one input of noise; each is a full batch.
+
+    A graph that takes several batches gets the smallest, one of three and the largest in turns.
+    """
     feed = Feed(contract.input_hw, contract.preprocessing, exact=True)
+    batches = itertools.cycle(_tried(contract))
     for image in images:
         pixels = as_frame(image.pixels, contract.input_hw) if contract.preprocessing.in_graph else image.pixels
-        yield image.name, np.repeat(feed(pixels)[0], contract.batch, axis=0)
+        batch = next(batches)
+        name = image.name if contract.batches is None else f"{image.name} x {batch}"
+        yield name, np.repeat(feed(pixels)[0], batch, axis=0)
     spec = contract.inputs[0]
     yield "uniform noise", noise(spec.shape, np.dtype(spec.dtype), 0)
+
+
+def _tried(contract: Contract) -> tuple[int, ...]:
+    if contract.batches is None:
+        return (contract.batch,)
+    smallest, _, largest = contract.batches
+    return tuple(sorted({smallest, min(max(3, smallest), largest), largest}))
 
 
 def _bound(onnx_path: Path, precision: Precision | None) -> tuple[Contract, Artifact]:

@@ -65,12 +65,20 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
-def _require_same(side: str, node: Any, spec: TensorSpec, where: Path) -> None:
-    """Refuse a tensor of a session that differs from the contract; an unknown dimension of an output fits any."""
+def _require_same(side: str, node: Any, spec: TensorSpec, where: Path, *, open_batch: bool) -> None:
+    """Refuse a tensor of a session that differs from the contract; an unknown dimension of an output fits any.
+
+    Args:
+        side: ``input`` or ``output``.
+        node: of the session.
+        spec: of the contract.
+        where: the file.
+        open_batch: whether the contract leaves the first dimension open.
+    """
     dims = tuple(node.shape)
     fits = len(dims) == len(spec.shape) and all(
-        dim == wanted or (side == "output" and not isinstance(dim, int))
-        for dim, wanted in zip(dims, spec.shape, strict=False)
+        dim == wanted or (not isinstance(dim, int) and (side == "output" or (open_batch and axis == 0)))
+        for axis, (dim, wanted) in enumerate(zip(dims, spec.shape, strict=False))
     )
     if not fits or _ELEMENT_TYPES.get(node.type) != spec.dtype:
         what = f"{side} {spec.name} is {node.type} {dims}, its contract says {spec.dtype} {spec.shape}"
@@ -115,7 +123,7 @@ class OrtRunner(WallTimed):
                 what = f"has the {side}s {', '.join(found)}, its contract says {', '.join(spec.name for spec in specs)}"
                 raise ArtifactError(what, where=self._path, hint=_EXPORT_AGAIN)
             for spec in specs:
-                _require_same(side, found[spec.name], spec, self._path)
+                _require_same(side, found[spec.name], spec, self._path, open_batch=contract.batches is not None)
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """Run one inference.

@@ -195,7 +195,7 @@ class Pipeline:
             begun = time.perf_counter()
             parts = [feed(frame.pixels, self.sources[frame.source].name) for frame in taken]
             inputs: list[Input] = [one for one, _ in parts]
-            inputs += inputs[-1:] * (self._contract.batch - len(inputs))
+            inputs += inputs[-1:] * (self._contract.filled(len(inputs)) - len(inputs))
             together = np.concatenate(inputs) if len(inputs) > 1 else inputs[0]
             batch = Batch(tuple(taken), tuple(placement for _, placement in parts), together)
             self.tally.stages["preprocess"].add(1e3 * (time.perf_counter() - begun) / len(taken), len(taken))
