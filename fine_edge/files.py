@@ -287,6 +287,7 @@ def written_folder(folder: Path) -> Iterator[Path]:
     What ``folder`` held is gone then, so the caller decides before whether it may be. A kill leaves the old folder or
     the new one, except between two renames, where it leaves none.
     """
+    folder = Path(os.path.realpath(folder))  # a link stays, and leads to the new folder
     name = folder.name
     partial, old = (folder.with_name(f".{name}{kind}.partial-{os.getpid()}") for kind in ("", "-old"))
     if partial in _OPEN:

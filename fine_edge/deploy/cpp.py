@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fine_edge.deploy.deployable import Deployable, require_one_picture
-from fine_edge.deploy.folder import Deployment, settings_of
+from fine_edge.deploy.folder import Deployment, heading, settings_of
 from fine_edge.errors import ConfigError
 
 FORMAT = 1
@@ -75,9 +75,7 @@ def _text(source: Deployable, engine: str) -> str:
 def _readme(source: Deployable, name: str) -> str:
     half = " --stronglyTyped" if source.precision == "fp16" else ""
     build = f"    trtexec --onnx={name}.onnx --saveEngine={name}.engine{half}   # on the board, once\n"
-    return f"""# {name} for C++
-Made from `{source.path.name}` ({source.precision}, sha256 {source.sha256}).
-
+    return f"""{heading(source, name, "C++")}
 {"" if source.manifest else build}    g++ -O2 -std=c++17 detect.cpp -o detect -lnvinfer -lcudart
     ./detect {name}.txt street.ppm 0.5           # a line of JSON for each object
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fine_edge.contract import TensorSpec
 from fine_edge.deploy.deployable import Deployable, require_boxes
-from fine_edge.deploy.folder import Deployment, label_lines, settings_of
+from fine_edge.deploy.folder import Deployment, heading, label_lines, settings_of
 from fine_edge.deploy.rewrite import Rewriting, contract_file
 from fine_edge.errors import ConfigError
 from fine_edge.preprocess import Preprocessing
@@ -161,9 +161,7 @@ builds an engine that keeps it, which nvinfer then loads where its TensorRT is t
 
 def _readme(source: Deployable, name: str, parser: str) -> str:
     notes = "".join(f"- {note}\n" for note in _notes(source.contract.preprocessing))
-    return f"""# {name} for DeepStream
-Made from `{source.path.name}` ({source.precision}, sha256 {source.sha256}).
-
+    return f"""{heading(source, name, "DeepStream")}
 1. Build the parser, once: clone `marcoslucianops/DeepStream-Yolo`, then
    `CUDA_VER=12.6 make -C nvdsinfer_custom_impl_Yolo` with the board's version of CUDA.
    Copy the library to `{parser}`, seen from this folder.

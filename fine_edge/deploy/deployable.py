@@ -44,7 +44,7 @@ class Deployable:
         return self.contract.inputs[0].name == FRAME
 
 
-def read_source(path: Path) -> Deployable:
+def read_deployable(path: Path) -> Deployable:
     """Return a file that may be handed over.
 
     Raises:

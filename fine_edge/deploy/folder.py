@@ -168,3 +168,11 @@ def settings_of(source: Deployable) -> dict[str, Any]:
 def label_lines(source: Deployable) -> bytes:
     """Return the class names, one a line, in the order of their indices."""
     return "".join(f"{label}\n" for label in source.labels).encode()
+
+
+def heading(source: Deployable, name: str, consumer: str) -> str:
+    """Return the first lines of a README: for whom it is, and what it was made from."""
+    weights = "The weights are random: results are meaningless.\n" if source.contract.random_weights else ""
+    return f"""# {name} for {consumer}
+Made from `{source.path.name}` ({source.precision}, sha256 {source.sha256}).
+{weights}"""

@@ -18,7 +18,7 @@ import numpy as np
 
 from fine_edge.contract import TensorSpec
 from fine_edge.deploy.deployable import Deployable, require_boxes, require_one_picture
-from fine_edge.deploy.folder import Deployment, label_lines, settings_of
+from fine_edge.deploy.folder import Deployment, heading, label_lines, settings_of
 from fine_edge.deploy.rewrite import Rewriting, contract_file
 from fine_edge.errors import ConfigError
 from fine_edge.preprocess import Placement, Preprocessing, preprocess
@@ -174,6 +174,7 @@ def _nodes(source: Deployable, camera_wh: tuple[int, int], onnx: str, threshold:
         "output_binding_names": [LABELS, BOXES, SCORES],
         "verbose": False,
         "force_engine_update": False,
+        "enable_fp16": source.precision == "fp16",  # on unless it is told otherwise
     }
     resized = "padded_image" if keeps else "resize/image"
     camera = {"image_width": camera_wh[0], "image_height": camera_wh[1]}
@@ -270,13 +271,15 @@ def generate_launch_description():
 
 def _readme(source: Deployable, name: str, camera_wh: tuple[int, int]) -> str:
     width, height = camera_wh
+    strong = ""
+    if source.precision == "fp16":
+        strong = f""" The node's FP16 may also take in what the file keeps in FP32.
+This builds an engine that keeps it: `trtexec --onnx={name}.onnx --stronglyTyped --saveEngine={name}.plan`."""
     notes = "".join(f"- {note}\n" for note in _notes(source.contract.preprocessing))
-    return f"""# {name} for Isaac ROS
-Made from `{source.path.name}` ({source.precision}, sha256 {source.sha256}).
-
+    return f"""{heading(source, name, "Isaac ROS")}
 `ros2 launch {LAUNCH}` in an environment with isaac_ros_rtdetr, isaac_ros_image_proc, isaac_ros_tensor_proc and
-isaac_ros_tensor_rt. The first start builds `{name}.plan` for this board, which takes minutes; remove it when the ONNX
-file is replaced.
+isaac_ros_tensor_rt. The first start builds `{name}.plan` for this board in {source.precision.upper()}, which takes
+minutes; remove it when the ONNX file is replaced.{strong}
 
 - In: `image_rect` and `camera_info_rect`, {width}x{height}. Another camera needs `fine-edge deploy` again: boxes are
   scaled back to this size inside the graph.

@@ -13,7 +13,7 @@ import onnx
 
 from fine_edge.contract import TensorSpec
 from fine_edge.deploy.deployable import Deployable
-from fine_edge.deploy.folder import Deployment, label_lines, settings_of
+from fine_edge.deploy.folder import Deployment, heading, label_lines, settings_of
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.weight_files import external_tensors
 from fine_edge.text import printable
@@ -123,10 +123,7 @@ def _readme(source: Deployable, name: str) -> str:
     contract = source.contract
     image = contract.inputs[0]
     notes = "".join(f"- {note}\n" for note in _notes(source))
-    weights = "The weights are random: results are meaningless.\n" if contract.random_weights else ""
-    return f"""# {name} for Triton
-Made from `{source.path.name}` ({source.precision}, sha256 {source.sha256}).
-{weights}
+    return f"""{heading(source, name, "Triton")}
     tritonserver --model-repository=DIR          # the folder above this one
     pip install 'tritonclient[http]' pillow
     python {CLIENT} street.jpg --url HOST:8000

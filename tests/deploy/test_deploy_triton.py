@@ -36,6 +36,7 @@ def model_config(text):
     return text_format.Parse(text, module.ModelConfig())
 
 
+@pytest.mark.host
 def test_tritons_own_reader_takes_the_configuration(tmp_path):
     path = write_responsive(tmp_path, Preprocessing(), batch=2)
     for device in ("gpu", "cpu"):
