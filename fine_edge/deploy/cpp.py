@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fine_edge.deploy.deployable import Deployable, require_one_picture
+from fine_edge.deploy.deployable import Deployable, model_file, require_one_picture, rows_of
 from fine_edge.deploy.folder import Deployment, heading, settings_of
 from fine_edge.errors import ConfigError
 
 FORMAT = 1
-_NEEDED = {"boxes_xyxy": "float32", "scores": "float32"}
+_LABELS = ("int64", "int32")
 
 
 def deploy(source: Deployable, name: str) -> Deployment:
@@ -30,19 +30,14 @@ def deploy(source: Deployable, name: str) -> Deployment:
             f"gives maps of pixels ({contract.task}), and detect.cpp reads boxes", where=source.path, hint=hint
         )
     kinds = {spec.name: spec.dtype for spec in contract.outputs}
-    wrong = [name for name, kind in _NEEDED.items() if kinds.get(name) != kind]
-    if (
-        source.takes_frames
-        or contract.inputs[0].dtype != "float32"
-        or kinds.get("labels") not in ("int64", "int32")
-        or wrong
-    ):
-        hint = "export it without --frame, as fine-edge export does by default"
-        raise ConfigError("has other inputs or outputs than detect.cpp reads", where=source.path, hint=hint)
+    rows_of(source)
+    if kinds["labels"] not in _LABELS or {kinds["boxes_xyxy"], kinds["scores"]} != {"float32"}:
+        hint = "export it again: fine-edge export writes int64 and float32"
+        raise ConfigError("gives other types than detect.cpp reads", where=source.path, hint=hint)
     engine = f"{name}.engine"
     files: dict[str, bytes | Path] = {
         f"{name}.txt": _text(source, engine).encode(),
-        engine if source.manifest else f"{name}.onnx": source.path,
+        engine if source.manifest else f"{name}.onnx": model_file(source),
         "README.md": _readme(source, name).encode(),
     }
     notes = () if source.manifest else (f"the engine is built on the board: trtexec --onnx={name}.onnx",)
@@ -53,14 +48,13 @@ def _text(source: Deployable, engine: str) -> str:
     """Return the contract, a key and its values each line; numbers as Python writes them, class names last."""
     contract, how = source.contract, source.contract.preprocessing
     height, width = contract.input_hw
-    rows = next(spec for spec in contract.outputs if spec.name == "scores").shape[1]
     kind = next(spec for spec in contract.outputs if spec.name == "labels").dtype
     lines = [
         f"format {FORMAT}",
         f"engine {engine}",
         f"input {contract.inputs[0].name}",
         f"size {width} {height}",
-        f"rows {rows}",
+        f"rows {rows_of(source)}",
         f"labels {kind}",
         f"resize {how.resize} {how.align} {'antialias' if how.antialias else 'nearest-four'}",
         f"scale {how.scale!r}",

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fine_edge.contract import TensorSpec
-from fine_edge.deploy.deployable import Deployable, require_boxes
+from fine_edge.deploy.deployable import Deployable, require_boxes, rows_of
 from fine_edge.deploy.folder import Deployment, heading, label_lines, settings_of
 from fine_edge.deploy.rewrite import Rewriting, contract_file
 from fine_edge.errors import ConfigError
@@ -69,14 +69,17 @@ def _one_factor(how: Preprocessing) -> Preprocessing:
 
 def _append_rows(graph: Rewriting, source: Deployable) -> TensorSpec:
     """Append the concatenation of boxes, scores and classes, and return its description, (B, N, 6)."""
-    boxes = next(spec for spec in source.contract.outputs if spec.name == "boxes_xyxy")
-    batch, rows, _ = boxes.shape
     last = graph.constant([2], dtype=int)
     columns = [graph.cast(graph.inner("boxes_xyxy"), "float32")]  # (B, N, 4)
     for name in ("scores", "labels"):
         columns.append(graph.node("Unsqueeze", [graph.cast(graph.inner(name), "float32"), last]))  # (B, N) -> (B, N, 1)
     graph.node("Concat", columns, OUTPUT, axis=2)
-    return TensorSpec(OUTPUT, "float32", (batch, rows, 6), "x0, y0, x1, y1 in pixels of the input, score, class")
+    return TensorSpec(
+        OUTPUT,
+        "float32",
+        (source.contract.batch, rows_of(source), 6),
+        "x0, y0, x1, y1 in pixels of the input, score, class",
+    )
 
 
 def _notes(how: Preprocessing) -> tuple[str, ...]:
@@ -111,6 +114,7 @@ def _config(
         "model-color-format": 0,
         "net-scale-factor": repr(how.scale),
         "offsets": ";".join(repr(value / how.scale) for value in how.mean),
+        "scaling-filter": 1,  # bilinear; without the key NvBufSurfTransform takes the nearest pixel
         "maintain-aspect-ratio": int(letterbox),
         "symmetric-padding": int(letterbox and how.align == "center"),
         "cluster-mode": 4,

@@ -9,6 +9,8 @@ from fine_edge.contract import Contract, Precision, bound_contract
 from fine_edge.engine.manifest import Manifest, read_manifest
 from fine_edge.engine.plan_file import check_bytes, contract_of, read_plan
 from fine_edge.errors import ConfigError
+from fine_edge.graph.model_file import read_model
+from fine_edge.graph.weight_files import external_tensors
 from fine_edge.text import printable
 
 FRAME = "frame"
@@ -71,6 +73,17 @@ def read_deployable(path: Path) -> Deployable:
     return found
 
 
+def model_file(source: Deployable) -> bytes | Path:
+    """Return the file to hand over: an engine or ONNX file as it is, or one that weights beside it are put into."""
+    if source.manifest:
+        return source.path
+    if not external_tensors(read_model(source.path, weights=False)):
+        return source.path
+    model = read_model(source.path)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
 def require_boxes(source: Deployable, consumer: str) -> None:
     """Refuse what a consumer that builds its own engine and draws boxes cannot carry.
 
@@ -93,11 +106,30 @@ def require_boxes(source: Deployable, consumer: str) -> None:
     if source.takes_frames:
         hint = "export it without --frame"
         raise ConfigError(f"takes whole frames, and {consumer} resizes and scales them itself", where=path, hint=hint)
-    if (dtype := source.contract.inputs[0].dtype) != "float32":
-        hint = "export it again: fine-edge export writes float32"
-        raise ConfigError(f"takes {dtype}, and {consumer} gives float32", where=path, hint=hint)
+    rows_of(source)
     if not source.contract.labels:
         raise ConfigError("names no classes, so their number is unknown", where=path, hint="export it with its labels")
+
+
+def rows_of(source: Deployable) -> int:
+    """Return the number of rows N of an artifact that takes pictures as float32 and finds boxes.
+
+    Raises:
+        ConfigError: when its only input is of another type, or it does not give ``labels`` (B, N), ``boxes_xyxy``
+            (B, N, 4) and ``scores`` (B, N).
+    """
+    contract = source.contract
+    shapes = {spec.name: spec.shape for spec in contract.outputs}
+    scores = shapes.get("scores", ())
+    expected = {"labels": scores, "boxes_xyxy": (*scores, 4), "scores": (contract.batch, *scores[1:2])}
+    given = [spec.dtype for spec in contract.inputs]
+    if given != ["float32"] or any(shapes.get(name) != shape for name, shape in expected.items()):
+        raise ConfigError(
+            "does not take float32 and give labels (B, N), boxes_xyxy (B, N, 4) and scores (B, N)",
+            where=source.path,
+            hint="export it again: fine-edge export writes it so, without --frame",
+        )
+    return scores[1]
 
 
 def require_one_picture(source: Deployable, consumer: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fine_edge.contract import TensorSpec
-from fine_edge.deploy.deployable import Deployable, require_boxes, require_one_picture
+from fine_edge.deploy.deployable import Deployable, require_boxes, require_one_picture, rows_of
 from fine_edge.deploy.folder import Deployment, heading, label_lines, settings_of
 from fine_edge.deploy.rewrite import Rewriting, contract_file
 from fine_edge.errors import ConfigError
@@ -77,7 +77,7 @@ def deploy(source: Deployable, name: str, *, camera_wh: tuple[int, int], thresho
 
 def _tensors(source: Deployable) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     image = source.contract.inputs[0]
-    rows = next(spec for spec in source.contract.outputs if spec.name == "boxes_xyxy").shape[1]
+    rows = rows_of(source)
     inputs = (
         TensorSpec(IMAGES, "float32", image.shape, "RGB, levels divided by 255"),
         TensorSpec(SIZES, "int64", (1, 2), "the camera's longer side, twice, pixels"),

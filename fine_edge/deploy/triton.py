@@ -9,13 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import onnx
-
 from fine_edge.contract import TensorSpec
-from fine_edge.deploy.deployable import Deployable
+from fine_edge.deploy.deployable import Deployable, model_file
 from fine_edge.deploy.folder import Deployment, heading, label_lines, settings_of
-from fine_edge.graph.model_file import read_model
-from fine_edge.graph.weight_files import external_tensors
 from fine_edge.text import printable
 
 Device = Literal["gpu", "cpu"]
@@ -53,23 +49,12 @@ def deploy(source: Deployable, name: str, *, device: Device = "gpu") -> Deployme
     client = Path(__file__).with_name("triton_client.py").read_bytes()
     files: dict[str, bytes | Path] = {
         CONFIG: _config(source, name, kind).encode(),
-        f"1/{file}": _model(source),
+        f"1/{file}": model_file(source),
         "labels.txt": label_lines(source),
         CLIENT: client,
         "README.md": _readme(source, name).encode(),
     }
     return Deployment("triton", name, files, settings_of(source), _notes(source))
-
-
-def _model(source: Deployable) -> bytes | Path:
-    """Return the model's file; weights that lie beside it are put into it."""
-    if source.manifest:
-        return source.path
-    if not external_tensors(read_model(source.path, weights=False)):
-        return source.path
-    model: onnx.ModelProto = read_model(source.path)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
 
 
 def _quoted(text: str) -> str:

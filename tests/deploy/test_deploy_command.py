@@ -5,18 +5,22 @@ import os
 import shutil
 from dataclasses import replace
 
+import onnx
 import pytest
 from responsive import write_responsive
 from tiny_detector import write_detector
 
 from fine_edge.cli.deploy import main
-from fine_edge.contract import Contract, TensorSpec, bound_contract, contract_path, read_contract
+from fine_edge.cli.engine import main as inspect
+from fine_edge.contract import Artifact, Contract, TensorSpec, bound_contract, contract_path, read_contract
 from fine_edge.deploy.deployable import Deployable, require_boxes
 from fine_edge.engine.manifest import Manifest, manifest_path
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.errors import ArtifactError, ConfigError, FineEdgeError, OutputError
 from fine_edge.files import sha256_of
+from fine_edge.graph.identity import identity_of
+from fine_edge.graph.weight_files import external_tensors
 from fine_edge.preprocess import Preprocessing
 
 CAMERA = ("--camera", "640x480")
@@ -27,6 +31,11 @@ def change_contract(path, **changes) -> Contract:
     changed = replace(read_contract(contract_path(path)), **changes)
     contract_path(path).write_text(changed.to_text(), encoding="utf-8")
     return changed
+
+
+def rows(labels):
+    shapes = {"labels": (labels, (1, 3)), "boxes_xyxy": ("float32", (1, 3, 4)), "scores": ("float32", (1, 3))}
+    return tuple(TensorSpec(name, dtype, shape, "") for name, (dtype, shape) in shapes.items())
 
 
 def write_engine(folder, **changes):
@@ -89,6 +98,19 @@ def test_an_engine_goes_where_engines_are_loaded(tmp_path, target, capsys):
         assert "tensorrt 10.7.0, l4t 36.4.0, gpu Orin, sm 87" in (folder / "README.md").read_text()
 
 
+@pytest.mark.host
+@pytest.mark.parametrize("target", ["deepstream", "isaac-ros"])
+def test_nvidias_compiler_takes_what_was_rewritten(tmp_path, target, capsys):
+    """TensorRT-RTX on the CPU: its parser, and an engine with the inputs of the new contract."""
+    path = write_responsive(tmp_path, Preprocessing(std=(0.2, 0.3, 0.4)))
+    assert main([target, str(path), "--out", str(tmp_path / "out"), *TARGETS[target], "--json"]) == 0
+    capsys.readouterr()
+    assert inspect(["inspect", str(tmp_path / "out" / "tiny" / "tiny.onnx"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kernels"] >= 2
+    assert found["inputs"] == "images 1x3x64x64" + (", orig_target_sizes 1x2" if target == "isaac-ros" else "")
+
+
 def test_plugins_of_an_engine_are_named(tmp_path, capsys):
     engine = write_engine(tmp_path, options=BuildOptions(plugins=("/opt/libmodulate.so",)))
     assert main(["triton", str(engine), "--out", str(tmp_path / "out")]) == 0
@@ -103,10 +125,13 @@ def test_plugins_of_an_engine_are_named(tmp_path, capsys):
         ("cpp", {"task": "panoptic"}, r"maps of pixels \(panoptic\)"),
         ("deepstream", {"labels": ()}, "names no classes"),
         ("triton", {"postprocessed": False}, "raw outputs"),
-        ("cpp", {"outputs": ()}, "other inputs or outputs"),
-        ("deepstream", {"outputs": (TensorSpec("found", "float32", (1, 6), ""),)}, "no input or output found"),
+        ("cpp", {"outputs": ()}, "does not take float32 and give labels"),
+        ("deepstream", {"outputs": (TensorSpec("scores", "float32", (1,), ""),)}, "does not take float32"),
+        ("isaac-ros", {"inputs": (TensorSpec("images", "float16", (1, 3, 64, 64), ""),)}, "does not take float32"),
+        ("cpp", {"outputs": rows("float32")}, "other types than detect.cpp reads"),
+        ("deepstream", {"inputs": (TensorSpec("else", "float32", (1, 3, 64, 64), ""),)}, "no input or output else"),
     ],
-    ids=["masks", "semantic", "panoptic", "no labels", "raw", "no outputs", "another output"],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_what_a_target_cannot_carry_is_refused_with_the_reason(tmp_path, target, changes, words):
     path = write_detector(tmp_path)
@@ -226,6 +251,18 @@ def test_a_file_that_nobody_vouches_for_is_refused(tmp_path, damage):
     with pytest.raises(ArtifactError):
         main(["deepstream", str(path), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("target", ["triton", "cpp", "deepstream"])
+def test_weights_beside_an_onnx_file_are_put_into_it(tmp_path, target):
+    path = write_detector(tmp_path)
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="tiny.weights", size_threshold=0)
+    change_contract(path, artifacts=(Artifact(path.name, "fp32", identity_of(path)),))
+    assert main([target, str(path), "--out", str(tmp_path / "out")]) == 0
+    written = next((tmp_path / "out").rglob("*.onnx"))
+    assert not external_tensors(onnx.load(written, load_external_data=False))
+    assert {values.name for values in onnx.load(written).graph.initializer} >= {"zero"}
 
 
 def test_names_of_classes_stay_on_their_lines(tmp_path):

@@ -52,6 +52,7 @@ def test_a_batch_and_its_configuration(tmp_path, capsys):
         "batch-size": "2",
         "infer-dims": "3;64;64",
         "network-mode": "0",
+        "scaling-filter": "1",
         "num-detected-classes": "3",
         "onnx-file": "street.onnx",
         "custom-lib-path": parser,

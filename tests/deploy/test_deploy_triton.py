@@ -6,6 +6,7 @@ import runpy
 import sys
 import types
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 from PIL import Image
 from responsive import IMAGENET, assert_same, predicted, write_responsive
 from skimage import data
+from tiny_detector import KNOWN
 
 from fine_edge.cli.deploy import main
+from fine_edge.contract import contract_path, read_contract
 from fine_edge.preprocess import Preprocessing
 
 PHOTOGRAPH = data.astronaut()[:360]  # 512 x 360
@@ -96,6 +99,17 @@ class Tensor:
         self.values = values
 
 
+def ask(folder, monkeypatch, capsys):
+    """What the client prints for the photograph, with the server's part played on ``folder/models``."""
+    Image.fromarray(PHOTOGRAPH).save(folder / "street.png")
+    for name, module in Server(folder / "models").modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    client = runpy.run_path(str(folder / "models" / "tiny" / "client.py"))
+    capsys.readouterr()
+    assert client["main"]([str(folder / "street.png"), "--threshold", "0.3"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -108,16 +122,20 @@ class Tensor:
 def test_the_client_finds_what_predict_finds(tmp_path, how, monkeypatch, capsys):
     path = write_responsive(tmp_path, how)
     assert main(["triton", str(path), "--out", str(tmp_path / "models")]) == 0
-    Image.fromarray(PHOTOGRAPH).save(tmp_path / "street.png")
-    for name, module in Server(tmp_path / "models").modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    client = runpy.run_path(str(tmp_path / "models" / "tiny" / "client.py"))
-    capsys.readouterr()
-    assert client["main"]([str(tmp_path / "street.png"), "--threshold", "0.3"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows = ask(tmp_path, monkeypatch, capsys)
     assert [row["label"] for row in rows] == ["[owl]", "cat"] + (["dog"] if len(rows) == 3 else [])
     found = [(row["label_index"], row["score"], row["box_xyxy_px"]) for row in rows]
     assert_same(found, predicted(path, PHOTOGRAPH, 0.3))
+
+
+def test_the_client_keeps_maps_of_pixels_as_arrays(tmp_path, monkeypatch, capsys):
+    path = write_responsive(tmp_path, Preprocessing())
+    contract = replace(read_contract(contract_path(path)), task="semantic")
+    contract_path(path).write_text(contract.to_text(), encoding="utf-8")
+    assert main(["triton", str(path), "--out", str(tmp_path / "models")]) == 0
+    (row,) = ask(tmp_path, monkeypatch, capsys)
+    with np.load(row["outputs"]) as outputs:
+        np.testing.assert_array_equal(outputs["labels"], KNOWN["labels"])
 
 
 def test_the_client_sends_frames_as_they_are():
