@@ -15,6 +15,7 @@ from fine_edge.contract import bound_contract
 from fine_edge.detections import Detections, agree
 from fine_edge.export.request import ExportRequest
 from fine_edge.graph.checks import check
+from fine_edge.parity.tolerance import TOLERANCES
 from fine_edge.preprocess import preprocess
 
 PHOTOGRAPHS = (data.astronaut()[:360], data.coffee())
@@ -26,18 +27,17 @@ def detections(rows):
     return Detections(np.array(labels), np.array(boxes, np.float32), np.array(scores, np.float32))
 
 
-# Largest difference of a score, and of a corner in pixels. A consumer's arithmetic moves inputs by a unit in the last
-# place, which FP16 may round to its other neighbour.
-TOLERANCES = {"fp32": (1e-4, 0.01), "fp16": (0.02, 1.0)}
-
-
 def assert_all_found(found, expected, precision):
-    score, px = TOLERANCES[precision]
-    seen = agree(detections(expected), detections(found), score_tolerance=score)
-    assert seen.matched > 50
-    assert seen.flipped == 0
-    assert seen.max_score_drift < score
-    assert seen.max_box_drift_px < px
+    """By the tolerances of parity: a consumer's arithmetic moves inputs by a unit in the last place.
+
+    FP16 rounds some of them to the other neighbour, and random weights make much of it.
+    """
+    tolerance = TOLERANCES[precision]
+    seen = agree(detections(expected), detections(found), score_tolerance=tolerance.score)
+    assert seen.matched > 200
+    assert seen.flipped <= tolerance.flipped * len(expected)
+    assert seen.max_score_drift < tolerance.score
+    assert seen.max_box_drift_px < tolerance.box_px
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
