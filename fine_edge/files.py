@@ -278,3 +278,40 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` whole or not at all; halves of characters, which no encoding has, are written out."""
     write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+@contextlib.contextmanager
+def written_folder(folder: Path) -> Iterator[Path]:
+    """Give a hidden folder to write into, folders in it as well; on success it takes the place of ``folder``.
+
+    What ``folder`` held is gone then, so the caller decides before whether it may be. A kill leaves the old folder or
+    the new one, except between two renames, where it leaves none.
+    """
+    folder = Path(os.path.realpath(folder))  # a link stays, and leads to the new folder
+    name = folder.name
+    partial, old = (folder.with_name(f".{name}{kind}.partial-{os.getpid()}") for kind in ("", "-old"))
+    if partial in _OPEN:
+        raise OutputError("is being written already", where=folder, hint="wait for the other writer")
+    try:
+        with output_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(folder.parent)
+            _OPEN.update((partial, old))
+            partial.mkdir()
+            yield partial
+            for file in partial.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as handle:
+                        os.fsync(handle.fileno())
+            if folder.exists():
+                folder.rename(old)
+            try:
+                partial.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+            _OPEN.discard(left)

@@ -14,7 +14,7 @@ from terminal import WIDTHS, assert_fits, shown
 from fine_edge.bench.compare import compare
 from fine_edge.bench.record import read_record
 from fine_edge.bench.table import to_table
-from fine_edge.cli import doctor, engine, graph, parity, predict, zoo
+from fine_edge.cli import deploy, doctor, engine, graph, parity, predict, zoo
 from fine_edge.detections import Agreement
 from fine_edge.doctor.software import Check, Diagnosis
 from fine_edge.evaluate import tables as evaluate
@@ -192,6 +192,12 @@ def _predictions(task):
     return predict._table("caption " * 30, [{**row, "area_px": 123456, "share": 0.123}], SimpleNamespace(task=task))
 
 
+def _deployed():
+    listed = {"target": "deepstream", "random_weights": True, "notes": ["a note of many words " * 9]}
+    files = [{"path": f"{NAMES[0]}.contract.json", "sha256": "ab" * 32}]
+    return deploy._table(Path("deployments/deepstream/rtdetr_r18_fine_vanilla"), listed | {"files": files})
+
+
 def tables():
     """Each table by the command that prints it; made when it is asked for."""
     made = {f"bench-{path.stem}": lambda path=path: to_table(read_record(path)) for path in RECORDS}
@@ -212,6 +218,7 @@ def tables():
         "parity": lambda: parity.table(_parity()),
         "engine-build": lambda: engine._engine_table(_engine()),
         "engine-inspect": lambda: engine._inspection_table(Path("m.onnx"), _inspection()),
+        "deploy": _deployed,
         "matrix": lambda: _matrix(12),
         "predict": lambda: _predictions("detection"),
         "predict-segments": lambda: _predictions("panoptic"),

@@ -1,0 +1,124 @@
+"""Triton Inference Server: one model of a model repository, with a client that does the preprocessing.
+
+Source: Triton's "Model Configuration" and "Model Repository", and its model_config.proto, by which the tests read
+``config.pbtxt``. Shapes are static, so ``max_batch_size`` is 0 and the batch stands in the dims.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from fine_edge.contract import TensorSpec
+from fine_edge.deploy.deployable import Deployable, model_file
+from fine_edge.deploy.folder import Deployment, heading, label_lines, settings_of
+from fine_edge.text import printable
+
+Device = Literal["gpu", "cpu"]
+CONFIG = "config.pbtxt"
+CLIENT = "client.py"
+
+_TYPES = {
+    "float32": "TYPE_FP32",
+    "float16": "TYPE_FP16",
+    "float64": "TYPE_FP64",
+    "int64": "TYPE_INT64",
+    "int32": "TYPE_INT32",
+    "int8": "TYPE_INT8",
+    "uint8": "TYPE_UINT8",
+    "bool": "TYPE_BOOL",
+}
+_TASKS = {
+    "detection": "`labels`, `boxes_xyxy` and `scores`, a row each object",
+    "instance": "`labels`, `boxes_xyxy`, `scores` and `masks`, 28x28 probabilities over each box",
+    "semantic": "`classes`, the class of each pixel of the input",
+    "panoptic": "`labels`, `boxes_xyxy`, `scores`, `masks`, and `stuff`, the class of each pixel of the input",
+}
+
+
+def deploy(source: Deployable, name: str, *, device: Device = "gpu") -> Deployment:
+    """Return the files of one model of a repository.
+
+    Args:
+        source: an ONNX file or an engine.
+        name: of the model on the server, and of its folder.
+        device: where ONNX Runtime computes; an engine computes on the GPU.
+    """
+    kind = "KIND_GPU" if source.manifest else f"KIND_{device.upper()}"
+    file = "model.plan" if source.manifest else "model.onnx"
+    client = Path(__file__).with_name("triton_client.py").read_bytes()
+    files: dict[str, bytes | Path] = {
+        CONFIG: _config(source, name, kind).encode(),
+        f"1/{file}": model_file(source),
+        "labels.txt": label_lines(source),
+        CLIENT: client,
+        "README.md": _readme(source, name).encode(),
+    }
+    return Deployment("triton", name, files, settings_of(source), _notes(source))
+
+
+def _quoted(text: str) -> str:
+    """Return a string of protocol buffers' text format; the texts are printable."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _tensor(kind: str, spec: TensorSpec) -> str:
+    dims = ", ".join(map(str, spec.shape))
+    return f"{kind} [\n  {{ name: {_quoted(spec.name)} data_type: {_TYPES[spec.dtype]} dims: [ {dims} ] }}\n]\n"
+
+
+def _config(source: Deployable, name: str, kind: str) -> str:
+    """Return ``config.pbtxt``."""
+    platform = "tensorrt_plan" if source.manifest else "onnxruntime_onnx"
+    parameters = {
+        "task": source.contract.task,
+        "labels": "labels.txt",
+        "source_sha256": source.sha256,
+        "random_weights": str(source.contract.random_weights).lower(),
+    }
+    return "".join(
+        [
+            f"name: {_quoted(name)}\nplatform: {_quoted(platform)}\nmax_batch_size: 0\n",
+            *(_tensor("input", spec) for spec in source.contract.inputs),
+            *(_tensor("output", spec) for spec in source.contract.outputs),
+            f"instance_group [\n  {{ kind: {kind} count: 1 }}\n]\n",
+            "version_policy: { latest { num_versions: 1 } }\n",
+            *(
+                f"parameters {{ key: {_quoted(key)} value: {{ string_value: {_quoted(value)} }} }}\n"
+                for key, value in parameters.items()
+            ),
+        ]
+    )
+
+
+def _machine(source: Deployable) -> str:
+    if source.manifest is None:
+        return "`model.onnx` runs in ONNX Runtime, on any machine."
+    built_by = ", ".join(f"{key} {value}" for key, value in vars(source.manifest.platform).items() if value is not None)
+    return f"`model.plan` runs on one kind of machine alone, in one TensorRT: {printable(built_by)}."
+
+
+def _notes(source: Deployable) -> tuple[str, ...]:
+    plugins = source.manifest.options.plugins if source.manifest else ()
+    return tuple(f"the server must load the plugin first: LD_PRELOAD={printable(Path(name).name)}" for name in plugins)
+
+
+def _readme(source: Deployable, name: str) -> str:
+    contract = source.contract
+    image = contract.inputs[0]
+    notes = "".join(f"- {note}\n" for note in _notes(source))
+    return f"""{heading(source, name, "Triton")}
+    tritonserver --model-repository=DIR          # the folder above this one
+    pip install 'tritonclient[http]' pillow
+    python {CLIENT} street.jpg --url HOST:8000
+
+{_machine(source)}
+
+- In: `{image.name}`, {image.dtype} {list(image.shape)}. The preprocessing is in `deploy.json`, and `{CLIENT}` does it.
+- Out: {_TASKS[contract.task]}.
+  Boxes are in pixels of the input; `{CLIENT}` scales them back. Rows that find nothing have score 0.
+- `labels.txt` names the classes, line by line from 0.
+- Shapes are static: `max_batch_size` is 0, the batch of {contract.batch} stands in the dims, and the server cannot
+  batch requests. Export with `--batch` for more pictures in one request.
+{notes}"""
