@@ -1,5 +1,6 @@
 """Calibrating on a user's own records."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,14 +9,15 @@ import works
 from fine_edge.bench.row import Row
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.estimate import fit
-from fine_edge.estimate.calibration import Constants
+from fine_edge.estimate.calibration import find_calibration
 from fine_edge.estimate.device import find_device
 from fine_edge.estimate.roofline import kernel_times
 from fine_edge.files import sha256_of
 
 DEVICE = find_device("orin-nano-8gb")
 MODE = DEVICE.mode("25W")
-TRUE = Constants(0.6, 0.7, 0.2, 6.0, 15.0)
+KNOWN = find_calibration(DEVICE)
+TRUE = replace(KNOWN.constants, tensor_share=0.6, memory_share=0.7, gather_share=0.2, kernel_clocks=6000.0)
 
 
 def row(model, sha256, compute_ms, copied_ms):
@@ -49,7 +51,7 @@ def board(tmp_path, monkeypatch):
         engines[path] = engine
         ms = sum(kernel.ms for kernel in kernel_times(engine.works, DEVICE, MODE, TRUE))
         rows.append(row(name, sha256_of(path), ms, engine.io_bytes / 15e6))
-    record = SimpleNamespace(backend="tensorrt", estimate=False, rows=tuple(rows))
+    record = SimpleNamespace(backend="tensorrt", estimate=False, cuda_graph=True, rows=tuple(rows))
     monkeypatch.setattr(fit, "read_record", lambda _: record)
     monkeypatch.setattr(fit, "engine_work", lambda path, *_: engines[path])
     return tmp_path, record
@@ -57,23 +59,26 @@ def board(tmp_path, monkeypatch):
 
 def test_the_constants_of_a_board_are_found(board):
     folder, _ = board
-    found = fit.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder)
-    assert found.constants.memory_share == pytest.approx(0.7, rel=0.02)
+    found = fit.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder, KNOWN)
+    assert found.constants.tensor_share == pytest.approx(0.6, rel=0.02)
+    assert found.constants.gate_slots == KNOWN.constants.gate_slots
     assert found.constants.copy_gb_s == pytest.approx(15, rel=0.01)
     assert found.origin == "own records mine.json (14 models)"
     assert found.mode == "25W"
     assert max(map(abs, found.left_out.values())) < 0.02
+    assert found.interval("fp16", DEVICE) == pytest.approx((1, 1), abs=0.02)
+    assert found.intervals["int8"] == KNOWN.intervals["int8"]
 
 
 def test_a_file_that_was_not_brought_is_named(board):
     folder, _ = board
     (folder / "yolov8s.onnx").unlink()
     with pytest.raises(ArtifactError, match="the ONNX file of yolov8s is not here"):
-        fit.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder)
+        fit.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder, KNOWN)
 
 
 def test_three_models_are_too_few(board):
     folder, record = board
     record.rows = record.rows[:3]
-    with pytest.raises(ConfigError, match="cannot give 4 constants"):
-        fit.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder)
+    with pytest.raises(ConfigError, match="3 measured rows cannot tell"):
+        fit.calibrate_on_records([folder / "mine.json"], DEVICE, MODE, folder, KNOWN)
