@@ -86,10 +86,10 @@ class Constants:
 
     def rates(self, precision: Precision) -> Rates:
         """Return the constants of a precision."""
-        if precision == "fp32":
-            return Rates(self.tf32_share, self.fp32_memory_share, self.gate_slots)
         return Rates(
-            self.tensor_share, self.memory_share, self.int8_gate_slots if precision == "int8" else self.gate_slots
+            self.tf32_share if precision == "fp32" else self.tensor_share,
+            self.fp32_memory_share if precision == "fp32" else self.memory_share,
+            self.int8_gate_slots if precision == "int8" else self.gate_slots,
         )
 
 

@@ -13,10 +13,11 @@ from fine_edge.engine.inspect import Inspection, inspect
 from fine_edge.errors import ArtifactError
 from fine_edge.estimate.device import Device
 from fine_edge.estimate.flops import PRODUCTS, graph_flops, node_works
-from fine_edge.estimate.work import KernelWork, conversion, kernel_works
+from fine_edge.estimate.work import KernelWork, conversion, kernel_works, live_bytes
 from fine_edge.graph.input_size import InputSize, fixed, require_static
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView, is_static, label, output_name
+from fine_edge.machine import MIB
 
 # Inputs and outputs of the network are FP32 or wider integers; labels are few.
 _IO_BYTES = 4
@@ -41,6 +42,7 @@ class EngineWork:
         inputs: that it was compiled for, with their shapes.
         quantised: whether the graph itself says what is INT8.
         batch: pictures at a time.
+        live_mib: activations that are needed at one moment.
     """
 
     name: str
@@ -54,6 +56,7 @@ class EngineWork:
     inputs: str = ""
     quantised: bool = False
     batch: int = 1
+    live_mib: float = 0.0
 
     @property
     def claimed_flops(self) -> float:
@@ -93,6 +96,7 @@ def engine_work(
         inputs=found.inputs,
         quantised=is_quantised(view),
         batch=_batch(view),
+        live_mib=live_bytes(found.compiled.kernels) / MIB,
     )
 
 

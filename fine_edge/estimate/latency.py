@@ -124,6 +124,8 @@ class Estimate:
         low, high = _MEASURED_MS
         if not low <= self.compute_ms <= high:
             found.append(f"Networks that were measured took {low:g} to {high:g} ms.")
+        if self.engine.quantised:
+            found.append("No graph with Q/DQ was measured, only engines that TensorRT quantised itself.")
         if self.engine.batch > 1:
             found.append("Only single pictures were measured.")
         selecting = sum(kernel.ms for kernel in self.kernels if kernel.work.selections) / self.kernels_ms

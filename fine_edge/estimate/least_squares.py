@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import exp, log
+from math import ceil, exp, floor, log
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,11 @@ _USUAL_ERROR = 0.06
 _LOOSENESS = 10.0
 # A difference of two rows that the constants make negative has no logarithm.
 _LEAST_MS = 1e-3
-# So light, errors of additions stay where they count squared, which shares them out among the rows that add.
-_WEIGHT_OF_ADDITIONS = 0.1
+# What a row adds is what people ask about. Its errors always count squared, which shares them out among the rows that
+# add: the larger of two errors would else be given up.
+_WEIGHT_OF_ADDITIONS = 0.5
 _COVERAGE = 0.9
+_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -144,10 +147,27 @@ def fit(
         found = rows.weighted(_at(start, free, point), selected)
         return np.concatenate([found, (point - first) / _LOOSENESS]) if near else found
 
+    def robust(squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        # Value and derivatives of soft_l1 for rows; additions and the distance from the start count squared.
+        root = np.sqrt(1 + squares)
+        found = np.stack([2 * (root - 1), 1 / root, -0.5 / root**3])
+        found[:, len(rows.rows) :] = np.stack([squares, np.ones_like(squares), 0 * squares])[:, len(rows.rows) :]
+        return found
+
     bounds = (np.full(len(free), log(_LEAST)), highest)
     inside = np.minimum(first, highest - 1e-6)
+    loss: Any = robust  # scipy's stubs know no function of a vector
     best = least_squares(
-        errors, inside, bounds=bounds, diff_step=[1e-4] * len(free), loss="soft_l1", f_scale=_USUAL_ERROR
+        errors,
+        inside,
+        bounds=bounds,
+        diff_step=[1e-3] * len(free),
+        loss=loss,
+        f_scale=_USUAL_ERROR,
+        # The larger of two times makes corners, at which usual tolerances end a search too early.
+        ftol=_TOLERANCE,
+        xtol=_TOLERANCE,
+        gtol=_TOLERANCE,
     )
     return _at(start, free, best.x)
 
@@ -190,7 +210,8 @@ def interval(errors: Sequence[float]) -> Interval:
     factors = sorted(exp(-error) for error in errors)
     outside = round((1 - _COVERAGE) / 2 * (len(factors) - 1))
     low, high = factors[outside], factors[-1 - outside]
-    return Interval(float(f"{min(low, 1.0):.4g}"), float(f"{max(high, 1.0):.4g}"), len(factors))
+    # Rounded outwards, so that the rows that gave the bounds are inside.
+    return Interval(floor(1e4 * min(low, 1.0)) / 1e4, ceil(1e4 * max(high, 1.0)) / 1e4, len(factors))
 
 
 def relative(errors: NDArray[np.float64]) -> list[float]:

@@ -133,6 +133,18 @@ def conversion(elements: int) -> KernelWork:
     return KernelWork("input, to the kernels' layout", "input", (), 0, 0, 0, moved, 0, converted_bytes=moved)
 
 
+def live_bytes(kernels: Sequence[Kernel]) -> int:
+    """Return the most bytes of activations that are needed at one moment, kernels running one after the other."""
+    last = {name: index for index, kernel in enumerate(kernels) for name, _ in (*kernel.writes, *kernel.reads)}
+    alive: dict[str, int] = {}
+    most = 0
+    for index, kernel in enumerate(kernels):
+        alive.update(kernel.writes)
+        most = max(most, sum(alive.values()))
+        alive = {name: size for name, size in alive.items() if last[name] > index}
+    return most
+
+
 def _memory_bytes(kernels: Sequence[Kernel], l2_bytes: int) -> list[int]:
     """Return the bytes that each kernel moves from and to memory; L2 keeps the tensors used last."""
     cache = _Cache(l2_bytes)

@@ -30,4 +30,4 @@ def engine(name="net", *works: KernelWork) -> EngineWork:
         kernel("tiny", module="decoder"),
     )
     flops = sum(work.flops for work in some)
-    return EngineWork(name, some, flops, 32.0, 40.0, 4_915_200, "0" * 64, "TensorRT-RTX 1.7")
+    return EngineWork(name, some, flops, 32.0, 40.0, 4_915_200, "0" * 64, "TensorRT-RTX 1.7", live_mib=20.0)
