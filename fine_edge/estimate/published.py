@@ -177,7 +177,7 @@ class PublishedFit:
             devices=tuple(families),
             mode="",
             constants=self.constants,
-            origin=f"{ORIGIN} ({len(names)} rows)",
+            origin=f"{ORIGIN} ({sum(row.fitted for row in self.rows)} rows)",
             rows=dict(zip(names, relative(self.errors), strict=True)),
             left_out=dict(zip(names, relative(unseen), strict=True)),
             compiler=str(_document()["compiler"]),

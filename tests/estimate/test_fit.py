@@ -1,5 +1,6 @@
 """Fitting: constants that made latencies are found again, and the committed calibration is what its data give."""
 
+import csv
 import gzip
 import json
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import works
+from published import published as published_file
 
 from fine_edge.errors import ArtifactError
 from fine_edge.estimate import published
@@ -133,6 +135,20 @@ def test_every_row_says_where_it_is_from_and_is_one_of_a_known_board():
         assert row.source
         assert row.mode_known or "assumed" in row.note
     assert set(FITTED) < set(vars(MEASURED))
+
+
+def test_the_rows_are_what_their_sources_say():
+    folder = published_file("data", "jetson_public")
+    told = set()
+    for name in ("measured.csv", "trtutils_orin_latency.csv"):
+        with (folder / name).open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                told |= {
+                    row[key] for key in ("gpu_compute_median_ms", "latency_median_ms", "median_ms") if row.get(key)
+                }
+                told |= {f"{1000 / float(row['throughput_qps']):.4f}"} if row.get("throughput_qps") else set()
+    figures = {round(float(figure), 4) for figure in told}
+    assert [row.name for row in published_rows() if round(row.compute_ms, 4) not in figures] == []
 
 
 @pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"{")[:9], gzip.compress(b'{"rows": [{}]}')])
