@@ -32,7 +32,7 @@ from fine_edge.cli.arguments import (
     deliver_files,
     sub_command,
 )
-from fine_edge.cli.estimate import add_board, add_outputs, deliver_all, read_board, validate_table1
+from fine_edge.cli.estimate import add_conditions, add_outputs, deliver_all, read_conditions, validate_tables
 from fine_edge.errors import ConfigError
 from fine_edge.estimate.picture import write_suite
 from fine_edge.estimate.suite import estimate_suite
@@ -77,11 +77,11 @@ def _estimate_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--backend", default=ESTIMATES, choices=[ESTIMATES], help="this one")
     parser.add_argument(
-        "--suite", default="table3", help=f"{', '.join(SUITES)}; {VALIDATION}: against the paper's Table 1"
+        "--suite", default="table3", help=f"{', '.join(SUITES)}; {VALIDATION}: against the paper's Tables 1 and 3"
     )
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="groups, such as 'yolo*'")
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="of all inputs, pixels (default: each detector's own)")
-    add_board(parser)
+    add_conditions(parser)
     add_artifacts(parser, or_out=True)
     add_outputs(parser)
     return parser
@@ -91,12 +91,12 @@ def _estimate(argv: list[str]) -> int:
     given = _estimate_parser().parse_args(argv)
     if given.suite == VALIDATION:
         if given.only or given.input_size:
-            raise ConfigError("the whole of Table 1 at 640x640 is compared", where="--only, --input-size")
-        validate_table1(given)
+            raise ConfigError("the whole of Tables 1 and 3 at 640x640 is compared", where="--only, --input-size")
+        validate_tables(given)
         return 0
-    device, mode, calibration = read_board(given)
+    at = read_conditions(given)
     size = parse_size(given.input_size)
-    record = estimate_suite(given.suite, device, mode, calibration, given.artifacts, given.only, size)
+    record = estimate_suite(given.suite, at, given.artifacts, given.only, size)
     # The paper's figures are of one size.
     published = {} if any(size) else {row.model: row for row in timed_rows(find(given.suite).paper_table)}
     table = suite_table(record.title, record.rows, published)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,15 +25,19 @@ from fine_edge.cli.arguments import (
 )
 from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.errors import ConfigError
-from fine_edge.estimate.calibration import Calibration, find_calibration, write_calibration
-from fine_edge.estimate.device import DEFAULT, Device, Mode, find_device, known_devices
+from fine_edge.estimate.calibration import PRECISIONS, Calibration, Precision, find_calibration, write_calibration
+from fine_edge.estimate.device import DEFAULT, find_device, known_devices
 from fine_edge.estimate.engine import engine_work
-from fine_edge.estimate.latency import Estimate, estimate
+from fine_edge.estimate.latency import Conditions, Estimate, estimate
 from fine_edge.estimate.picture import write_estimate, write_sweep, write_validation
+from fine_edge.estimate.precision import in_fp16, precision_of
+from fine_edge.estimate.published import fit_published
+from fine_edge.estimate.published_tables import constants_text, errors_table, rows_table, write_published
 from fine_edge.estimate.records import GRAPH_HINT, TimingSource, calibrate_on_records
 from fine_edge.estimate.tables import MARK, estimate_table, kernels_table, notes, place
-from fine_edge.estimate.validate import Validation, calibrate_on_table3, compile_table, validate
+from fine_edge.estimate.validate import compile_tables, validate
 from fine_edge.estimate.variants import AXES, BASELINE, DEFAULTS, MODEL, Variant, export_variant, variants
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import InputSize
 from fine_edge.table import Column, Table
 
@@ -50,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     usual = "; ".join(f"{axis}: {','.join(values)}" for axis, values in DEFAULTS.items())
     made.add_argument("--values", metavar="A,B,...", help=f"default: {usual}")
-    add_board(made)
+    add_conditions(made)
     folder = Path("engines/sweep")
     add_artifacts(made, folder, or_out=True)
     add_outputs(made, picture="PNG (default: among the artifacts)")
@@ -63,14 +68,14 @@ def sweep(argv: list[str], export: Export = export_variant) -> int:
     chosen = variants(given.over, given.values)
     given.picture = given.picture or given.artifacts / f"sweep_{given.over}.png"
     files.refuse_unwritable([given.picture])
-    device, mode, calibration = read_board(given)
+    at = read_conditions(given)
     # Each detector without FINE is estimated once, right before the variants that are compared with it.
     points = list(dict.fromkeys(point for variant in chosen for point in (variant.without_fine, variant)))
     found: dict[Variant, Estimate] = {}
     for number, point in enumerate(points, 1):
         console.remark(f"[{number}/{len(points)}] {point.label}")
         name = f"{MODEL if point.has_fine else BASELINE}, {point.label}"
-        found[point] = estimate(engine_work(export(point, given.artifacts), device, name), device, mode, calibration)
+        found[point] = estimate(engine_work(export(point, given.artifacts), at.device, name), at)
     title = f"{MODEL} over {given.over}"
     data = {"estimate": True, "title": title, "rows": [row.to_json() for row in found.values()]}
     deliver_all(given, data, [_table(title, found)], lambda path: write_sweep(title, found, path))
@@ -118,11 +123,11 @@ def deliver_all(
 
 
 def calibrate(argv: list[str]) -> int:
-    """Fit the constants to records, or without records to the paper's Table 3."""
+    """Fit the constants to records, or without records to the latencies that others published."""
     parser = Parser(
         prog="fine-edge estimate calibrate",
-        description="Fit the constants to latencies of a board: to your own TensorRT records, to logs of trtexec, or"
-        " without any to the paper's Table 3.",
+        description="Fit the constants to latencies of a board: to your own TensorRT records and to logs of trtexec, or"
+        " without any to those that others published of Orins, which come with the package.",
     )
     parser.add_argument(
         "records",
@@ -141,19 +146,27 @@ def calibrate(argv: list[str]) -> int:
     add_device(parser)
     add_artifacts(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the calibration")
+    add_outputs(parser, picture="draw measured against estimated latencies (PNG; published ones alone)")
     given = parser.parse_args(argv)
     files.refuse_unwritable([given.out])
     device = find_device(given.device)
     mode = device.mode(given.mode)
     if given.records and not given.mode:
         raise ConfigError("say which mode the records were measured in", where="--mode", hint="--mode MAXN_SUPER")
+    if given.records and given.picture:
+        raise ConfigError("only published latencies are drawn", where="--picture", hint="leave the records out")
     if given.records:
-        found = calibrate_on_records(given.records, device, mode, given.artifacts, _graphs(given.graph))
+        found = calibrate_on_records(
+            given.records, device, mode, given.artifacts, find_calibration(device), _graphs(given.graph)
+        )
+        deliver_all(given, found.to_json(), [_calibration_table(found)], lambda _: None)
     else:
-        found = calibrate_on_table3(compile_table("3", device, given.artifacts), device, mode)
+        fitted = fit_published()
+        found = fitted.calibration()
+        tables = [errors_table(fitted), rows_table(fitted)]
+        deliver_all(given, found.to_json(), tables, lambda path: write_published(fitted, path))
     if given.out:
         write_calibration(found, given.out)
-    _calibration_table(found).print(console.out)
     return 0
 
 
@@ -169,42 +182,33 @@ def _graphs(pairs: Sequence[str]) -> dict[str, Path]:
 
 def _calibration_table(found: Calibration) -> Table:
     columns = [Column("Row", numeric=False), Column("Error (%)"), Column("Error when left out (%)")]
-    table = Table(f"Calibration of {found.device}, {found.mode}, on {found.origin}", columns)
+    table = Table(f"Calibration of {', '.join(found.devices)}, {found.mode}, on {found.origin}", columns)
     for name, error in found.rows.items():
-        unseen = found.left_out.get(name)
-        table.add(name, f"{100 * error:+.1f}", None if unseen is None else f"{100 * unseen:+.1f}")
-    table.notes = ["; ".join(f"{name} {value:g}" for name, value in vars(found.constants).items()) + "."]
+        table.add(name, f"{100 * error:+.1f}", f"{100 * found.left_out[name]:+.1f}")
+    table.notes = [constants_text(found.constants)]
     return table
 
 
 def validate_command(argv: list[str]) -> int:
-    """Compare estimated with published FPS of Table 1."""
+    """Compare estimated with published FPS of Tables 1 and 3."""
     parser = Parser(
         prog="fine-edge estimate validate",
-        description="Compare estimated with published FPS of the paper's Table 1, which no constant is fitted to.",
+        description="Compare estimated with published FPS of the paper's Tables 1 and 3, which no constant is fitted"
+        " to.",
     )
     add_board(parser)
     add_artifacts(parser, or_out=True)
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="write the calibration, with intervals widened by these errors"
-    )
     add_outputs(parser)
-    given = parser.parse_args(argv)
-    files.refuse_unwritable([given.write])
-    found = validate_table1(given)
-    if given.write:
-        _, _, calibration = read_board(given)
-        write_calibration(replace(calibration, validated=found.latency_errors), given.write)
+    validate_tables(parser.parse_args(argv))
     return 0
 
 
-def validate_table1(given: argparse.Namespace) -> Validation:
-    """Export, compile and estimate the models of Table 1, and print them beside the published figures."""
-    device, mode, calibration = read_board(given)
-    engines = compile_table("1", device, given.artifacts)
-    found = validate([estimate(engine, device, mode, calibration) for engine in engines])
+def validate_tables(given: argparse.Namespace) -> None:
+    """Export, compile and estimate the models of Tables 1 and 3, and print them beside the published figures."""
+    device = find_device(given.device)
+    at = Conditions(device, device.mode(given.mode), find_calibration(device, given.calibration))
+    found = validate(compile_tables(device, given.artifacts), at)
     deliver_all(given, found.to_json(), [found.table()], lambda path: write_validation(found, path))
-    return found
 
 
 def add_board(parser: argparse.ArgumentParser) -> None:
@@ -220,14 +224,27 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", metavar="MODE", help="power mode (default: the device's fastest)")
 
 
-def read_board(given: argparse.Namespace) -> tuple[Device, Mode, Calibration]:
+def add_conditions(parser: argparse.ArgumentParser) -> None:
+    """Add what :func:`add_board` adds, and ``--no-cuda-graph``."""
+    add_board(parser)
+    parser.add_argument(
+        "--cuda-graph",
+        "--graph",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="kernels are replayed from a CUDA graph, or each is enqueued alone (default: replayed)",
+    )
+
+
+def read_conditions(given: argparse.Namespace, precision: Precision = "fp16") -> Conditions:
     """Return the board that was asked for.
 
     Raises:
         FineEdgeError: when there is no such device, mode or calibration.
     """
     device = find_device(given.device)
-    return device, device.mode(given.mode), find_calibration(device.name, given.calibration)
+    calibration = find_calibration(device, given.calibration)
+    return Conditions(device, device.mode(given.mode), calibration, precision, given.cuda_graph)
 
 
 _COMMANDS = {"sweep": sweep, "calibrate": calibrate, "validate": validate_command}
@@ -240,10 +257,13 @@ def _parser() -> argparse.ArgumentParser:
         " kernels, and a roofline model gives their times on the board. Nothing is measured.",
         epilog="Also: sweep --over AXIS, calibrate RECORD..., validate; each with --help.",
     )
+    parser.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo, which is exported, or an ONNX file")
+    add_conditions(parser)
     parser.add_argument(
-        "target", metavar=ONNX_TARGET, help="a model of the zoo, which is exported in FP16, or an ONNX file as it is"
+        "--precision",
+        choices=PRECISIONS,
+        help="of the engine; an FP32 graph is converted as a builder would (default: fp16, with Q/DQ int8)",
     )
-    add_board(parser)
     add_input_size(parser, "a model, or of a graph whose input is dynamic")
     parser.add_argument(
         "--kernels", type=int, default=10, metavar="N", help="number of slowest kernels to list (default: 10)"
@@ -254,16 +274,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _estimate(given: argparse.Namespace) -> Estimate:
-    device, mode, calibration = read_board(given)
+    at = read_conditions(given)
     size, target = InputSize.parse(given.input_size, given.batch), Target.parse(given.target)
     if target.model is None:
-        path = target.onnx_path(given.artifacts)
-        return estimate(engine_work(path, device, size=size), device, mode, calibration)
+        return _estimate_file(target.onnx_path(given.artifacts), given.precision, at, size)
     if size and size.batch != 1:
         raise ConfigError("a model is exported for one picture at a time", where="--batch", hint="give a FILE.onnx")
+    at = replace(at, precision=given.precision or "fp16")
     shape = (size.height, size.width) if size else (0, 0)
-    path = export_row(SuiteRow(target.model), given.artifacts, shape, precision="fp16")
-    return estimate(engine_work(path, device, target.model), device, mode, calibration)
+    path = export_row(SuiteRow(target.model), given.artifacts, shape, "fp32" if at.precision == "fp32" else "fp16")
+    return estimate(engine_work(path, at.device, target.model), at)
+
+
+def _estimate_file(path: Path, asked: Precision | None, at: Conditions, size: InputSize | None) -> Estimate:
+    precision, converts = precision_of(path, asked)
+    at = replace(at, precision=precision)
+    if not converts:
+        return estimate(engine_work(path, at.device, size=size), at)
+    with tempfile.TemporaryDirectory() as folder:
+        work = engine_work(in_fp16(path, Path(folder), size), at.device, path.name)
+    return estimate(replace(work, onnx_sha256=identity_of(path)), at)
 
 
 def main(argv: list[str]) -> int:

@@ -17,11 +17,19 @@ _FOLDER = Path(__file__).parent / "devices"
 
 @dataclass(frozen=True)
 class Mode:
-    """A power mode: the GPU's clock, MHz, and the memory's bandwidth, 10^9 bytes a second."""
+    """A power mode.
+
+    Attributes:
+        name: as ``nvpmodel`` calls it.
+        gpu_mhz: the GPU's clock.
+        memory_gb_s: the memory's bandwidth, 10^9 bytes a second.
+        multiprocessors: that the mode leaves switched on; ``None``: all.
+    """
 
     name: str
     gpu_mhz: Positive
     memory_gb_s: Positive
+    multiprocessors: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class Device:
         default_mode: name of one of ``modes``.
         modes: by name.
         sources: of these figures, by their names.
+        family: boards that the intervals of a calibration put together; empty: none that was measured.
+        enqueue_us: the host's time to enqueue one kernel where no CUDA graph does.
     """
 
     name: str
@@ -57,6 +67,8 @@ class Device:
     default_mode: str
     modes: dict[str, Mode]
     sources: dict[str, str]
+    family: str = ""
+    enqueue_us: Positive = 17.0
 
     def mode(self, name: str | None) -> Mode:
         """Return a mode by its name; without a name, the default mode.
@@ -73,9 +85,10 @@ class Device:
 
     def peaks(self, mode: Mode) -> Peaks:
         """Return the peak rates of the board in a mode."""
-        clocks = 1e3 * mode.gpu_mhz * self.multiprocessors
+        multiprocessors = mode.multiprocessors or self.multiprocessors
+        clocks = 1e3 * mode.gpu_mhz * multiprocessors
         return Peaks(
-            multiprocessors=self.multiprocessors,
+            multiprocessors=multiprocessors,
             tensor_flops_per_ms=clocks * self.tensor_flops_per_clock,
             slots_per_ms=clocks * self.lanes,
             memory_bytes_per_ms=1e6 * mode.memory_gb_s,

@@ -7,17 +7,21 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
+from onnx import TensorProto
+
 from fine_edge.engine.inspect import Inspection, inspect
 from fine_edge.errors import ArtifactError
 from fine_edge.estimate.device import Device
 from fine_edge.estimate.flops import PRODUCTS, graph_flops, node_works
-from fine_edge.estimate.work import KernelWork, kernel_works
+from fine_edge.estimate.work import KernelWork, conversion, kernel_works, live_bytes
 from fine_edge.graph.input_size import InputSize, fixed, require_static
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView, is_static, label, output_name
+from fine_edge.machine import MIB
 
 # Inputs and outputs of the network are FP32 or wider integers; labels are few.
 _IO_BYTES = 4
+_PICTURE_RANK = 4
 
 Compile = Callable[..., Inspection]
 
@@ -36,6 +40,9 @@ class EngineWork:
         onnx_sha256: of the file.
         compiler: its name and version.
         inputs: that it was compiled for, with their shapes.
+        quantised: whether the graph itself says what is INT8.
+        batch: pictures at a time.
+        live_mib: activations that are needed at one moment.
     """
 
     name: str
@@ -47,6 +54,9 @@ class EngineWork:
     onnx_sha256: str
     compiler: str
     inputs: str = ""
+    quantised: bool = False
+    batch: int = 1
+    live_mib: float = 0.0
 
     @property
     def claimed_flops(self) -> float:
@@ -76,7 +86,7 @@ def engine_work(
     found = run(onnx_path, size=size)
     return EngineWork(
         name=name or onnx_path.name,
-        works=kernel_works(found.compiled.kernels, nodes, device.l2_bytes),
+        works=(conversion(_input_elements(view)), *kernel_works(found.compiled.kernels, nodes, device.l2_bytes)),
         graph_flops=graph_flops(nodes),
         activation_mib=found.compiled.activation_mib,
         weights_mib=found.compiled.weights_mib,
@@ -84,7 +94,15 @@ def engine_work(
         onnx_sha256=found.onnx_sha256,
         compiler=found.compiler,
         inputs=found.inputs,
+        quantised=is_quantised(view),
+        batch=_batch(view),
+        live_mib=live_bytes(found.compiled.kernels) / MIB,
     )
+
+
+def is_quantised(view: GraphView) -> bool:
+    """Return whether nodes of the graph quantise."""
+    return any(node.op_type == "QuantizeLinear" for node in view.nodes)
 
 
 def _require_sizes(view: GraphView, path: Path) -> None:
@@ -99,8 +117,24 @@ def _require_sizes(view: GraphView, path: Path) -> None:
 
 
 def _io_bytes(view: GraphView) -> int:
-    graph = view.model.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    names = [value.name for value in (*graph.input, *graph.output) if value.name not in constants]
-    shapes = [view.shape(name) for name in names]
-    return sum(_IO_BYTES * prod(dim or 0 for dim in shape) for shape in shapes if shape and is_static(shape))
+    outputs = [value.name for value in view.model.graph.output]
+    return sum(_IO_BYTES * _elements(view, name) for name in (*_inputs(view), *outputs))
+
+
+def _input_elements(view: GraphView) -> int:
+    return sum(_elements(view, name) for name in _inputs(view) if view.dtype(name) == TensorProto.FLOAT)
+
+
+def _batch(view: GraphView) -> int:
+    shapes = [view.shape(name) for name in _inputs(view)]
+    return max((shape[0] or 1 for shape in shapes if shape and len(shape) == _PICTURE_RANK), default=1)
+
+
+def _inputs(view: GraphView) -> list[str]:
+    constants = {tensor.name for tensor in view.model.graph.initializer}
+    return [value.name for value in view.model.graph.input if value.name not in constants]
+
+
+def _elements(view: GraphView, name: str) -> int:
+    shape = view.shape(name)
+    return prod(dim or 0 for dim in shape) if shape and is_static(shape) else 0

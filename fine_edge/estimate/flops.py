@@ -1,8 +1,8 @@
 """Compute the work of every ONNX node from its shapes.
 
-There are four kinds of work, because the board does each in another way: matrix products (tensor cores), plain
-arithmetic and exponentials (CUDA cores and special-function units), gathers (scattered reads), and selections of the
-largest (one multiprocessor for each row).
+There are five kinds of work, because the board does each in another way: matrix products (tensor cores), plain
+arithmetic and exponentials (CUDA cores and special-function units), gates (sigmoids behind a convolution), gathers
+(scattered reads), and selections of the largest (one multiprocessor for each row).
 A multiply-accumulate is two FLOPs, as in the paper's figures of RT-DETR and YOLO.
 """
 
@@ -20,7 +20,10 @@ SECTOR_BYTES = 32
 """Smallest amount that a GPU fetches for one scattered element (CUDA C++ Best Practices Guide, coalesced access)."""
 
 # Number of special-function results for one element; plain instructions are counted separately.
-_SPECIAL = {"Sigmoid": 2, "Tanh": 2, "Erf": 2, "Softplus": 2, "Exp": 1, "Log": 1, "Sqrt": 1, "Softmax": 1, "Mish": 3}
+_SPECIAL = {"Tanh": 2, "Erf": 2, "Exp": 1, "Log": 1, "Sqrt": 1, "Softmax": 1}
+# Activations between convolutions, which cost a board far more than their instructions: TensorRT keeps part of them
+# apart from the convolution, and convolutions that hold one are slower.
+_GATES = ("Sigmoid", "Softplus", "Mish", "Swish")
 # A softmax finds the largest, subtracts, scales, sums, divides and rounds.
 _PLAIN = {"Softmax": 6}
 # Operators that only move or rename elements: their bytes are counted with the kernels' tensors.
@@ -75,6 +78,7 @@ class NodeWork:
         product: its matrix product, if it is one.
         plain: number of instructions of CUDA cores.
         special: number of results of special-function units.
+        gates: elements that a sigmoid or the like makes.
         gathered_bytes: bytes of the sectors that its scattered reads fetch.
         selection: its selection of the largest, if it is one.
     """
@@ -82,6 +86,7 @@ class NodeWork:
     product: Product | None = None
     plain: int = 0
     special: int = 0
+    gates: int = 0
     gathered_bytes: int = 0
     selection: SelectedKernels | None = None
 
@@ -121,6 +126,8 @@ def _node_work(view: GraphView, node: NodeProto, out: tuple[int, ...]) -> NodeWo
     if node.op_type in _MOVES:
         return NodeWork()
     elements = prod(out)
+    if node.op_type in _GATES:
+        return NodeWork(plain=elements, gates=elements)
     if node.op_type.startswith(_REDUCTIONS):
         elements = max(elements, prod(_numbers(view.shape(input_name(node, 0)))))
     plain, special = _PLAIN.get(node.op_type, 1), _SPECIAL.get(node.op_type, 0)

@@ -5,15 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fine_edge.estimate.calibration import Calibration
+from fine_edge.estimate.calibration import Calibration, Precision
+from fine_edge.estimate.context import context_mib
 from fine_edge.estimate.device import Device, Mode
 from fine_edge.estimate.engine import EngineWork
-from fine_edge.estimate.roofline import Bound, KernelTime, kernel_times
+from fine_edge.estimate.roofline import Bound, KernelTime, in_int8, kernel_times
 
 BOUNDS: tuple[Bound, ...] = ("compute", "memory", "launch")
 
 RESERVED_GIB = 2.5
 """Memory that JetPack, CUDA and TensorRT need beside an engine: a guess on the safe side."""
+# Networks that were measured took so long; selections took at most so much of it.
+_MEASURED_MS = (0.5, 100.0)
+_MOST_SELECTING = 0.05
+WIDER = 1.25
+"""Factor by which an interval is wider on either side where nothing like the network was measured."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Where and how an engine is thought to run.
+
+    Attributes:
+        device: the board.
+        mode: its power mode.
+        calibration: where the constants come from.
+        precision: of the engine.
+        cuda_graph: whether a CUDA graph holds the kernels; each is enqueued alone otherwise.
+    """
+
+    device: Device
+    mode: Mode
+    calibration: Calibration
+    precision: Precision = "fp16"
+    cuda_graph: bool = True
 
 
 @dataclass(frozen=True)
@@ -22,37 +47,45 @@ class Estimate:
 
     Attributes:
         engine: the compiled engine.
-        device: the board.
-        mode: its power mode.
-        calibration: where the constants come from.
+        conditions: board, mode, calibration, precision and CUDA graph.
         kernels: in the order of execution.
     """
 
     engine: EngineWork
-    device: Device
-    mode: Mode
-    calibration: Calibration
+    conditions: Conditions
     kernels: tuple[KernelTime, ...]
 
     @property
-    def compute_ms(self) -> float:
+    def kernels_ms(self) -> float:
         """Return the sum of the kernels' times."""
         return sum(kernel.ms for kernel in self.kernels)
 
     @property
+    def compute_ms(self) -> float:
+        """Return the time of the kernels: their sum, or the host's time to enqueue them one by one."""
+        enqueued_ms = len(self.kernels) * self.conditions.device.enqueue_us / 1e3
+        return self.kernels_ms if self.conditions.cuda_graph else max(self.kernels_ms, enqueued_ms)
+
+    @property
     def latency_ms(self) -> float:
         """Return the time from copying the input to the device until the outputs are on the host."""
-        return self.compute_ms + self.engine.io_bytes / (1e6 * self.calibration.constants.copy_gb_s)
+        return self.compute_ms + self.engine.io_bytes / (1e6 * self.conditions.calibration.constants.copy_gb_s)
+
+    @property
+    def _spread(self) -> tuple[float, float]:
+        low, high = self.conditions.calibration.interval(self.conditions.precision, self.conditions.device)
+        wider = WIDER if self._unlike() else 1.0
+        return low / wider, high * wider
 
     @property
     def latency_ms_low(self) -> float:
-        """Return the lower end of the interval; no row left out of the fit was overestimated by more."""
-        return self.latency_ms * self.calibration.spread[0]
+        """Return the lower end of the interval that holds nine of ten measured latencies."""
+        return self.latency_ms * self._spread[0]
 
     @property
     def latency_ms_high(self) -> float:
-        """Return the upper end of the interval; no row left out of the fit was underestimated by more."""
-        return self.latency_ms * self.calibration.spread[1]
+        """Return the upper end of the interval that holds nine of ten measured latencies."""
+        return self.latency_ms * self._spread[1]
 
     @property
     def fps(self) -> float:
@@ -73,23 +106,66 @@ class Estimate:
 
     @property
     def memory_mib(self) -> float:
-        """Return the memory of activations and weights."""
-        return self.engine.activation_mib + self.engine.weights_mib
+        """Return the memory of the execution context and of weights."""
+        return context_mib(self.engine).likely + self.engine.weights_mib
 
     @property
     def fits(self) -> bool:
         """Return whether the board has enough memory for it beside everything else."""
-        return self.memory_mib / 1024 < self.device.memory_gib - RESERVED_GIB
+        return self.memory_mib / 1024 < self.conditions.device.memory_gib - RESERVED_GIB
 
     def slowest(self, count: int = 10) -> list[KernelTime]:
         """Return the ``count`` kernels that take longest."""
         return sorted(self.kernels, key=lambda kernel: -kernel.ms)[:count]
 
+    def _unlike(self) -> list[str]:
+        """Return in what the engine is unlike everything that was measured; the interval is wider for it."""
+        found = []
+        low, high = _MEASURED_MS
+        if not low <= self.compute_ms <= high:
+            found.append(f"Networks that were measured took {low:g} to {high:g} ms.")
+        if self.engine.quantised:
+            found.append("No graph with Q/DQ was measured, only engines that TensorRT quantised itself.")
+        if self.engine.batch > 1:
+            found.append("Only single pictures were measured.")
+        selecting = sum(kernel.ms for kernel in self.kernels if kernel.work.selections) / self.kernels_ms
+        if selecting > _MOST_SELECTING:
+            found.append(
+                f"Top-k takes {100 * selecting:.0f} % of the time; networks that were measured have little of it."
+            )
+        return found
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what makes an estimate less certain than others."""
+        at, engine = self.conditions, self.engine
+        found = []
+        if at.calibration.mode and at.mode.name != at.calibration.mode:
+            found.append(f"Fitted in {at.calibration.mode}, scaled to {at.mode.name} by GPU and memory clocks.")
+        if at.device.name not in at.calibration.devices:
+            measured = ", ".join(at.calibration.devices)
+            found.append(f"No {at.device.title} was measured, but {measured}: the widest interval of these.")
+        if at.precision == "int8" and not engine.quantised:
+            found.append(
+                "INT8 without Q/DQ in the graph: the FP16 engine's kernels at INT8's rates, products' bytes halved."
+            )
+        scores = sum(work.scores_bytes for work in engine.works)
+        if scores:
+            found.append(
+                f"{scores / 2**20:.0f} MiB of attention's scores go through memory: TensorRT 10.7 does not fuse these."
+            )
+        if abs(engine.claimed_flops - 1) > 0.01:
+            found.append(f"Only {100 * engine.claimed_flops:.1f} % of the graph's FLOPs were found in kernels.")
+        return [*found, *(f"{reason} The interval is {WIDER:g} times as wide." for reason in self._unlike())]
+
     def to_json(self) -> dict[str, Any]:
         """Return the data that ``--json`` prints."""
+        at, context = self.conditions, context_mib(self.engine)
         return {
-            "device": self.device.name,
-            "mode": self.mode.name,
+            "device": at.device.name,
+            "mode": at.mode.name,
+            "precision": at.precision,
+            "cuda_graph": at.cuda_graph,
             "estimate": True,
             "model": self.engine.name,
             "latency_ms": self.latency_ms,
@@ -97,6 +173,10 @@ class Estimate:
             "latency_ms_high": self.latency_ms_high,
             "fps": self.fps,
             "compute_ms": self.compute_ms,
+            "context_mib": context.likely,
+            "context_mib_low": context.low,
+            "context_mib_high": context.high,
+            "warnings": self.warnings,
             "bound_ms": self.bound_ms,
             "modules_ms": self.module_ms(),
             "inputs": self.engine.inputs,
@@ -106,15 +186,18 @@ class Estimate:
             "fits_in_memory": self.fits,
             "onnx_sha256": self.engine.onnx_sha256,
             "compiler": self.engine.compiler,
-            "calibration": self.calibration.to_json(),
+            "calibration": at.calibration.to_json(),
             "kernels": [_kernel_json(kernel) for kernel in self.kernels],
         }
 
 
-def estimate(engine: EngineWork, device: Device, mode: Mode, calibration: Calibration) -> Estimate:
-    """Apply a board's constants to an engine's work; another power mode than the fitted one scales by its clocks."""
-    kernels = kernel_times(engine.works, device, mode, calibration.constants)
-    return Estimate(engine, device, mode, calibration, tuple(kernels))
+def estimate(engine: EngineWork, conditions: Conditions) -> Estimate:
+    """Apply a calibration's constants to an engine's work."""
+    at = conditions
+    works = in_int8(engine.works) if at.precision == "int8" and not engine.quantised else engine.works
+    constants = at.calibration.constants
+    kernels = kernel_times(works, at.device, at.mode, constants, at.precision, graph=at.cuda_graph)
+    return Estimate(engine, conditions, tuple(kernels))
 
 
 def _kernel_json(kernel: KernelTime) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _draw_validation(found: Validation) -> Figure:
     axes.set_xlim(0, 1.15 * max(*published, *estimated))
     axes.set_xlabel("FPS")
     axes.legend(frameon=False, loc="lower left")
-    return _titled(figure, axes, f"{MARK} against the paper's Table 1, calibrated on {found.calibrated_on}")
+    return _titled(figure, axes, f"{MARK} against the paper's Tables 1 and 3: {found.device}, {found.mode}")
 
 
 def write_sweep(title: str, found: Mapping[Variant, Estimate], path: Path) -> None:
@@ -104,7 +104,7 @@ def _draw_sweep(title: str, found: Mapping[Variant, Estimate]) -> Figure:
         axes.annotate(point.label, at, offset, textcoords="offset points", fontsize=8)
     axes.margins(x=0.15, y=0.1)
     axes.set_xlabel("GFLOP of the graph's matrix products")
-    low, high = (100 * (share - 1) for share in first.calibration.spread)
+    low, high = (100 * (bound / first.latency_ms - 1) for bound in (first.latency_ms_low, first.latency_ms_high))
     axes.set_ylabel(f"estimated latency, ms; interval {low:+.0f} to {high:+.0f} %")
     return _titled(figure, axes, f"{MARK}: {title}, on {place(first)}")
 

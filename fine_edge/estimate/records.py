@@ -18,11 +18,17 @@ from fine_edge.errors import ArtifactError, ConfigError, RecordError
 from fine_edge.estimate.calibration import Calibration
 from fine_edge.estimate.device import Device, Mode
 from fine_edge.estimate.engine import EngineWork, engine_work
-from fine_edge.estimate.fit import FitRow, fit
+from fine_edge.estimate.least_squares import FitRow, Rows, fit, interval, left_out_errors, relative, rounded
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView, is_static
 from fine_edge.samples import median
+
+# Fewer rows say more of one network than of the board.
+FEWEST_ROWS = 4
+
+# What rows of one board in FP16 can tell; the start of the fit holds the others.
+OWN_CONSTANTS = ("tensor_share", "memory_share", "gather_share", "kernel_clocks")
 
 GRAPH_HINT = "name it: calibrate LOG=FILE.onnx, or --graph MODEL=FILE.onnx"
 
@@ -44,16 +50,22 @@ class TimingSource:
 
 @dataclass(frozen=True)
 class _TimedModel:
-    """A measured engine: its graph, and the median times of kernels and, where they are known, of copies."""
+    """A measured engine: its graph, the median times of kernels and, where they are known, of copies, and the call."""
 
     name: str
     graph: Path
     compute_ms: float
     copied_ms: float | None
+    cuda_graph: bool
 
 
 def calibrate_on_records(
-    sources: Sequence[TimingSource], device: Device, mode: Mode, folder: Path, graphs: Mapping[str, Path] | None = None
+    sources: Sequence[TimingSource],
+    device: Device,
+    mode: Mode,
+    folder: Path,
+    known: Calibration,
+    graphs: Mapping[str, Path] | None = None,
 ) -> Calibration:
     """Fit the constants to GPU compute times.
 
@@ -62,6 +74,7 @@ def calibrate_on_records(
         device: the board's profile.
         mode: power mode of the records.
         folder: where the ONNX files of the bench's rows are, at any depth.
+        known: a calibration whose constants hold where the rows say nothing of one.
         graphs: ONNX files of imported rows by model.
 
     Raises:
@@ -75,19 +88,34 @@ def calibrate_on_records(
     # Of a model that was measured twice the last row counts.
     models = {identity_of(model.graph): model for model in _timed_models(found, folder, graphs or {})}
     named = _told_apart(list(models.values()))
+    if len(named) < FEWEST_ROWS:
+        raise ConfigError(f"{len(named)} measured rows cannot tell how fast a board is", hint="measure more models")
     engines = [engine_work(model.graph, device, model.name) for model in named]
-    rows = [FitRow(model.name, engine.works, model.compute_ms) for model, engine in zip(named, engines, strict=True)]
+    measured = Rows(
+        [
+            FitRow(model.name, engine.works, model.compute_ms, device, mode, graph=model.cuda_graph)
+            for model, engine in zip(named, engines, strict=True)
+        ]
+    )
     rates = [
         _copy_gb_s(model.copied_ms, engine)
         for model, engine in zip(named, engines, strict=True)
         if model.copied_ms is not None
     ]
-    if not rates:
-        raise ConfigError("no row says how long copies take", hint="add one that was timed with its transfers")
-    fitted = fit(rows, device, mode, float(f"{median(rates):.4g}"))
-    origin = f"{_origin(found)} ({len(rows)} models)"
+    copy_gb_s = float(f"{median(rates):.4g}") if rates else known.constants.copy_gb_s
+    start = replace(known.constants, copy_gb_s=copy_gb_s)
+    constants = rounded(fit(measured, start, OWN_CONSTANTS, near=True))
+    unseen = left_out_errors(measured, start, OWN_CONSTANTS, lambda row: row.name, near=True)
+    names = [model.name for model in named]
     return Calibration(
-        device.name, mode.name, fitted.constants, origin, fitted.rows, fitted.left_out, engines[0].compiler
+        devices=(device.name,),
+        mode=mode.name,
+        constants=constants,
+        origin=f"{_origin(found)} ({len(named)} models)",
+        rows=dict(zip(names, relative(measured.errors(constants)), strict=True)),
+        left_out=dict(zip(names, relative(unseen), strict=True)),
+        compiler=engines[0].compiler,
+        intervals={**known.intervals, "fp16": {device.family: interval(list(unseen))}},
     )
 
 
@@ -145,7 +173,8 @@ def _measured(
                 hint="copy the board's engines folder here, or name it with --artifacts",
             )
         compute_ms = median(row.compute_ms or ())
-        yield _TimedModel(row.model, artifacts[row.artifact_sha256], compute_ms, row.latency_ms - compute_ms)
+        copied_ms = row.latency_ms - compute_ms
+        yield _TimedModel(row.model, artifacts[row.artifact_sha256], compute_ms, copied_ms, record.cuda_graph)
 
 
 def _imported(record: ImportedRecord, source: TimingSource, graphs: Mapping[str, Path]) -> Iterator[_TimedModel]:
@@ -161,7 +190,7 @@ def _imported(record: ImportedRecord, source: TimingSource, graphs: Mapping[str,
             raise ConfigError(what, where=source.path, hint=GRAPH_HINT)
         _require_same(row, graph, source.path)
         copied_ms = None if row.latency_ms is None else row.latency_ms - row.compute_ms
-        yield _TimedModel(row.model, graph, row.compute_ms, copied_ms)
+        yield _TimedModel(row.model, graph, row.compute_ms, copied_ms, row.cuda_graph is not False)
 
 
 def _require_same(row: ImportedRow, graph: Path, where: Path) -> None:

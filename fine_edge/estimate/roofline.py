@@ -1,29 +1,29 @@
-"""Compute the time of one kernel: compute, then memory, then the fixed cost of a kernel.
+"""Compute the time of one kernel: compute or memory, whichever takes longer, and what every kernel takes beside.
 
 tensor    matrix products, padded to whole tiles and waves, on tensor cores
 lanes     arithmetic and exponentials on CUDA cores, overlapping with the matrix products of the same kernel
+gates     sigmoids behind a convolution, after its products
 select    the largest of a row, which one multiprocessor finds element by element
 memory    bytes to and from memory, or sectors of scattered reads from L2, whichever takes longer
-launch    the same for every kernel
-
-Compute and memory are added: kernels of a single image are one or two waves of tiles, which have nothing to compute
-while the first operands come and nothing to read while the last results go.
+launch    clocks that every kernel takes; without a CUDA graph, the gap to the one before as well
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 from typing import Literal
 
-from fine_edge.estimate.calibration import Constants
+from fine_edge.estimate.calibration import Constants, Precision
 from fine_edge.estimate.device import Device, Mode
 from fine_edge.estimate.flops import Product
 from fine_edge.estimate.work import KernelWork
 
-# Tile sizes of the kernels in NVIDIA's libraries, in either direction.
+# Tile sizes of the kernels in NVIDIA's libraries, in either direction. Fewer filters than the narrowest tile, and
+# products less deep, take as long as so many.
+_NARROWEST = 64
 _SHAPES = ((256, 128), (128, 128), (128, 64), (64, 64), (128, 32), (64, 32), (32, 32))
 _TILES = tuple(dict.fromkeys((*_SHAPES, *((columns, rows) for rows, columns in _SHAPES))))
 # The depth can be split too, as long as each part keeps some length.
@@ -44,9 +44,10 @@ def _padded(product: Product, multiprocessors: int) -> int:
 
 
 def _candidates(product: Product, multiprocessors: int) -> Iterator[int]:
-    depth = _DEPTH_STEP * ceil(product.depth / _DEPTH_STEP)
+    depth = max(_DEPTH_STEP * ceil(product.depth / _DEPTH_STEP), _NARROWEST)
+    columns_of_all = max(product.columns, _NARROWEST)
     for rows, columns in _TILES:
-        tiles = product.batch * ceil(product.rows / rows) * ceil(product.columns / columns)
+        tiles = product.batch * ceil(product.rows / rows) * ceil(columns_of_all / columns)
         for split in _SPLITS:
             if split == 1 or depth >= _SHORTEST_DEPTH * split:
                 waves = ceil(tiles * split / multiprocessors)
@@ -63,6 +64,12 @@ GPU of its author's other figures.
 """
 
 
+# Rate of tensor cores over that in FP16; FP32 graphs are multiplied in TF32.
+_TENSOR_RATE: dict[Precision, float] = {"fp32": 0.5, "fp16": 1.0, "int8": 2.0}
+# Scores that are not fused are written, read and written again by the softmax, and read.
+_PASSES_OF_SCORES = 4
+
+
 @dataclass(frozen=True)
 class KernelTime:
     """The time of a kernel in ms, and what bounds it."""
@@ -75,7 +82,7 @@ class KernelTime:
     @property
     def ms(self) -> float:
         """Return the time of the whole kernel."""
-        return self.compute_ms + self.memory_ms + self.launch_ms
+        return max(self.compute_ms, self.memory_ms) + self.launch_ms
 
     @property
     def bound(self) -> Bound:
@@ -87,32 +94,57 @@ class KernelTime:
 
 @dataclass(frozen=True)
 class Demand:
-    """The times of a kernel in ms if the board reached its peaks; the fitted constants scale them."""
+    """The times of a kernel in ms if the board reached its peaks; the fitted constants scale them.
+
+    Attributes:
+        tensor_ms: matrix products.
+        lanes_ms: arithmetic and exponentials.
+        gate_ms: sigmoids and the like, were each one lane-clock.
+        memory_ms: bytes from and to memory.
+        gather_ms: scattered reads.
+        convert_ms: bytes of an input that is brought into the kernels' layout.
+        select_ms: selections of the largest, which no constant scales.
+        clock_ms: one clock of the GPU.
+    """
 
     tensor_ms: float
     lanes_ms: float
+    gate_ms: float
     memory_ms: float
     gather_ms: float
+    convert_ms: float
     select_ms: float
+    clock_ms: float
 
-    def timed(self, work: KernelWork, constants: Constants) -> KernelTime:
+    def timed(self, work: KernelWork, constants: Constants, precision: Precision, *, graph: bool) -> KernelTime:
         """Return the time with the shares of its peaks that the board reaches."""
-        compute_ms = max(self.tensor_ms / constants.tensor_share, self.lanes_ms) + self.select_ms
-        memory_ms = max(self.memory_ms / constants.memory_share, self.gather_ms / constants.gather_share)
-        return KernelTime(work, compute_ms, memory_ms, constants.launch_us / 1e3)
+        rates = constants.rates(precision)
+        products_ms = max(self.tensor_ms / rates.tensor_share, self.lanes_ms / constants.lanes_share)
+        memory_ms = max(self.memory_ms / rates.memory_share, self.gather_ms / constants.gather_share)
+        launch_ms = constants.kernel_clocks * self.clock_ms + (0.0 if graph else constants.gap_us / 1e3)
+        return KernelTime(
+            work,
+            compute_ms=products_ms + rates.gate_slots * self.gate_ms + self.select_ms,
+            memory_ms=memory_ms + self.convert_ms / constants.input_share,
+            launch_ms=launch_ms,
+        )
 
 
-def demands(works: Sequence[KernelWork], device: Device, mode: Mode) -> list[Demand]:
+def demands(works: Sequence[KernelWork], device: Device, mode: Mode, precision: Precision) -> list[Demand]:
     """Return the demand of each kernel at the peaks of a power mode."""
     peaks = device.peaks(mode)
+    tensor_flops_per_ms = peaks.tensor_flops_per_ms * _TENSOR_RATE[precision]
     special_slots = device.lanes / device.special_lanes
     return [
         Demand(
-            tensor_ms=padded_flops(work.products, peaks.multiprocessors) / peaks.tensor_flops_per_ms,
+            tensor_ms=padded_flops(work.products, peaks.multiprocessors) / tensor_flops_per_ms,
             lanes_ms=(work.plain + special_slots * work.special) / peaks.slots_per_ms,
-            memory_ms=work.memory_bytes / peaks.memory_bytes_per_ms,
+            gate_ms=work.gates / peaks.slots_per_ms,
+            memory_ms=(work.memory_bytes + _PASSES_OF_SCORES * work.scores_bytes) / peaks.memory_bytes_per_ms,
             gather_ms=work.gathered_bytes / peaks.l2_bytes_per_ms,
+            convert_ms=work.converted_bytes / peaks.memory_bytes_per_ms,
             select_ms=_select_clocks(work, peaks.multiprocessors) / peaks.clocks_per_ms,
+            clock_ms=1 / peaks.clocks_per_ms,
         )
         for work in works
     ]
@@ -123,7 +155,25 @@ def _select_clocks(work: KernelWork, multiprocessors: int) -> float:
     return sum(CLOCKS_PER_ELEMENT * ceil(part.rows / multiprocessors) * part.length for part in work.selections)
 
 
-def kernel_times(works: Sequence[KernelWork], device: Device, mode: Mode, constants: Constants) -> list[KernelTime]:
+def in_int8(works: Iterable[KernelWork]) -> tuple[KernelWork, ...]:
+    """Return kernels of an FP16 engine as INT8 would have them: products read and write half as many bytes."""
+    return tuple(
+        replace(work, memory_bytes=work.memory_bytes // 2, tensor_bytes=work.tensor_bytes // 2)
+        if work.products
+        else work
+        for work in works
+    )
+
+
+def kernel_times(
+    works: Sequence[KernelWork],
+    device: Device,
+    mode: Mode,
+    constants: Constants,
+    precision: Precision = "fp16",
+    *,
+    graph: bool = True,
+) -> list[KernelTime]:
     """Return the times of all kernels of an engine, in the order of execution."""
-    found = demands(works, device, mode)
-    return [demand.timed(work, constants) for work, demand in zip(works, found, strict=True)]
+    found = demands(works, device, mode, precision)
+    return [demand.timed(work, constants, precision, graph=graph) for work, demand in zip(works, found, strict=True)]

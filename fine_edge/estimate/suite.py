@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fine_edge import console, files, libraries
+from fine_edge import console
 from fine_edge.bench.prepare import export_row
 from fine_edge.bench.suites import SuiteRow, find
-from fine_edge.estimate.calibration import Calibration
-from fine_edge.estimate.device import Device, Mode
+from fine_edge.estimate.calibration import Precision
+from fine_edge.estimate.device import Device
 from fine_edge.estimate.engine import EngineWork, engine_work
-from fine_edge.estimate.latency import Estimate, estimate
-from fine_edge.graph.convert import to_fp16
+from fine_edge.estimate.latency import Conditions, Estimate, estimate
+from fine_edge.estimate.precision import in_fp16
 
 FORMAT = "estimates-1"
 """Marks a file of estimates; no bench record has it."""
@@ -35,49 +35,34 @@ class EstimateRecord:
 
 
 def compile_rows(
-    rows: Sequence[SuiteRow], device: Device, folder: Path, input_hw: tuple[int, int] = (0, 0)
+    rows: Sequence[SuiteRow],
+    device: Device,
+    folder: Path,
+    input_hw: tuple[int, int] = (0, 0),
+    precision: Precision = "fp16",
 ) -> list[EngineWork]:
-    """Return the FP16 engines of a suite's rows; an ``input_hw`` of zeros means each detector's own size."""
+    """Return the engines of a suite's rows, in FP32 or else in FP16; zeros mean each detector's own input size."""
+    halves = precision != "fp32"
     found = []
     for number, row in enumerate(rows, 1):
         # A line instead of a progress bar, because exporting and compiling show bars of their own.
         console.remark(f"[{number}/{len(rows)}] {row.label}")
         plain = row.exporter == "plain"
-        path = in_fp16(export_row(row, folder, input_hw)) if plain else export_row(row, folder, input_hw, "fp16")
+        path = export_row(row, folder, input_hw, "fp16" if halves and not plain else "fp32")
+        path = in_fp16(path) if halves and plain else path
         found.append(engine_work(path, device, row.label))
     return found
 
 
-def in_fp16(path: Path) -> Path:
-    """Convert a library's own FP32 export to FP16, beside it, and return the new file.
-
-    ONNX Runtime folds the shapes that the libraries compute at run time first.
-    """
-    import onnx
-
-    ort = libraries.onnxruntime()
-    half = path.with_suffix(".fp16.onnx")
-    with files.written_together(path.parent, half.name) as partial:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(partial / half.name)
-        ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        onnx.save(to_fp16(onnx.load(partial / half.name)), partial / half.name)
-    return half
-
-
 def estimate_suite(
     suite: str,
-    device: Device,
-    mode: Mode,
-    calibration: Calibration,
+    conditions: Conditions,
     folder: Path,
     only: Sequence[str] = (),
     input_hw: tuple[int, int] = (0, 0),
 ) -> EstimateRecord:
-    """Estimate every row of a suite that has an FP16 export."""
+    """Estimate every row of a suite that is our own export."""
     chosen = find(suite).only(only)
     rows = [row for row in chosen.rows if row.exporter != "plain"]
-    engines = compile_rows(rows, device, folder, input_hw)
-    return EstimateRecord(suite, chosen.title, tuple(estimate(engine, device, mode, calibration) for engine in engines))
+    engines = compile_rows(rows, conditions.device, folder, input_hw, conditions.precision)
+    return EstimateRecord(suite, chosen.title, tuple(estimate(engine, conditions) for engine in engines))

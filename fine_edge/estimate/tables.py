@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from fine_edge.estimate.context import context_mib
 from fine_edge.estimate.latency import RESERVED_GIB, Estimate
 from fine_edge.table import Column, Table
 from fine_edge.zoo.paper import PaperFigures
@@ -11,8 +12,8 @@ from fine_edge.zoo.paper import PaperFigures
 MARK = "ESTIMATE"
 SOURCE = "paper (Orin Nano)"
 _BESIDE_THE_PAPER = (
-    "The paper measured; Table 3 is what the estimate was calibrated on. Its YOLOv8 and v12 were timed without the"
-    " suppression of overlaps, which is in these graphs."
+    "The paper measured, in a power mode that it does not name. Its YOLOv8 and v12 were timed without the suppression"
+    " of overlaps, which is in these graphs."
 )
 
 
@@ -22,28 +23,28 @@ def estimate_table(found: Estimate) -> Table:
     table = Table(f"{MARK}: {found.engine.name} on {place(found)}", columns)
     counts = [kernel.work.module for kernel in found.kernels]
     for module, ms in found.module_ms().items():
-        table.add(_title(module), f"{ms:.3f}", f"{100 * ms / found.compute_ms:.1f}", counts.count(module))
-    table.add("all kernels", f"{found.compute_ms:.3f}", "100.0", len(found.kernels))
+        table.add(_title(module), f"{ms:.3f}", f"{100 * ms / found.kernels_ms:.1f}", counts.count(module))
+    table.add("all kernels", f"{found.kernels_ms:.3f}", "100.0", len(found.kernels))
     latency = (
         f"Latency {found.latency_ms:.2f} ms ({found.latency_ms_low:.2f} to {found.latency_ms_high:.2f}), copies of"
         f" input and outputs included; {found.fps:.1f} FPS."
     )
     table.notes = [latency, *notes(found)]
-    table.brief = [latency, _nature(found), _memory(found), *_doubts(found)]
+    table.brief = [latency, _nature(found), _memory(found), *found.warnings]
     return table
 
 
 def notes(found: Estimate) -> list[str]:
     """Return the notes that every estimate carries."""
-    shares = ", ".join(f"{bound} {100 * ms / found.compute_ms:.0f} %" for bound, ms in found.bound_ms.items())
+    shares = ", ".join(f"{bound} {100 * ms / found.kernels_ms:.0f} %" for bound, ms in found.bound_ms.items())
     return [
         _nature(found),
-        f"Calibrated on {found.calibration.origin}. The interval is what rows that were not fitted were off by at"
-        " most.",
+        f"Calibrated on {found.conditions.calibration.origin}. The interval holds nine of ten rows whose model was left"
+        " out of the fit.",
         f"Kernels bound by: {shares}.",
         _memory(found),
         *([f"Compiled for {found.engine.inputs}."] if found.engine.inputs else []),
-        *_doubts(found),
+        *found.warnings,
     ]
 
 
@@ -54,21 +55,12 @@ def _nature(found: Estimate) -> str:
 
 def _memory(found: Estimate) -> str:
     fits = "fits" if found.fits else "does NOT fit"
+    context = context_mib(found.engine)
     return (
-        f"Activations {found.engine.activation_mib:.1f} MiB, weights {found.engine.weights_mib:.1f} MiB: {fits} in"
-        f" {found.device.memory_gib:g} GiB with {RESERVED_GIB:g} GiB kept for the system."
+        f"TensorRT 10.7's context {context.likely:.0f} MiB ({context.low:.0f} to {context.high:.0f}), weights"
+        f" {found.engine.weights_mib:.0f} MiB: {fits} in {found.conditions.device.memory_gib:g} GiB with"
+        f" {RESERVED_GIB:g} GiB kept for the system."
     )
-
-
-def _doubts(found: Estimate) -> list[str]:
-    """Return what widens the error of an estimate beyond its interval."""
-    calibration, engine = found.calibration, found.engine
-    doubts = []
-    if found.mode.name != calibration.mode:
-        doubts.append(f"Fitted in {calibration.mode}, scaled to {found.mode.name} by GPU and memory clocks.")
-    if abs(engine.claimed_flops - 1) > 0.01:
-        doubts.append(f"Only {100 * engine.claimed_flops:.1f} % of the graph's FLOPs were found in kernels.")
-    return doubts
 
 
 def kernels_table(found: Estimate, count: int = 10) -> Table:
@@ -85,7 +77,7 @@ def kernels_table(found: Estimate, count: int = 10) -> Table:
 
 def suite_table(title: str, found: Sequence[Estimate], published: Mapping[str, PaperFigures]) -> Table:
     """Return one row a model; the paper's figures, by model, in columns of their own where there are any."""
-    titles = ["Latency (ms)", "from", "to", "FPS", "GFLOP", "Activation (MiB)", "Weights (MiB)"]
+    titles = ["Latency (ms)", "from", "to", "FPS", "GFLOP", "Context (MiB)", "Weights (MiB)"]
     columns = [Column("Model", numeric=False), *map(Column, titles)]
     if published:
         columns += [Column("Latency (ms)", source=SOURCE), Column("FPS", source=SOURCE)]
@@ -94,7 +86,7 @@ def suite_table(title: str, found: Sequence[Estimate], published: Mapping[str, P
         table.notes.append(_BESIDE_THE_PAPER)
     for row in found:
         times = (row.latency_ms, row.latency_ms_low, row.latency_ms_high)
-        memory = (f"{row.engine.activation_mib:.1f}", f"{row.engine.weights_mib:.1f}")
+        memory = (f"{context_mib(row.engine).likely:.0f}", f"{row.engine.weights_mib:.1f}")
         gflop = f"{row.engine.graph_flops / 1e9:.1f}"
         cells = [*(f"{ms:.2f}" for ms in times), f"{row.fps:.1f}", gflop, *memory]
         if published:
@@ -106,8 +98,10 @@ def suite_table(title: str, found: Sequence[Estimate], published: Mapping[str, P
 
 
 def place(found: Estimate) -> str:
-    """Return board and mode."""
-    return f"{found.device.title}, {found.mode.name}"
+    """Return board, mode, precision, and that no CUDA graph is thought of where that is so."""
+    at = found.conditions
+    graph = "" if at.cuda_graph else ", without CUDA graph"
+    return f"{at.device.title}, {at.mode.name}, {at.precision.upper()}{graph}"
 
 
 def _title(module: str) -> str:

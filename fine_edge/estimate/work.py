@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fine_edge.engine.rtx_log import Kernel
@@ -13,6 +13,11 @@ from fine_edge.layers.by_part import attribute
 
 # Kinds of kernels that compute matrix products; other kernels that name such a node only prepare its input.
 _MATRIX_KINDS = ("correlation", "gemm", "runtime_fusion", "runtime_function")
+# Scores of an attention, elements, up to which TensorRT 10.7 is taken to fuse it as the compiler here does. A log of
+# RT-DETR R18 with dense attention (8 x 6400 x 1600) shows them in memory; one with 16 x 400 x 400 does not, and the
+# paper's time with areas (64 x 1600 x 400) leaves no room for them.
+MOST_FUSED_SCORES = 2**26
+_FP32_BYTES, _FP16_BYTES = 4, 2
 _GATHERS = ("gather", "gridsample", "gath", "grid_sample")
 
 
@@ -30,6 +35,9 @@ class KernelWork:
         tensor_bytes: bytes of all its tensors, wherever they are.
         gathered_bytes: bytes of the sectors that scattered reads fetch.
         selections: selections of the largest elements.
+        gates: elements that sigmoids and the like make.
+        scores_bytes: scores of an attention that TensorRT 10.7 does not fuse, though the compiler here does.
+        converted_bytes: bytes of a network's input that are brought into the kernels' layout.
     """
 
     name: str
@@ -41,11 +49,18 @@ class KernelWork:
     tensor_bytes: int
     gathered_bytes: int
     selections: tuple[SelectedKernels, ...] = ()
+    gates: int = 0
+    scores_bytes: int = 0
+    converted_bytes: int = 0
 
     @property
     def flops(self) -> int:
         """Return the FLOPs of its matrix products."""
         return sum(product.flops for product in self.products)
+
+    def moving(self, memory_bytes: int) -> KernelWork:
+        """Return the same work with other bytes from and to memory."""
+        return replace(self, memory_bytes=memory_bytes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the data for a file of recorded kernels."""
@@ -90,17 +105,44 @@ def _is_matrix_kernel(kernel: Kernel) -> bool:
 def _kernel_work(kernel: Kernel, nodes: Sequence[NodeWork], memory_bytes: int) -> KernelWork:
     part, _ = attribute(kernel.name, kernel.kind, kernel.onnx_nodes)
     constants = sum(size for _, size in kernel.constants)
+    products = tuple(node.product for node in nodes if node.product)
     return KernelWork(
         name=kernel.name,
         module=f"{part.module}: {part.detail}" if part.detail else part.module,
-        products=tuple(node.product for node in nodes if node.product),
+        products=products,
         plain=sum(node.plain for node in nodes),
         special=sum(node.special for node in nodes),
         memory_bytes=memory_bytes,
         tensor_bytes=kernel.read_bytes + constants + kernel.written_bytes,
         gathered_bytes=sum(node.gathered_bytes for node in nodes),
         selections=tuple(node.selection for node in nodes if node.selection),
+        gates=sum(node.gates for node in nodes),
+        scores_bytes=_scores_bytes(products) if kernel.is_fused_attention else 0,
     )
+
+
+def _scores_bytes(products: Sequence[Product]) -> int:
+    """Return the bytes of an attention's scores in FP16; 0 where they are few enough to be fused."""
+    scores = max((product.batch * product.rows * product.columns for product in products), default=0)
+    return 2 * scores if scores > MOST_FUSED_SCORES else 0
+
+
+def conversion(elements: int) -> KernelWork:
+    """Return the kernel that TensorRT puts before the first one: FP32 pictures into FP16 with channels last."""
+    moved = (_FP32_BYTES + _FP16_BYTES) * elements
+    return KernelWork("input, to the kernels' layout", "input", (), 0, 0, 0, moved, 0, converted_bytes=moved)
+
+
+def live_bytes(kernels: Sequence[Kernel]) -> int:
+    """Return the most bytes of activations that are needed at one moment, kernels running one after the other."""
+    last = {name: index for index, kernel in enumerate(kernels) for name, _ in (*kernel.writes, *kernel.reads)}
+    alive: dict[str, int] = {}
+    most = 0
+    for index, kernel in enumerate(kernels):
+        alive.update(kernel.writes)
+        most = max(most, sum(alive.values()))
+        alive = {name: size for name, size in alive.items() if last[name] > index}
+    return most
 
 
 def _memory_bytes(kernels: Sequence[Kernel], l2_bytes: int) -> list[int]:

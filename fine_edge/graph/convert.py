@@ -65,6 +65,7 @@ def to_fp16(graph: onnx.ModelProto | GraphView, *, keep_fp32: Collection[str] = 
     copy.CopyFrom(view.model)
     for one in graphs_in(copy):
         _lift_constants(one)
+        _compute_constant_outputs(one)
     converted = _convert(copy, keep_fp32)
     _sort(converted.graph)
     _remove_cancelling_casts(converted)
@@ -117,6 +118,14 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
         else:
             continue
         graph.node.remove(node)
+
+
+def _compute_constant_outputs(graph: onnx.GraphProto) -> None:
+    """Let a node make each output that is a constant: the converter casts outputs, and casts what a node makes."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for name in [value.name for value in graph.output if value.name in tensors]:
+        tensors[name].name = f"{name}_constant"
+        graph.node.insert(0, helper.make_node("Identity", [tensors[name].name], [name], name=f"{name}_constant"))
 
 
 def _convert(model: onnx.ModelProto, keep_fp32: Collection[str]) -> onnx.ModelProto:

@@ -11,7 +11,6 @@ from fine_edge.cli import estimate as command
 from fine_edge.cli.bench import main as bench
 from fine_edge.errors import ArtifactError, ConfigError, OutputError, RecordError, UnknownModelError
 from fine_edge.estimate import suite
-from fine_edge.estimate.calibration import find_calibration
 from fine_edge.estimate.variants import variants
 
 
@@ -23,7 +22,7 @@ def compiled(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "engine_work", lambda *_: one)
     monkeypatch.setattr(command, "export_row", lambda *_, **__: tmp_path)
     monkeypatch.setattr(suite, "compile_rows", lambda rows, *_: [engines[row.model] for row in rows])
-    monkeypatch.setattr(command, "compile_table", lambda *_: list(engines.values()))
+    monkeypatch.setattr(command, "compile_tables", lambda *_: list(engines.values()))
 
 
 @pytest.mark.usefixtures("compiled")
@@ -46,6 +45,8 @@ def test_what_is_wrong_is_said_before_anything_is_compiled(tmp_path):
         command.main([str(tmp_path / "missing.onnx")])
     with pytest.raises(ConfigError, match="say which mode"):
         command.main(["calibrate", str(tmp_path / "r.json")])
+    with pytest.raises(ConfigError, match="only published latencies are drawn"):
+        command.main(["calibrate", str(tmp_path / "r.json"), "--mode", "15W", "--picture", str(tmp_path / "p.png")])
 
 
 @pytest.mark.usefixtures("compiled")
@@ -54,16 +55,8 @@ def test_validation_by_either_command(capsys):
     first = json.loads(capsys.readouterr().out)
     assert bench(["--suite", "validate-predictor", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == first
-    assert len(first["rows"]) == 10
-
-
-@pytest.mark.usefixtures("compiled")
-def test_a_validation_widens_the_intervals_of_a_calibration(tmp_path):
-    path = tmp_path / "validated.json"
-    assert command.main(["validate", "--write", str(path), "--json", str(tmp_path / "v.json")]) == 0
-    errors = {row["model"]: row["error"] for row in json.loads((tmp_path / "v.json").read_text())["rows"]}
-    validated = find_calibration("orin-nano-8gb", path).validated
-    assert validated == pytest.approx({model: 1 / (1 + error) - 1 for model, error in errors.items()}, abs=1e-4)
+    assert len(first["rows"]) == 14
+    assert set(first["median_abs_error_by_mode"]) >= {"15W", "25W", "MAXN_SUPER"}
 
 
 @pytest.mark.usefixtures("compiled")
@@ -88,11 +81,11 @@ def test_a_suite_by_the_bench_and_that_it_is_no_record(tmp_path, capsys):
         bench(["compare", str(path), str(path)])
 
 
-@pytest.mark.usefixtures("compiled")
-def test_calibration_again_on_the_paper(tmp_path, capsys):
-    assert command.main(["calibrate", "--out", str(tmp_path / "c.json")]) == 0
-    assert "launch_us" in capsys.readouterr().out
-    assert json.loads((tmp_path / "c.json").read_text())["origin"].startswith("the paper's Table 3")
+def test_calibration_again_on_what_others_published(tmp_path, capsys):
+    assert command.main(["calibrate", "--out", str(tmp_path / "c.json"), "--csv", str(tmp_path / "c.csv")]) == 0
+    assert "kernel_clocks" in capsys.readouterr().out
+    assert "FP16, orin-nx-16gb" in (tmp_path / "c.csv").read_text()
+    assert json.loads((tmp_path / "c.json").read_text())["origin"].startswith("latencies that others published")
 
 
 def test_a_record_without_gpu_times_cannot_calibrate():
@@ -121,8 +114,6 @@ def test_a_result_that_could_not_be_written_is_refused_first(tmp_path):
             command.main([*argv, "--json", str(folder)])
     with pytest.raises(OutputError, match="a file name is needed"):
         command.main(["calibrate", "--out", str(tmp_path)])
-    with pytest.raises(OutputError, match="a file name is needed"):
-        command.main(["validate", "--write", str(tmp_path)])
     with pytest.raises(OutputError, match="a file name is needed"):
         bench(["--backend", "predict", "--picture", str(tmp_path)])
 

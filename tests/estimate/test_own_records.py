@@ -17,7 +17,7 @@ from fine_edge.bench.sources import read_logs
 from fine_edge.cli import estimate as command
 from fine_edge.errors import ArtifactError, ConfigError, FineEdgeError
 from fine_edge.estimate import records
-from fine_edge.estimate.calibration import Constants
+from fine_edge.estimate.calibration import find_calibration
 from fine_edge.estimate.device import find_device
 from fine_edge.estimate.records import TimingSource
 from fine_edge.estimate.roofline import kernel_times
@@ -25,7 +25,8 @@ from fine_edge.files import sha256_of
 
 DEVICE = find_device("orin-nano-8gb")
 MODE = DEVICE.mode("25W")
-TRUE = Constants(0.6, 0.7, 0.2, 6.0, 15.0)
+KNOWN = find_calibration(DEVICE)
+TRUE = replace(KNOWN.constants, tensor_share=0.6, memory_share=0.7, gather_share=0.2, kernel_clocks=6000.0)
 
 
 def row(model, sha256, compute_ms, copied_ms):
@@ -72,6 +73,7 @@ def board(tmp_path, monkeypatch):
         quick=False,
         measured_at="",
         harness=HarnessCost(0.0, 0.0),
+        cuda_graph=True,
         rows=tuple(rows),
     )
     monkeypatch.setattr(records, "read_measurements", lambda _: record)
@@ -81,26 +83,29 @@ def board(tmp_path, monkeypatch):
 
 def test_the_constants_of_a_board_are_found(board):
     folder, _ = board
-    found = records.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder)
-    assert found.constants.memory_share == pytest.approx(0.7, rel=0.02)
+    found = records.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder, KNOWN)
+    assert found.constants.tensor_share == pytest.approx(0.6, rel=0.02)
+    assert found.constants.gate_slots == KNOWN.constants.gate_slots
     assert found.constants.copy_gb_s == pytest.approx(15, rel=0.01)
     assert found.origin == "own records mine.json (14 models)"
     assert found.mode == "25W"
     assert max(map(abs, found.left_out.values())) < 0.02
+    assert found.interval("fp16", DEVICE) == pytest.approx((1, 1), abs=0.02)
+    assert found.intervals["int8"] == KNOWN.intervals["int8"]
 
 
 def test_a_file_that_was_not_brought_is_named(board):
     folder, _ = board
     (folder / "yolov8s.onnx").unlink()
     with pytest.raises(ArtifactError, match="the ONNX file of yolov8s is not here"):
-        records.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder)
+        records.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder, KNOWN)
 
 
 def test_three_models_are_too_few(board, monkeypatch):
     folder, record = board
     monkeypatch.setattr(records, "read_measurements", lambda _: replace(record, rows=record.rows[:3]))
-    with pytest.raises(ConfigError, match="cannot give 4 constants"):
-        records.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder)
+    with pytest.raises(ConfigError, match="cannot tell how fast a board is"):
+        records.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder, KNOWN)
 
 
 def write_graph(path, half=True, dims=(1, 3, 640, 640)):
@@ -120,7 +125,7 @@ def logged(tmp_path, monkeypatch):
         ms = sum(kernel.ms for kernel in kernel_times(engine.works, DEVICE, MODE, TRUE))
         copied_ms = engine.io_bytes / 15e6
         lines = [*logs.device(), *logs.summary(ms + copied_ms, ms, 1000 / ms, copied_ms)]
-        logs.write(tmp_path / f"{name}.log", logs.run(lines, f"--loadEngine={name}.engine --fp16"))
+        logs.write(tmp_path / f"{name}.log", logs.run(lines, f"--loadEngine={name}.engine --fp16 --useCudaGraph"))
     monkeypatch.setattr(records, "engine_work", lambda path, *_: engines[path.stem])
     return tmp_path, list(engines)
 
@@ -134,7 +139,7 @@ def test_logs_with_their_graphs_and_an_imported_record_give_the_same_constants(l
     out = folder / "mine.json"
     assert command.main(["calibrate", *pairs, str(imported), *graphs, "--mode", "25W", "--out", str(out)]) == 0
     data = json.loads(out.read_text(encoding="utf-8"))
-    assert data["constants"]["memory_share"] == pytest.approx(0.7, rel=0.02)
+    assert data["constants"]["tensor_share"] == pytest.approx(0.6, rel=0.02)
     assert data["constants"]["copy_gb_s"] == pytest.approx(15, rel=0.01)
     assert data["origin"].startswith("trtexec's figures in ")
     assert data["origin"].endswith("imported.json (14 models)")
@@ -155,8 +160,7 @@ def test_logs_with_their_graphs_and_an_imported_record_give_the_same_constants(l
         (["{f}/build.log={f}/yolov8s.onnx"], "holds builds of engines and no times"),
         (["{f}/desktop.log={f}/yolov8s.onnx"], "is of sm_89, orin-nano-8gb is sm_87"),
         (["{f}/times.json={f}/yolov8s.onnx"], "is what trtexec --exportTimes writes"),
-        (["{f}/uncopied.log={f}/yolov8s.onnx"], "no row says how long copies take"),
-        (["{f}/yolov8s.log={f}/yolov8s.onnx"], "1 measured rows cannot give 4 constants"),
+        (["{f}/yolov8s.log={f}/yolov8s.onnx"], "1 measured rows cannot tell how fast a board is"),
     ],
 )
 def test_what_cannot_calibrate_says_why(logged, arguments, words):

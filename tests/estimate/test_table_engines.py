@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from fine_edge.estimate import validate
 from fine_edge.estimate.device import find_device
-from fine_edge.estimate.suite import in_fp16
+from fine_edge.estimate.precision import in_fp16
 from fine_edge.graph.view import GraphView
 
 
@@ -20,12 +20,12 @@ def test_yolo_is_timed_as_its_library_exports_it(monkeypatch, tmp_path):
         return [works.engine(row.label) for row in rows]
 
     monkeypatch.setattr(validate, "compile_rows", compile_rows)
-    found = validate.compile_table("1", find_device("orin-nano-8gb"), tmp_path)
+    found = validate.compile_tables(find_device("orin-nano-8gb"), tmp_path)
     assert {row.model for row in asked if row.exporter == "plain"} == {
         f"yolov{version}{fine}" for version in ("8s", "10s", "12s") for fine in ("", "_fine")
     }
     assert all(row.raw == (row.exporter == "plain") for row in asked)
-    assert {engine.name for engine in found} == {row.model for row in validate.timed_rows("1")}
+    assert {engine.name for engine in found} == set(validate.published_fps())
 
 
 def test_a_librarys_export_in_fp16_has_its_shapes_folded(tmp_path):

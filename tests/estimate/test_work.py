@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from fine_edge.engine.rtx_log import Kernel
 from fine_edge.estimate.flops import NodeWork, Product
-from fine_edge.estimate.work import KernelWork, kernel_works
+from fine_edge.estimate.work import KernelWork, kernel_works, live_bytes
 
 PRODUCT = Product(1, 100, 64, 32)
 NODES = {"/a/Conv": NodeWork(PRODUCT), "/a/Relu": NodeWork(plain=6400), "/b/GridSample": NodeWork(gathered_bytes=640)}
@@ -51,3 +51,11 @@ def test_parts_and_constants():
     (found,) = kernel_works([kernel], {}, L2)
     assert (found.module, found.memory_bytes) == ("fine: projections", 512)
     assert KernelWork.from_json(found.to_json()) == found
+
+
+def test_what_is_needed_at_one_moment():
+    first = Kernel("a", "kgen", (), writes=(("x", 100), ("y", 10)))
+    second = Kernel("b", "kgen", (), reads=(("x", 100),), writes=(("z", 50),))
+    third = Kernel("c", "kgen", (), reads=(("y", 10), ("z", 50)), writes=(("out", 1),))
+    assert live_bytes([first, second, third]) == 100 + 10 + 50
+    assert live_bytes([]) == 0

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from pathlib import Path
+from dataclasses import replace
 
 from fine_edge.estimate.engine import EngineWork
 from fine_edge.estimate.flops import Product
+from fine_edge.estimate.published import engine as engine_of
+from fine_edge.estimate.validate import published_fps
 from fine_edge.estimate.work import KernelWork
-
-RECORDED = Path(__file__).parent / "table_works.json.gz"
 
 
 def recorded() -> dict[str, EngineWork]:
     """Engines of the models of Tables 1 and 3, as the paper timed them."""
-    data = json.loads(gzip.decompress(RECORDED.read_bytes()))
-    return {
-        name: EngineWork(**{**engine, "works": tuple(KernelWork.from_json(work) for work in engine["works"])})
-        for name, engine in data.items()
-    }
+    return {name: replace(engine_of(f"{name}, FP16"), name=name) for name in published_fps()}
 
 
 def kernel(name="k", module="backbone", **changed) -> KernelWork:
@@ -36,4 +30,4 @@ def engine(name="net", *works: KernelWork) -> EngineWork:
         kernel("tiny", module="decoder"),
     )
     flops = sum(work.flops for work in some)
-    return EngineWork(name, some, flops, 32.0, 40.0, 4_915_200, "0" * 64, "TensorRT-RTX 1.7")
+    return EngineWork(name, some, flops, 32.0, 40.0, 4_915_200, "0" * 64, "TensorRT-RTX 1.7", live_mib=20.0)

@@ -49,9 +49,9 @@ def _renamed(name):
     return _record(change)
 
 
-def _own(module, name, **changes):
+def _own(path, **changes):
     """A file that comes with the package, changed."""
-    return json.dumps(json.loads((module._FOLDER / f"{name}.json").read_text()) | changes)
+    return json.dumps(json.loads(path.read_text()) | changes)
 
 
 def _special(folder):
@@ -62,7 +62,7 @@ def _special(folder):
 
 def _calibrated(**changes):
     def arguments(folder):
-        (folder / "c.json").write_text(_own(calibration, "orin-nano-8gb", **changes))
+        (folder / "c.json").write_text(_own(calibration._FILE, **changes))
         return ["x.onnx", "--calibration", str(folder / "c.json")]
 
     return arguments
@@ -70,7 +70,7 @@ def _calibrated(**changes):
 
 def _device(**changes):
     def arguments(folder):
-        (folder / "d.json").write_text(_own(device, "orin-nano-8gb", **changes))
+        (folder / "d.json").write_text(_own(device._FOLDER / "orin-nano-8gb.json", **changes))
         return ["x.onnx", "--device", str(folder / "d.json")]
 
     return arguments
@@ -104,7 +104,7 @@ FAULTS = [
     ),
     Fault("calibration-is-a-pipe", "estimate", _pipe("x.onnx", "--calibration"), ("not a regular file",)),
     Fault("calibration-is-beyond-measure", "estimate", _calibrated(rows={"a": 1e300}), ("rows[", "1000000000000000.0")),
-    Fault("calibration-predicts-nothing", "estimate", _calibrated(validated={"a": -1}), ("validated[", "> -1.0")),
+    Fault("calibration-predicts-nothing", "estimate", _calibrated(left_out={"a": -1}), ("left_out[", "> -1.0")),
     Fault("device-is-a-pipe", "estimate", _pipe("x.onnx", "--device"), ("not a regular file",)),
     Fault("device-with-a-text-for-a-number", "estimate", _device(lanes="128"), ("lanes: expected float, got str",)),
     Fault("page-in-the-place-of-a-pipe", "report", _special, ("page.html: is no regular file",)),

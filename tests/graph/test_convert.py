@@ -115,6 +115,17 @@ def test_an_input_that_is_an_output_too():
     assert positive.tolist() == [0, 2]
 
 
+@pytest.mark.parametrize("by_node", [True, False])
+def test_an_output_that_is_a_constant(by_node):
+    known = np.asarray([0.5, 2], np.float32)
+    constant = [node("Constant", [], ["known"], name="c", value=numpy_helper.from_array(known))] if by_node else []
+    nodes = [*constant, node("Relu", ["x"], ["y"], name="relu")]
+    outputs = [value("y", T.FLOAT, (2,)), value("known", T.FLOAT, (2,))]
+    half = to_fp16(model(nodes, [value("x", T.FLOAT, (2,))], outputs, {} if by_node else {"known": known}))
+    assert run(half, {"x": known})[1].tolist() == known.tolist()
+    assert half.graph.output[1].type.tensor_type.elem_type == T.FLOAT
+
+
 @pytest.mark.parametrize("form", ["value", "value_float"])
 def test_constant_nodes_follow_their_reader(form):
     attributes = {"value": numpy_helper.from_array(np.float32(1e-12))} if form == "value" else {"value_float": 1e-12}

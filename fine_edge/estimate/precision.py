@@ -1,0 +1,71 @@
+"""Bring a graph into the precision that an engine is estimated in, as a builder would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from fine_edge import files, libraries
+from fine_edge.engine.source import sized_file
+from fine_edge.errors import ConfigError
+from fine_edge.estimate.calibration import Precision
+from fine_edge.estimate.engine import is_quantised
+from fine_edge.graph.convert import kept_by_exporter, to_fp16
+from fine_edge.graph.half_range import beyond_half
+from fine_edge.graph.input_size import InputSize
+from fine_edge.graph.model_file import read_model
+from fine_edge.graph.view import GraphView
+
+
+def precision_of(path: Path, asked: Precision | None) -> tuple[Precision, bool]:
+    """Return the precision to estimate a file in, and whether it must be converted to FP16 first.
+
+    A builder with the FP16 flag runs an FP32 graph in FP16; INT8 by rates starts from the same kernels.
+
+    Raises:
+        ArtifactError: when the file is no ONNX model.
+        ConfigError: when the graph is not in the precision that was asked for and cannot be brought into it.
+    """
+    view = GraphView(read_model(path, weights=False), path)
+    halves = TensorProto.FLOAT16 in view.dtypes().values()
+    if is_quantised(view):
+        if asked not in (None, "int8"):
+            raise ConfigError(f"{path.name} is quantised", where="--precision", hint="give the graph without Q/DQ")
+        return "int8", False
+    if asked == "fp32":
+        if halves:
+            raise ConfigError(f"{path.name} is FP16 already", where="--precision", hint="give the FP32 export")
+        return "fp32", False
+    return asked or "fp16", not halves
+
+
+def in_fp16(path: Path, folder: Path | None = None, size: InputSize | None = None) -> Path:
+    """Convert an FP32 graph to FP16 and return the new file, beside it or in ``folder``.
+
+    Shapes that libraries compute at run time are folded first. What cannot be FP16 stays FP32, as in our exports.
+    """
+    half = (folder or path.parent) / path.with_suffix(".fp16.onnx").name
+    with (
+        sized_file(path, read_model(path, weights=False), size) as fixed,
+        files.written_together(half.parent, half.name) as partial,
+    ):
+        model = _folded(fixed, partial / half.name)
+        names = {node.name for node in model.graph.node}
+        kept = {entry.node for entry in beyond_half(GraphView(model), ()) if not entry.sentinel}
+        onnx.save(to_fp16(model, keep_fp32=names & {*kept_by_exporter(model), *kept}), partial / half.name)
+    return half
+
+
+def _folded(path: Path, folded: Path) -> onnx.ModelProto:
+    ort = libraries.onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folded)
+    try:
+        ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception:  # its errors have no type in common; an operator of TensorRT's own is one reason
+        return read_model(path)
+    return onnx.load(folded)
