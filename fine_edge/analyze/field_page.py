@@ -42,10 +42,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def conditions(origin: dict[str, Any], images: int) -> str:
+    """Return on what an analysis was made, for titles."""
+    height, width = origin["input_hw"]
+    weights = "RANDOM weights" if origin["weights"]["source"] == "random" else "weights of a checkpoint"
+    return f"{origin['model']}, {weights}, {images} picture{'s' * (images != 1)}, input {height}x{width}"
+
+
 def _conditions(found: Fields) -> str:
-    height, width = found.origin["input_hw"]
-    weights = "RANDOM weights" if found.origin["weights"]["source"] == "random" else "weights of a checkpoint"
-    return f"{found.origin['model']}, {weights}, {found.images} pictures, input {height}x{width}"
+    return conditions(found.origin, found.images)
 
 
 def _mean_ratio(found: Fields) -> str:
@@ -159,7 +164,7 @@ def write_tokens(found: Fields, path: Path) -> None:
 def _draw_stages(found: Fields) -> Figure:
     columns = len(found.stages)
     height, width = found.origin["input_hw"]
-    figure = new_figure(_PANEL_IN * columns, _PANEL_IN * height / width + 0.9)
+    figure = new_figure(_PANEL_IN * columns, _PANEL_IN * height / width + 0.75)
     grid: Any = figure.subplots(1, columns, squeeze=False)
     for axes, one in zip(grid[0], found.stages, strict=True):
         _draw_field(axes, one.field)

@@ -63,7 +63,7 @@ def mean_field(name: str, sums: Sums, place: int, near_xy: tuple[float, float]) 
     """
     number, total, squares, by_moments = sums.figures[place].tolist()
     if not number:
-        what = f"the gradient of {name} is zero for all {sums.images} pictures"
+        what = f"the gradient of {name} is zero for every picture ({sums.images})"
         raise DataError(what, where="analyze erf", hint="give trained weights, or another position with --at")
     mean = total / number
     spread = math.sqrt(max(0.0, squares / number - mean**2) * number / (number - 1)) if number > 1 else None

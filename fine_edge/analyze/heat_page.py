@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fine_edge import files
 from fine_edge.analyze.energy import ALL, MAPS
+from fine_edge.analyze.field_page import conditions
 from fine_edge.evaluate.matching import SIZES
 from fine_edge.figure import new_figure, to_png
 from fine_edge.images import DRAWN_BY
@@ -36,7 +37,7 @@ def write_heat(number: int, seen: PictureHeat, folder: Path) -> None:
 
 def _draw(seen: PictureHeat, fusion: str, maps: dict[str, Any]) -> Figure:
     height, width = seen.picture.pixels.shape[:2]
-    figure = new_figure(_PANEL_IN * len(MAPS), _PANEL_IN * height / width + 0.6)
+    figure = new_figure(_PANEL_IN * len(MAPS), _PANEL_IN * height / width + 0.5)
     grid: Any = figure.subplots(1, len(MAPS), squeeze=False)
     for axes, name in zip(grid[0], MAPS, strict=True):
         _draw_map(axes, seen, maps[name])
@@ -75,14 +76,12 @@ def _interval(ratio: Ratio | None, images: int) -> str | None:
 
 def energy_table(found: Heatmaps) -> Table:
     """Return how much of each map lies on labelled objects, all and by size."""
-    height, width = found.origin["input_hw"]
-    weights = "RANDOM weights" if found.origin["weights"]["source"] == "random" else "weights of a checkpoint"
     brief = [
         "Ratio: mean inside labelled boxes over mean outside of them, with its 95 % interval over pictures; then by"
         " size of the objects.",
     ]
     table = Table(
-        f"Energy on objects: {found.origin['model']}, {weights}, {found.images} pictures, input {height}x{width}",
+        f"Energy on objects: {conditions(found.origin, found.images)}",
         [
             Column("Fusion", numeric=False),
             Column("Map", numeric=False),

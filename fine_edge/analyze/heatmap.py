@@ -98,7 +98,7 @@ def heatmaps(
 
     Args:
         detector: with its weights.
-        folder: of pictures.
+        folder: of pictures, or one picture.
         input_hw: height and width of the input, pixels.
         data: labels; its pictures alone are looked at then, and must all be there.
         draw: called for each picture with its number, from 0 on.
@@ -109,7 +109,7 @@ def heatmaps(
         ImageError: when no picture can be read.
     """
     if not fine_fusions(detector):
-        hint = f"give {detector.entry.name}_fine"
+        hint = f"give {detector.entry.detector.name}_fine"
         raise ConfigError("has no fusion to look at: there is no FINE in it", where=detector.entry.name, hint=hint)
     pictures = Pictures([folder] if data is None else _labelled(data, folder))
     energies, images, modulated = Energies(), 0, False

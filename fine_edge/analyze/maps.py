@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fine_edge.errors import ConfigError
 from fine_edge.fusion.fine import Fine
 from fine_edge.fusion.sampling import build_down
 from fine_edge.zoo.load import LoadedDetector
@@ -89,23 +88,12 @@ class _EnoughError(Exception):
 
 
 def fine_fusions(detector: LoadedDetector) -> list[Fine]:
-    """Return the FINE blocks of a detector, deepest first.
-
-    Raises:
-        ConfigError: when its fusions hold a method without tokens and modulation.
-    """
-    blocks = detector.family.fusions(detector.model)
-    if any(not isinstance(block, Fine) for block in blocks):
-        raise ConfigError(
-            f"its fusions hold {detector.entry.method}, which has neither tokens nor a modulation",
-            where=detector.entry.name,
-            hint=f"give {detector.entry.detector.name} or {detector.entry.detector.name}_fine",
-        )
-    return [block for block in blocks if isinstance(block, Fine)]
+    """Return the FINE blocks of a detector, deepest first; none where its fusions hold another method or nothing."""
+    return [block for block in detector.family.fusions(detector.model) if isinstance(block, Fine)]
 
 
 def look(detector: LoadedDetector, images: Tensor) -> Seen:
-    """Run a detector on preprocessed images (B, 3, H, W) up to its last fusion, and return the maps on the way."""
+    """Run a detector on preprocessed images (B, 3, H, W) up to its last FINE block, and return the maps on the way."""
     run = detector.family.reference
     return watch(
         lambda: run(detector.model, images, raw=False),

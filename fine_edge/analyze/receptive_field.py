@@ -51,7 +51,7 @@ class FieldOptions:
     stages_at: tuple[float, float]
     tokens_at: tuple[float, float]
     ratios: tuple[int, ...]
-    batch: int = 4
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def receptive_fields(detector: LoadedDetector, folder: Path, options: FieldOptio
 
     Args:
         detector: with its weights.
-        folder: of pictures; those that cannot be read are left out with a warning.
+        folder: of pictures, or one picture; those of a folder that cannot be read are left out with a warning.
         options: sizes and positions.
         out: folder of the running sums; ``None`` keeps none.
 

@@ -28,7 +28,9 @@ _MOST_RATIO = 64
 def _shared_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model of the zoo")
     parser.add_argument("--weights", type=Path, help="its checkpoint (default: random weights)")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of pictures")
+    parser.add_argument(
+        "--images", type=Path, required=True, metavar="DIR|FILE", help="folder of pictures, or one picture"
+    )
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="pixels (default: the detector's own)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="torch's name of it (default: cpu)")
     add_json(parser)
@@ -49,7 +51,7 @@ def _add_erf(commands: Commands) -> None:
         help="position as shares of width and height (default: as in the paper, centre for stages, 0.1,0.1 for tokens)",
     )
     made.add_argument("--r", default="1,2,4", metavar="R,R,...", help="sampling ratios of the tokens (default: 1,2,4)")
-    made.add_argument("--batch", type=int, default=4, metavar="N", help="pictures at a time (default: 4)")
+    made.add_argument("--batch", type=int, default=1, metavar="N", help="pictures at a time (default: 1)")
     made.add_argument(
         "--out",
         type=Path,
@@ -156,14 +158,14 @@ def _heatmap(given: argparse.Namespace) -> int:
     found = heatmaps(detector, given.images, (height, width), data, draw)
     deliver(given, found.to_json(), [energy_table(found), gain_table(found)] if data else [])
     drawn = found.images if given.draw is None else min(found.images, given.draw)
-    console.remark(f"drawings of {drawn} pictures, {len(found.fusions)} fusions each: {given.out}")
+    console.remark(f"{drawn * len(found.fusions)} drawings: {given.out}")
     return 0
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = Parser(prog="fine-edge analyze", description="The paper's analyses of a detector, on pictures of yours.")
-    commands = parser.add_subparsers(required=True, metavar="ANALYSIS")
+    commands = parser.add_subparsers(dest="analysis", required=True)
     _add_erf(commands)
     _add_heatmap(commands)
     return parser

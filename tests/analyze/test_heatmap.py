@@ -14,6 +14,7 @@ from fine_edge.analyze.heatmap import heatmaps
 from fine_edge.errors import ConfigError, DataError, ImageError
 from fine_edge.evaluate.coco_data import Truth
 from fine_edge.evaluate.segment_data import read_boxes
+from fine_edge.fusion.sni import Sni
 from fine_edge.preprocess import Preprocessing, preprocess
 
 SIDE = 64
@@ -115,6 +116,12 @@ def _nan(model):
     return model
 
 
+def _rival():
+    model = random_stack()
+    model.fine = Sni()
+    return model
+
+
 def _identity(model):
     model.fine.reset_to_identity()
     return model
@@ -124,10 +131,11 @@ def _identity(model):
     ("model", "error", "words"),
     [
         (boxes, ConfigError, "no fusion to look at"),
+        (_rival, ConfigError, "no fusion to look at"),
         (lambda: _identity(random_stack()), ConfigError, "modulation is zero everywhere"),
         (lambda: _nan(random_stack()), DataError, "modulation map of the fusion l=3 is not finite"),
     ],
-    ids=["without FINE", "identity", "NaN"],
+    ids=["without FINE", "rival", "identity", "NaN"],
 )
 def test_what_shows_nothing_is_an_error(tmp_path, model, error, words):
     folder = write_pictures(tmp_path / "in", 1)
