@@ -35,9 +35,9 @@ def style(parameters: Mapping[Any, Any] | None = None) -> Iterator[None]:
         yield
 
 
-def to_png(draw: Callable[[], Figure], dpi: int) -> bytes:
-    """Return the figure that ``draw`` makes as a PNG."""
+def to_png(draw: Callable[[], Figure], dpi: int, software: str | None = None) -> bytes:
+    """Return the figure that ``draw`` makes as a PNG; ``software`` is what its file names as its maker."""
     image = io.BytesIO()
     with style():
-        draw().savefig(image, format="png", dpi=dpi)
+        draw().savefig(image, format="png", dpi=dpi, metadata={"Software": software} if software else None)
     return image.getvalue()

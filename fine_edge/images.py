@@ -228,6 +228,7 @@ class Pictures:
     Args:
         paths: folders, and files that must be pictures.
         most: highest number of pictures to give.
+        first: number of files at the beginning that are left out, because an earlier run has read them.
 
     Attributes:
         files: all files that are read.
@@ -238,14 +239,15 @@ class Pictures:
         ImageError: when a file among ``paths`` is no picture, or a folder holds none.
     """
 
-    def __init__(self, paths: list[Path], most: int | None = None) -> None:
+    def __init__(self, paths: list[Path], most: int | None = None, first: int = 0) -> None:
         self._named = {path for path in paths if not is_folder(path)}
         for path in self._named:
             picture_size(path)
         self.files = find_images(paths)
-        self.done = 0
+        self.done = first
         self.skipped: dict[Path, str] = {}
         self._most = most
+        self._first = first
 
     def __len__(self) -> int:
         """Return the number of files."""
@@ -265,7 +267,7 @@ class Pictures:
 
     def _decoded(self) -> Iterator[NamedImage]:
         given = drawings = 0
-        for number, path in enumerate(self.files, start=1):
+        for number, path in enumerate(self.files[self._first :], start=self._first + 1):
             self.done = number
             try:
                 picture = read_image(path)
@@ -282,7 +284,7 @@ class Pictures:
             del picture  # frees its memory before the next one is decoded
         if drawings:
             console.remark(f"{drawings} drawings of fine_edge were left out")
-        if not given:
+        if not given and not self._first:
             reason = next(iter(self.skipped.values()), "they are drawings of fine_edge")
             raise ImageError(f"none of {len(self)} pictures can be read, such as {reason}")
 

@@ -18,6 +18,7 @@ DOCUMENTS = [
     for name in (
         "README.md",
         "CONTRIBUTING.md",
+        "docs/ANALYSES.md",
         "docs/COMMANDS.md",
         "docs/EVIDENCE.md",
         "docs/FIGURES.md",

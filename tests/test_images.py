@@ -225,6 +225,10 @@ def test_pictures_are_decoded_one_after_the_other(tmp_path, monkeypatch):
         del picture
     assert pictures.done == len(pictures) == 4
     assert len(list(itertools.islice(Pictures([tmp_path], most=1), 9))) == 1
+    behind = Pictures([tmp_path], first=3)
+    assert behind.done == 3
+    assert [picture.name for picture in behind] == ["3.png"]
+    assert list(Pictures([tmp_path], first=4)) == []
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

@@ -106,3 +106,16 @@ def test_unpaired_ratio_is_that_of_the_medians_with_an_interval_around_it():
     ratio = module.unpaired_ratio([10, 11, 12], [5, 5, 5, 5])
     assert ratio.value == pytest.approx(11 / 5)
     assert 2 <= ratio.low <= ratio.value <= ratio.high <= 2.4
+
+
+def test_a_ratio_of_means_has_the_interval_of_a_bootstrap_over_rows(monkeypatch):
+    rng = np.random.default_rng(5)
+    rows = np.stack([rng.normal(3, 0.6, 80), rng.normal(2, 0.4, 80)], axis=1)
+    found = module.ratio_of_means(rows, lambda means: means[:, 0] / means[:, 1])
+    drawn = [rows[rng.integers(0, 80, 80)].mean(axis=0) for _ in range(4000)]
+    low, high = np.percentile([top / bottom for top, bottom in drawn], [2.5, 97.5])
+    assert found.value == pytest.approx(rows[:, 0].mean() / rows[:, 1].mean())
+    np.testing.assert_allclose([found.low, found.high], [low, high], rtol=0.01)
+    # Many rows are counted in parts: as many resamples, another order of the same random numbers.
+    monkeypatch.setattr(module, "_MOST_COUNTS", 80 * 300)
+    assert module.ratio_of_means(rows, lambda means: means[:, 0] / means[:, 1]) == found

@@ -11,6 +11,11 @@ import pytest
 from rich.console import Console
 from terminal import WIDTHS, assert_fits, shown
 
+from fine_edge.analyze.energy import MAPS, MapEnergy
+from fine_edge.analyze.field_page import stage_table, token_table
+from fine_edge.analyze.fields import Fields, MeanField, StageField, TokenFields
+from fine_edge.analyze.gaussian import Gaussian
+from fine_edge.analyze.heat_page import energy_table, gain_table
 from fine_edge.bench.compare import compare
 from fine_edge.bench.record import read_record
 from fine_edge.bench.table import to_table
@@ -31,6 +36,7 @@ from fine_edge.matrix.document import Matrix
 from fine_edge.matrix.row import MatrixRow
 from fine_edge.parity.report import ParityReport, TensorDrift
 from fine_edge.parity.tolerance import TOLERANCES
+from fine_edge.samples import Ratio
 from fine_edge.zoo.catalog import CATALOG
 from fine_edge.zoo.paper import DOWN_ROWS, ROWS
 from fine_edge.zoo.tables import CountedRow
@@ -198,12 +204,46 @@ def _deployed():
     return deploy._table(Path("deployments/deepstream/rtdetr_r18_fine_vanilla"), listed | {"files": files})
 
 
+def _origin():
+    return {
+        "model": "semantic_fpn_r50_fine_vanilla",
+        "weights": {"source": "random"},
+        "input_hw": (1024, 2048),
+        "stages_at": (0.5, 0.5),
+        "tokens_at": (0.123, 0.1),
+        "r": (1, 2, 4),
+    }
+
+
+def _fields():
+    wide = MeanField(None, (1.0, 2.0), 1234.567, 123.456, 2345.678, Gaussian(1.0, 2.0, 1234.567, 0.4567))
+    stages = tuple(StageField(number, 2 ** (number + 1), wide) for number in (1, 2, 3, 4))
+    tokens = tuple(TokenFields(f"l={level}", 4, r, r == 2, wide, wide) for level in (3, 2, 1) for r in (1, 2, 4))
+    return Fields(_origin(), stages, tokens, 12345, {})
+
+
+def _heatmaps():
+    ratio, sizes = Ratio(1.2345, 1.1234, 1.3456), ("all", "small", "medium", "large")
+    energies = [
+        MapEnergy(f"l={level}", name, size, 0.1234, 0.2345, ratio, 12345, 123456)
+        for size in sizes
+        for level in (3, 2, 1)
+        for name in MAPS
+    ]
+    gains = {(f"l={level}", size): ratio for size in sizes for level in (3, 2, 1)}
+    return SimpleNamespace(origin=_origin(), energies=energies, gains=gains, images=12345)
+
+
 def tables():
     """Each table by the command that prints it; made when it is asked for."""
     made = {f"bench-{path.stem}": lambda path=path: to_table(read_record(path)) for path in RECORDS}
     made |= {f"zoo-{number}": lambda number=number: _zoo(number) for number in ("1", "2", "3", "6", "7", "8")}
     record = RECORDS[-2]
     return made | {
+        "analyze-stages": lambda: stage_table(_fields()),
+        "analyze-tokens": lambda: token_table(_fields()),
+        "analyze-heatmap": lambda: energy_table(_heatmaps()),
+        "analyze-gains": lambda: gain_table(_heatmaps()),
         "bench-compare": lambda: compare(read_record(record), read_record(record)),
         "evaluate": lambda: evaluate.precision_table(_evaluation()),
         "evaluate-errors": lambda: evaluate.error_table(_evaluation()),

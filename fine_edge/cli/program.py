@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "objects or segments in pictures, drawn",
     "stream": "the same on videos, cameras and network streams, live",
     "evaluate": "AP and errors on labelled data; two evaluations compared",
+    "analyze": "effective receptive fields (erf) and heatmaps of the fusions (heatmap), as the paper draws them",
     "deploy": "what Triton, DeepStream, Isaac ROS or a C++ program takes, made of an artifact",
     "bench": "measure a suite of models against each other",
     "board": "bench, evaluate, engine and others on a board over ssh, with their results here",

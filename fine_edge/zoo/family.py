@@ -132,6 +132,10 @@ class Family(ABC):
         """Return the injected methods, deepest fusion first; empty without any."""
 
     @abstractmethod
+    def backbone(self, model: nn.Module) -> list[nn.Module]:
+        """Return the blocks of the backbone in the order that they run; each gives a map (B, C, H, W)."""
+
+    @abstractmethod
     def randomise(self, model: nn.Module) -> None:
         """Replace the weights outside the fusion methods as :mod:`random_weights` says; the caller seeds torch."""
 

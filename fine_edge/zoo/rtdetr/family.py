@@ -192,6 +192,10 @@ class RTDetr(Family):
     def fusions(self, model: nn.Module) -> list[nn.Module]:
         return rtdetr_fusions(cast(RTDetrForObjectDetection, model))
 
+    def backbone(self, model: nn.Module) -> list[nn.Module]:
+        resnet = cast(Any, model).model.backbone.model
+        return [resnet.embedder, *resnet.encoder.stages]
+
     def read(self, path: Path) -> Checkpoint:
         return checkpoint.read(path)
 

@@ -22,7 +22,7 @@ from fine_edge.zoo.segmentation.head import CHANNELS
 from fine_edge.zoo.segmentation.panoptic import PanopticFpn
 from fine_edge.zoo.segmentation.semantic import SemanticFpn
 from fine_edge.zoo.tensors import State
-from fine_edge.zoo.torchvision.fpn import inject, pyramid_fusions
+from fine_edge.zoo.torchvision.fpn import inject, pyramid_backbone, pyramid_fusions
 
 _MARK = "decode_head.scale_heads."
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -94,6 +94,9 @@ class FpnSegmenter(Family):
 
     def fusions(self, model: nn.Module) -> list[nn.Module]:
         return pyramid_fusions(model)
+
+    def backbone(self, model: nn.Module) -> list[nn.Module]:
+        return pyramid_backbone(model)
 
     def read(self, path: Path) -> Checkpoint:
         found = read_file(path, ANCHORS)

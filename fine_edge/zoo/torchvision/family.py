@@ -19,7 +19,7 @@ from fine_edge.zoo.family import Family, GraphForm, Reference, Trainable, quiet_
 from fine_edge.zoo.labels import BACKGROUND
 from fine_edge.zoo.torchvision import checkpoint as checkpoint_file
 from fine_edge.zoo.torchvision import one_stage, two_stage
-from fine_edge.zoo.torchvision.fpn import inject, pyramid_fusions
+from fine_edge.zoo.torchvision.fpn import inject, pyramid_backbone, pyramid_fusions
 from fine_edge.zoo.torchvision.preprocessed import Losses, collate, preprocessed
 
 
@@ -80,6 +80,9 @@ class TorchvisionDetector(Family):
 
     def fusions(self, model: nn.Module) -> list[nn.Module]:
         return pyramid_fusions(model)
+
+    def backbone(self, model: nn.Module) -> list[nn.Module]:
+        return pyramid_backbone(model)
 
     def read(self, path: Path) -> Checkpoint:
         return checkpoint_file.read(path)

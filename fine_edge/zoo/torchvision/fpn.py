@@ -125,3 +125,10 @@ def pyramid_fusions(model: nn.Module) -> list[nn.Module]:
     """Return the injected methods of a detector, deepest fusion first; empty without any."""
     pyramid = _pyramid_of(model)
     return list(pyramid.methods.values()) if isinstance(pyramid, FusedPyramid) else []
+
+
+def pyramid_backbone(model: nn.Module) -> list[nn.Module]:
+    """Return the blocks of the backbone below the pyramid, in the order that they run."""
+    _pyramid_of(model)
+    backbone: Any = model.backbone
+    return list(backbone.body.children())

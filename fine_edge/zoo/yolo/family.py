@@ -28,7 +28,7 @@ from fine_edge.zoo.family import Family, GraphForm, Reference, Trainable, detect
 from fine_edge.zoo.labels import COCO_LABELS
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
 from fine_edge.zoo.yolo import checkpoint
-from fine_edge.zoo.yolo.fusion import fusions, inject
+from fine_edge.zoo.yolo.fusion import backbone, fusions, inject
 from fine_edge.zoo.yolo.graph import YoloGraph
 from fine_edge.zoo.yolo.library import DetectionModel, Exporter, block, non_max_suppression, quiet, structure
 from fine_edge.zoo.yolo.postprocess import CONFIDENCE, IOU, ROWS, one_to_one
@@ -159,6 +159,9 @@ class Yolo(Family):
 
     def fusions(self, model: nn.Module) -> list[nn.Module]:
         return fusions(cast(DetectionModel, model))
+
+    def backbone(self, model: nn.Module) -> list[nn.Module]:
+        return backbone(cast(DetectionModel, model))
 
     def read(self, path: Path) -> Checkpoint:
         return checkpoint.read(path)

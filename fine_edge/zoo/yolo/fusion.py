@@ -61,6 +61,11 @@ def fusions(model: DetectionModel) -> list[nn.Module]:
     return [layer.method for layer in model.model if isinstance(layer, FusedConcat)]
 
 
+def backbone(model: DetectionModel) -> list[nn.Module]:
+    """Return the layers that the model's description calls its backbone, in the order that they run."""
+    return list(model.model[: len(model.yaml["backbone"])])
+
+
 @dataclass(frozen=True)
 class _Site:
     """The layer indices of a concatenation, its low-level map, and the map that is upsampled for it."""
