@@ -79,7 +79,7 @@ test: $(READY) ## all tests
 
 test-device: ## the tests of what runs without torch, or DEVICE_TESTS of them; PYTHON=python3.10 for the Jetson's
 	$(PYTHON) -m venv $(VENV)-device
-	$(VENV)-device/bin/python -m pip install --quiet --disable-pip-version-check '.[video,track]' 'pytest<10' 'hypothesis<7' 'pytest-xdist<4'
+	$(VENV)-device/bin/python -m pip install --quiet --disable-pip-version-check '.[video,track]' 'pytest<10' 'hypothesis<7' 'pytest-xdist<4' 'asyncssh<3'
 	$(VENV)-device/bin/python -m pytest -n auto --dist loadfile -m "not host" $(ARGS) $(DEVICE_TESTS)
 
 lint: $(READY) ## style and types

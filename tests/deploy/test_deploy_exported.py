@@ -19,6 +19,7 @@ from fine_edge.parity.tolerance import TOLERANCES
 from fine_edge.preprocess import preprocess
 
 PHOTOGRAPHS = (data.astronaut()[:360], data.coffee())
+pytestmark = pytest.mark.host  # it exports
 THRESHOLD = 0.02  # of random weights
 
 
