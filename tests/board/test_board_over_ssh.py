@@ -211,7 +211,7 @@ def test_a_board_that_cannot_be_trusted_or_entered(there, client, said):
 
 def test_a_python_without_fine_edge(there, tmp_path):
     python = tmp_path / "bare"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH= exec {there.python} "$@"\n', encoding="utf-8")
+    python.write_text(f'#!/bin/sh\nPYTHONPATH= exec {there.python} -S "$@"\n', encoding="utf-8")
     python.chmod(0o755)
     with pytest.raises(BoardError, match="has no fine_edge"):
         run(there, "doctor", python=python)

@@ -151,7 +151,11 @@ def test_the_rows_are_what_their_sources_say():
     assert [row.name for row in published_rows() if round(row.compute_ms, 4) not in figures] == []
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"{")[:9], gzip.compress(b'{"rows": [{}]}')])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", gzip.compress(b"{")[:9], gzip.compress(b'{"rows": [{}]}')],
+    ids=["empty", "foreign", "cut", "of another form"],
+)
 def test_a_table_that_was_cut_is_refused(content, tmp_path, monkeypatch):
     path = tmp_path / "published.json.gz"
     path.write_bytes(content)
