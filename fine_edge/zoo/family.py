@@ -227,6 +227,10 @@ class Family(ABC):
     def count(self, model: nn.Module, height: int, width: int) -> Cost:
         """Count #Params and FLOPs by the convention that reproduces the paper's table."""
 
+    def count_as_logged(self, model: nn.Module, height: int, width: int) -> Cost:
+        """Count a detector with a rival by the convention of its authors' training log, which Table 2 quotes."""
+        return self.count(model, height, width)
+
     def labels_of(self, categories: tuple[str, ...]) -> tuple[str, ...]:
         """Return the class names of a detector that is trained on a data set's categories."""
         return categories

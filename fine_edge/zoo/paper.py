@@ -140,7 +140,8 @@ _OTHER_TOOL = (
     "the paper counts this row with batch norms and takes the baseline's from torchvision's documentation, which has"
     " none: FINE itself adds 1.06 G, not 1.4."
 )
-_RIVAL = "built from its own authors' description; the paper does not say which sizes and fusions it counted"
+LOGGED = ("fapn", "adafpn", "mgc")
+"""The rivals whose rows of Table 2 quote the authors' training logs, with a convention of their own."""
 
 NOTES: dict[tuple[str, str], str] = {
     ("1", "retinanet_r50_fine"): _OTHER_TOOL,
@@ -153,16 +154,6 @@ NOTES: dict[tuple[str, str], str] = {
     ("1", "yolov12s_fine"): (
         "not reproduced: FINE adds 1.19 M and 0.96 G where the paper has 1.4 M and 1.8 G; no one structure meets the"
         " rows of YOLOv8-S, v10-S and v12-S together."
-    ),
-    ("2", "fasterrcnn_r50_fapn"): (f"not reproduced: {_RIVAL}. fvcore does not count deformable convolutions."),
-    ("2", "fasterrcnn_r50_adafpn"): f"not reproduced: {_RIVAL}.",
-    ("2", "fasterrcnn_r50_mgc"): (
-        f"not reproduced: {_RIVAL}; here it spans two neighbouring levels at a time, not the whole pyramid."
-    ),
-    ("2", "rtdetr_r18_fapn"): (f"not reproduced: {_RIVAL}. fvcore does not count deformable convolutions."),
-    ("2", "rtdetr_r18_adafpn"): f"not reproduced: {_RIVAL}.",
-    ("2", "rtdetr_r18_mgc"): (
-        f"not reproduced: {_RIVAL}; here it spans two neighbouring levels at a time, not the whole pyramid."
     ),
     ("3", "rtdetr_r18_fine"): f"adds 1.18 G where the paper has 1.2, {_LESS}",
     ("3", "rtdetr_r18_fine_window"): f"adds 8.90 G as the paper has it, {_LESS}",

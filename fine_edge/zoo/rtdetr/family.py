@@ -1,7 +1,7 @@
 """RT-DETR of transformers, with FINE or a rival injected at the two fusions of its hybrid encoder's top-down path.
 
 Injection is surgery at named points of the loaded model. The class is not forked and the keys of its own weights stay
-as they were, so that any RT-DETR checkpoint still loads.
+as they were, so that any RT-DETR checkpoint still loads; two rivals replace layers and so need weights of their own.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from transformers import RTDetrConfig, RTDetrForObjectDetection
 
 from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError, FineEdgeError, ForeignModelError, WeightsError
-from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, build_method, method_of
-from fine_edge.fusion.top_down import top_down
+from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, method_of, parts_of
+from fine_edge.fusion.mgc import Mgc
+from fine_edge.fusion.top_down import Laterals, top_down
 from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint
-from fine_edge.zoo.count import Cost, image, macs, params
+from fine_edge.zoo.count import Cost, image, macs, params, unfrozen
 from fine_edge.zoo.family import (
     Batch,
     Family,
@@ -44,10 +45,13 @@ from fine_edge.zoo.random_weights import (
     settle,
 )
 from fine_edge.zoo.rtdetr import checkpoint
+from fine_edge.zoo.rtdetr.encoder import Sum
 from fine_edge.zoo.rtdetr.lowered import RTDetrGraph, TopPairs
 from fine_edge.zoo.rtdetr.settings import settings_behind, stated_settings
 
 CONVENTION = "2 x MACs by fvcore's rules; attention as explicit matmul"
+LOGGED = "as in its authors' log: 2 x MACs by fvcore; the backbone's batch norms are not frozen"
+LOGGED_MGC = f"{LOGGED}, and the log's sum holds the product of pixels and entities twice (0.63 G)"
 # Large enough for every stage to have a few hundred positions, small enough to take a second.
 _CALIBRATION_SIZE = 320
 
@@ -115,6 +119,13 @@ def _join(fpn_block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
     return (torch.cat([upsampled, low], dim=1),)
 
 
+def _project(encoder: nn.Module, inputs: tuple[list[Tensor]]) -> tuple[list[Tensor]]:
+    """Run a method's laterals on the backbone's maps, which come unprojected; a forward pre-hook of the encoder."""
+    laterals = method_of(encoder)
+    assert isinstance(laterals, Laterals)
+    return (laterals(inputs[0]),)
+
+
 def inject(model: RTDetrForObjectDetection, config: MethodConfig | None = None) -> RTDetrForObjectDetection:
     """Put a fusion method, FINE by default, in front of both top-down fusions of a loaded RT-DETR, in place.
 
@@ -134,18 +145,27 @@ def inject(model: RTDetrForObjectDetection, config: MethodConfig | None = None) 
         raise ConfigError(
             f"expected {len(STAGE_KERNELS)} top-down fusions, found {len(blocks)}", where="model.encoder.fpn_blocks"
         )
-    if any(method_of(block) is not None for block in blocks):
+    if any(method_of(owner) is not None for owner in (encoder, *blocks)):
         raise ConfigError("a fusion method is already there", where="model.encoder.fpn_blocks")
-    channels = encoder.config.encoder_hidden_dim
-    for block, k in zip(blocks, STAGE_KERNELS, strict=True):
-        block.add_module(config.name, build_method(Place(channels, channels, k), config))
-        block.register_forward_pre_hook(_join)
+    parts, channels = parts_of(config), encoder.config.encoder_hidden_dim
+    if parts.laterals:
+        projections = model.model.encoder_input_proj
+        encoder.add_module(config.name, parts.laterals([layers[0].in_channels for layers in projections], channels))
+        encoder.register_forward_pre_hook(_project)
+        model.model.encoder_input_proj = nn.ModuleList(nn.Identity() for _ in projections)
+    for index, k in enumerate(STAGE_KERNELS):
+        if parts.sums:
+            encoder.fpn_blocks[index] = Sum()
+        if parts.fusion:
+            encoder.fpn_blocks[index].add_module(config.name, parts.fusion(Place(channels, channels, k), config))
+            encoder.fpn_blocks[index].register_forward_pre_hook(_join)
     return model
 
 
 def rtdetr_fusions(model: RTDetrForObjectDetection) -> list[nn.Module]:
-    """Return the injected methods, deepest fusion first; empty without any."""
-    found = (method_of(block) for block in model.model.encoder.fpn_blocks)
+    """Return the injected modules, deepest fusion first, laterals last; empty without any."""
+    encoder = model.model.encoder
+    found = (method_of(owner) for owner in (*encoder.fpn_blocks, encoder))
     return [method for method in found if method is not None]
 
 
@@ -250,6 +270,15 @@ class RTDetr(Family):
 
     def count(self, model: nn.Module, height: int, width: int) -> Cost:
         return Cost(params(model), 2 * macs(model, image(height, width)), CONVENTION)
+
+    def count_as_logged(self, model: nn.Module, height: int, width: int) -> Cost:
+        trained = unfrozen(model)
+        found, laterals = macs(trained, image(height, width)), method_of(cast(Any, model).model.encoder)
+        if not isinstance(laterals, Mgc):
+            return Cost(params(trained), 2 * found, LOGGED)
+        strides = cast(Any, model).config.feat_strides
+        sizes = [(-(-height // stride), -(-width // stride)) for stride in strides]
+        return Cost(params(trained), 2 * (found + laterals.entity_macs(sizes)), LOGGED_MGC)
 
     def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
         export_with_defaults(_RawOutputs(cast(RTDetrForObjectDetection, model)), example, ["logits", "boxes"], path)

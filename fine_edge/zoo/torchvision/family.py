@@ -112,6 +112,11 @@ class TorchvisionDetector(Family):
             return one_stage.count(model, height, width, refined=bool(self.fusions(model)))
         return two_stage.count(model, height, width)
 
+    def count_as_logged(self, model: nn.Module, height: int, width: int) -> Cost:
+        if _is_one_stage(model):
+            return self.count(model, height, width)
+        return two_stage.count_as_logged(model, height, width)
+
     def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
         export(model, example, path)
 
