@@ -228,7 +228,7 @@ class Family(ABC):
         """Count #Params and FLOPs by the convention that reproduces the paper's table."""
 
     def count_as_logged(self, model: nn.Module, height: int, width: int) -> Cost:
-        """Count a detector with a rival by the convention of its authors' training log, which Table 2 quotes."""
+        """Count a detector by the convention of the authors' training log, for rows of the paper that quote it."""
         return self.count(model, height, width)
 
     def labels_of(self, categories: tuple[str, ...]) -> tuple[str, ...]:

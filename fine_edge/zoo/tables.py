@@ -175,11 +175,9 @@ def _count(entry: ModelEntry, rows: list[CountedRow]) -> list[CountedRow]:
     family = family_of(entry.family)
     model = family.build(entry, len(family.labels(entry)))
     costs = {size: family.count(model, *size) for size in sorted({row.input_hw for row in rows})}
-    if entry.method not in LOGGED:
-        return [_filled(row, costs[row.input_hw]) for row in rows]
     return [
         _filled(row, family.count_as_logged(model, *row.input_hw), own=costs[row.input_hw])
-        if row.paper
+        if (row.table, row.model) in LOGGED
         else _filled(row, costs[row.input_hw])
         for row in rows
     ]
