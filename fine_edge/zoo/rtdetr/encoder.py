@@ -14,6 +14,7 @@ from fine_edge.fusion.top_down import Laterals, TopDown
 from fine_edge.lowering.fine import LoweredFine
 from fine_edge.lowering.layers import attend, attention, conv, fold, folded, gelu, linear
 from fine_edge.lowering.modules import fold_batch_norms, lower_modules
+from fine_edge.zoo.rtdetr.fusion import Sum
 
 Size = tuple[int, int]
 
@@ -87,15 +88,6 @@ class CspRep(nn.Module):
             a = F.silu(layer(a))
         x = a + F.silu(self.conv2(x))
         return x if self.conv3 is None else F.silu(self.conv3(x))
-
-
-class Sum(nn.Module):
-    """The fused map as the sum of both maps, for a method that has no block behind a fusion."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map two concatenated maps (B, 2C, H, W) to (B, C, H, W)."""
-        up, low = x.chunk(2, 1)
-        return up + low
 
 
 def _lowered(method: nn.Module) -> nn.Module:
