@@ -46,7 +46,7 @@ from fine_edge.zoo.rtdetr.settings import settings_behind, stated_settings
 
 CONVENTION = "2 x MACs by fvcore's rules; attention as explicit matmul"
 LOGGED = "as in its authors' log: 2 x MACs by fvcore; the backbone's batch norms are not frozen"
-LOGGED_MGC = f"{LOGGED}, and the log's sum holds the product of pixels and entities twice (0.63 G)"
+LOGGED_MGC = LOGGED.replace(";", ", the product of pixels and entities (0.63 G) twice;")
 # Large enough for every stage to have a few hundred positions, small enough to take a second.
 _CALIBRATION_SIZE = 320
 
