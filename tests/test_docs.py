@@ -22,6 +22,7 @@ DOCUMENTS = [
         "docs/COMMANDS.md",
         "docs/EVIDENCE.md",
         "docs/FIGURES.md",
+        "docs/PAPER_AND_LOGS.md",
         "docs/VOCABULARY.md",
         "bench/METHOD.md",
         "bench/PREDICTOR.md",

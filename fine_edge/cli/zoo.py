@@ -60,6 +60,11 @@ def table(number: str, rows: list[CountedRow]) -> Table:
         )
     view.notes = [f"FLOPs: {row.convention}." for row in rows if row.convention and of_one_way][:1]
     view.notes += [f"[{mark}] {note}" for note, mark in marks.items()]
+    view.notes += [
+        f"{row.model} by the convention of the other rows: {row.own.params_m:.2f} M and {row.own.flops_g:.2f} G."
+        for row in rows
+        if row.own
+    ]
     view.brief = [f"[{mark}] {_in_short(note)}" for note, mark in marks.items()]
     return view
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -10,10 +10,11 @@ from torch import nn
 from fine_edge.errors import ConfigError
 from fine_edge.fusion.adafpn import AdaFpn
 from fine_edge.fusion.config import FineConfig
-from fine_edge.fusion.fapn import Fapn
+from fine_edge.fusion.fapn import Fapn, SelectedLaterals
 from fine_edge.fusion.fine import Fine
-from fine_edge.fusion.mgc import DEEPEST_FUSION, Mgc
+from fine_edge.fusion.mgc import Mgc
 from fine_edge.fusion.sni import Sni
+from fine_edge.fusion.top_down import Laterals
 from fine_edge.method_names import AttentionName
 
 STAGE_KERNELS = (1, 2)
@@ -40,7 +41,7 @@ class MethodConfig:
     """The choice of a method for a neck's fusions.
 
     Attributes:
-        name: key of :data:`METHODS`.
+        name: a key of :data:`METHODS`.
         attention: FINE's attention strategy.
         ffn_ratio: ratio of FINE's feed-forward; ``None`` for the one that the paper's figures require, mostly 2.
         identity: whether FINE starts as the identity, so that a pretrained detector's outputs do not change.
@@ -77,29 +78,44 @@ def _adafpn(place: Place, _config: MethodConfig) -> nn.Module:
     return AdaFpn(place.channels, place.high_channels)
 
 
-def _mgc(place: Place, _config: MethodConfig) -> nn.Module:
-    level = DEEPEST_FUSION - (place.k.bit_length() - 1)  # k doubles with every finer fusion
-    return Mgc(place.channels, place.high_channels, level)
+@dataclass(frozen=True)
+class Method:
+    """The parts of a method, each a builder, or ``None`` where the neck keeps its own.
+
+    Attributes:
+        fusion: what refines or replaces one fusion.
+        laterals: what stands in the place of the lateral convolutions of all levels.
+        sums: whether the sum of both maps is the fused map, with no block of the neck behind it.
+    """
+
+    fusion: Callable[[Place, MethodConfig], nn.Module] | None
+    laterals: Callable[[Sequence[int], int], Laterals] | None = None
+    sums: bool = False
+
+    @property
+    def replaces_layers(self) -> bool:
+        """Return whether layers of the detector are gone, so that its own weights do not fill the model."""
+        return self.laterals is not None or self.sums
 
 
-METHODS: dict[str, Callable[[Place, MethodConfig], nn.Module]] = {
-    "fine": _fine,
-    "sni": _sni,
-    "fapn": _fapn,
-    "adafpn": _adafpn,
-    "mgc": _mgc,
+METHODS: dict[str, Method] = {
+    "fine": Method(_fine),
+    "sni": Method(_sni),
+    "fapn": Method(_fapn, laterals=SelectedLaterals),
+    "adafpn": Method(_adafpn, sums=True),
+    "mgc": Method(None, laterals=Mgc),
 }
 
 
-def build_method(place: Place, config: MethodConfig) -> nn.Module:
-    """Build the module for one fusion; necks call it by :func:`fine_edge.fusion.top_down.top_down`.
+def parts_of(config: MethodConfig) -> Method:
+    """Return the parts of a method.
 
     Raises:
         ConfigError: for a name that is not in :data:`METHODS`.
     """
     if config.name not in METHODS:
         raise ConfigError(f"no fusion method is called {config.name!r}", hint=f"known: {', '.join(METHODS)}")
-    return METHODS[config.name](place, config)
+    return METHODS[config.name]
 
 
 def is_of_method(name: str) -> bool:

@@ -1,10 +1,12 @@
 """The fusion of two levels in a top-down path, which FINE and its rivals share.
 
 A neck brings a low-level map and the high-level map above it to one size, and adds or concatenates them. FINE refines
-the low-level map alone. Its rivals change the upsampled map, or both maps.
+the low-level map alone. Its rivals change the upsampled map, or both maps, or the laterals in front of all fusions.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +14,21 @@ from torch import Tensor, nn
 
 class TopDown(nn.Module):
     """A fusion method for both maps: ``forward(low, high)`` returns ``(low', up')``, both of low's size."""
+
+
+class Laterals(nn.Module):
+    """A pyramid's way from the backbone's maps to those that its fusions take, in place of one convolution a level.
+
+    ``forward(maps)`` maps a list of (B, C_i, H_i, W_i), finest first, to a list of (B, C, H_i, W_i).
+
+    Args:
+        in_channels: number of channels of each of the backbone's maps, finest first.
+        channels: number of channels of the neck.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.in_channels, self.channels = tuple(in_channels), channels
 
 
 def top_down(method: nn.Module | None, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

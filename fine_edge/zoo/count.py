@@ -59,6 +59,43 @@ _FVCORE: Rules = {
 _ATTENTION = (_aten.bmm, _aten.baddbmm)
 
 
+def _biased(packet: Any, bias: int) -> CountRule:
+    """Return the rule of a product that adds one operation an output where argument number ``bias`` is a tensor."""
+    product = _product(packet)
+    return lambda out, args, kwargs: product(out, args, kwargs) + (out.numel() if args[bias] is not None else 0)
+
+
+def _of_pooling(out: Any, args: Any, kwargs: Any) -> int:
+    """Count two operations for each element of the input."""
+    del out, kwargs
+    return 2 * int(args[0].numel())
+
+
+def _deformable(out: Any, args: Any, kwargs: Any) -> int:
+    """Count a deformable convolution with a mask: its product, 25 operations a point for the sampling, its bias."""
+    del kwargs
+    weight = args[1]  # (C_out, C / groups, kh, kw)
+    points = weight.shape[2] * weight.shape[3]
+    return int(out.numel() // out.shape[1] * (weight.numel() + 25 * points) + out.numel())
+
+
+# ptflops' rules. An activation or a pooling counts as a layer and once more as the function that the layer calls; a
+# frozen batch norm is a layer that it does not know and counts nothing.
+_PTFLOPS: Rules = {
+    **_PRODUCTS,
+    _aten.convolution: _biased(_aten.convolution, 2),
+    _aten.addmm: _biased(_aten.addmm, 0),
+    _aten.relu: _each(2),
+    _aten.relu_: _each(2),
+    _aten.max_pool2d_with_indices: _of_pooling,
+    _aten.native_batch_norm: _each(2),
+    _aten.native_group_norm: _each(2),
+    _aten.upsample_nearest2d: _each(1),
+    _aten.upsample_bilinear2d: _each(1),
+    _aten._softmax: _each(1),
+}
+
+
 class _Counter(TorchDispatchMode):
     """A dispatch mode that sums up the cost of each operator."""
 
@@ -102,6 +139,25 @@ def macs(model: nn.Module, *inputs: Tensor, run: Run | None = None, attention: b
 def documented_macs(model: nn.Module, *inputs: Tensor, run: Run | None = None) -> int:
     """Count the multiply-accumulates of convolutions and matrix products alone, as torchvision documents its models."""
     return sum(_count(model, inputs, run, _PRODUCTS).values())
+
+
+def ptflops(model: nn.Module, *inputs: Tensor, run: Run | None = None) -> int:
+    """Count operations by ptflops' rules, from shapes alone: multiply-accumulates, biases, activations, pooling."""
+    import torchvision.ops  # noqa: F401 - registers its operators
+
+    rules = {**_PTFLOPS, torch.ops.torchvision.deform_conv2d: _deformable}
+    return sum(_count(model, inputs, run, rules).values())
+
+
+def unfrozen(model: nn.Module) -> nn.Module:
+    """Return a copy without values, with batch norms for frozen ones, which are elementwise operators to a counter."""
+    model = on_meta(model)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__.endswith("FrozenBatchNorm2d"):
+                channels = child.get_buffer("weight").numel()
+                setattr(module, name, nn.BatchNorm2d(channels, device="meta").train(False))
+    return model
 
 
 DOWN = "MACs of Down(.) of two modules on the maps of a 640x640 image"

@@ -253,6 +253,10 @@ class Family(ABC):
     def count(self, model: nn.Module, height: int, width: int) -> Cost:
         """Count #Params and FLOPs by the convention that reproduces the paper's table."""
 
+    def count_as_logged(self, model: nn.Module, height: int, width: int) -> Cost:
+        """Count a detector by the convention of the authors' training log, for rows of the paper that quote it."""
+        return self.count(model, height, width)
+
     def labels_of(self, categories: tuple[str, ...]) -> tuple[str, ...]:
         """Return the class names of a detector that is trained on a data set's categories."""
         return categories

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fine_edge.errors import FineEdgeError, WeightsError
-from fine_edge.fusion.methods import is_of_method
+from fine_edge.fusion.methods import METHODS, is_of_method
+from fine_edge.method_names import METHOD_TITLES
 from fine_edge.zoo.catalog import CATALOG, DETECTORS, ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state
 from fine_edge.zoo.family import family_of
@@ -122,6 +123,12 @@ def refuse_misfit(
     if any(map(is_of_method, found.unexpected)):
         raise WeightsError(
             "holds trained FINE weights that this model would drop", where=where, hint="use its _fine model"
+        )
+    if methods and entry.method and METHODS[entry.method].replaces_layers:
+        raise WeightsError(
+            f"holds no weights of {METHOD_TITLES[entry.method]}, which takes the place of layers of the detector",
+            where=where,
+            hint=choose(entry, where),
         )
     if found.misplaced:
         layers = {_without_numbers(key) for key in wanted}

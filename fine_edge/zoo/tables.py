@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 from fine_edge import console
 from fine_edge.errors import MissingExtraError
 from fine_edge.zoo.catalog import CATALOG, ModelEntry, find
-from fine_edge.zoo.paper import DOWN_ROWS, LIMIT_G, LIMIT_M, LIMIT_OF_BASELINE, NOTES, ROWS, PaperFigures
+from fine_edge.zoo.paper import (
+    DOWN_ROWS,
+    LIMIT_G,
+    LIMIT_M,
+    LIMIT_OF_BASELINE,
+    LOGGED,
+    NOTES,
+    ROWS,
+    PaperFigures,
+)
 
 if TYPE_CHECKING:
     from fine_edge.fusion.config import DownName
@@ -33,6 +42,7 @@ class CountedRow:
         convention: how ``flops_g`` was counted.
         paper: the paper's row; ``None`` without one.
         missing: the package that has to be installed before the row can be counted.
+        own: the count by the convention of the family's other rows, where ``convention`` is that of the authors' log.
     """
 
     table: str
@@ -45,6 +55,7 @@ class CountedRow:
     convention: str | None = None
     paper: PaperFigures | None = None
     missing: str = ""
+    own: Cost | None = None
 
     @property
     def difference_m(self) -> float | None:
@@ -92,6 +103,12 @@ class CountedRow:
             "paper": self.paper and self.paper.to_json(),
             "difference": self.paper
             and {"params_m": _rounded(self.difference_m), "flops_g": _rounded(self.difference_g)},
+            "own": self.own
+            and {
+                "params_m": _rounded(self.own.params_m),
+                "flops_g": _rounded(self.own.flops_g),
+                "convention": self.own.convention,
+            },
             "reproduced": self.reproduced,
             "note": self.note,
             "convention": self.convention,
@@ -158,11 +175,16 @@ def _count(entry: ModelEntry, rows: list[CountedRow]) -> list[CountedRow]:
     family = family_of(entry.family)
     model = family.build(entry, len(family.labels(entry)))
     costs = {size: family.count(model, *size) for size in sorted({row.input_hw for row in rows})}
-    return [_filled(row, costs[row.input_hw]) for row in rows]
+    return [
+        _filled(row, family.count_as_logged(model, *row.input_hw), own=costs[row.input_hw])
+        if (row.table, row.model) in LOGGED
+        else _filled(row, costs[row.input_hw])
+        for row in rows
+    ]
 
 
-def _filled(row: CountedRow, cost: Cost) -> CountedRow:
-    return replace(row, params_m=cost.params_m, flops_g=cost.flops_g, convention=cost.convention)
+def _filled(row: CountedRow, cost: Cost, own: Cost | None = None) -> CountedRow:
+    return replace(row, params_m=cost.params_m, flops_g=cost.flops_g, convention=cost.convention, own=own)
 
 
 def _down_rows() -> list[CountedRow]:

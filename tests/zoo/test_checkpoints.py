@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from fine_edge.errors import OutputError, WeightsError
 from fine_edge.zoo import checkpoints
 from fine_edge.zoo.catalog import find
+from fine_edge.zoo.fit import refuse_misfit
 from fine_edge.zoo.labels import COCO_LABELS
 from fine_edge.zoo.load import load
 from fine_edge.zoo.rtdetr import checkpoint
@@ -191,6 +192,16 @@ def test_missing_tensors_are_refused_and_unexpected_ones_reported(r18, r18_fine,
     save_file(half_fine, folder / "half.safetensors")
     with pytest.raises(WeightsError, match=r"tensors are missing, such as .*fine\.query"):
         load(find("rtdetr_r18_fine"), folder / "half.safetensors")
+
+
+@pytest.mark.parametrize(("rival", "title"), [("fapn", "FaPN"), ("adafpn", "AdaFPN"), ("mgc", "A²-FPN MGC")])
+def test_a_rival_in_the_place_of_layers_does_not_start_from_the_detectors_weights(r18, folder, rival, title):
+    entry = find(f"rtdetr_r18_{rival}")
+    with torch.device("meta"):
+        wanted = checkpoints.learned_state(RTDetr().build(entry, 80))
+    state = checkpoints.Checkpoint(checkpoints.learned_state(r18), "by hand")
+    with pytest.raises(WeightsError, match=f"holds no weights of {title}, which takes the place of layers"):
+        refuse_misfit(wanted, state, entry, folder)
 
 
 def test_a_deeper_model_whose_tensors_include_ours_is_refused(r18, folder):

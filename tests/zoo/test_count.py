@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
 
 from fine_edge.fusion import Fine, FineConfig
-from fine_edge.fusion.methods import MethodConfig, Place, build_method
+from fine_edge.fusion.methods import METHODS, MethodConfig, Place
 from fine_edge.zoo import count as counting
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.count import documented_macs, macs, on_meta
+from fine_edge.zoo.count import documented_macs, macs, on_meta, params, ptflops, unfrozen
 from fine_edge.zoo.rtdetr.family import RTDetr
 from fine_edge.zoo.segmentation import panoptic
 from fine_edge.zoo.torchvision import one_stage, two_stage
@@ -78,11 +79,44 @@ def test_rtdetr_counts_as_by_fvcore():
     assert RTDetr().count(model, 128, 160).flops == 2 * expected
 
 
-@pytest.mark.parametrize("name", ["sni", "fapn", "adafpn", "mgc"])
+@pytest.mark.parametrize("name", ["sni", "fapn", "adafpn"])
 def test_rivals_count_as_by_fvcore(name):
-    block = build_method(Place(64, 64, 1), MethodConfig(name)).eval()
+    block = METHODS[name].fusion(Place(64, 64, 1), MethodConfig(name)).eval()
     maps = torch.zeros(1, 64, 16, 12), torch.zeros(1, 64, 8, 6)
     assert macs(block, *maps) == by_fvcore(block, *maps)
+
+
+@pytest.mark.parametrize("name", ["fapn", "mgc"])
+def test_laterals_of_rivals_count_as_by_fvcore(name):
+    class Levels(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.laterals = METHODS[name].laterals((64, 128), 64)
+
+        def forward(self, fine, coarse):
+            return self.laterals([fine, coarse])
+
+    maps = torch.zeros(1, 64, 16, 12), torch.zeros(1, 128, 8, 6)
+    assert macs(Levels().eval(), *maps) == by_fvcore(Levels().eval(), *maps)
+
+
+def test_counts_by_ptflops_in_closed_form():
+    """Of ptflops: a bias and a norm's two constants an element, activations and pooling as layer and as function."""
+    block = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Upsample(scale_factor=2.0), nn.Flatten()
+    ).eval()
+    block.append(nn.Linear(8 * 8 * 12, 5))
+    pixels, flat = 8 * 12, 8 * 8 * 12
+    convolution, linear = pixels * (8 * 3 * 9 + 8), flat * 5 + 5
+    assert ptflops(block, torch.zeros(1, 3, 10, 14)) == convolution + linear + flat * (2 + 2 + 2 + 1)
+
+
+def test_frozen_norms_count_once_they_are_not():
+    frozen = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), FrozenBatchNorm2d(8))
+    image = torch.zeros(1, 3, 4, 5)
+    assert macs(unfrozen(frozen), image) == macs(frozen, image) + 2 * 8 * 20
+    assert params(unfrozen(frozen)) == params(frozen) + 16
+    assert isinstance(frozen[1], FrozenBatchNorm2d)
 
 
 def test_upsampling_and_group_norms_count_as_by_fvcore():
@@ -141,30 +175,13 @@ def test_baselines_are_what_torchvision_documents(kind):
     assert counted == pytest.approx(published["_ops"], abs=0.01)
 
 
-def test_one_stage_baselines_and_refined_ones_are_counted_differently_and_say_so():
-    model = with_frozen_norms("retinanet")
-    documented = one_stage.count(model, 256, 256, refined=False)
-    unfrozen = one_stage.count(model, 256, 256, refined=True)
-    frozen = macs(model, torch.empty(1, 3, 256, 256), run=one_stage.forward_pass)
-    assert unfrozen.flops - frozen == 2 * norm_elements(model, 256)
-    assert documented.flops < frozen < unfrozen.flops
-    assert (documented.convention, unfrozen.convention) == (one_stage.DOCUMENTED, one_stage.UNFROZEN)
-    assert documented.params == unfrozen.params == counting.params(model)
-
-
-def norm_elements(model, side):
-    seen = []
-    hooks = [
-        module.register_forward_hook(lambda _m, _i, out: seen.append(out.numel()))
-        for module in model.modules()
-        if type(module).__name__ == "FrozenBatchNorm2d"
-    ]
-    with torch.no_grad():
-        model.backbone(torch.zeros(1, 3, side, side))
-    for hook in hooks:
-        hook.remove()
-    assert len(seen) == 53
-    return sum(seen)
+def test_one_stage_detectors_are_counted_as_documented_and_as_logged_and_say_so():
+    model = one_stage.build("retinanet", 91)
+    documented, logged = one_stage.count(model, 256, 256), one_stage.count_as_logged(model, 256, 256)
+    frozen = macs(model, counting.image(256, 256), run=one_stage.forward_pass)
+    assert documented.flops < frozen < logged.flops
+    assert (documented.convention, logged.convention) == (one_stage.DOCUMENTED, one_stage.LOGGED)
+    assert documented.params == logged.params == counting.params(model)
 
 
 def test_counting_leaves_the_model_as_it_is():

@@ -11,7 +11,8 @@ from fine_edge.zoo.catalog import CATALOG, find
 from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.inject import inject_fine
 from fine_edge.zoo.rtdetr import family
-from fine_edge.zoo.rtdetr.family import RTDetr, rtdetr_fusions
+from fine_edge.zoo.rtdetr.family import RTDetr
+from fine_edge.zoo.rtdetr.fusion import rtdetr_fusions
 
 
 @torch.no_grad()
@@ -131,7 +132,7 @@ def test_every_entry_builds_what_it_names(name):
         model = RTDetr().build(find(name), 80)
     assert not model.training
     entry = find(name)
-    assert len(rtdetr_fusions(model)) == (2 if entry.method else 0)
+    assert len(rtdetr_fusions(model)) == {None: 0, "fapn": 3, "mgc": 1}.get(entry.method, 2)
     if entry.method == "fine":
         assert [block.config.attention for block in rtdetr_fusions(model)] == [entry.attention] * 2
     assert (model.config.num_labels, model.config.decoder_layers) == (80, 3 if "r18" in name else 6)

@@ -58,6 +58,11 @@ def test_every_other_strategy(strategy):
     assert_equal(model, 2, 128, 160)
 
 
+@pytest.mark.parametrize("rival", ["fapn", "adafpn", "mgc"])
+def test_rivals_that_replace_layers(rival):
+    assert_equal(distinct(f"rtdetr_r18_{rival}"), 1, 128, 160)
+
+
 def test_r50_with_fine():
     assert_equal(distinct("rtdetr_r50_fine"), 1, 128, 160)
 

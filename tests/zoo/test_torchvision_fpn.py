@@ -13,6 +13,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from fine_edge.errors import ConfigError
 from fine_edge.fusion.methods import METHODS, MethodConfig
+from fine_edge.zoo.torchvision.family import FAMILY
 from fine_edge.zoo.torchvision.fpn import FusionPlace, deepest, inject, pyramid_fusions
 
 pytestmark = pytest.mark.host
@@ -123,11 +124,28 @@ def test_three_fusions_for_segmentation(detectors, images):
 @pytest.mark.parametrize("method", sorted(METHODS))
 @torch.no_grad()
 def test_every_method_keeps_sizes_that_no_stride_divides(detectors, method):
-    model = inject(copy.deepcopy(detectors["fasterrcnn"]), MethodConfig(method, identity=False))
-    images = torch.rand(1, 3, 90, 75)
-    sizes = [tuple(level.shape[-2:]) for level in model.backbone(images).values()]
+    model = inject(copy.deepcopy(detectors["fasterrcnn"]), MethodConfig(method, identity=False)).eval()
+    images = torch.rand(1, 3, 90, 75, generator=torch.Generator().manual_seed(4))
+    levels = list(model.backbone(images).values())
+    sizes = [tuple(level.shape[-2:]) for level in levels]
     assert sizes == [tuple(level.shape[-2:]) for level in detectors["fasterrcnn"].backbone(images).values()]
     assert all(f".{method}." in key for key in model.state_dict().keys() - detectors["fasterrcnn"].state_dict().keys())
+    lowered = FAMILY.lower_layers(model).backbone(images)
+    for level, expected in zip(lowered.values(), levels, strict=True):
+        torch.testing.assert_close(level, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("method", ["fapn", "mgc"])
+@torch.no_grad()
+def test_a_methods_laterals_take_the_place_of_the_pyramids_convolutions(detectors, method):
+    """The finest level gets a map for itself too, though its fusion stays as it is."""
+    model = inject(copy.deepcopy(detectors["fasterrcnn"]), MethodConfig(method)).eval()
+    assert list(model.backbone.fpn.inner_blocks) == []
+    laterals = pyramid_fusions(model)[-1]
+    assert laterals.in_channels == (64, 128, 256, 512)
+    assert len(pyramid_fusions(model)) == {"fapn": 3, "mgc": 1}[method]
+    maps = [torch.rand(1, count, 8 >> i, 8 >> i) for i, count in enumerate(laterals.in_channels)]
+    assert [x.shape for x in laterals(maps)] == [(1, 256, 8 >> i, 8 >> i) for i in range(4)]
 
 
 def test_what_has_no_such_pyramid_is_refused(detectors):

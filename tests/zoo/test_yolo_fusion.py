@@ -160,3 +160,9 @@ def test_what_is_no_detector_of_ultralytics_is_refused():
         ConfigError, match=r"Sequential is not a detector of ultralytics -> give .*YOLO\(\.\.\.\).model"
     ):
         inject(torch.nn.Sequential())
+
+
+@pytest.mark.parametrize("name", ["fapn", "adafpn", "mgc"])
+def test_a_rival_in_the_place_of_layers_that_this_neck_lacks_is_refused(name):
+    with pytest.raises(ConfigError, match=f"{name} replaces layers that this neck does not have"):
+        inject(detector(), MethodConfig(name))

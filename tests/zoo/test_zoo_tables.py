@@ -44,6 +44,9 @@ class Library:
         self.counted.append((self.built[-1], height, width))
         return Cost(20_200_000, height * width * 150, "by hand")
 
+    def count_as_logged(self, _model, height, width):
+        return Cost(21_100_000, height * width * 160, "as in the log; with more")
+
 
 @pytest.fixture
 def library(monkeypatch):
@@ -112,6 +115,7 @@ def test_json_has_what_is_counted_the_papers_figures_and_the_difference(capsys):
         "input_hw": [640, 640],
         "params_m": 20.2,
         "flops_g": 0.061,
+        "own": None,
         "reproduced": False,
         "note": "differs from the paper by more than a rounding; the reason is not known.",
         "convention": "by hand",
@@ -123,6 +127,19 @@ def test_json_has_what_is_counted_the_papers_figures_and_the_difference(capsys):
         "flops_g": 61.7,
         "fps": 80,
     }
+
+
+@pytest.mark.usefixtures("library")
+def test_a_rival_is_counted_as_its_log_and_as_the_other_rows(capsys):
+    assert cli.main(["rtdetr_r18_mgc", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["params_m"], row["flops_g"], row["convention"]) == (21.1, 0.066, "as in the log; with more")
+    assert row["own"] == {"params_m": 20.2, "flops_g": 0.061, "convention": "by hand"}
+    assert cli.main(["rtdetr_r18_mgc"]) == 0
+    assert "by the convention of the other rows" not in capsys.readouterr().out
+    assert cli.main(["rtdetr_r18_mgc", "--explain"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "rtdetr_r18_mgc by the convention of the other rows: 20.20 M and 0.06 G." in printed
 
 
 @pytest.mark.usefixtures("without_ultralytics")

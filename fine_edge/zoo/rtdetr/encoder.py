@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from fine_edge.fusion import Fine
 from fine_edge.fusion.methods import method_of
-from fine_edge.fusion.top_down import TopDown
+from fine_edge.fusion.top_down import Laterals, TopDown
 from fine_edge.lowering.fine import LoweredFine
 from fine_edge.lowering.layers import attend, attention, conv, fold, folded, gelu, linear
-from fine_edge.lowering.modules import lower_modules
+from fine_edge.lowering.modules import fold_batch_norms, lower_modules
+from fine_edge.zoo.rtdetr.fusion import Sum
 
 Size = tuple[int, int]
 
@@ -89,15 +90,24 @@ class CspRep(nn.Module):
         return x if self.conv3 is None else F.silu(self.conv3(x))
 
 
+def _lowered(method: nn.Module) -> nn.Module:
+    """Return a rival's module in its inference form."""
+    fold_batch_norms(method)
+    return lower_modules(method)
+
+
 class HybridEncoder(nn.Module):
     """The encoder of maps with strides 8, 16 and 32."""
 
     def __init__(self, model: Any, sizes: list[Size]) -> None:
         super().__init__()
         encoder, config = model.encoder, model.config
-        weight, bias = fold(*model.encoder_input_proj[-1])
-        self.project_top = linear(weight.flatten(1), bias)
-        self.project = nn.ModuleList(folded(*layers) for layers in model.encoder_input_proj[:-1])
+        laterals = method_of(encoder)
+        self.laterals = _lowered(laterals) if isinstance(laterals, Laterals) else None
+        if self.laterals is None:
+            weight, bias = fold(*model.encoder_input_proj[-1])
+            self.project_top = linear(weight.flatten(1), bias)
+            self.project = nn.ModuleList(folded(*layers) for layers in model.encoder_input_proj[:-1])
         position = sine_position(*sizes[-1], config.encoder_hidden_dim, config.positional_encoding_temperature)
         layers = encoder.aifi[0].layers if config.encoder_layers else []
         self.aifi = nn.ModuleList(AifiLayer(layer, config.num_attention_heads, position.float()) for layer in layers)
@@ -108,21 +118,29 @@ class HybridEncoder(nn.Module):
             self.lateral.append(linear(weight.flatten(1), bias))
             method = method_of(block)
             self.fine.append(LoweredFine(method) if isinstance(method, Fine) else nn.Identity())
-            self.rival.append(lower_modules(method) if isinstance(method, TopDown) else nn.Identity())
-            self.fpn.append(CspRep(block))
+            self.rival.append(_lowered(method) if isinstance(method, TopDown) else nn.Identity())
+            self.fpn.append(Sum() if isinstance(block, Sum) else CspRep(block))
         self.down = nn.ModuleList(nn.Sequential(folded(d.conv, d.norm), nn.SiLU()) for d in encoder.downsample_convs)
         self.pan = nn.ModuleList(CspRep(block) for block in encoder.pan_blocks)
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Map the backbone's three maps (B, C_i, H_i, W_i) to three fused maps (B, C, H_i, W_i)."""
+    def _projected(self, maps: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Map the backbone's maps to the deepest one's pixels (B, h, w, C), and the others (B, C, H_i, W_i)."""
+        if self.laterals is not None:
+            *lows, top = self.laterals(maps)
+            return top.permute(0, 2, 3, 1), lows
         # (B, h, w, C): TensorRT's convolutions have the layout of tokens already.
         x = maps[-1].permute(0, 2, 3, 1)
+        pixels = self.project_top(x.flatten(1, 2)).reshape(*x.shape[:3], -1)
+        return pixels, [project(low) for project, low in zip(self.project, maps, strict=False)]
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Map the backbone's three maps (B, C_i, H_i, W_i) to three fused maps (B, C, H_i, W_i)."""
+        x, lows = self._projected(maps)
         batch, height, width, _ = x.shape
-        x = self.project_top(x.reshape(batch, height * width, -1))
+        x = x.reshape(batch, height * width, -1)
         for layer in self.aifi:
             x = layer(x)
         x = x.reshape(batch, height, width, -1)
-        lows = [project(low) for project, low in zip(self.project, maps, strict=False)]
         highs: list[Tensor] = []
         for lateral, fine, rival, block in zip(self.lateral, self.fine, self.rival, self.fpn, strict=True):
             pixels, low = F.silu(lateral(x)), lows.pop()  # (B, h, w, C) and (B, C, 2h, 2w)
@@ -133,7 +151,7 @@ class HybridEncoder(nn.Module):
             else:
                 low = fine(low, pixels) if isinstance(fine, LoweredFine) else low
                 up = F.interpolate(high, scale_factor=2.0, mode="nearest")
-            fused = block(torch.cat([up, low], 1))
+            fused = up + low if isinstance(block, Sum) else block(torch.cat([up, low], 1))
             x = fused.permute(0, 2, 3, 1)
         outputs = [fused]
         for down, block in zip(self.down, self.pan, strict=True):

@@ -1,8 +1,4 @@
-"""RT-DETR of transformers, with FINE or a rival injected at the two fusions of its hybrid encoder's top-down path.
-
-Injection is surgery at named points of the loaded model. The class is not forked and the keys of its own weights stay
-as they were, so that any RT-DETR checkpoint still loads.
-"""
+"""RT-DETR of transformers as a family of the zoo."""
 
 from __future__ import annotations
 
@@ -16,13 +12,13 @@ from torchvision.ops import box_convert
 from transformers import RTDetrConfig, RTDetrForObjectDetection
 
 from fine_edge.contract import TensorSpec
-from fine_edge.errors import ConfigError, FineEdgeError, ForeignModelError, WeightsError
-from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, build_method, method_of
-from fine_edge.fusion.top_down import top_down
+from fine_edge.errors import ConfigError, FineEdgeError, WeightsError
+from fine_edge.fusion.methods import MethodConfig, method_of
+from fine_edge.fusion.mgc import Mgc
 from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint
-from fine_edge.zoo.count import Cost, image, macs, params
+from fine_edge.zoo.count import Cost, image, macs, params, unfrozen
 from fine_edge.zoo.family import (
     Batch,
     Family,
@@ -44,10 +40,13 @@ from fine_edge.zoo.random_weights import (
     settle,
 )
 from fine_edge.zoo.rtdetr import checkpoint
+from fine_edge.zoo.rtdetr.fusion import inject, rtdetr_fusions
 from fine_edge.zoo.rtdetr.lowered import RTDetrGraph, TopPairs
 from fine_edge.zoo.rtdetr.settings import settings_behind, stated_settings
 
 CONVENTION = "2 x MACs by fvcore's rules; attention as explicit matmul"
+LOGGED = "as in its authors' log: 2 x MACs by fvcore; the backbone's batch norms are not frozen"
+LOGGED_MGC = LOGGED.replace(";", ", the product of pixels and entities (0.63 G) twice;")
 # Large enough for every stage to have a few hundred positions, small enough to take a second.
 _CALIBRATION_SIZE = 320
 
@@ -100,53 +99,6 @@ def _require_backbone(config: Any, entry: ModelEntry, where: Path) -> None:
 
 def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, list | tuple) else value
-
-
-def _join(fpn_block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-    """Run the fusion method on the two halves of a concatenated map; a forward pre-hook of an FPN block.
-
-    The block receives (B, 2C, H, W), the upsampled high-level map first. Nearest upsampling by two repeats every
-    pixel, so that every second pixel is the high-level map itself, bit for bit.
-    """
-    (fused,) = inputs
-    upsampled, low = fused.chunk(2, dim=1)  # (B, C, H, W) each
-    high = upsampled[:, :, ::2, ::2]  # (B, C, H / 2, W / 2)
-    low, upsampled = top_down(method_of(fpn_block), low, high)
-    return (torch.cat([upsampled, low], dim=1),)
-
-
-def inject(model: RTDetrForObjectDetection, config: MethodConfig | None = None) -> RTDetrForObjectDetection:
-    """Put a fusion method, FINE by default, in front of both top-down fusions of a loaded RT-DETR, in place.
-
-    Raises:
-        ForeignModelError: for a model of another class.
-        ConfigError: when the model does not have these two fusions, or already has a method.
-    """
-    config = config or MethodConfig()
-    if not isinstance(model, RTDetrForObjectDetection):
-        raise ForeignModelError(
-            f"a {type(model).__name__} is no RT-DETR with its heads",
-            hint="give transformers' RTDetrForObjectDetection: RTDetrForObjectDetection.from_pretrained(FOLDER)",
-        )
-    encoder = model.model.encoder
-    blocks = list(getattr(encoder, "fpn_blocks", []))
-    if len(blocks) != len(STAGE_KERNELS):
-        raise ConfigError(
-            f"expected {len(STAGE_KERNELS)} top-down fusions, found {len(blocks)}", where="model.encoder.fpn_blocks"
-        )
-    if any(method_of(block) is not None for block in blocks):
-        raise ConfigError("a fusion method is already there", where="model.encoder.fpn_blocks")
-    channels = encoder.config.encoder_hidden_dim
-    for block, k in zip(blocks, STAGE_KERNELS, strict=True):
-        block.add_module(config.name, build_method(Place(channels, channels, k), config))
-        block.register_forward_pre_hook(_join)
-    return model
-
-
-def rtdetr_fusions(model: RTDetrForObjectDetection) -> list[nn.Module]:
-    """Return the injected methods, deepest fusion first; empty without any."""
-    found = (method_of(block) for block in model.model.encoder.fpn_blocks)
-    return [method for method in found if method is not None]
 
 
 class RTDetr(Family):
@@ -254,6 +206,15 @@ class RTDetr(Family):
 
     def count(self, model: nn.Module, height: int, width: int) -> Cost:
         return Cost(params(model), 2 * macs(model, image(height, width)), CONVENTION)
+
+    def count_as_logged(self, model: nn.Module, height: int, width: int) -> Cost:
+        trained = unfrozen(model)
+        found, laterals = macs(trained, image(height, width)), method_of(cast(Any, model).model.encoder)
+        if not isinstance(laterals, Mgc):
+            return Cost(params(trained), 2 * found, LOGGED)
+        strides = cast(Any, model).config.feat_strides
+        sizes = [(-(-height // stride), -(-width // stride)) for stride in strides]
+        return Cost(params(trained), 2 * (found + laterals.entity_macs(sizes)), LOGGED_MGC)
 
     def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
         export_with_defaults(_RawOutputs(cast(RTDetrForObjectDetection, model)), example, ["logits", "boxes"], path)

@@ -22,7 +22,7 @@ from fine_edge.zoo.segmentation.head import CHANNELS
 from fine_edge.zoo.segmentation.panoptic import PanopticFpn
 from fine_edge.zoo.segmentation.semantic import SemanticFpn
 from fine_edge.zoo.tensors import State
-from fine_edge.zoo.torchvision.fpn import inject, pyramid_backbone, pyramid_fusions
+from fine_edge.zoo.torchvision.fpn import pyramid_backbone, pyramid_fusions
 
 _MARK = "decode_head.scale_heads."
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -90,7 +90,7 @@ class FpnSegmenter(Family):
         return build(num_labels, method).eval()
 
     def inject(self, model: nn.Module, config: MethodConfig) -> nn.Module:
-        return inject(model, config)
+        return semantic.refined(model, config)
 
     def fusions(self, model: nn.Module) -> list[nn.Module]:
         return pyramid_fusions(model)

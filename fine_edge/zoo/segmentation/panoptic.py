@@ -23,9 +23,8 @@ from fine_edge.zoo.family import GraphForm, Reference, quiet_exporter
 from fine_edge.zoo.labels import COCO_STUFF
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, settle
 from fine_edge.zoo.segmentation.head import STRIDE, SemanticHead, check_size, group_norm, upsampled
-from fine_edge.zoo.segmentation.semantic import LOGIT_SPREAD, PLACES, ClassMap, full_size
+from fine_edge.zoo.segmentation.semantic import LOGIT_SPREAD, ClassMap, full_size, refined
 from fine_edge.zoo.torchvision import two_stage
-from fine_edge.zoo.torchvision.fpn import inject
 
 SEMANTIC_CLASSES = len(COCO_STUFF) + 1
 """The number of classes of the semantic head: the stuff, then all things as one."""
@@ -62,7 +61,7 @@ class PanopticFpn(MaskRCNN):  # type: ignore[misc]  # torchvision has no types
 
 
 def build(num_labels: int, method: MethodConfig | None) -> PanopticFpn:
-    """Build the model with ``method`` in all fusions; ``num_labels`` counts the labels of both heads.
+    """Build the model with ``method`` in its two deepest fusions; ``num_labels`` counts the labels of both heads.
 
     Raises:
         ConfigError: when the number leaves no class for the detector.
@@ -73,7 +72,7 @@ def build(num_labels: int, method: MethodConfig | None) -> PanopticFpn:
             f"{num_labels} labels are too few: the semantic head has {SEMANTIC_CLASSES}, the background is one more"
         )
     model = PanopticFpn(of_detector)
-    return inject(model, method, PLACES) if method else model
+    return refined(model, method) if method else model
 
 
 def randomise(model: PanopticFpn) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -21,10 +22,7 @@ from fine_edge.zoo.count import Cost, image, macs, params
 from fine_edge.zoo.family import GraphForm, Reference
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
 from fine_edge.zoo.segmentation.head import STRIDE, SemanticHead, batch_norm, check_size, upsampled
-from fine_edge.zoo.torchvision.fpn import FusionPlace, inject
-
-# All three fusions, deepest first, by level of the low-level map and FINE's k; Table 7's counts need the third.
-PLACES = (FusionPlace(2, 1), FusionPlace(1, 2), FusionPlace(0, 4))
+from fine_edge.zoo.torchvision.fpn import inject
 
 # The spread of each class's logits over the pixels of a photograph, with random weights.
 LOGIT_SPREAD = 3.0
@@ -84,10 +82,18 @@ class Classes(nn.Module):
         return best
 
 
+Segmenter = TypeVar("Segmenter", bound=nn.Module)
+
+
+def refined(model: Segmenter, method: MethodConfig) -> Segmenter:
+    """Put a method into the two deepest fusions; FINE's feed-forward has the ratio 4 that its authors' logs print."""
+    return inject(model, method if method.ffn_ratio is not None else replace(method, ffn_ratio=4))
+
+
 def build(num_classes: int, method: MethodConfig | None) -> SemanticFpn:
-    """Build the model with initial weights and ``method`` in all of its fusions."""
+    """Build the model with initial weights and ``method`` in its two deepest fusions."""
     model = SemanticFpn(num_classes)
-    return inject(model, method, PLACES) if method else model
+    return refined(model, method) if method else model
 
 
 def randomise(model: SemanticFpn) -> None:

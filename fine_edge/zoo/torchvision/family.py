@@ -111,9 +111,12 @@ class TorchvisionDetector(Family):
         return one_stage.outputs(model, form) if _is_one_stage(model) else two_stage.outputs(model, form)
 
     def count(self, model: nn.Module, height: int, width: int) -> Cost:
-        if _is_one_stage(model):
-            return one_stage.count(model, height, width, refined=bool(self.fusions(model)))
-        return two_stage.count(model, height, width)
+        count = one_stage.count if _is_one_stage(model) else two_stage.count
+        return count(model, height, width)
+
+    def count_as_logged(self, model: nn.Module, height: int, width: int) -> Cost:
+        count = one_stage.count_as_logged if _is_one_stage(model) else two_stage.count_as_logged
+        return count(model, height, width)
 
     def plain(self, model: nn.Module, example: Tensor, path: Path) -> None:
         export(model, example, path)

@@ -2,7 +2,7 @@
 
 Injection replaces ``backbone.fpn`` by a pyramid that holds the same layers under the same keys, and beside them the
 methods (``backbone.fpn.fine.2.query.weight``). A baseline's checkpoint still loads, and torchvision's own training loop
-trains the added weights.
+trains the added weights. A method with laterals of its own takes the place of the layers that it replaces.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from fine_edge.errors import ConfigError, ForeignModelError
-from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, build_method
-from fine_edge.fusion.top_down import top_down
+from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, parts_of
+from fine_edge.fusion.top_down import Laterals, top_down
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_LATERALS = "laterals"
+"""The name of a method's laterals beside its modules by level."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +45,29 @@ class FusedPyramid(FeaturePyramidNetwork):  # type: ignore[misc]  # torchvision 
         pyramid: the pyramid whose layers are reused without a copy.
         name: name of the method, under which its modules are kept.
         methods: methods by level of the low-level map, deepest first.
+        laterals: what stands in the place of the lateral convolutions; ``None`` where they stay.
     """
 
-    def __init__(self, pyramid: FeaturePyramidNetwork, name: str, methods: dict[int, nn.Module]) -> None:
+    def __init__(
+        self,
+        pyramid: FeaturePyramidNetwork,
+        name: str,
+        methods: dict[int, nn.Module],
+        laterals: Laterals | None = None,
+    ) -> None:
         nn.Module.__init__(self)  # skips torchvision's own, which would create layers
-        self.inner_blocks, self.layer_blocks = pyramid.inner_blocks, pyramid.layer_blocks
-        self.extra_blocks = pyramid.extra_blocks
-        self.add_module(name, nn.ModuleDict({str(index): method for index, method in methods.items()}))
+        self.inner_blocks = pyramid.inner_blocks if laterals is None else nn.ModuleList()
+        self.layer_blocks, self.extra_blocks = pyramid.layer_blocks, pyramid.extra_blocks
+        parts: dict[str, nn.Module] = {str(index): method for index, method in methods.items()}
+        if laterals is not None:
+            parts[_LATERALS] = laterals
+        self.add_module(name, nn.ModuleDict(parts))
         self.method_name = name
         self.train(pyramid.training)
 
     @property
     def methods(self) -> nn.ModuleDict:
-        """Return the injected methods by level, deepest first."""
+        """Return the injected modules by level, deepest first, and the laterals last."""
         found: Any = self.get_submodule(self.method_name)
         return found  # type: ignore[no-any-return]
 
@@ -62,11 +75,12 @@ class FusedPyramid(FeaturePyramidNetwork):  # type: ignore[misc]  # torchvision 
         """Map the backbone's maps, finest first, to the pyramid's under the same names."""
         names, maps = list(x), list(x.values())
         methods = dict(self.methods.items())
-        fused = self.inner_blocks[-1](maps[-1])
+        laterals = methods.pop(_LATERALS, None)
+        lows = laterals(maps) if laterals else [block(low) for block, low in zip(self.inner_blocks, maps, strict=True)]
+        fused = lows[-1]
         results = [self.layer_blocks[-1](fused)]
         for index in range(len(maps) - 2, -1, -1):
-            lateral = self.inner_blocks[index](maps[index])
-            low, upsampled = top_down(methods.get(str(index)), lateral, fused)
+            low, upsampled = top_down(methods.get(str(index)), lows[index], fused)
             fused = low + upsampled
             results.insert(0, self.layer_blocks[index](fused))
         if self.extra_blocks is not None:
@@ -111,18 +125,21 @@ def inject(model: Model, config: MethodConfig | None = None, places: Sequence[Fu
     if not places or outside:
         level = f" at level {outside[0]}" if outside else " to refine"
         raise ConfigError(f"the pyramid has {fusions} fusions, none{level}", where="backbone.fpn")
-    methods: dict[int, nn.Module] = {}
-    for place in sorted(places, key=lambda place: -place.index):
-        weight = pyramid.inner_blocks[place.index][0].weight  # (C, C_in, 1, 1)
-        channels = int(weight.shape[0])
-        methods[place.index] = build_method(Place(channels, channels, place.k), config).to(weight)
+    parts, weights = parts_of(config), [block[0].weight for block in pyramid.inner_blocks]  # (C, C_in, 1, 1) each
+    channels = int(weights[0].shape[0])
+    methods = {
+        place.index: parts.fusion(Place(channels, channels, place.k), config).to(weights[place.index])
+        for place in sorted(places, key=lambda place: -place.index)
+        if parts.fusion
+    }
+    laterals = parts.laterals([int(weight.shape[1]) for weight in weights], channels) if parts.laterals else None
     backbone: Any = model.backbone
-    backbone.fpn = FusedPyramid(pyramid, config.name, methods)
+    backbone.fpn = FusedPyramid(pyramid, config.name, methods, laterals and laterals.to(weights[0]))
     return model
 
 
 def pyramid_fusions(model: nn.Module) -> list[nn.Module]:
-    """Return the injected methods of a detector, deepest fusion first; empty without any."""
+    """Return the injected modules of a detector, deepest fusion first, laterals last; empty without any."""
     pyramid = _pyramid_of(model)
     return list(pyramid.methods.values()) if isinstance(pyramid, FusedPyramid) else []
 

@@ -17,7 +17,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.count import Cost, documented_macs, image, macs, on_meta, params
+from fine_edge.zoo.count import Cost, documented_macs, image, params, ptflops
 from fine_edge.zoo.family import GraphForm, Reference, detection_outputs
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
 from fine_edge.zoo.torchvision.one_stage_graph import OneStage, anchors_of
@@ -180,7 +180,10 @@ def graph(model: nn.Module, form: GraphForm) -> nn.Module:
 
 
 DOCUMENTED = "MACs of convolutions and matrix products alone, as torchvision documents its models"
-UNFROZEN = "MACs by fvcore's rules with batch norms unfrozen, which the baseline's figure does not have"
+LOGGED = (
+    "as in its authors' log: MACs by ptflops; these count biases, resizing, and activations and pooling twice, where"
+    " the row without FINE is torchvision's documented figure"
+)
 
 
 def forward_pass(model: Any, images: Tensor) -> Any:
@@ -188,23 +191,11 @@ def forward_pass(model: Any, images: Tensor) -> Any:
     return model.head(list(model.backbone(images).values()))
 
 
-def count(model: nn.Module, height: int, width: int, *, refined: bool) -> Cost:
-    """Count a detector with frozen batch norms.
-
-    The paper takes the baseline's figure from torchvision's documentation and counts its own models with another
-    tool, so that a row with FINE (``refined``) carries 0.3 G of batch norms that the row without it does not.
-    """
-    if refined:
-        return Cost(params(model), macs(_unfrozen(model), image(height, width), run=forward_pass), UNFROZEN)
+def count(model: nn.Module, height: int, width: int) -> Cost:
+    """Count a detector as torchvision documents it."""
     return Cost(params(model), documented_macs(model, image(height, width), run=forward_pass), DOCUMENTED)
 
 
-def _unfrozen(model: nn.Module) -> nn.Module:
-    """Return a copy with batch norms for frozen ones, which are elementwise operators to a counter."""
-    model = on_meta(model)
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, FrozenBatchNorm2d):
-                channels = child.get_buffer("weight").numel()
-                setattr(module, name, nn.BatchNorm2d(channels, device="meta").train(False))
-    return model
+def count_as_logged(model: nn.Module, height: int, width: int) -> Cost:
+    """Count a detector as the FINE authors' training logs do."""
+    return Cost(params(model), ptflops(model, image(height, width), run=forward_pass), LOGGED)

@@ -25,7 +25,7 @@ from fine_edge.lowering.nms import Nms
 from fine_edge.lowering.roi_align import Atlas, AtlasPacking, Pooling, SamplingGrid, pool
 from fine_edge.lowering.topk import largest, take_rows
 from fine_edge.zoo.catalog import find
-from fine_edge.zoo.count import Cost, image, macs, params
+from fine_edge.zoo.count import Cost, image, macs, params, ptflops
 from fine_edge.zoo.family import GraphForm, Reference, detection_outputs
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
 from fine_edge.zoo.torchvision.preprocessed import preprocessed
@@ -324,3 +324,16 @@ def pooled(count: int, like: Tensor, pooler: Any) -> Tensor:
 def count(model: nn.Module, height: int, width: int) -> Cost:
     """Count a detector with frozen batch norms."""
     return Cost(params(model), macs(model, image(height, width), run=forward_pass), CONVENTION)
+
+
+LOGGED = (
+    "as in its authors' log: MACs by ptflops; these count biases, resizing, and activations and pooling twice, and"
+    " #Params without what torchvision freezes in training"
+)
+_FROZEN = ("conv1.", "layer1.")
+
+
+def count_as_logged(model: Any, height: int, width: int) -> Cost:
+    """Count a detector as the FINE authors' training logs do."""
+    frozen = sum(x.numel() for name, x in model.backbone.body.named_parameters() if name.startswith(_FROZEN))
+    return Cost(params(model) - frozen, ptflops(model, image(height, width), run=forward_pass), LOGGED)

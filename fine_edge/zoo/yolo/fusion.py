@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fine_edge.errors import ConfigError, ForeignModelError
-from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, build_method
+from fine_edge.fusion.methods import STAGE_KERNELS, MethodConfig, Place, parts_of
 from fine_edge.fusion.top_down import TopDown, top_down
 from fine_edge.zoo.yolo.library import DetectionModel, conv
 
@@ -130,9 +130,12 @@ def inject(model: DetectionModel, config: MethodConfig | None = None) -> Detecti
     sites = _sites(layers)
     if len(sites) != len(STAGE_KERNELS):
         raise ConfigError(f"expected {len(STAGE_KERNELS)} upsampled maps in the neck, found {len(sites)}", where=where)
+    parts = parts_of(config)
+    if parts.fusion is None or parts.replaces_layers:
+        raise ConfigError(f"{config.name} replaces layers that this neck does not have", where=where)
     channels, weight = _channels(model), next(model.parameters())
     for site, k in zip(sites, STAGE_KERNELS, strict=True):
-        method = build_method(Place(channels[site.low], channels[site.high], k), config)
+        method = parts.fusion(Place(channels[site.low], channels[site.high], k), config)
         layer: Any = FusedConcat(config.name, method.to(weight.device, weight.dtype).train(model.training))
         # ultralytics' forward pass, summaries and trainer read these attributes of a layer.
         layer.i, layer.f = site.concat, [-1, site.low, site.high]
