@@ -228,7 +228,7 @@ def study(
         fits = not _losses(chosen, ap, plan.budget)
         if fits:
             break
-    verdict, reasons = _verdict(chosen, half, ap, plan.budget)
+    verdict, reasons = _verdict(chosen, half, ap, plan.budget, tried)
     found = Int8Study(network, plan, half, blocks, tried, chosen, fits, ap, verdict, reasons)
     return found, trials.model(chosen.chosen)
 
@@ -263,7 +263,7 @@ def _preference(trial: Trial, half: Trial, budget: Budget) -> tuple[bool, bool, 
     """Return a key by which the best trial is the smallest: accurate, few kernels, fast."""
     if trial.compiled is None or half.compiled is None:  # no compiler here: the most INT8 is the fastest
         return bool(_losses(trial, None, budget)), False, -float(sum(one.flops for one in trial.chosen))
-    grown = trial.compiled.kernels > budget.kernel_growth * half.compiled.kernels
+    grown = _growth(trial, half) > budget.kernel_growth
     return bool(_losses(trial, None, budget)), grown, trial.compiled.fused_estimate_ms
 
 
@@ -310,7 +310,9 @@ def _losses(trial: Trial, ap: Precisions | None, budget: Budget) -> list[str]:
     return found
 
 
-def _verdict(chosen: Trial, half: Trial, ap: Precisions | None, budget: Budget) -> tuple[Verdict, tuple[str, ...]]:
+def _verdict(
+    chosen: Trial, half: Trial, ap: Precisions | None, budget: Budget, tried: Sequence[Trial]
+) -> tuple[Verdict, tuple[str, ...]]:
     """Return the verdict on an engine, and its reasons."""
     reasons = _losses(chosen, ap, budget)
     lossy = bool(reasons)
@@ -322,13 +324,32 @@ def _verdict(chosen: Trial, half: Trial, ap: Precisions | None, budget: Budget) 
         reasons.append("not compiled: TensorRT-RTX is not installed, so nothing is said of its speed")
         return "fp16" if lossy else "int8", tuple(reasons)
     int8, fp16 = chosen.compiled, half.compiled
-    growth = int8.kernels / fp16.kernels
-    slower = int8.fused_estimate_ms >= fp16.estimate_ms
-    if growth > budget.kernel_growth:
-        reasons.append(f"{growth:.2f} times the kernels of FP16, more than {budget.kernel_growth:g}")
+    too_many = _growth(chosen, half) > budget.kernel_growth
+    if too_many:
+        reasons.append(f"{_growth(chosen, half):.2f} times the kernels of FP16, more than {budget.kernel_growth:g}")
     reasons.append(
-        f"estimated {int8.fused_estimate_ms:.2f} ms against {fp16.estimate_ms:.2f} in FP16 where TensorRT puts a"
-        f" convolution and what follows it into one kernel, {int8.estimate_ms:.2f} ms as compiled here"
+        f"estimated {int8.fused_estimate_ms:.2f} ms against {fp16.estimate_ms:.2f} in FP16, or {int8.estimate_ms:.2f}"
+        " with a convolution and what follows it in two kernels"
     )
-    bad = lossy or slower or growth > budget.kernel_growth
+    if faster := _faster_with_more_kernels(chosen, half, budget, tried):
+        reasons.append(faster)
+    bad = lossy or too_many or int8.fused_estimate_ms >= fp16.estimate_ms
     return "fp16" if bad else "int8", tuple(reasons)
+
+
+def _growth(trial: Trial, half: Trial) -> float:
+    """Return the kernels of a trial as a multiple of the FP16 engine's; 1 without a compiler."""
+    return trial.compiled.kernels / half.compiled.kernels if trial.compiled and half.compiled else 1.0
+
+
+def _faster_with_more_kernels(chosen: Trial, half: Trial, budget: Budget, tried: Sequence[Trial]) -> str:
+    """Say which accurate placement the limit of kernels alone has excluded, if it is faster; else nothing."""
+    assert chosen.compiled is not None
+    for trial in sorted(tried, key=lambda one: one.compiled.fused_estimate_ms if one.compiled else 0.0):
+        growth = _growth(trial, half)
+        if trial.compiled is None or growth <= budget.kernel_growth or _losses(trial, None, budget):
+            continue
+        if trial.compiled.fused_estimate_ms < chosen.compiled.fused_estimate_ms:
+            estimate_ms = trial.compiled.fused_estimate_ms
+            return f"{trial.title} would be estimated {estimate_ms:.2f} ms, with {growth:.2f} times the kernels"
+    return ""
