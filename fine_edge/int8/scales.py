@@ -31,7 +31,7 @@ PERCENTILE = 99.99
 """Share of the values, per cent, that ``percentile`` keeps."""
 
 # Bins of the histograms, over both signs. Entropy tries every range in steps of one bin, in Python.
-_BINS = 1024
+_BINS = 512
 _LEVELS = 128
 
 # Below these, a picture is one colour (levels of 255), or its neighbouring pixels have nothing in common.

@@ -65,7 +65,7 @@ def test_the_fastest_placement_is_written_with_its_contract(tmp_path, images, ca
     assert list(found["sensitivity"]) == ["backbone", "encoder"]
     contract, artifact = bound_contract(out / "small.int8.onnx")
     assert [one.file for one in contract.artifacts] == ["small.int8.onnx"]
-    assert (artifact.precision, artifact.quantization.images, artifact.quantization.method) == ("int8", 10, "minmax")
+    assert (artifact.precision, artifact.quantization.images, artifact.quantization.method) == ("int8", 10, "percentile")
     assert artifact.quantization.images_sha256 == found["calibration"]["images_sha256"]
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert open_onnx(out / "small.int8.onnx", rounded=True).precision == "int8"
