@@ -43,7 +43,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="pictures to calibrate on, or folders")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of MODEL.int8.onnx")
     parser.add_argument("--weights", type=Path, help="checkpoint for a model (default: random weights)")
-    parser.add_argument("--method", choices=METHODS, default="percentile", help="how ranges are found (default: percentile)")
+    parser.add_argument(
+        "--method", choices=METHODS, default="percentile", help="how ranges are found (default: percentile)"
+    )
     parser.add_argument(
         "--placement",
         choices=(AUTO, *PLACEMENTS),

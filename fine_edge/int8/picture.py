@@ -30,7 +30,7 @@ def _drawn(study: Int8Study) -> Figure:
     loss, cost = figure.subplots(1, 2)
     _draw_loss(loss, study)
     _draw_cost(cost, study)
-    figure.suptitle(printable(f"{study.network.path.name} in INT8: {study.verdict}"), fontsize=11)
+    figure.suptitle(printable(f"{study.network.path.name} in INT8, verdict: {study.verdict}"), fontsize=11)
     return figure
 
 
@@ -60,9 +60,8 @@ def _draw_cost(axes: Axes, study: Int8Study) -> None:
     colors = [_CHOSEN if trial.title == study.chosen.title else _COST for trial in compiled]
     bars = axes.barh([trial.title for trial in compiled], times, color=colors)
     labels = [f"{time:.2f} ms, {cost.kernels} kernels" for time, cost in zip(times, costs, strict=True)]
-    axes.bar_label(bars, labels, padding=3, fontsize=8)
+    axes.bar_label(bars, labels, label_type="center", color="white", fontsize=8)
     axes.plot([cost.estimate_ms for cost in costs], range(len(costs)), "|", color="0.2", markersize=14)
-    axes.set_xlim(0, 1.6 * max(cost.estimate_ms for cost in costs))
-    axes.set_xlabel("ESTIMATED latency, ms; marks: as compiled here")
+    axes.set_xlabel("ESTIMATED latency, ms; marks: in two kernels, as compiled here")
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)

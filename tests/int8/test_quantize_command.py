@@ -15,6 +15,8 @@ from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.engine.source import engine_name, onnx_name, read_source, require_precision
 from fine_edge.errors import ArtifactError, ConfigError, FineEdgeError, ImageError
+from fine_edge.export.artifacts import ensure_exported
+from fine_edge.export.request import ExportRequest
 from fine_edge.int8 import trials
 from fine_edge.int8.compiled import GraphCost
 from fine_edge.runners.opened import open_onnx
@@ -65,7 +67,11 @@ def test_the_fastest_placement_is_written_with_its_contract(tmp_path, images, ca
     assert list(found["sensitivity"]) == ["backbone", "encoder"]
     contract, artifact = bound_contract(out / "small.int8.onnx")
     assert [one.file for one in contract.artifacts] == ["small.int8.onnx"]
-    assert (artifact.precision, artifact.quantization.images, artifact.quantization.method) == ("int8", 10, "percentile")
+    assert (artifact.precision, artifact.quantization.images, artifact.quantization.method) == (
+        "int8",
+        10,
+        "percentile",
+    )
     assert artifact.quantization.images_sha256 == found["calibration"]["images_sha256"]
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert open_onnx(out / "small.int8.onnx", rounded=True).precision == "int8"
@@ -90,9 +96,8 @@ def test_an_engine_of_an_int8_graph_is_int8(tmp_path, images):
     run(path, "--images", images, "--out", out, "--keep", FIRST)
     source = read_source(out / "small.int8.onnx")
     assert source.precision == "int8"
-    assert not any(
-        "first" in tensor.name for tensor in onnx.load(source.path).graph.initializer if "int8" in tensor.name
-    )
+    weights = {tensor.name for tensor in onnx.load(source.path).graph.initializer if tensor.name.endswith("/int8")}
+    assert weights == {"second/int8", "neck/int8"}
     options = BuildOptions(precision="int8")
     require_precision(source, options)
     assert options.strongly_typed
@@ -201,3 +206,9 @@ def test_a_graph_of_others_is_quantised_without_a_contract(tmp_path, images):
     path = write(tmp_path / "m", contract=False)
     assert run(path, "--images", images, "--out", tmp_path / "out") == 0
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["small.int8.onnx"]
+
+
+def test_an_export_makes_no_int8_file(tmp_path):
+    with pytest.raises(ArtifactError, match="no INT8 file") as caught:
+        ensure_exported(ExportRequest("yolov8s_fine", precision="int8"), tmp_path)
+    assert "quantize yolov8s_fine" in caught.value.hint
