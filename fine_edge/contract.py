@@ -1,6 +1,6 @@
 """The contract beside an ONNX file: everything the device must know, and the hash that binds it to the file.
 
-``MODEL.contract.json`` describes ``MODEL.onnx`` and, where it was exported, ``MODEL.fp16.onnx``.
+``MODEL.contract.json`` describes ``MODEL.onnx`` and, where they were made, ``MODEL.fp16.onnx`` and ``MODEL.int8.onnx``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ FORMAT = 1
 TENSORRT = "10.7"
 """The release of TensorRT that graphs are lowered and checked for, and that the paper measured with."""
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
+"""Of an ONNX file; ``int8`` has pairs of QuantizeLinear and DequantizeLinear, and is FP16 elsewhere."""
 Task = Literal["detection", "instance", "semantic", "panoptic"]
 NmsName = Literal["graph", "onnx"]
 """How a graph suppresses: by operators that every compiler has, or by ONNX's NonMaxSuppression."""
@@ -49,12 +50,39 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How an INT8 file was made.
+
+    Attributes:
+        method: how ranges were found.
+        images: number of pictures that they were found on.
+        images_sha256: hash over the hashes of these pictures' files.
+        placement: name of the set of convolutions that compute in INT8.
+        convolutions: number of them.
+        opset: of the INT8 graph.
+    """
+
+    method: Text
+    images: Annotated[int, Meta(ge=1, le=2**30)]
+    images_sha256: Sha256
+    placement: Text
+    convolutions: Annotated[int, Meta(ge=1, le=2**30)]
+    opset: Annotated[int, Meta(ge=1, le=1000)]
+
+
+@dataclass(frozen=True)
 class Artifact:
     """An ONNX file that the contract describes; its hash is :func:`fine_edge.graph.identity.identity_of`."""
 
     file: FileName
     precision: Precision
     sha256: Sha256
+    quantization: Quantization | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object in a contract; files that are not INT8 stand there as they did before there were any."""
+        data: dict[str, Any] = to_data(self)
+        return {key: value for key, value in data.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -134,6 +162,7 @@ class Contract:
             "format": FORMAT,
             "sha256": self.artifacts[0].sha256,
             **to_data(self),
+            "artifacts": [artifact.to_json() for artifact in self.artifacts],
             "preprocessing": self.preprocessing.to_json(),
         }
         if self.batches is None:  # left out, so that files from before there was a choice stay the same
@@ -142,12 +171,12 @@ class Contract:
 
 
 def artifact_stem(onnx_path: Path) -> str:
-    """Return ``MODEL`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``: the names of all its files begin with it."""
-    return onnx_path.name.removesuffix(".onnx").removesuffix(".fp16")
+    """Return ``MODEL`` of ``MODEL.onnx``, ``MODEL.fp16.onnx`` or ``MODEL.int8.onnx``: all its files begin with it."""
+    return onnx_path.name.removesuffix(".onnx").removesuffix(".fp16").removesuffix(".int8")
 
 
 def contract_path(onnx_path: Path) -> Path:
-    """Return ``DIR/MODEL.contract.json`` of ``DIR/MODEL.onnx`` or ``DIR/MODEL.fp16.onnx``."""
+    """Return ``DIR/MODEL.contract.json`` of its ONNX files, whatever their precision."""
     return onnx_path.with_name(f"{artifact_stem(onnx_path)}.contract.json")
 
 

@@ -19,7 +19,7 @@ from fine_edge.analyze.heat_page import energy_table, gain_table
 from fine_edge.bench.compare import compare
 from fine_edge.bench.record import read_record
 from fine_edge.bench.table import to_table
-from fine_edge.cli import deploy, doctor, engine, graph, parity, predict, zoo
+from fine_edge.cli import deploy, doctor, engine, graph, parity, predict, quantize, zoo
 from fine_edge.detections import Agreement
 from fine_edge.doctor.software import Check, Diagnosis
 from fine_edge.evaluate import tables as evaluate
@@ -27,8 +27,11 @@ from fine_edge.evaluate.average_precision import AveragePrecision
 from fine_edge.evaluate.drift_page import drift_table
 from fine_edge.evaluate.matching import ErrorCounts
 from fine_edge.files import read_json
+from fine_edge.fp16.budget import Deviation
 from fine_edge.graph.parts import Part
 from fine_edge.graph.view import Finding
+from fine_edge.int8.compiled import GraphCost
+from fine_edge.int8.trials import Trial
 from fine_edge.layers.cost import FineCost
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.layers.tables import cost_table, parts_table
@@ -234,6 +237,20 @@ def _heatmaps():
     return SimpleNamespace(origin=_origin(), energies=energies, gains=gains, images=12345)
 
 
+def _quantised():
+    drift = Deviation(4800, 120, 0.0123, (12.34, 123.45, 456.78), (0.0123, 0.1234, 0.5678))
+    cost = GraphCost(1234, 6, 123.4, 234.5, 123.45, 1198, 112.34)
+    trials = {name: Trial(name, (), 1234, drift, cost) for name in ("FP16", "backbone+neck without encoder", "neck")}
+    return SimpleNamespace(
+        network=SimpleNamespace(path=Path("rtdetr_r18_fine_vanilla.onnx")),
+        plan=SimpleNamespace(drift_images=range(16), method="percentile", calibrated=SimpleNamespace(paths=range(64))),
+        half=trials["FP16"],
+        candidates=(trials["neck"],),
+        chosen=trials["backbone+neck without encoder"],
+        blocks={"backbone": trials["neck"], "encoder": trials["FP16"]},
+    )
+
+
 def tables():
     """Each table by the command that prints it; made when it is asked for."""
     made = {f"bench-{path.stem}": lambda path=path: to_table(read_record(path)) for path in RECORDS}
@@ -256,6 +273,8 @@ def tables():
         "graph-fp16": lambda: graph.hazard_table(_hazards()),
         "graph-fp16-budget": lambda: graph.budget_table(_hazards().rows),
         "parity": lambda: parity.table(_parity()),
+        "quantize": lambda: quantize.placement_table(_quantised()),
+        "quantize-modules": lambda: quantize.module_table(_quantised()),
         "engine-build": lambda: engine._engine_table(_engine()),
         "engine-inspect": lambda: engine._inspection_table(Path("m.onnx"), _inspection()),
         "deploy": _deployed,

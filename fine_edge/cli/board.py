@@ -19,7 +19,7 @@ from fine_edge.cli import arguments, bench, doctor, engine, evaluate, parity, pr
 from fine_edge.cli.arguments import STDOUT, Parser, add_json
 from fine_edge.cli.target import Target, target_of
 from fine_edge.engine.options import read_recipe, recipe_path
-from fine_edge.engine.source import model_of, onnx_name
+from fine_edge.engine.source import graph_precision, model_of, onnx_name
 from fine_edge.errors import BoardError, ConfigError
 from fine_edge.export.request import parse_size
 from fine_edge.fields import from_data
@@ -157,7 +157,7 @@ def _need_source(task: Task) -> None:
     precision = given.precision or read_recipe(model, given.recipes).precision
     onnx = target.onnx or given.artifacts / onnx_name(model, precision)
     if not onnx.is_file():  # one that is there is taken, whatever weights it was exported with
-        onnx = target.onnx_path(given.artifacts, precision="fp16" if precision == "fp16" else "fp32")
+        onnx = target.onnx_path(given.artifacts, precision=graph_precision(precision))
     task.shipment.add(*artifact_files(onnx), *given.plugin_library, *filter(None, [given.keep_fp32]))
     task.shipment.add_or_remove(recipe_path(model, given.recipes))
 

@@ -17,7 +17,7 @@ from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOpti
 from fine_edge.engine.plan_file import check_bytes, check_onnx, check_platform, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.preflight import require_release
-from fine_edge.engine.source import model_of, onnx_name, read_source
+from fine_edge.engine.source import graph_precision, model_of, onnx_name, read_source
 from fine_edge.errors import ConfigError
 from fine_edge.fp16.keep_list import read_keep_list
 from fine_edge.graph.input_size import InputSize
@@ -106,7 +106,7 @@ def _resolve(given: argparse.Namespace) -> tuple[Path, BuildOptions]:
         require_release(platform, options)
     path = given.artifacts / onnx_name(target.model, options.precision)
     if not path.is_file():  # one that is there is taken, whatever weights it was exported with
-        path = target.onnx_path(given.artifacts, precision="fp16" if options.precision == "fp16" else "fp32")
+        path = target.onnx_path(given.artifacts, precision=graph_precision(options.precision))
     return path, options
 
 

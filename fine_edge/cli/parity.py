@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
+from typing import cast, get_args
 
 from fine_edge import console
 from fine_edge.cli.arguments import Parser, add_artifacts, add_json, deliver
@@ -66,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar=ANY_TARGET,
         help="a model of the zoo (exported if needed), an ONNX file, or a TensorRT engine of this machine",
     )
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of MODEL (default: fp32)")
+    parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of MODEL (default: fp32)")
     parser.add_argument("--golden", action="store_true", help="check against the stored outputs, without torch")
     parser.add_argument("--weights", type=Path, help="checkpoint the model was exported from (default: random weights)")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")
@@ -92,7 +93,7 @@ def _of_engine(engine: Path) -> tuple[Path, Opened]:
 
 
 def _open(args: argparse.Namespace) -> tuple[Path, Opened]:
-    """Return the ONNX file that is compared, and what runs it; FP16 is rounded as a device rounds."""
+    """Return the ONNX file that is compared, and what runs it; FP16 and INT8 are rounded as a device rounds."""
     target = Target.parse(args.target)
     if target.engine:
         return _of_engine(target.engine)
@@ -100,14 +101,14 @@ def _open(args: argparse.Namespace) -> tuple[Path, Opened]:
     asked = {"precision": args.precision, "height": height, "width": width, "raw": args.raw, "seed": args.seed}
     onnx_path = target.onnx_path(args.artifacts, args.weights, **asked)
     _, artifact = bound_contract(onnx_path)
-    return onnx_path, open_onnx(onnx_path, rounded=artifact.precision == "fp16")
+    return onnx_path, open_onnx(onnx_path, rounded=artifact.precision != "fp32")
 
 
 def main(argv: list[str]) -> int:
     """Print the comparison; return 1 beyond tolerance."""
     args = make_parser().parse_args(argv)
     onnx_path, opened = _open(args)
-    precision: Precision = "fp32" if opened.precision == "fp32" else "fp16"
+    precision: Precision = "fp16" if opened.precision == "fp16-weak" else cast("Precision", opened.precision)
     with contextlib.closing(opened.runner):
         if args.golden:
             report = against_golden(onnx_path, opened.runner, precision)

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train a detector on boxes in COCO's format",
     "export": "a detector to ONNX, with its contract and golden file",
     "graph": "rules on an ONNX file (check); what FP16 would lose on real pictures (fp16)",
+    "quantize": "INT8 for an exported detector, judged before a board",
     "parity": "an exported detector against its PyTorch model",
     "engine": "build TensorRT engines, verify them, take over trtexec's, compile without a GPU",
     "predict": "objects or segments in pictures, drawn",

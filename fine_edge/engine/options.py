@@ -15,7 +15,7 @@ from fine_edge.graph.input_size import InputSize
 from fine_edge.text import is_plain_name
 
 BuildTarget = Literal["tensorrt", "rtx-sm86"]
-EnginePrecision = Literal["fp16", "fp16-weak", "fp32"]
+EnginePrecision = Literal["fp16", "fp16-weak", "fp32", "int8"]
 Verbosity = Literal["detailed", "layer_names_only", "none"]
 
 TARGETS: tuple[BuildTarget, ...] = get_args(BuildTarget)
@@ -32,7 +32,8 @@ class BuildOptions:
 
     Attributes:
         precision: ``fp16``: strongly typed, the ONNX says what is FP16; ``fp16-weak``: an FP32 ONNX and the
-            builder's FP16 flag, which picks per layer (TensorRT 10.x only); ``fp32``.
+            builder's FP16 flag, which picks per layer (TensorRT 10.x only); ``fp32``; ``int8``: strongly typed, pairs
+            of QuantizeLinear and DequantizeLinear in the ONNX say what is INT8.
         target: ``tensorrt`` for this machine's GPU; ``rtx-sm86``: TensorRT-RTX ahead of time, without a GPU.
         optimization_level: 0 to 5, the builder's.
         workspace_mib: scratch memory that the builder may give a layer; ``None``: chosen from free memory.

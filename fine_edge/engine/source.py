@@ -11,7 +11,15 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from fine_edge.contract import TENSORRT, Contract, artifact_stem, bound_contract, contract_path, read_contract
+from fine_edge.contract import (
+    TENSORRT,
+    Contract,
+    Precision,
+    artifact_stem,
+    bound_contract,
+    contract_path,
+    read_contract,
+)
 from fine_edge.engine.options import BuildOptions, EnginePrecision
 from fine_edge.errors import ArtifactError
 from fine_edge.files import output_errors
@@ -34,6 +42,7 @@ class Source:
         sha256: its :func:`fine_edge.graph.identity.identity_of`.
         model: name in the zoo, or the stem of a file without a contract.
         holds_fp16: whether the graph has FP16 tensors.
+        holds_int8: whether pairs of QuantizeLinear and DequantizeLinear say what is INT8.
         contract: the contract beside it; ``None`` for a foreign file.
         plugin_nodes: operators that a plugin library can provide; ordinary layers can compute them too.
         external_bytes: size of the files with its weights.
@@ -46,6 +55,7 @@ class Source:
     contract: Contract | None
     plugin_nodes: tuple[str, ...] = ()
     external_bytes: int = 0
+    holds_int8: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -55,12 +65,20 @@ class Source:
     @property
     def precision(self) -> EnginePrecision:
         """The precision of the graph itself."""
+        if self.holds_int8:
+            return "int8"
         return "fp16" if self.holds_fp16 else "fp32"
 
 
+def graph_precision(precision: EnginePrecision) -> Precision:
+    """Return the precision of the graph that an engine is built from; ``fp16-weak`` takes an FP32 one."""
+    return "fp32" if precision == "fp16-weak" else precision
+
+
 def onnx_name(model: str, precision: EnginePrecision) -> str:
-    """Return the artifact that an engine of a precision is built from; ``fp16-weak`` takes the FP32 graph."""
-    return f"{model}.fp16.onnx" if precision == "fp16" else f"{model}.onnx"
+    """Return the name of the artifact that an engine of a precision is built from."""
+    graph = graph_precision(precision)
+    return f"{model}.onnx" if graph == "fp32" else f"{model}.{graph}.onnx"
 
 
 def model_of(path: Path) -> str:
@@ -104,7 +122,10 @@ def read_source(path: Path, size: InputSize | None = None) -> Source:
         )
     holds_fp16 = TensorProto.FLOAT16 in view.dtypes().values()
     plugins = sorted({node.op_type for node in view.nodes if node.domain in PLUGIN_DOMAINS})
-    return Source(path, identity_of(path), model_of(path), holds_fp16, contract, tuple(plugins), external_bytes)
+    holds_int8 = any(node.op_type == "DequantizeLinear" for node in view.nodes)
+    return Source(
+        path, identity_of(path), model_of(path), holds_fp16, contract, tuple(plugins), external_bytes, holds_int8
+    )
 
 
 def require_precision(source: Source, options: BuildOptions) -> None:
@@ -114,13 +135,22 @@ def require_precision(source: Source, options: BuildOptions) -> None:
         ArtifactError: the hint says how to get a graph of the precision.
     """
     name = source.path.name
+    if (options.precision == "int8") != source.holds_int8:
+        has, needs = ("has", "is not INT8") if source.holds_int8 else ("has no", "needs them")
+        raise ArtifactError(
+            f"the graph {has} QuantizeLinear and DequantizeLinear, and {options.precision} {needs}",
+            where=source.path,
+            hint="--precision int8"
+            if source.holds_int8
+            else f"python -m fine_edge quantize {name} --images FOLDER --out FOLDER makes an INT8 graph",
+        )
     if options.precision == "fp16" and not source.holds_fp16:
         raise ArtifactError(
             "the graph is FP32, and a strongly typed engine of it would be FP32",
             where=source.path,
             hint=f"python -m fine_edge graph fp16 {name} makes an FP16 graph; or --precision fp16-weak, or fp32",
         )
-    if options.precision != "fp16" and source.holds_fp16:
+    if options.precision in ("fp16-weak", "fp32") and source.holds_fp16:
         raise ArtifactError(
             f"the graph is FP16 already, but {options.precision} needs an FP32 graph",
             where=source.path,

@@ -89,6 +89,12 @@ def ensure_exported(request: ExportRequest, folder: Path, *, replace_trained: bo
     found = existing(request, folder)
     if found:
         return found
+    if request.precision == "int8":
+        raise ArtifactError(
+            "there is no INT8 file of this model and these options, and an export makes none",
+            where=folder / request.onnx_name(),
+            hint=f"python -m fine_edge quantize {request.model} --images FOLDER --out {folder}",
+        )
     if not replace_trained:
         _refuse_to_replace_trained(request, folder)
     if not can_export():

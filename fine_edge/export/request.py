@@ -42,7 +42,8 @@ class ExportRequest:
     Attributes:
         model: name in the zoo.
         weights: checkpoint; ``None`` for seeded random weights.
-        precision: precision of the requested artifact; an FP16 export also writes the FP32 file that it is made of.
+        precision: precision of the requested artifact; an FP16 export also writes the FP32 file that it is made of. An
+            INT8 file is no export: ``fine-edge quantize`` makes it.
         height: height of the input in pixels, a multiple of 32. 0 takes the one that the weights' folder states, else
             the detector's own, at which the paper counts it.
         width: width of the input, likewise.
@@ -149,7 +150,7 @@ class ExportRequest:
 
     def onnx_name(self) -> str:
         """Return the file name of the artifact."""
-        return f"{self.stem()}.fp16.onnx" if self.precision == "fp16" else f"{self.stem()}.onnx"
+        return f"{self.stem()}.onnx" if self.precision == "fp32" else f"{self.stem()}.{self.precision}.onnx"
 
 
 def parse_frame(text: str) -> tuple[int, int]:

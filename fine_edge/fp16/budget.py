@@ -156,7 +156,7 @@ def budget(
         chosen: what to round, one row each.
         advance: called after every batch of every run; there are ``1 + len(chosen)`` runs.
     """
-    reference = _detections(network, network.model, images, advance)
+    reference = detections_of(network, network.model, images, advance)
     counted = [node.name for node in view.nodes if view.computes_fp32(node)]
     rows = []
     for selection in chosen:
@@ -166,14 +166,22 @@ def budget(
         except ArtifactError as error:
             rows.append(BudgetRow(selection.title, nodes, None, error.what))
             continue
-        candidate = _detections(network, half, images, advance)
+        candidate = detections_of(network, half, images, advance)
         rows.append(BudgetRow(selection.title, nodes, deviation(reference, candidate, TOLERANCES["fp16"])))
     return rows
 
 
-def _detections(
+def detections_of(
     network: Network, model: onnx.ModelProto, images: Sequence[Path], advance: Callable[[], None]
 ) -> list[Detections]:
+    """Run a graph of a network on pictures, and return its detections, boxes in pixels of the input.
+
+    Args:
+        network: whose inputs and outputs the graph has.
+        model: the graph.
+        images: picture files.
+        advance: called after every batch.
+    """
     session = OrtRunner(network.path, model=model)
     found: list[Detections] = []
     for count, feed in network.batches(images):

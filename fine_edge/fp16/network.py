@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from fine_edge import console
-from fine_edge.contract import Contract, bound_contract, contract_path
+from fine_edge.contract import Contract, artifact_stem, bound_contract, contract_path
 from fine_edge.detections import Detections, from_outputs, from_raw
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.checks import vet
@@ -96,7 +96,9 @@ def read_network(path: Path) -> Network:
         contract, artifact = bound_contract(path)
         if artifact.precision != "fp32":
             raise ArtifactError(
-                "this file is FP16 already", where=path, hint=f"give the FP32 file: {path.name.replace('.fp16', '')}"
+                f"this file is {artifact.precision.upper()} already",
+                where=path,
+                hint=f"give the FP32 file: {artifact_stem(path)}.onnx",
             )
         _refuse_frames(contract, path)
     else:

@@ -137,7 +137,7 @@ def observe(network: Network, view: GraphView, images: Sequence[Path]) -> Observ
     with console.progress() as bar:
         task = bar.add_task("observing", total=len(chunks) * batches)
         for chunk in chunks:
-            session = OrtRunner(network.path, model=_with_outputs(network, chunk), optimise=False)
+            session = OrtRunner(network.path, model=with_outputs(network, chunk), optimise=False)
             for _, feed in network.batches(images):
                 for name, array in zip(chunk, session.run({network.image_input: feed}).values(), strict=True):
                     values = np.asarray(array, dtype=np.float32)
@@ -207,7 +207,7 @@ def _chunks(names: list[str], view: GraphView) -> Iterator[list[str]]:
         yield chunk
 
 
-def _with_outputs(network: Network, names: list[str]) -> onnx.ModelProto:
+def with_outputs(network: Network, names: list[str]) -> onnx.ModelProto:
     """Return a copy of the graph up to the last of the named tensors, with these as its outputs."""
     model = onnx.ModelProto()
     model.CopyFrom(network.model)

@@ -67,7 +67,7 @@ def to_fp16(graph: onnx.ModelProto | GraphView, *, keep_fp32: Collection[str] = 
         _lift_constants(one)
         _compute_constant_outputs(one)
     converted = _convert(copy, keep_fp32)
-    _sort(converted.graph)
+    sort_nodes(converted.graph)
     _remove_cancelling_casts(converted)
     _drop_stale_values(converted.graph)
     try:
@@ -150,7 +150,7 @@ def _reads(node: NodeProto) -> set[str]:
     return set(node.input).union(*(_reads(inner) for graph in subgraphs_of(node) for inner in graph.node))
 
 
-def _sort(graph: onnx.GraphProto) -> None:
+def sort_nodes(graph: onnx.GraphProto) -> None:
     """Order nodes so that producers come first and all else stays in place: the converter appends its casts."""
     nodes = list(graph.node)
     producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}

@@ -49,7 +49,7 @@ def open_onnx(path: Path, *, rounded: bool) -> Opened:
 
     Args:
         path: the file, with its contract beside it.
-        rounded: whether to round after every operator of an FP16 file, as a device does.
+        rounded: whether to round after every operator of an FP16 or INT8 file, as a device does.
 
     Raises:
         ConfigError: when an FP32 file shall be rounded.

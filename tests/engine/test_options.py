@@ -30,7 +30,7 @@ def test_options_survive_json(options):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"precision": "int8"}, "known: fp16, fp16-weak, fp32"),
+        ({"precision": "int4"}, "known: fp16, fp16-weak, fp32, int8"),
         ({"target": "sm87"}, "known: tensorrt, rtx-sm86"),
         ({"optimization_level": 6}, "0 to 5"),
         ({"max_aux_streams": -1}, "-1 auxiliary streams cannot be"),

@@ -1,0 +1,355 @@
+"""The INT8 study of a graph: calibrate, try placements, keep in FP16 what a budget asks for, and give a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from fine_edge import console, machine
+from fine_edge.contract import Quantization
+from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.estimate.latency import Conditions
+from fine_edge.fp16.network import Network
+from fine_edge.graph.identity import identity_of
+from fine_edge.graph.view import GraphView
+from fine_edge.int8.pairs import OPSET
+from fine_edge.int8.placement import PLACEMENTS, Convolution, PlacementName, convolutions, placed
+from fine_edge.int8.scales import Calibrated, Method, largest_magnitudes, shared
+from fine_edge.int8.trials import Labelled, Trial, Trials
+from fine_edge.parity.tolerance import TOLERANCES
+
+Verdict = Literal["int8", "fp16"]
+
+MOST_DRIFT_PICTURES = 16
+"""Pictures that drift is measured on: every trial runs on all of them."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What INT8 may lose and cost.
+
+    Attributes:
+        box_drift_px: largest median difference of a box coordinate, pixels; ``None`` takes parity's limits for INT8.
+        ap_drop: largest loss of AP, of 100; ``None`` leaves it unjudged.
+        kernel_growth: largest number of kernels, as a multiple of the FP16 engine's.
+    """
+
+    box_drift_px: float | None = None
+    ap_drop: float | None = None
+    kernel_growth: float = 1.2
+
+    @property
+    def given(self) -> bool:
+        """Whether a person set a limit on what may be lost."""
+        return self.box_drift_px is not None or self.ap_drop is not None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study is asked for.
+
+    Attributes:
+        calibrated: pictures that ranges come from.
+        drift_images: pictures that drift is measured on.
+        method: how ranges are found.
+        placement: the placement to take; ``None`` takes the fastest within the budget.
+        keep: names of nodes that stay FP16.
+        budget: what may be lost.
+    """
+
+    calibrated: Calibrated
+    drift_images: tuple[Path, ...]
+    method: Method
+    placement: PlacementName | None = None
+    keep: tuple[str, ...] = ()
+    budget: Budget = Budget()
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """AP of the FP32 and of the INT8 graph on the same labelled pictures, 0 to 100."""
+
+    fp32: float
+    int8: float
+
+    @property
+    def drop(self) -> float:
+        """AP that INT8 loses."""
+        return self.fp32 - self.int8
+
+
+@dataclass(frozen=True)
+class Int8Study:
+    """The result of a study.
+
+    Attributes:
+        network: the FP32 network.
+        plan: what was asked for.
+        half: the FP16 graph, what INT8 is compared with.
+        blocks: each module alone in INT8, by its name.
+        candidates: the placements that were tried.
+        chosen: the best placement within the budget, or else the best one.
+        fits: whether it keeps the budget of accuracy.
+        ap: of the chosen one, where there are labelled pictures.
+        verdict: whether an engine should be INT8 or FP16.
+        reasons: of the verdict.
+    """
+
+    network: Network
+    plan: Plan
+    half: Trial
+    blocks: dict[str, Trial]
+    candidates: tuple[Trial, ...]
+    chosen: Trial
+    fits: bool
+    ap: Precisions | None
+    verdict: Verdict
+    reasons: tuple[str, ...]
+
+    @property
+    def quantization(self) -> Quantization:
+        """How the chosen graph is made, for its contract."""
+        calibrated = self.plan.calibrated
+        return Quantization(
+            self.plan.method,
+            len(calibrated.paths),
+            calibrated.sha256,
+            self.chosen.title,
+            len(self.chosen.chosen),
+            OPSET,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that ``--json`` prints."""
+        contract, half, int8 = self.network.contract, self.half.compiled, self.chosen.compiled
+        return {
+            "artifact": str(self.network.path),
+            "sha256": identity_of(self.network.path),
+            "random_weights": contract.random_weights if contract else None,
+            "placement": self.chosen.title,
+            "convolutions": len(self.chosen.chosen),
+            "pairs": self.chosen.pairs,
+            "kernels_fp16": half.kernels if half else None,
+            "kernels_int8": int8.kernels if int8 else None,
+            "activation_mib": int8.activation_mib if int8 else None,
+            "weights_mib": int8.weights_mib if int8 else None,
+            "estimate_fp16_ms": half.estimate_ms if half else None,
+            "estimate_int8_ms": int8.fused_estimate_ms if int8 else None,
+            "estimate_int8_as_compiled_ms": int8.estimate_ms if int8 else None,
+            "drift": drift_json(self.chosen),
+            "ap": vars(self.ap) if self.ap else None,
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "sensitivity": {name: drift_json(trial) for name, trial in self.blocks.items()},
+            "candidates": [trial_json(trial) for trial in self.candidates],
+            "fp16": trial_json(self.half),
+            "calibration": {
+                "method": self.plan.method,
+                "images": len(self.plan.calibrated.paths),
+                "images_sha256": self.plan.calibrated.sha256,
+            },
+            "drift_images": len(self.plan.drift_images),
+            "machine": machine.describe(),
+        }
+
+
+def drift_json(trial: Trial) -> dict[str, float | int | None]:
+    """Return how the detections of a trial differ from FP32."""
+    drift = trial.drift
+    return {
+        "matched": drift.matched,
+        "flipped": drift.flipped,
+        "max_score_drift": drift.score[2] if drift.score else None,
+        "median_box_drift_px": drift.box_px[0] if drift.box_px else None,
+    }
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """Return cost and loss of a trial."""
+    cost = trial.compiled.to_json() if trial.compiled else None
+    return {
+        "placement": trial.title,
+        "convolutions": len(trial.chosen),
+        "pairs": trial.pairs,
+        "drift": drift_json(trial),
+        "compiled": cost,
+    }
+
+
+def study(
+    network: Network, plan: Plan, board: Conditions, labelled: Labelled | None = None
+) -> tuple[Int8Study, onnx.ModelProto]:
+    """Try INT8 on a network; return the study and the chosen graph.
+
+    Args:
+        network: the FP32 network, whose outputs are detections.
+        plan: what is asked for.
+        board: that latencies are estimated for.
+        labelled: labelled pictures, for AP.
+
+    Raises:
+        ArtifactError: when the outputs are no detections, or no convolution suits INT8.
+        ConfigError: when the placement has no convolution, or FP32 detects nothing.
+    """
+    if network.form == "unknown":
+        raise ArtifactError(
+            "the outputs are not detections that fine-edge can read, so nothing says what INT8 loses",
+            where=network.path,
+            hint="name the outputs labels, boxes_xyxy and scores, or logits and boxes, or export a model of the zoo",
+        )
+    view = GraphView(network.model)
+    candidates = convolutions(view, plan.keep)
+    if not candidates:
+        hint = "INT8 needs convolutions with constant weights in front of others"
+        raise ArtifactError("no convolution can compute in INT8", where=network.path, hint=hint)
+    trials = Trials(network, view, _magnitudes(network, view, plan, candidates), plan.drift_images, board, labelled)
+    half = trials.run("FP16", ())
+    if not half.drift.matched:
+        raise ConfigError(
+            "FP32 and FP16 have no detection in common, so INT8 cannot be judged",
+            where="--images",
+            hint="give pictures of what the detector knows, or another checkpoint",
+        )
+    modules = dict.fromkeys(one.module for one in candidates)
+    blocks: dict[str, Trial] = {
+        module: trials.run(module, [one for one in candidates if one.module == module], compile_it=False)
+        for module in modules
+    }
+    tried = tuple(trials.run(name, chosen) for name, chosen in _placements(plan, candidates))
+    best = min(tried, key=lambda trial: _preference(trial, half, plan.budget))
+    fp32_ap = trials.average_precision(network.model) if labelled else None
+    chosen, ap, fits = best, None, False
+    for chosen in _ever_fewer(best, tried, blocks, trials, half, plan.budget):
+        ap = _precisions(trials, chosen, fp32_ap)
+        fits = not _losses(chosen, ap, plan.budget)
+        if fits:
+            break
+    verdict, reasons = _verdict(chosen, half, ap, plan.budget, tried)
+    found = Int8Study(network, plan, half, blocks, tried, chosen, fits, ap, verdict, reasons)
+    return found, trials.model(chosen.chosen)
+
+
+def _magnitudes(network: Network, view: GraphView, plan: Plan, candidates: Sequence[Convolution]) -> dict[str, float]:
+    images = plan.calibrated.paths
+    with console.progress() as bar:
+        task = bar.add_task("calibrating", total=-(-len(images) // network.shape[0]))
+        names = [one.activation for one in candidates]
+        found = largest_magnitudes(network, names, images, plan.method, lambda: bar.advance(task))
+    return shared(view, found)
+
+
+def _placements(plan: Plan, candidates: Sequence[Convolution]) -> Iterator[tuple[PlacementName, list[Convolution]]]:
+    """Yield the placements to try, without those that repeat another or are empty."""
+    seen: set[frozenset[str]] = set()
+    for name in (plan.placement,) if plan.placement else PLACEMENTS:
+        chosen = placed(name, candidates)
+        key = frozenset(one.name for one in chosen)
+        if chosen and key not in seen:
+            seen.add(key)
+            yield name, chosen
+    if not seen:
+        raise ConfigError(
+            f"no convolution of {plan.placement!r} can compute in INT8",
+            where="--placement",
+            hint=f"one of {', '.join(name for name in PLACEMENTS if placed(name, candidates))}",
+        )
+
+
+def _preference(trial: Trial, half: Trial, budget: Budget) -> tuple[bool, bool, float]:
+    """Return a key by which the best trial is the smallest: accurate, few kernels, fast."""
+    if trial.compiled is None or half.compiled is None:  # no compiler here: the most INT8 is the fastest
+        return bool(_losses(trial, None, budget)), False, -float(sum(one.flops for one in trial.chosen))
+    grown = _growth(trial, half) > budget.kernel_growth
+    return bool(_losses(trial, None, budget)), grown, trial.compiled.fused_estimate_ms
+
+
+def _ever_fewer(
+    best: Trial, tried: Sequence[Trial], blocks: dict[str, Trial], trials: Trials, half: Trial, budget: Budget
+) -> Iterator[Trial]:
+    """Yield the best trial, then the other placements by preference, then the best without its worst modules."""
+    yield from sorted(tried, key=lambda trial: _preference(trial, half, budget))
+    left = best
+    for module in sorted(best.modules, key=lambda name: _harm(blocks[name]), reverse=True):
+        fewer = left.without(module)
+        if not fewer:
+            return
+        left = trials.run(f"{best.title} without {module}", fewer)
+        yield left
+
+
+def _harm(trial: Trial) -> tuple[float, float]:
+    """Return a key that is larger the more of the detections change."""
+    return trial.drift.flipped_share, trial.drift.box_px[1] if trial.drift.box_px else float("inf")
+
+
+def _precisions(trials: Trials, trial: Trial, fp32_ap: float | None) -> Precisions | None:
+    return None if fp32_ap is None else Precisions(fp32_ap, trials.average_precision_of(trial))
+
+
+def _losses(trial: Trial, ap: Precisions | None, budget: Budget) -> list[str]:
+    """Return what a trial loses beyond the budget, one reason each."""
+    drift, tolerance, found = trial.drift, TOLERANCES["int8"], []
+    if not drift.matched:
+        return ["no detection of FP32 is left"]
+    median_px = drift.box_px[0] if drift.box_px else float("inf")
+    if budget.box_drift_px is not None and median_px > budget.box_drift_px:
+        found.append(f"boxes move by {median_px:.2f} px in the median, more than {budget.box_drift_px:g}")
+    if ap is not None and budget.ap_drop is not None:
+        if ap.drop > budget.ap_drop:
+            found.append(f"AP falls by {ap.drop:.2f}, more than {budget.ap_drop:g}")
+    elif budget.box_drift_px is None and not drift.within(tolerance):
+        found.append(
+            f"{drift.flipped_share:.1%} of the detections flip and 90 % of boxes and scores are within"
+            f" {drift.box_px[1] if drift.box_px else 0:.1f} px and {drift.score[1] if drift.score else 0:.3f}"
+            f" (limits {tolerance.flipped:.0%}, {tolerance.box_px:g} px, {tolerance.score:g})"
+        )
+    return found
+
+
+def _verdict(
+    chosen: Trial, half: Trial, ap: Precisions | None, budget: Budget, tried: Sequence[Trial]
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Return the verdict on an engine, and its reasons."""
+    reasons = _losses(chosen, ap, budget)
+    lossy = bool(reasons)
+    if not lossy:
+        reasons.append("the detections stay within the budget")
+    if ap is not None:
+        reasons.append(f"AP {ap.int8:.2f} in INT8, {ap.fp32:.2f} in FP32")
+    if chosen.compiled is None or half.compiled is None:
+        reasons.append("not compiled: TensorRT-RTX is not installed, so nothing is said of its speed")
+        return "fp16" if lossy else "int8", tuple(reasons)
+    int8, fp16 = chosen.compiled, half.compiled
+    too_many = _growth(chosen, half) > budget.kernel_growth
+    if too_many:
+        reasons.append(f"{_growth(chosen, half):.2f} times the kernels of FP16, more than {budget.kernel_growth:g}")
+    reasons.append(
+        f"estimated {int8.fused_estimate_ms:.2f} ms against {fp16.estimate_ms:.2f} in FP16, or {int8.estimate_ms:.2f}"
+        " with a convolution and what follows it in two kernels"
+    )
+    if faster := _faster_with_more_kernels(chosen, half, budget, tried):
+        reasons.append(faster)
+    bad = lossy or too_many or int8.fused_estimate_ms >= fp16.estimate_ms
+    return "fp16" if bad else "int8", tuple(reasons)
+
+
+def _growth(trial: Trial, half: Trial) -> float:
+    """Return the kernels of a trial as a multiple of the FP16 engine's; 1 without a compiler."""
+    return trial.compiled.kernels / half.compiled.kernels if trial.compiled and half.compiled else 1.0
+
+
+def _faster_with_more_kernels(chosen: Trial, half: Trial, budget: Budget, tried: Sequence[Trial]) -> str:
+    """Say which accurate placement the limit of kernels alone has excluded, if it is faster; else nothing."""
+    assert chosen.compiled is not None
+    for trial in sorted(tried, key=lambda one: one.compiled.fused_estimate_ms if one.compiled else 0.0):
+        growth = _growth(trial, half)
+        if trial.compiled is None or growth <= budget.kernel_growth or _losses(trial, None, budget):
+            continue
+        if trial.compiled.fused_estimate_ms < chosen.compiled.fused_estimate_ms:
+            estimate_ms = trial.compiled.fused_estimate_ms
+            return f"{trial.title} would be estimated {estimate_ms:.2f} ms, with {growth:.2f} times the kernels"
+    return ""

@@ -1,0 +1,74 @@
+"""Write the INT8 file of a study with its contract: both or neither."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from fine_edge.contract import Artifact, Contract, artifact_stem, contract_path, read_contract
+from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.files import output_errors, written_together
+from fine_edge.graph.identity import identity_of
+from fine_edge.int8.study import Int8Study
+
+
+def int8_path(source: Path, folder: Path) -> Path:
+    """Return ``FOLDER/MODEL.int8.onnx`` of ``DIR/MODEL.onnx``."""
+    return folder / f"{artifact_stem(source)}.int8.onnx"
+
+
+def check_folder(source: Path, contract: Contract | None, folder: Path) -> None:
+    """Refuse a folder that holds another export of the same name, whose contract would be replaced.
+
+    Raises:
+        ConfigError: names the file.
+    """
+    _others(source, contract, int8_path(source, folder))
+
+
+def write_int8(study: Int8Study, model: onnx.ModelProto, folder: Path) -> Path:
+    """Write the INT8 graph of a study, and its contract and golden file where the FP32 file has them.
+
+    Args:
+        study: the study.
+        model: its chosen graph.
+        folder: to write into; beside the FP32 file, the contract then lists both.
+
+    Raises:
+        ConfigError: see :func:`check_folder`.
+    """
+    contract, source = study.network.contract, study.network.path
+    target = int8_path(source, folder)
+    others = _others(source, contract, target)
+    contract_name = contract_path(target).name
+    with written_together(folder, target.name, last=contract_name) as partial, output_errors(target):
+        onnx.save(model, partial / target.name)
+        if contract is None:
+            return target
+        artifact = Artifact(target.name, "int8", identity_of(partial / target.name), study.quantization)
+        golden = source.parent / Path(contract.golden.get("file", ".")).name
+        if golden.is_file() and golden.parent.resolve() != folder.resolve():
+            (partial / golden.name).write_bytes(golden.read_bytes())
+        text = replace(contract, artifacts=(*others, artifact)).to_text()
+        (partial / contract_name).write_text(text, encoding="utf-8")
+    return target
+
+
+def _others(source: Path, contract: Contract | None, target: Path) -> tuple[Artifact, ...]:
+    """Return the artifacts that stay in the contract beside the INT8 file."""
+    path = contract_path(target)
+    if contract is None or not path.exists():
+        return ()
+    try:
+        present = read_contract(path)
+    except ArtifactError:
+        present = None
+    if present is None or present.made_by != contract.made_by:
+        raise ConfigError(
+            f"holds another export of {artifact_stem(source)}, whose contract would be replaced",
+            where=path,
+            hint="give another folder: --out FOLDER",
+        )
+    return tuple(artifact for artifact in present.artifacts if artifact.file != target.name)

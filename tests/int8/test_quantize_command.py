@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from convolutional import FIRST, NECK, pictures, write
+from graph_builders import save, unary
+from PIL import Image
+
+from fine_edge.cli.quantize import main
+from fine_edge.contract import bound_contract, read_contract
+from fine_edge.engine.options import BuildOptions
+from fine_edge.engine.platform import Platform
+from fine_edge.engine.source import engine_name, onnx_name, read_source, require_precision
+from fine_edge.errors import ArtifactError, ConfigError, FineEdgeError, ImageError
+from fine_edge.export.artifacts import ensure_exported
+from fine_edge.export.request import ExportRequest
+from fine_edge.int8 import trials
+from fine_edge.int8.compiled import GraphCost
+from fine_edge.runners.opened import open_onnx
+
+
+@pytest.fixture(autouse=True)
+def compiler(monkeypatch):
+    """Stands for NVIDIA's compiler: a kernel more for each INT8 convolution, and less time."""
+
+    def compiled(model, _board, _name):
+        pairs = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
+        return GraphCost(20 + pairs, 0, 8.0, 4.0 - pairs, 2.0 + 0.1 * pairs, 20, 2.0 - 0.2 * pairs)
+
+    monkeypatch.setattr(trials, "compiled", compiled)
+    monkeypatch.setattr(trials, "here", lambda: Platform(rtx="1.7"))
+
+
+@pytest.fixture
+def images(tmp_path):
+    return pictures(tmp_path / "images")
+
+
+def run(*arguments):
+    return main([*map(str, arguments)])
+
+
+def as_json(capsys, *arguments):
+    code = run(*arguments, "--json")
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_the_fastest_placement_is_written_with_its_contract(tmp_path, images, capsys):
+    path, out = write(tmp_path / "m"), tmp_path / "out"
+    code, found = as_json(capsys, path, "--images", images, "--out", out, "--picture", tmp_path / "p.png")
+    assert code == 0
+    assert (found["verdict"], found["placement"], found["convolutions"], found["pairs"]) == (
+        "int8",
+        "backbone+neck",
+        3,
+        6,
+    )
+    assert (found["kernels_fp16"], found["kernels_int8"]) == (20, 23)
+    assert (found["estimate_fp16_ms"], found["estimate_int8_ms"]) == (2.0, 1.4)
+    assert found["drift"]["matched"] >= 70
+    assert 0 < found["drift"]["median_box_drift_px"] < 1
+    assert found["ap"] is None
+    assert [row["placement"] for row in found["candidates"]] == ["backbone", "neck", "backbone+neck"]
+    assert list(found["sensitivity"]) == ["backbone", "encoder"]
+    contract, artifact = bound_contract(out / "small.int8.onnx")
+    assert [one.file for one in contract.artifacts] == ["small.int8.onnx"]
+    assert (artifact.precision, artifact.quantization.images, artifact.quantization.method) == (
+        "int8",
+        10,
+        "percentile",
+    )
+    assert artifact.quantization.images_sha256 == found["calibration"]["images_sha256"]
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert open_onnx(out / "small.int8.onnx", rounded=True).precision == "int8"
+
+
+def test_beside_the_fp32_file_the_contract_lists_both(tmp_path, images):
+    path = write(tmp_path / "m")
+    assert run(path, "--images", images, "--out", path.parent, "--placement", "neck") == 0
+    contract = read_contract(path.with_name("small.contract.json"))
+    assert [(one.file, one.precision) for one in contract.artifacts] == [
+        ("small.onnx", "fp32"),
+        ("small.int8.onnx", "int8"),
+    ]
+    assert contract.artifacts[0].quantization is None
+    assert "quantization" not in json.loads(path.with_name("small.contract.json").read_text())["artifacts"][0]
+    with pytest.raises(ArtifactError, match="this file is INT8 already"):
+        run(path.with_name("small.int8.onnx"), "--images", images, "--out", tmp_path / "out")
+
+
+def test_an_engine_of_an_int8_graph_is_int8(tmp_path, images):
+    path, out = write(tmp_path / "m"), tmp_path / "out"
+    run(path, "--images", images, "--out", out, "--keep", FIRST)
+    source = read_source(out / "small.int8.onnx")
+    assert source.precision == "int8"
+    weights = {tensor.name for tensor in onnx.load(source.path).graph.initializer if tensor.name.endswith("/int8")}
+    assert weights == {"second/int8", "neck/int8"}
+    options = BuildOptions(precision="int8")
+    require_precision(source, options)
+    assert options.strongly_typed
+    assert engine_name(source, options) == "small.int8.engine"
+    assert onnx_name("small", "int8") == "small.int8.onnx"
+    with pytest.raises(ArtifactError, match="fp16 is not INT8"):
+        require_precision(source, BuildOptions(precision="fp16"))
+    with pytest.raises(ArtifactError, match="int8 needs them") as caught:
+        require_precision(read_source(path), options)
+    assert "quantize small.onnx" in caught.value.hint
+
+
+def test_a_budget_is_a_gate_and_keeps_modules_in_fp16(tmp_path, images, capsys):
+    path, out = write(tmp_path / "m"), tmp_path / "out"
+    code, loose = as_json(capsys, path, "--images", images, "--out", out, "--max-box-drift-px", 1)
+    assert (code, loose["verdict"]) == (0, "int8")
+    drifts = {row["placement"]: row["drift"]["median_box_drift_px"] for row in loose["candidates"]}
+    between = (min(drifts.values()) + drifts["backbone+neck"]) / 2
+    code, tight = as_json(capsys, path, "--images", images, "--out", out, "--max-box-drift-px", between)
+    assert code == 0
+    assert tight["drift"]["median_box_drift_px"] <= between
+    assert tight["convolutions"] < 3
+    code, none = as_json(capsys, path, "--images", images, "--out", tmp_path / "none", "--max-box-drift-px", 0)
+    assert (code, none["verdict"]) == (1, "fp16")
+    assert "boxes move by" in none["reasons"][0]
+    assert not (tmp_path / "none").exists()
+
+
+def test_too_many_kernels_speak_for_fp16(tmp_path, images, capsys):
+    path = write(tmp_path / "m")
+    given = (path, "--images", images, "--out", tmp_path / "out", "--placement", "convolutions", "--max-kernels", 1.1)
+    code, found = as_json(capsys, *given)
+    assert (code, found["verdict"]) == (0, "fp16")  # no limit on what is lost was given
+    assert any("1.15 times the kernels" in reason for reason in found["reasons"])
+    assert run(*given, "--require", "int8") == 1
+
+
+def test_without_a_compiler_the_detections_decide(tmp_path, images, monkeypatch, capsys):
+    monkeypatch.setattr(trials, "here", Platform)
+    code, found = as_json(capsys, write(tmp_path / "m"), "--images", images, "--out", tmp_path / "out")
+    assert (code, found["verdict"], found["kernels_int8"], found["estimate_int8_ms"]) == (0, "int8", None, None)
+    assert "not compiled" in found["reasons"][-1]
+
+
+def test_ap_on_labelled_pictures(tmp_path, images, capsys):
+    path = write(tmp_path / "m")
+    boxes = [
+        {"id": n + 1, "image_id": n + 1, "category_id": 1, "bbox": [2, 2, 20, 20], "area": 400, "iscrowd": 0}
+        for n in range(2)
+    ]
+    data = {
+        "images": [{"id": n + 1, "file_name": f"picture0{n}.png", "width": 32, "height": 32} for n in range(2)],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": boxes,
+    }
+    annotations = tmp_path / "instances.json"
+    annotations.write_text(json.dumps(data))
+    given = (path, "--images", images, "--data", annotations, "--out", tmp_path / "out", "--max-ap-drop", 100)
+    code, found = as_json(capsys, *given)
+    assert code == 0
+    assert 0 <= found["ap"]["int8"] <= 100
+    assert found["calibration"]["images"] == 8  # without the two that AP is measured on
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--max-ap-drop", "1"), "AP needs labelled data"),
+        (("--max-box-drift-px", "nan"), "nan is no limit"),
+        (("--max-kernels", "-1"), "-1 is no limit"),
+        (("--keep", "nobody"), "no node is called 'nobody'"),
+        (("--keep", NECK, "--placement", "neck"), "no convolution of 'neck'"),
+    ],
+)
+def test_arguments_that_cannot_be(tmp_path, images, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        run(write(tmp_path / "m"), "--images", images, "--out", tmp_path / "out", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_nothing_can_be_said_of_is_refused(tmp_path, images):
+    foreign = save(unary("Relu", dims=(1, 3, 32, 32)), tmp_path / "foreign.onnx")
+    with pytest.raises(ArtifactError, match="not detections"):
+        run(foreign, "--images", images, "--out", tmp_path / "out")
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    for index in range(8):
+        pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(noise / f"{index}.png")
+    with pytest.raises(ImageError, match="noise"):
+        run(write(tmp_path / "m"), "--images", noise, "--out", tmp_path / "out")
+
+
+def test_another_export_is_never_replaced(tmp_path, images):
+    path, out = write(tmp_path / "m"), tmp_path / "out"
+    other = write(out)
+    contract = other.with_name("small.contract.json")
+    contract.write_text(contract.read_text().replace('"seed": 0', '"seed": 1'))
+    before = contract.read_bytes()
+    with pytest.raises(FineEdgeError, match="another export of small"):
+        run(path, "--images", images, "--out", out)
+    assert contract.read_bytes() == before
+
+
+def test_a_graph_of_others_is_quantised_without_a_contract(tmp_path, images):
+    path = write(tmp_path / "m", contract=False)
+    assert run(path, "--images", images, "--out", tmp_path / "out") == 0
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["small.int8.onnx"]
+
+
+def test_an_export_makes_no_int8_file(tmp_path):
+    with pytest.raises(ArtifactError, match="no INT8 file") as caught:
+        ensure_exported(ExportRequest("yolov8s_fine", precision="int8"), tmp_path)
+    assert "quantize yolov8s_fine" in caught.value.hint
