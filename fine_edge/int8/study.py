@@ -222,13 +222,10 @@ def study(
     tried = tuple(trials.run(name, chosen) for name, chosen in _placements(plan, candidates))
     best = min(tried, key=lambda trial: _preference(trial, half, plan.budget))
     fp32_ap = trials.average_precision(network.model) if labelled else None
-    chosen, ap, fits = best, None, False
-    for chosen in _ever_fewer(best, tried, blocks, trials, half, plan.budget):
-        ap = _precisions(trials, chosen, fp32_ap)
-        fits = not _losses(chosen, ap, plan.budget)
-        if fits:
-            break
+    chosen, ap, fits = _fitting(_ever_fewer(best, tried, blocks, trials, half, plan.budget), trials, fp32_ap, plan)
     verdict, reasons = _verdict(chosen, half, ap, plan.budget, tried)
+    if network.contract is not None and network.contract.random_weights:
+        reasons = (*reasons, "the weights are random: what a trained detector loses is another figure")
     found = Int8Study(network, plan, half, blocks, tried, chosen, fits, ap, verdict, reasons)
     return found, trials.model(chosen.chosen)
 
@@ -284,6 +281,20 @@ def _ever_fewer(
 def _harm(trial: Trial) -> tuple[float, float]:
     """Return a key that is larger the more of the detections change."""
     return trial.drift.flipped_share, trial.drift.box_px[1] if trial.drift.box_px else float("inf")
+
+
+def _fitting(
+    ordered: Iterator[Trial], trials: Trials, fp32_ap: float | None, plan: Plan
+) -> tuple[Trial, Precisions | None, bool]:
+    """Return the first trial that keeps the budget, its AP, and true; the first of all and false if none does."""
+    first: tuple[Trial, Precisions | None] | None = None
+    for trial in ordered:
+        ap = _precisions(trials, trial, fp32_ap)
+        if not _losses(trial, ap, plan.budget):
+            return trial, ap, True
+        first = first or (trial, ap)
+    assert first is not None  # there is a placement at least
+    return *first, False
 
 
 def _precisions(trials: Trials, trial: Trial, fp32_ap: float | None) -> Precisions | None:
