@@ -18,8 +18,9 @@ from fine_edge.images import Pictures, find_images, is_folder
 from fine_edge.int8.picture import write_picture
 from fine_edge.int8.placement import PLACEMENTS
 from fine_edge.int8.scales import METHODS, Calibrated, calibration_pictures
-from fine_edge.int8.study import MOST_DRIFT_PICTURES, Budget, Int8Study, Plan, study
+from fine_edge.int8.study import MOST_DRIFT_PICTURES, Int8Study, Plan, study
 from fine_edge.int8.trials import Labelled, Trial
+from fine_edge.int8.verdict import Budget
 from fine_edge.int8.write import check_folder, write_int8
 from fine_edge.table import Column, Table
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
@@ -20,32 +20,10 @@ from fine_edge.int8.pairs import OPSET
 from fine_edge.int8.placement import PLACEMENTS, Convolution, PlacementName, convolutions, placed
 from fine_edge.int8.scales import Calibrated, Method, largest_magnitudes, shared
 from fine_edge.int8.trials import Labelled, Trial, Trials
-from fine_edge.parity.tolerance import TOLERANCES
-
-Verdict = Literal["int8", "fp16"]
+from fine_edge.int8.verdict import Budget, Precisions, Verdict, kernel_growth, losses, verdict_on
 
 MOST_DRIFT_PICTURES = 16
 """Pictures that drift is measured on: every trial runs on all of them."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What INT8 may lose and cost.
-
-    Attributes:
-        box_drift_px: largest median difference of a box coordinate, pixels; ``None`` takes parity's limits for INT8.
-        ap_drop: largest loss of AP, of 100; ``None`` leaves it unjudged.
-        kernel_growth: largest number of kernels, as a multiple of the FP16 engine's.
-    """
-
-    box_drift_px: float | None = None
-    ap_drop: float | None = None
-    kernel_growth: float = 1.2
-
-    @property
-    def given(self) -> bool:
-        """Whether a person set a limit on what may be lost."""
-        return self.box_drift_px is not None or self.ap_drop is not None
 
 
 @dataclass(frozen=True)
@@ -66,20 +44,7 @@ class Plan:
     method: Method
     placement: PlacementName | None = None
     keep: tuple[str, ...] = ()
-    budget: Budget = Budget()
-
-
-@dataclass(frozen=True)
-class Precisions:
-    """AP of the FP32 and of the INT8 graph on the same labelled pictures, 0 to 100."""
-
-    fp32: float
-    int8: float
-
-    @property
-    def drop(self) -> float:
-        """AP that INT8 loses."""
-        return self.fp32 - self.int8
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True)
@@ -222,13 +187,10 @@ def study(
     tried = tuple(trials.run(name, chosen) for name, chosen in _placements(plan, candidates))
     best = min(tried, key=lambda trial: _preference(trial, half, plan.budget))
     fp32_ap = trials.average_precision(network.model) if labelled else None
-    chosen, ap, fits = best, None, False
-    for chosen in _ever_fewer(best, tried, blocks, trials, half, plan.budget):
-        ap = _precisions(trials, chosen, fp32_ap)
-        fits = not _losses(chosen, ap, plan.budget)
-        if fits:
-            break
-    verdict, reasons = _verdict(chosen, half, ap, plan.budget, tried)
+    chosen, ap, fits = _fitting(_ever_fewer(best, tried, blocks, trials, half, plan.budget), trials, fp32_ap, plan)
+    verdict, reasons = verdict_on(chosen, half, ap, plan.budget, tried)
+    if network.contract is not None and network.contract.random_weights:
+        reasons = (*reasons, "the weights are random: what a trained detector loses is another figure")
     found = Int8Study(network, plan, half, blocks, tried, chosen, fits, ap, verdict, reasons)
     return found, trials.model(chosen.chosen)
 
@@ -262,9 +224,9 @@ def _placements(plan: Plan, candidates: Sequence[Convolution]) -> Iterator[tuple
 def _preference(trial: Trial, half: Trial, budget: Budget) -> tuple[bool, bool, float]:
     """Return a key by which the best trial is the smallest: accurate, few kernels, fast."""
     if trial.compiled is None or half.compiled is None:  # no compiler here: the most INT8 is the fastest
-        return bool(_losses(trial, None, budget)), False, -float(sum(one.flops for one in trial.chosen))
-    grown = _growth(trial, half) > budget.kernel_growth
-    return bool(_losses(trial, None, budget)), grown, trial.compiled.fused_estimate_ms
+        return bool(losses(trial, None, budget)), False, -float(sum(one.flops for one in trial.chosen))
+    grown = kernel_growth(trial, half) > budget.kernel_growth
+    return bool(losses(trial, None, budget)), grown, trial.compiled.fused_estimate_ms
 
 
 def _ever_fewer(
@@ -286,70 +248,19 @@ def _harm(trial: Trial) -> tuple[float, float]:
     return trial.drift.flipped_share, trial.drift.box_px[1] if trial.drift.box_px else float("inf")
 
 
+def _fitting(
+    ordered: Iterator[Trial], trials: Trials, fp32_ap: float | None, plan: Plan
+) -> tuple[Trial, Precisions | None, bool]:
+    """Return the first trial that keeps the budget, its AP, and true; the first of all and false if none does."""
+    first: tuple[Trial, Precisions | None] | None = None
+    for trial in ordered:
+        ap = _precisions(trials, trial, fp32_ap)
+        if not losses(trial, ap, plan.budget):
+            return trial, ap, True
+        first = first or (trial, ap)
+    assert first is not None  # there is a placement at least
+    return *first, False
+
+
 def _precisions(trials: Trials, trial: Trial, fp32_ap: float | None) -> Precisions | None:
     return None if fp32_ap is None else Precisions(fp32_ap, trials.average_precision_of(trial))
-
-
-def _losses(trial: Trial, ap: Precisions | None, budget: Budget) -> list[str]:
-    """Return what a trial loses beyond the budget, one reason each."""
-    drift, tolerance, found = trial.drift, TOLERANCES["int8"], []
-    if not drift.matched:
-        return ["no detection of FP32 is left"]
-    median_px = drift.box_px[0] if drift.box_px else float("inf")
-    if budget.box_drift_px is not None and median_px > budget.box_drift_px:
-        found.append(f"boxes move by {median_px:.2f} px in the median, more than {budget.box_drift_px:g}")
-    if ap is not None and budget.ap_drop is not None:
-        if ap.drop > budget.ap_drop:
-            found.append(f"AP falls by {ap.drop:.2f}, more than {budget.ap_drop:g}")
-    elif budget.box_drift_px is None and not drift.within(tolerance):
-        found.append(
-            f"{drift.flipped_share:.1%} of the detections flip and 90 % of boxes and scores are within"
-            f" {drift.box_px[1] if drift.box_px else 0:.1f} px and {drift.score[1] if drift.score else 0:.3f}"
-            f" (limits {tolerance.flipped:.0%}, {tolerance.box_px:g} px, {tolerance.score:g})"
-        )
-    return found
-
-
-def _verdict(
-    chosen: Trial, half: Trial, ap: Precisions | None, budget: Budget, tried: Sequence[Trial]
-) -> tuple[Verdict, tuple[str, ...]]:
-    """Return the verdict on an engine, and its reasons."""
-    reasons = _losses(chosen, ap, budget)
-    lossy = bool(reasons)
-    if not lossy:
-        reasons.append("the detections stay within the budget")
-    if ap is not None:
-        reasons.append(f"AP {ap.int8:.2f} in INT8, {ap.fp32:.2f} in FP32")
-    if chosen.compiled is None or half.compiled is None:
-        reasons.append("not compiled: TensorRT-RTX is not installed, so nothing is said of its speed")
-        return "fp16" if lossy else "int8", tuple(reasons)
-    int8, fp16 = chosen.compiled, half.compiled
-    too_many = _growth(chosen, half) > budget.kernel_growth
-    if too_many:
-        reasons.append(f"{_growth(chosen, half):.2f} times the kernels of FP16, more than {budget.kernel_growth:g}")
-    reasons.append(
-        f"estimated {int8.fused_estimate_ms:.2f} ms against {fp16.estimate_ms:.2f} in FP16, or {int8.estimate_ms:.2f}"
-        " with a convolution and what follows it in two kernels"
-    )
-    if faster := _faster_with_more_kernels(chosen, half, budget, tried):
-        reasons.append(faster)
-    bad = lossy or too_many or int8.fused_estimate_ms >= fp16.estimate_ms
-    return "fp16" if bad else "int8", tuple(reasons)
-
-
-def _growth(trial: Trial, half: Trial) -> float:
-    """Return the kernels of a trial as a multiple of the FP16 engine's; 1 without a compiler."""
-    return trial.compiled.kernels / half.compiled.kernels if trial.compiled and half.compiled else 1.0
-
-
-def _faster_with_more_kernels(chosen: Trial, half: Trial, budget: Budget, tried: Sequence[Trial]) -> str:
-    """Say which accurate placement the limit of kernels alone has excluded, if it is faster; else nothing."""
-    assert chosen.compiled is not None
-    for trial in sorted(tried, key=lambda one: one.compiled.fused_estimate_ms if one.compiled else 0.0):
-        growth = _growth(trial, half)
-        if trial.compiled is None or growth <= budget.kernel_growth or _losses(trial, None, budget):
-            continue
-        if trial.compiled.fused_estimate_ms < chosen.compiled.fused_estimate_ms:
-            estimate_ms = trial.compiled.fused_estimate_ms
-            return f"{trial.title} would be estimated {estimate_ms:.2f} ms, with {growth:.2f} times the kernels"
-    return ""
