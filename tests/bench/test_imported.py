@@ -156,7 +156,7 @@ def test_the_tables_fit(folder, width):
 
 def test_two_logs_are_compared_by_their_medians_without_an_interval(folder, capsys):
     assert run("compare", folder / "base.log", folder / "fine.log") == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     for words in ("14.49", "15.04", "1.038", "14.17", "14.69", "1.037", "70.3", "67.9", "0.965", "no interval follows"):
         assert words in out
     assert ".." not in out

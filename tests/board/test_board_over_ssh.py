@@ -181,6 +181,8 @@ def test_ctrl_c_ends_the_command_there(there, tmp_path):
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        # A shell that runs in the background has its programs ignore Ctrl-C, and they hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as here:
         pid = root(there) / "work" / "pid"
         while not pid.exists():

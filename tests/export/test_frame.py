@@ -198,5 +198,5 @@ def test_nvidias_compiler_takes_it_and_its_kernels_are_a_part(tmp_path, capsys):
     model = take_frames(shows_its_input(64, 96), how, (216, 288))
     onnx.save(to_fp16(model, keep_fp32=kept_by_exporter(model)), tmp_path / "frames.onnx")
     assert layers([str(tmp_path / "frames.onnx"), "--json"]) == 0
-    parts = {part["part"]: part["layers"] for part in json.loads(capsys.readouterr().out)["parts"]}
+    parts = {part["part"]: part["kernels"] for part in json.loads(capsys.readouterr().out)["parts"]}
     assert 2 <= parts["preprocess"] <= 8

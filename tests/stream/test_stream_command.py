@@ -128,8 +128,20 @@ def test_a_signal_ends_it_and_the_video_is_whole(video, detector, tmp_path, numb
     out = tmp_path / "out.avi"
     argv = [str(video), "--onnx", str(detector), "--loop", "--out", str(out), "--json"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fine_edge", "stream", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "fine_edge", "stream", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs in the background has its programs ignore Ctrl-C, and they hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    try:
+        _assert_whole_after(process, number, code, out, tmp_path)
+    finally:
+        process.kill()
+
+
+def _assert_whole_after(process, number, code, out, tmp_path):
     limit = time.monotonic() + SECONDS
     while not any(path.stat().st_size > 50_000 for path in tmp_path.glob(".out.avi.partial-*/out.avi")):
         assert process.poll() is None, process.communicate()
