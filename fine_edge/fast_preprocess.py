@@ -19,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fine_edge.libraries import opencv
 from fine_edge.preprocess import Placement, Preprocessing, normalised, placed
 
 Pixels = NDArray[np.uint8]
@@ -82,9 +83,10 @@ def _combined(rows: Pixels, taps: Sequence[Tap]) -> Pixels:
 
 def _turned(pixels: Pixels) -> Pixels:
     """Return (H, W, 3) as (W, H, 3), in a tenth of numpy's time."""
-    import cv2
+    cv2 = opencv()
 
-    return cv2.transpose(pixels)  # type: ignore[return-value]  # of the type of its source
+    turned: NDArray[np.uint8] = cv2.transpose(pixels)
+    return turned
 
 
 def _antialiased(pixels: Pixels, height: int, width: int) -> Pixels:
@@ -99,14 +101,15 @@ def _antialiased(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def _resized(pixels: Pixels, height: int, width: int, how: Preprocessing) -> Pixels:
-    import cv2
+    cv2 = opencv()
 
     if pixels.shape[:2] == (height, width):
         return pixels
     whole = np.ascontiguousarray(pixels)
     if how.antialias:
         return _antialiased(whole, height, width)
-    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]  # as above
+    small: NDArray[np.uint8] = cv2.resize(whole, (width, height), interpolation=cv2.INTER_LINEAR)
+    return small
 
 
 @lru_cache(maxsize=16)
@@ -125,7 +128,7 @@ def fast_preprocess(
     Raises:
         ImportError: when OpenCV is not installed.
     """
-    import cv2
+    cv2 = opencv()
 
     placement, new_height, new_width = placed((pixels.shape[0], pixels.shape[1]), height, width, how)
     resized = _resized(pixels, new_height, new_width, how)

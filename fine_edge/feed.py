@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fine_edge import console
-from fine_edge.errors import ConfigError
+from fine_edge.errors import ConfigError, MissingExtraError
 from fine_edge.fast_preprocess import fast_preprocess
+from fine_edge.libraries import opencv
 from fine_edge.preprocess import Placement, Preprocessing, preprocess
 
 Input = NDArray[np.float32] | NDArray[np.uint8]
@@ -23,9 +24,10 @@ Way = Literal["exact", "fast", "graph"]
 def _has_opencv() -> bool:
     """Return whether OpenCV imports; one remark says what is done without it."""
     try:
-        import cv2  # noqa: F401 - whether it imports is the question
-    except (ImportError, AttributeError) as error:  # AttributeError: one that was built for another numpy
-        reason = "" if isinstance(error, ModuleNotFoundError) else f" ({' '.join(str(error).split())[:80]})"
+        opencv()
+    except MissingExtraError as error:
+        why = error.__cause__
+        reason = "" if isinstance(why, ModuleNotFoundError) else f" ({' '.join(str(why).split())[:80]})"
         console.remark(
             f"OpenCV is not here{reason}: pictures are preprocessed by the reference, which takes ten times as long ->"
             " pip install 'fine-edge[fast]'"

@@ -73,6 +73,6 @@ def opencv() -> Any:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         import cv2
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # AttributeError: one that was built for another numpy
         raise MissingExtraError("OpenCV", "video") from error
     return cv2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class Frame:
     decode_ms: float
 
 
-class FrameSource:
+class FrameSource(ABC):
     """A named source of pictures (H, W, 3), uint8 RGB.
 
     Attributes:
@@ -75,10 +76,11 @@ class FrameSource:
         self.frames_per_s: float | None = None
         self.reopened = 0
 
+    @abstractmethod
     def pictures(self, stop: Event) -> Iterator[Pixels]:
         """Yield the pictures in order until the source ends or ``stop`` is set."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Free what the source holds."""
 
@@ -99,6 +101,9 @@ class PictureSource(FrameSource):
                 yield picture.pixels
             if not self._loop:
                 return
+
+    def close(self) -> None:
+        """Do nothing: each picture is closed when it is read."""
 
 
 class VideoSource(FrameSource):
