@@ -28,6 +28,8 @@ _WHOLE_WORD = 40
 _WHOLE_WORD_OF_HEADER = 24
 _NOTHING = "-"
 EXPLAIN_HINT = "Definitions and details: --explain."
+# With the hint these are the six lines that a reader takes in.
+_MOST_BRIEF = 5
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ class Column:
     def full_title(self) -> str:
         """Title and source on one line."""
         return f"{self.title} {self.source}".strip()
+
+
+def brief(lines: list[str]) -> list[str]:
+    """Return as many of the lines as stand under a table, the last one saying how many do not."""
+    left = len(lines) - _MOST_BRIEF
+    return lines if left <= 0 else [*lines[: _MOST_BRIEF - 1], f"{left + 1} more notes: --explain."]
 
 
 def _markdown(text: str) -> str:

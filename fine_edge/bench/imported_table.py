@@ -12,7 +12,7 @@ from fine_edge import files
 from fine_edge.bench.imported import ImportedRecord, ImportedRow
 from fine_edge.bench.paper import fixed
 from fine_edge.figure import new_figure, to_png
-from fine_edge.table import Column, Table
+from fine_edge.table import Column, Table, brief
 from fine_edge.trtexec.log import LogStatistic
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 ORIGIN = "Imported from trtexec's logs: measured by others, not by this bench; medians, no samples."
 _MODE = "Mode: read off {}; whether the clocks were locked is not in a log."
-
-# With the line that points to --explain these are six lines.
-_MOST_BRIEF = 5
 
 _TIMES = "times"
 _BOARD = "board"
@@ -119,8 +116,7 @@ def _brief(record: ImportedRecord) -> list[str]:
         lines.append(f"{builds} of {number} rows: a build, nothing was timed.")
     sources = [row.power_mode_source for row in record.rows if row.power_mode_source]
     lines += [_MODE.format(sources[0].partition(",")[0])] if sources else []
-    left = len(lines) - _MOST_BRIEF
-    return lines if left <= 0 else [*lines[: _MOST_BRIEF - 1], f"{left + 1} more notes: --explain."]
+    return brief(lines)
 
 
 def _notes(record: ImportedRecord) -> list[str]:

@@ -11,6 +11,26 @@ from fine_edge.samples import Ratio
 
 BACKEND_TITLES = {"onnxruntime-cpu": "ONNX Runtime (CPU)", "tensorrt": "TensorRT"}
 
+ACCURACY = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap_s": "AP S",
+    "ap_m": "AP M",
+    "ap_l": "AP L",
+    "mask_ap": "Mask AP",
+    "miou": "mIoU",
+    "pq": "PQ",
+    "sq": "SQ",
+    "rq": "RQ",
+}
+"""Metrics, as :mod:`fine_edge.zoo.paper` names them, in the order of their columns."""
+
+
+def metrics(record: Record) -> list[str]:
+    """Return the metrics that were evaluated or that the paper has, AP where there is neither."""
+    found = {key for row in record.rows for key in (*row.accuracy, *(row.paper or ()))}
+    return [metric for metric in ACCURACY if metric in found] or ["ap"]
+
 
 def attention_title(attention: str | None) -> str | None:
     """Return the paper's spelling of an attention strategy."""

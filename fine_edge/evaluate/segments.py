@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from fine_edge.errors import DataError
 from fine_edge.evaluate import panoptic, semantic
+from fine_edge.evaluate.class_names import categories_of
+from fine_edge.evaluate.detect import ImageResult
 from fine_edge.evaluate.evaluation import FORMAT, Origin, now, sha256_of_pictures
 from fine_edge.evaluate.journal import Entry, Line, read_journal, table_of
 from fine_edge.evaluate.panoptic import PanopticFigures
-from fine_edge.evaluate.run import ImageResult, categories_of, origin_of, run_images
+from fine_edge.evaluate.run import origin_of, run_images
 from fine_edge.evaluate.segment_data import IGNORED, SegmentData
 from fine_edge.evaluate.semantic import SemanticFigures
 from fine_edge.files import sha256_of

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fine_edge.errors import ConfigError, DataError, WeightsError
-from fine_edge.evaluate.run import plain
+from fine_edge.evaluate.class_names import plain
 from fine_edge.fusion.methods import is_of_method
 from fine_edge.zoo.catalog import ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state

@@ -1,7 +1,7 @@
 import pytest
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate.run import map_labels
+from fine_edge.evaluate.class_names import map_labels
 
 
 def test_names_decide_not_numbers():
