@@ -7,10 +7,12 @@ used again only where the contents of all that it was made from are the same; eq
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -176,9 +178,8 @@ def sha256_of_hashes(hashes: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-_PARTIAL = re.compile(r"^\..+\.partial-(\d+)$")
-# Partial folders this process writes to. Containers give the same few process ids again and again, so a folder
-# with our own id that is not here was left by a killed predecessor.
+_PARTIAL = re.compile(r"^\..+\.partial-[0-9a-f]{8}$")
+# What this process is writing.
 _OPEN: set[Path] = set()
 # Folders that were swept by this process: one with a hundred thousand files is not listed anew for each of them.
 _SWEPT: set[Path] = set()
@@ -210,7 +211,7 @@ def refuse_unwritable(paths: Iterable[Path | None]) -> None:
             _refuse_special(path)
             parent = next(folder for folder in path.absolute().parents if folder.exists())
             # By trying: the superuser has access to everything, but nobody can make a folder in /proc.
-            Path(tempfile.mkdtemp(dir=parent, prefix=".", suffix=f".partial-{os.getpid()}")).rmdir()
+            Path(tempfile.mkdtemp(dir=parent, prefix=".")).rmdir()
 
 
 def _refuse_special(path: Path) -> None:
@@ -221,14 +222,27 @@ def _refuse_special(path: Path) -> None:
         raise OutputError("is no regular file", where=path, hint="give the name of a file")
 
 
-def _is_alive(pid: int) -> bool:
+def _locked(folder: Path) -> int | None:
+    """Open a folder and lock it; ``None`` where another process holds the lock, or has removed the folder.
+
+    The lock ends with its process, however that ends. Process ids do not tell that: a machine gives them again, and a
+    container gives every run the same ones.
+    """
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError:  # a file system without locks: nothing is swept there
+        return handle
+    if folder.exists():
+        return handle
+    os.close(handle)
+    return None
 
 
 def _sweep(folder: Path) -> None:
@@ -237,9 +251,37 @@ def _sweep(folder: Path) -> None:
         return
     _SWEPT.add(folder)
     for entry in folder.iterdir():
-        match = _PARTIAL.match(entry.name)
-        if match and entry not in _OPEN and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):
+        if _PARTIAL.match(entry.name) and (lock := _locked(entry)) is not None:
             shutil.rmtree(entry, ignore_errors=True)
+            os.close(lock)
+
+
+def _hidden(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
+
+
+@contextlib.contextmanager
+def _partial_folder(folder: Path, name: str) -> Iterator[Path]:
+    """Give a hidden folder in ``folder`` for what becomes ``name``; it is gone afterwards, with what is left in it."""
+    target, lock = folder / name, None
+    if target in _OPEN:
+        raise OutputError("is being written already", where=target, hint="wait for the other writer")
+    partial = _hidden(target)
+    try:  # before the folder is made: a Ctrl-C right behind mkdir must remove it as well
+        with output_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
+            _OPEN.add(target)
+            partial.mkdir()
+            while (lock := _locked(partial)) is None:  # another process swept it before it was locked
+                partial = _hidden(target)
+                partial.mkdir()
+            yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+        _OPEN.discard(target)
 
 
 @contextlib.contextmanager
@@ -248,25 +290,19 @@ def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Pat
 
     ``last`` names the file that describes the others (a contract); it is moved after them, so it is never there alone.
     """
-    partial = folder / f".{name}.partial-{os.getpid()}"
-    if partial in _OPEN:
-        raise OutputError("is being written already", where=folder / name, hint="wait for the other writer")
-    try:  # before the folder is made: a Ctrl-C right behind mkdir must remove it as well
-        with output_errors(folder):
-            _refuse_special(folder / (last or name))
-            folder.mkdir(parents=True, exist_ok=True)
-            _sweep(folder)
-            _OPEN.add(partial)
-            partial.mkdir()
-            yield partial
-            for file in sorted(partial.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-                _refuse_special(folder / file.name)
-                file.replace(folder / file.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        _OPEN.discard(partial)
+    with output_errors(folder):
+        _refuse_special(folder / (last or name))
+    with _partial_folder(folder, name) as partial:
+        yield partial
+        for file in sorted(partial.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
+            _flush(file)
+            _refuse_special(folder / file.name)
+            file.replace(folder / file.name)
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -288,30 +324,18 @@ def written_folder(folder: Path) -> Iterator[Path]:
     the new one, except between two renames, where it leaves none.
     """
     folder = Path(os.path.realpath(folder))  # a link stays, and leads to the new folder
-    name = folder.name
-    partial, old = (folder.with_name(f".{name}{kind}.partial-{os.getpid()}") for kind in ("", "-old"))
-    if partial in _OPEN:
-        raise OutputError("is being written already", where=folder, hint="wait for the other writer")
-    try:
-        with output_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(folder.parent)
-            _OPEN.update((partial, old))
-            partial.mkdir()
-            yield partial
-            for file in partial.rglob("*"):
-                if file.is_file():
-                    with file.open("rb") as handle:
-                        os.fsync(handle.fileno())
-            if folder.exists():
-                folder.rename(old)
-            try:
-                partial.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
-    finally:
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
-            _OPEN.discard(left)
+    with _partial_folder(folder.parent, folder.name) as partial:
+        new, old = partial / "new", partial / "old"
+        new.mkdir()
+        yield new
+        for file in new.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise

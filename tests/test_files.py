@@ -129,25 +129,33 @@ def test_a_kill_in_mid_write_leaves_no_file_and_the_next_write_sweeps(tmp_path):
     assert names(tmp_path) == ["other.txt"]
 
 
-def test_a_leftover_of_a_killed_process_with_our_own_id_is_in_nobodys_way(tmp_path):
-    """In a container every run may have process id 1."""
-    leftover = tmp_path / f".a.txt.partial-{os.getpid()}"
-    leftover.mkdir()
-    (leftover / "a.txt").write_text("half")
-    write_text(tmp_path / "a.txt", "whole")
-    assert names(tmp_path) == ["a.txt"]
-    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "whole"
-
-
 def test_what_others_are_writing_is_not_swept(tmp_path):
-    alive = tmp_path / f".model.partial-{os.getppid()}"
-    alive.mkdir()
-    (tmp_path / ".hidden.partial-x").mkdir()
+    writing = subprocess.Popen(
+        [sys.executable, "-c", WRITING.format(folder=str(tmp_path))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writing.stdout.readline() == b"open\n"
+    left = tmp_path / ".model.partial-0123abcd"  # of a killed writer
+    for folder in (left, tmp_path / ".hidden.partial-x"):
+        folder.mkdir()
     with written_together(tmp_path, "outer") as outer:
         (outer / "outer.txt").write_text("1")
         write_text(tmp_path / "inner.txt", "2")
         assert outer.exists()
-    assert names(tmp_path) == [".hidden.partial-x", alive.name, "inner.txt", "outer.txt"]
+    assert [n for n in names(tmp_path) if ".partial-" not in n] == ["inner.txt", "outer.txt"]
+    assert len(names(tmp_path)) == 4
+    assert not left.exists()
+    writing.communicate(b"\n", timeout=60)
+    assert names(tmp_path) == [".hidden.partial-x", "inner.txt", "model.onnx", "outer.txt"]
+
+
+WRITING = """
+from pathlib import Path
+from fine_edge.files import written_together
+with written_together(Path({folder!r}), "model") as partial:
+    (partial / "model.onnx").write_bytes(b"whole")
+    print("open", flush=True)
+    input()
+"""
 
 
 FULL = """
