@@ -8,9 +8,9 @@ import numpy as np
 
 from fine_edge import __version__
 from fine_edge.evaluate import comparison_page
+from fine_edge.evaluate.change_tables import drop_note, precision_change_table
 from fine_edge.evaluate.drift import CONFIDENCE, DetectionDrift, ImageDrift
 from fine_edge.evaluate.image_pairs import Judged
-from fine_edge.evaluate.tables import precision_change_table
 from fine_edge.table import Column, Table
 
 PICTURES = 8
@@ -23,13 +23,15 @@ def drift_table(drift: DetectionDrift, most_ap_drop: float | None) -> Table:
         " one side has it alone."
     ]
     view = Table("Drift", [Column("", numeric=False), Column("median"), Column("99 %"), Column("largest")], notes=notes)
-    for title, measure, digits in (("box (px)", "distances_px", 2), ("score", "score_gaps", 4)):
+    measures = [("box (px)", "distances_px", 2), ("score", "score_gaps", 4)]
+    if "segm" in drift.comparison.kinds:
+        measures.append(("mask (1 - IoU)", "mask_gaps", 4))
+    for title, measure, digits in measures:
         values = drift.quantiles(measure)
         view.add(title, *(f"{value:.{digits}f}" for value in values) if values else (None,) * 3)
     view.notes.append(f"{drift.matched} matched, {drift.flipped} flipped ({drift.flipped_share:.2%} of all).")
-    drop = "not defined: there is nothing to find" if drift.ap_drop is None else f"{drift.ap_drop:+.3f} points"
-    limit = "" if most_ap_drop is None else f", at most {most_ap_drop:g} allowed"
-    view.notes.append(f"AP drop: {drop}{limit}.")
+    for kind, drop in drift.drops.items():
+        view.notes.append(drop_note("AP" if kind == "bbox" else "mask AP", drop, most_ap_drop))
     return view
 
 

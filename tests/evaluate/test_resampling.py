@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fine_edge.evaluate.average_precision import average_precision
 from fine_edge.evaluate.coco_data import Found, Truth
-from fine_edge.evaluate.resampling import difference, match, resampled_ap
+from fine_edge.evaluate.resampling import differences, match, resampled_ap
 
 
 @settings(max_examples=25, deadline=None)
@@ -47,6 +47,18 @@ def test_images_drawn_again_are_images_copied(seed):
     larger = replace(data, images={n: f"{n}.png" for n in range(number)}, truth=truth)
     expected = average_precision(larger, found).ap
     assert resampled_ap(match(data, detected), times) == pytest.approx(expected, abs=1e-9)
+
+
+def difference(data, a, b, **options):
+    """The difference of AP with its interval, and of a figure that is never defined."""
+    first, second = match(data, a), match(data, b)
+
+    def statistic(times):
+        return np.array([resampled_ap(second, times) - resampled_ap(first, times), np.nan])
+
+    found, nothing = differences(statistic, len(data.images), **options)
+    assert nothing is None
+    return found
 
 
 def test_the_same_detections_do_not_differ():
