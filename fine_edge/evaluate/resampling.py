@@ -19,6 +19,8 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST_DETECTIONS = 100
 RESAMPLES = 1000
+_POINTS_AT_ONCE = 1_000_000
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -105,16 +107,31 @@ def _precision(matches: CategoryMatches, times: NDArray[np.int64]) -> float | No
     if not drawn.any():
         return 0.0
     weights = weights[drawn]
+    # The least number of found objects that reaches each recall.
+    needed = np.searchsorted(np.arange(objects + 1) / objects, RECALLS, side="left")
     total = 0.0
-    # One threshold after the other, because the curves of all thresholds of a large data set would take gigabytes.
-    for right, ignored in zip(matches.right[:, drawn], matches.ignored[:, drawn], strict=True):
-        hits, wrong = np.cumsum(right * weights), np.cumsum((~right & ~ignored) * weights)
-        precision = hits / (hits + wrong + np.spacing(1))
-        # What COCO calls interpolation: the best precision at this recall or a higher one.
-        best = np.maximum.accumulate(precision[::-1])[::-1]
-        at = np.searchsorted(hits / objects, RECALLS, side="left")
-        total += best[at[at < len(best)]].sum()
+    # A few thresholds at a time, because the curves of all of them would take gigabytes on a large data set.
+    step = max(1, _POINTS_AT_ONCE // len(weights))
+    for start in range(0, len(THRESHOLDS), step):
+        some = slice(start, start + step)
+        total += _summed(matches.right[some, drawn], matches.ignored[some, drawn], weights, needed, objects)
     return total / (len(THRESHOLDS) * len(RECALLS))
+
+
+def _summed(right: Flags, ignored: Flags, weights: Ints, needed: Ints, objects: int) -> float:
+    """Return the sum over some thresholds (T, N) and all recalls of the best precision at this recall or a higher one.
+
+    The numbers of found objects grow along each row; with a step between the rows they grow along all of them, so that
+    one search finds where each recall is reached in each row.
+    """
+    hits, wrong = np.cumsum(right * weights, axis=1), np.cumsum((~right & ~ignored) * weights, axis=1)
+    precision = hits / (hits + wrong + np.spacing(1))
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # what COCO calls interpolation
+    rows = np.arange(len(hits))[:, None]
+    steps = rows * (objects + 1)
+    at = np.searchsorted((hits + steps).ravel(), (needed + steps).ravel()).reshape(len(hits), -1)
+    reached = at < (rows + 1) * len(weights)
+    return float(best.ravel()[at[reached]].sum())
 
 
 def resampled_ap(matches: list[CategoryMatches], times: NDArray[np.int64]) -> float:
