@@ -20,7 +20,7 @@ from fine_edge.evaluate.change_tables import (
     segment_change_table,
     segment_drift_table,
 )
-from fine_edge.evaluate.comparison import Comparison, compare_sides
+from fine_edge.evaluate.comparison import Comparison, compare
 from fine_edge.evaluate.drift import drift
 from fine_edge.evaluate.matching import CONFIDENCE
 from fine_edge.evaluate.panels import sheet
@@ -65,7 +65,8 @@ def _compare_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only",
         choices=("fp", "fn", "masks"),
-        help="draw false positives (fp), missed objects (fn), or masks of objects that both find, magnified (masks)",
+        help="draw false positives (fp) or missed objects (fn), both by boxes, or masks of objects that both find,"
+        " magnified (masks)",
     )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="what --only names, A left and B right (PNG)")
     parser.add_argument(
@@ -88,7 +89,7 @@ def _read_both(args: argparse.Namespace, threshold: float = CONFIDENCE) -> Compa
 
         if isinstance(sides[0].data, SegmentData):
             return compare_segments(*sides, resamples=args.resamples, advance=advance)
-        return compare_sides(*sides, threshold=threshold, resamples=args.resamples, advance=advance)
+        return compare(*sides, threshold=threshold, resamples=args.resamples, advance=advance)
 
 
 def _deliver(args: argparse.Namespace, page: Callable[[], str], data: dict[str, Any], tables: list[Table]) -> None:

@@ -28,7 +28,7 @@ from fine_edge.evaluate.matching import (
     judge,
 )
 from fine_edge.evaluate.resampling import RESAMPLES, Difference, Statistic, differences, match, resampled_ap
-from fine_edge.evaluate.sides import StoredEvaluation, names_of, read_sides
+from fine_edge.evaluate.sides import StoredEvaluation, names_of
 from fine_edge.text import printable
 
 _METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "ar_100")
@@ -151,22 +151,6 @@ def wrong_and_missed(counted: Ints) -> Ints:
 
 
 def compare(
-    a: Path,
-    b: Path,
-    *,
-    threshold: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    advance: Callable[[], None] = lambda: None,
-) -> Comparison:
-    """Compare two evaluation files of detectors, see :func:`compare_sides`.
-
-    Raises:
-        DataError: as :func:`fine_edge.evaluate.sides.read_sides`, and when the files are of segmenters.
-    """
-    return compare_sides(*read_sides(a, b), threshold=threshold, resamples=resamples, advance=advance)
-
-
-def compare_sides(
     a: StoredEvaluation,
     b: StoredEvaluation,
     *,
@@ -179,7 +163,7 @@ def compare_sides(
     Args:
         a: the evaluation to compare with.
         b: the evaluation whose gain is shown.
-        threshold: lowest score of a detection that is right or wrong; AP counts all.
+        threshold: lowest score of a detection that is right or wrong; AP counts all detections.
         resamples: number of resampled image sets behind the intervals.
         advance: called after each of them.
 

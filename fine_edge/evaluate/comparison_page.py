@@ -250,6 +250,11 @@ def draw_categories(comparison: SegmentComparison, width_in: float) -> Figure:
     for side, (name, color) in enumerate(zip(comparison.names, _COLORS, strict=True)):
         values = [100 * comparison.of_category(category)[side] for category, _ in changed]
         axes.barh(np.arange(len(changed)) + 0.4 * side - 0.2, values, 0.38, label=printable(name), color=color)
+    for place, (category, found) in enumerate(changed):
+        note = f" {100 * found.value:+.1f} ({100 * found.low:+.1f} .. {100 * found.high:+.1f})"
+        axes.text(100 * max(comparison.of_category(category)), place, note, va="center", fontsize=7)
+    axes.margins(x=0.6, y=0.02)
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= 100])
     axes.set_yticks(range(len(changed)), [printable(name) for name, _ in changed])
     axes.invert_yaxis()
     axes.set_xlabel("IoU, %" if comparison.is_semantic else "PQ, %")

@@ -115,7 +115,8 @@ def _read(path: Path) -> StoredEvaluation:
         folder = Path(str(stored["images_folder"])) if stored.get("images_folder") else None
         origin = _origin(stored)
     except (LookupError, TypeError, ValueError, OSError) as error:
-        raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
+        lacks = f"lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        raise DataError(f"is no evaluation that can be compared ({lacks})", where=path, hint=_HINT) from error
     if isinstance(data, SegmentData) != (what == "counts"):
         raise DataError(f"is of {what}, which {data.path.name} is no data set for", where=path, hint=_HINT)
     seen = data.without({number for number, name in data.images.items() if name in skipped})
@@ -157,5 +158,13 @@ def _found(kept: Path, data: Data, images: Collection[int]) -> tuple[Found | Cou
     entries = read_journal(kept, images)
     pictures = {number: entry.picture for number, entry in entries.items()}
     if isinstance(data, CocoData):
-        return found_of(entries, kept), pictures
-    return Counts(*table_of(entries, columns_of(data), kept)), pictures
+        found = found_of(entries, kept)
+        if not np.isin(found.category_ids, list(data.categories)).all():
+            what = f"has detections of categories that {data.path.name} does not list"
+            raise DataError(what, where=kept, hint=_HINT)
+        return found, pictures
+    counts = Counts(*table_of(entries, columns_of(data), kept))
+    first = 2 if data.segments is None else 1  # behind the categories
+    if (counts.rows[:, first:] < 0).any():
+        raise DataError("has counts below zero", where=kept, hint=_HINT)
+    return counts, pictures

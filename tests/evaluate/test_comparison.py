@@ -4,11 +4,11 @@ import json
 import re
 
 import pytest
+from data_sets import compare
 from PIL import Image
 
 from fine_edge.cli.evaluate import main
 from fine_edge.errors import DataError, OutputError
-from fine_edge.evaluate.comparison import compare
 from fine_edge.evaluate.comparison_page import to_html
 from fine_edge.evaluate.image_pairs import MISSED, RIGHT, WRONG, drawings, most_different
 

@@ -3,14 +3,17 @@
 import json
 
 import pytest
+from data_sets import compare
 from PIL import Image
 
 from fine_edge.cli.evaluate import main
 from fine_edge.errors import DataError
-from fine_edge.evaluate.comparison import compare
 from fine_edge.evaluate.drift import drift
 from fine_edge.evaluate.image_pairs import LABELLED, MISSED, WRONG, alone, differing, drawings
+from fine_edge.evaluate.journal import Entry, Journal, Outlines
 from fine_edge.evaluate.mask_crops import SIDE_PX, crop, crop_title
+from fine_edge.evaluate.masks import runs
+from fine_edge.files import sha256_of
 
 BOX, FAR = [20, 20, 40, 40], [100, 10, 30, 30]
 PICTURES = 4
@@ -202,6 +205,30 @@ def test_a_mask_of_another_size_than_the_picture_is_not_drawn(both, scene, capsy
     assert comparison.mask_changes.objects == ()
     assert comparison.b.errors("segm").tp == 0
     assert comparison.b.errors("bbox").tp == PICTURES - 1
+
+
+def journal_of(scene, evaluated, categories, outlines):
+    """Let an evaluation name a journal, as the evaluation of a model does: boxes of all pictures, with these masks."""
+    path = scene / "kept.jsonl"
+    path.unlink(missing_ok=True)
+    with Journal(path, {}) as journal:
+        for number in range(PICTURES):
+            rows = tuple((category, *BOX, 0.9) for category in categories)
+            journal.add(Entry(number, "ab" * 32, rows, outlines=outlines))
+    named = {"detections_file": str(path), "detections_sha256": sha256_of(path)}
+    evaluated.write_text(json.dumps(json.loads(evaluated.read_text()) | named))
+    return evaluated
+
+
+def test_masks_of_a_journal_are_compared(both, scene, capsys):
+    """Such as they are: whole, lost, not of the data set's categories."""
+    whole = Outlines((90, 160), (runs(WHOLE, (90, 160))["counts"],))
+    comparison = compare(both[0], journal_of(scene, both[1], [1], whole), resamples=2)
+    assert comparison.b.errors("segm").tp == PICTURES
+    assert compare(both[0], journal_of(scene, both[1], [1], None), resamples=2).kinds == ("bbox",)
+    assert "second.evaluation.json holds no masks" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"kept\.jsonl: has detections of categories that data\.json does not list"):
+        compare(both[0], journal_of(scene, both[1], [5], whole), resamples=2)
 
 
 def drifting(scene, capsys, folder, rows):

@@ -1,5 +1,6 @@
 """Two segmenters side by side, and two artifacts of one: mean IoU, panoptic quality, and what changed in each image."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from fine_edge.evaluate.segment_comparison import compare_segments
 from fine_edge.evaluate.segment_data import read_data
 from fine_edge.evaluate.segments import evaluate_segments
 from fine_edge.evaluate.sides import read_sides
+from fine_edge.files import sha256_of
 from fine_edge.runners.opened import Opened
 from fine_edge.zoo.labels import CITYSCAPES_LABELS
 
@@ -127,11 +129,35 @@ def test_counts_that_changed_and_old_evaluations_are_refused(streets):
     journal = next((streets[0].parent / "a").glob("*.jsonl"))
     text = json.loads(streets[0].read_text())
     streets[0].write_text(json.dumps({key: value for key, value in text.items() if key != "data_file"}))
-    with pytest.raises(DataError, match=r"is no evaluation \(KeyError: 'data_file'\) -> evaluate again"):
+    with pytest.raises(
+        DataError, match=r"is no evaluation that can be compared \(lacks 'data_file'\) -> evaluate again"
+    ):
         read_sides(*streets)
     streets[0].write_text(json.dumps(text))
     journal.write_bytes(journal.read_bytes() + b"\n")
     with pytest.raises(DataError, match="is not what was evaluated any more"):
+        read_sides(*streets)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("[7,7,-1]", "has counts below zero"),
+        ("[7,7,1e999]", "has rows that are not of 3 numbers"),
+        ("[1e99,7,1]", "has rows that are not of 3 numbers"),
+        ("[7,7]", "has rows that are not of 3 numbers"),
+    ],
+)
+def test_a_journal_with_impossible_counts_is_refused(streets, row, says):
+    journal = next((streets[0].parent / "a").glob("*.jsonl"))
+    header, *lines = journal.read_bytes().splitlines(keepends=True)
+    text = json.dumps({"image_id": 1, "picture": json.loads(lines[0])["picture"]}).encode()[:-1]
+    text += b',"rows":[' + row.encode() + b"]"
+    check = hashlib.sha256(header.rstrip() + text).hexdigest()[:16].encode()
+    journal.write_bytes(journal.read_bytes() + text + b',"check":"' + check + b'"}\n')
+    stored = json.loads(streets[0].read_text()) | {"counts_sha256": sha256_of(journal)}
+    streets[0].write_text(json.dumps(stored))
+    with pytest.raises(DataError, match=says):
         read_sides(*streets)
 
 
