@@ -45,7 +45,7 @@ _CSS = f"""
 .key b {{ border-left: 0.9em solid; padding-left: 0.4em; margin-right: 1.2em; font-weight: 400; }}
 .key .right {{ border-color: {RIGHT}; }} .key .wrong {{ border-color: {WRONG}; }}
 .key .missed {{ border-color: {MISSED}; }} .key .labelled {{ border-color: {LABELLED}; }}
-.crops {{ grid-template-columns: 1fr 1fr 1fr; }}
+.crops {{ grid-template-columns: repeat(4, 1fr); }}
 """
 
 
@@ -205,8 +205,8 @@ def _masks(comparison: Comparison, number: int) -> str:
 
 
 def _crop(comparison: Comparison, one: MaskCrop) -> str:
-    title, *captions = crop_title(comparison, one)
-    return _side_by_side(title, list(zip((one.labelled, one.a, one.b), captions, strict=True)))
+    captions = crop_title(comparison, one)
+    return _side_by_side(captions[0], list(zip(one.panels, ("whole", *captions[1:]), strict=True)))
 
 
 def to_html(comparison: Comparison, only: Only | None = None, number: int = PICTURES) -> str:

@@ -55,6 +55,11 @@ class ImageDrift:
         """Return the largest difference of a coordinate over the pairs."""
         return float(self.pairs.distances_px.max(initial=0.0))
 
+    @property
+    def worst_mask_gap(self) -> float:
+        """Return the largest 1 - IoU of the masks of a pair; 0 where masks are not compared."""
+        return float(self.mask_gaps.max(initial=0.0))
+
 
 @dataclass(frozen=True)
 class DetectionDrift:

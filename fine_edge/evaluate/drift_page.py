@@ -14,6 +14,8 @@ from fine_edge.evaluate.image_pairs import Judged
 from fine_edge.table import Column, Table
 
 PICTURES = 8
+_LEAST_PX, _LEAST_GAP = 1.0, 0.1
+"""Smaller moves of boxes, and changes of masks as 1 - IoU, are no change of a picture."""
 
 
 def drift_table(drift: DetectionDrift, most_ap_drop: float | None) -> Table:
@@ -37,8 +39,13 @@ def drift_table(drift: DetectionDrift, most_ap_drop: float | None) -> Table:
 
 def most_changed(drift: DetectionDrift, number: int) -> list[ImageDrift]:
     """Return at most so many images: those with the most flipped detections first, then with the largest moves."""
-    changed = [image for image in drift.images if image.flipped or image.worst_box_px >= 1]
-    return sorted(changed, key=lambda image: (-image.flipped, -image.worst_box_px))[:number]
+    changed = [
+        image
+        for image in drift.images
+        if image.flipped or image.worst_box_px >= _LEAST_PX or image.worst_mask_gap >= _LEAST_GAP
+    ]
+    changed.sort(key=lambda image: (-image.flipped, -image.worst_box_px, -image.worst_mask_gap))
+    return changed[:number]
 
 
 def _sides(drift: DetectionDrift, image: ImageDrift) -> tuple[Judged, Judged]:
@@ -50,6 +57,14 @@ def _sides(drift: DetectionDrift, image: ImageDrift) -> tuple[Judged, Judged]:
     )
 
 
+def _captions(drift: DetectionDrift, image: ImageDrift) -> tuple[str, str]:
+    reference, other = drift.comparison.names
+    moved = f"boxes moved up to {image.worst_box_px:.1f} px"
+    if len(image.mask_gaps):
+        moved += f", masks changed up to {image.worst_mask_gap:.2f} (1 - IoU)"
+    return f"{reference}: {len(image.lost)} alone", f"{other}: {len(image.new)} alone; {moved}"
+
+
 def _pictures(drift: DetectionDrift) -> str:
     changed = most_changed(drift, PICTURES)
     pairs = "".join(
@@ -57,15 +72,14 @@ def _pictures(drift: DetectionDrift) -> str:
             drift.comparison,
             image.image_id,
             _sides(drift, image),
-            (
-                f"{drift.comparison.names[0]}: {len(image.lost)} alone",
-                f"{drift.comparison.names[1]}: {len(image.new)} alone; boxes moved up to {image.worst_box_px:.1f} px",
-            ),
+            _captions(drift, image),
         )
         for image in changed
     )
     if not pairs:
-        return comparison_page.NO_PICTURES if changed else '<p class="soft">No picture changed by a pixel.</p>'
+        masks = f", no mask by {_LEAST_GAP:g} (1 - IoU)" if "segm" in drift.comparison.kinds else ""
+        nothing = f'<p class="soft">No picture changed by a pixel{masks}.</p>'
+        return comparison_page.NO_PICTURES if changed else nothing
     key = comparison_page.key(right="found by both", wrong="found by this one alone")
     return f"<section><h2>What changed most</h2>{key}{pairs}</section>"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from fine_edge.evaluate import masks
 from fine_edge.evaluate.comparison import Comparison
@@ -15,6 +15,7 @@ from fine_edge.evaluate.mask_changes import MaskChange
 
 SIDE_PX = 300
 _COLORS = {"labelled": RIGHT, "a": WRONG, "b": MISSED}
+_FRAME = "#ff4d4d"
 _MARGIN = 0.15
 """What is shown around an object and its masks, as a share of their longer side."""
 _OPACITY = 0.35
@@ -23,12 +24,22 @@ _OUTLINE_PX = 2
 
 @dataclass(frozen=True)
 class MaskCrop:
-    """One object: the crop of the picture with its labelled mask, A's and B's, magnified to the same size."""
+    """One object: the crop of the picture with its labelled mask, A's and B's, magnified to the same size.
+
+    Attributes:
+        picture: the whole picture, small, with a frame around what the crops show.
+    """
 
     change: MaskChange
+    picture: Image.Image
     labelled: Image.Image
     a: Image.Image
     b: Image.Image
+
+    @property
+    def panels(self) -> tuple[Image.Image, ...]:
+        """Return the pictures as they stand side by side."""
+        return self.picture, self.labelled, self.a, self.b
 
 
 def crop(comparison: Comparison, change: MaskChange) -> MaskCrop | None:
@@ -48,11 +59,20 @@ def crop(comparison: Comparison, change: MaskChange) -> MaskCrop | None:
         _tinted(part, masks.pixels(one)[top:bottom, left:right], color)
         for one, color in zip(outlines, _COLORS.values(), strict=True)
     )
-    return MaskCrop(change, *drawn)
+    return MaskCrop(change, _framed(picture, window), *drawn)
+
+
+def _framed(picture: Image.Image, window: tuple[int, int, int, int]) -> Image.Image:
+    """Return a picture of at most :data:`SIDE_PX` with a frame around a window of it."""
+    scale = SIDE_PX / max(picture.size)
+    small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    left, top, right, bottom = (place * scale for place in window)
+    ImageDraw.Draw(small).rectangle((left, top, right, bottom), outline=_FRAME, width=2)
+    return small
 
 
 def crop_title(comparison: Comparison, one: MaskCrop) -> tuple[str, str, str, str]:
-    """Return a title for an object: its picture, then what the labelled mask, A's and B's are, with their IoU."""
+    """Return the name of an object's picture, then titles for the labelled mask, and A's and B's with their IoU."""
     data, row = comparison.data, one.change.row
     a, b = comparison.names
     return (

@@ -54,5 +54,5 @@ def _mask_rows(comparison: Comparison, number: int) -> list[PanelRow]:
     for found in crops:
         if found:
             title, *names = crop_title(comparison, found)
-            rows.append(PanelRow(title, tuple(zip(names, (found.labelled, found.a, found.b), strict=True))))
+            rows.append(PanelRow(title, tuple(zip(("whole", *names), found.panels, strict=True))))
     return rows

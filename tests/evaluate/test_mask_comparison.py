@@ -9,6 +9,7 @@ from PIL import Image
 from fine_edge.cli.evaluate import main
 from fine_edge.errors import DataError
 from fine_edge.evaluate.drift import drift
+from fine_edge.evaluate.drift_page import to_html
 from fine_edge.evaluate.image_pairs import LABELLED, MISSED, WRONG, alone, differing, drawings
 from fine_edge.evaluate.journal import Entry, Journal, Outlines
 from fine_edge.evaluate.mask_crops import SIDE_PX, crop, crop_title
@@ -121,6 +122,7 @@ def test_a_crop_shows_the_three_masks_magnified(both):
     comparison = compare(*both, resamples=2)
     found = crop(comparison, comparison.mask_changes.objects[0])
     assert crop_title(comparison, found) == ("0<i>.png", "labelled: cat", "first: IoU 0.50", "second: IoU 1.00")
+    assert found.picture.size == (SIDE_PX, SIDE_PX * 90 // 160 + 1)
     assert found.labelled.size == found.a.size == found.b.size == (SIDE_PX, SIDE_PX)
     low, high = (SIDE_PX // 2, SIDE_PX * 5 // 7), (SIDE_PX // 2, SIDE_PX // 3)
     bare = (40, 90, 120)
@@ -246,6 +248,9 @@ def test_masks_that_drift_fail_the_gate_though_boxes_do_not(scene, capsys):
     assert got["mask"] == pytest.approx({"median": 0.5, "p99": 0.5, "max": 0.5})
     assert main(["drift", *map(str, sides[:1] * 2), "--max-ap-drop", "0", "--resamples", "2"]) == 0
     assert "mask (1 - IoU)" in capsys.readouterr().out
+    changed, same = (to_html(drift(compare(sides[0], other, resamples=2)), None) for other in sides[::-1])
+    assert changed.count("boxes moved up to 0.0 px, masks changed up to 0.50 (1 - IoU)") == 2 * PICTURES
+    assert "No picture changed by a pixel, no mask by 0.1 (1 - IoU)." in same
     bare = drifting(scene, capsys, "c", without_masks(whole))
     with pytest.raises(DataError, match="the other artifact has no masks"):
         drift(compare(sides[0], bare, resamples=2))
