@@ -55,7 +55,7 @@ class Side:
 
     def precision(self, kind: Kind) -> AveragePrecision:
         """Return COCO's figures."""
-        masks = self.evaluation.masks
+        masks = self.evaluation.masks  # none where nothing was found, which is as bad by boxes as by masks
         return masks if kind == "segm" and masks else self.evaluation.boxes
 
 

@@ -175,22 +175,28 @@ def _of_image(
     )
 
 
-def _require_masks_alike(first: Found, second: Found) -> None:
-    """Refuse masks on one side alone: without them its detections would pass for as good."""
+def _require_masks_compared(comparison: Comparison) -> None:
+    """Refuse masks that one side lacks or that cannot be used: boxes alone would pass for both."""
+    first, second = comparison.a.found, comparison.b.found
     if len(first) and len(second) and (first.masks is None) != (second.masks is None):
         without = "the reference" if first.masks is None else "the other artifact"
         raise DataError(f"{without} has no masks", hint="evaluate both artifacts with masks, or both without")
+    labelled = comparison.data.truth.masks is not None
+    if labelled and "segm" not in comparison.kinds and not (first.masks is None and second.masks is None):
+        where = comparison.data.path
+        raise DataError("the masks cannot be compared", where=where, hint="correct what the warning names")
 
 
 def drift(comparison: Comparison) -> DetectionDrift:
     """Pair what two artifacts of one model found.
 
     Raises:
-        DataError: when they are of two models, one alone has masks, or neither finds anything with enough confidence.
+        DataError: when they are of two models, masks of one side are missing or broken, or neither finds anything with
+            enough confidence.
     """
     require_one_model(comparison.a.evaluation.origin, comparison.b.evaluation.origin)
     first, second = comparison.a.found, comparison.b.found
-    _require_masks_alike(first, second)
+    _require_masks_compared(comparison)
     rows_a, rows_b = dict(by_image(first.image_ids)), dict(by_image(second.image_ids))
     none = np.array([], dtype=np.int64)
     images = tuple(

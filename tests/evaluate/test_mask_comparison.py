@@ -1,13 +1,14 @@
 """Two evaluations with masks: figures by masks beside those by boxes, panels of errors, crops, drift of masks."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from data_sets import compare
 from PIL import Image
 
 from fine_edge.cli.evaluate import main
-from fine_edge.errors import DataError
+from fine_edge.errors import ConfigError, DataError
 from fine_edge.evaluate.drift import drift
 from fine_edge.evaluate.drift_page import to_html
 from fine_edge.evaluate.image_pairs import LABELLED, MISSED, WRONG, alone, differing, drawings
@@ -156,7 +157,7 @@ def test_a_sheet_holds_at_most_so_many_rows(both, scene, only, rows, capsys):
     ],
 )
 def test_what_is_drawn_and_where_go_together(both, arguments, says):
-    with pytest.raises(Exception, match=says):
+    with pytest.raises(ConfigError, match=says):
         main(["compare", *map(str, both), *arguments])
 
 
@@ -195,8 +196,12 @@ def test_detections_that_were_kept_without_masks_are_named(both, scene, capsys):
 )
 def test_a_mask_that_cannot_be_used_leaves_the_boxes(both, scene, capsys, hostile):
     odd = evaluation(scene, capsys, "odd", [*SECOND[1:], {**SECOND[0], "segmentation": hostile}])
-    assert compare(both[0], odd, resamples=2).kinds == ("bbox",)
+    comparison = compare(both[0], odd, resamples=2)
+    assert comparison.kinds == ("bbox",)
     assert "boxes alone are compared" in capsys.readouterr().err
+    one_model = replace(comparison, b=replace(comparison.b, evaluation=comparison.a.evaluation))
+    with pytest.raises(DataError, match="the masks cannot be compared -> correct what the warning names"):
+        drift(one_model)
 
 
 def test_a_mask_of_another_size_than_the_picture_is_not_drawn(both, scene, capsys):
@@ -223,10 +228,13 @@ def journal_of(scene, evaluated, categories, outlines):
 
 
 def test_masks_of_a_journal_are_compared(both, scene, capsys):
-    """Such as they are: whole, lost, not of the data set's categories."""
+    """Such as they are: whole, of nothing found, lost, not of the data set's categories."""
     whole = Outlines((90, 160), (runs(WHOLE, (90, 160))["counts"],))
     comparison = compare(both[0], journal_of(scene, both[1], [1], whole), resamples=2)
     assert comparison.b.errors("segm").tp == PICTURES
+    nothing = compare(both[0], journal_of(scene, both[1], [], Outlines((90, 160), ())), resamples=2)
+    assert (nothing.kinds, nothing.figures("ap", "segm")[1]) == (("bbox", "segm"), 0)
+    assert nothing.errors["segm"]["fn"].value == nothing.a.errors("segm").tp
     assert compare(both[0], journal_of(scene, both[1], [1], None), resamples=2).kinds == ("bbox",)
     assert "second.evaluation.json holds no masks" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"kept\.jsonl: has detections of categories that data\.json does not list"):
