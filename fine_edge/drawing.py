@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -23,6 +25,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 # Opacity of masks and segments.
 _OPACITY = 0.5
+_GAP_PX, _LINE_PX = 8, 18
 
 
 def color_of(index: int) -> tuple[int, int, int]:
@@ -58,6 +61,39 @@ def draw(pixels: Pixels, found: Prediction, labels: tuple[str, ...], caption: st
         _draw_names(pen, found, labels, font, size)
     pen.multiline_text((size // 2, height + size // 2), "\n".join(lines), fill="white", font=font)
     return canvas
+
+
+@dataclass(frozen=True)
+class PanelRow:
+    """Pictures of one size class side by side, each with a title above it."""
+
+    title: str
+    panels: tuple[tuple[str, Image.Image], ...]
+
+
+def panel_sheet(title: str, rows: Sequence[PanelRow]) -> Image.Image:
+    """Return all rows below each other on white, under a title; text of others is made printable and may wrap."""
+    font, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    across = max(sum(picture.width + _GAP_PX for _, picture in row.panels) for row in rows)
+    heads = [_wrapped(printable(row.title), small, across) for row in rows]
+    names = [[_wrapped(printable(name), small, picture.width) for name, picture in row.panels] for row in rows]
+    lines = _wrapped(printable(title), font, across)
+    above = [(len(head) + max(map(len, below))) * _LINE_PX for head, below in zip(heads, names, strict=True)]
+    tall = [max(picture.height for _, picture in row.panels) + 2 * _GAP_PX for row in rows]
+    top = _GAP_PX + len(lines) * (_LINE_PX + 4)
+    sheet = Image.new("RGB", (across + _GAP_PX, top + sum(above) + sum(tall)), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.multiline_text((_GAP_PX, _GAP_PX // 2), "\n".join(lines), fill="black", font=font)
+    for row, head, below, text_px, picture_px in zip(rows, heads, names, above, tall, strict=True):
+        pen.multiline_text((_GAP_PX, top), "\n".join(head), fill="#5b6770", font=small, spacing=2)
+        left = _GAP_PX
+        for (_, picture), name in zip(row.panels, below, strict=True):
+            place = left, top + len(head) * _LINE_PX
+            pen.multiline_text(place, "\n".join(name), fill="black", font=small, spacing=2)
+            sheet.paste(picture, (left, top + text_px))
+            left += picture.width + _GAP_PX
+        top += text_px + picture_px
+    return sheet
 
 
 def write_drawing(image: Image.Image, path: Path) -> None:

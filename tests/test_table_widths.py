@@ -22,10 +22,14 @@ from fine_edge.bench.table import to_table
 from fine_edge.cli import deploy, doctor, engine, graph, parity, predict, quantize, zoo
 from fine_edge.detections import Agreement
 from fine_edge.doctor.software import Check, Diagnosis
+from fine_edge.evaluate import change_tables as changes
 from fine_edge.evaluate import tables as evaluate
 from fine_edge.evaluate.average_precision import AveragePrecision
+from fine_edge.evaluate.comparison import ERRORS
 from fine_edge.evaluate.drift_page import drift_table
 from fine_edge.evaluate.matching import ErrorCounts
+from fine_edge.evaluate.resampling import Difference
+from fine_edge.evaluate.segment_comparison import ImageChange
 from fine_edge.files import read_json
 from fine_edge.fp16.budget import Deviation
 from fine_edge.graph.parts import Part
@@ -88,21 +92,55 @@ def _evaluation():
 
 
 def _comparison():
-    side = SimpleNamespace(evaluation=_evaluation())
+    change = Difference(-12345.0, -23456.0, -1234.0)
+    evaluation = _evaluation()
+    side = SimpleNamespace(evaluation=evaluation, errors=lambda _: evaluation.errors)
     return SimpleNamespace(
         names=NAMES,
         a=side,
         b=side,
-        ap=SimpleNamespace(value=0.01, low=-0.02, high=0.03),
+        kinds=("bbox", "segm"),
+        ap=dict.fromkeys(("bbox", "segm"), Difference(0.01, -0.02, 0.03)),
+        errors=dict.fromkeys(("bbox", "segm"), dict.fromkeys(ERRORS, change)),
+        mask_changes=SimpleNamespace(objects=range(12345), means=(0.761, 0.792), mean=Difference(0.03, 0.02, 0.04)),
+        threshold=0.8,
         data=SimpleNamespace(images=range(5000), path=Path("instances_val2017.json")),
-        figures=lambda _: (0.381, 0.392),
-        gain=lambda _: 0.028,
+        figures=lambda *_: (0.381, 0.392),
+        gain=lambda *_: 0.028,
+    )
+
+
+def _segment_comparison():
+    change = Difference(0.0123, -0.0234, 0.0345)
+    images = {number: f"frankfurt/frankfurt_000001_0{number}_leftImg8bit.png" for number in range(5000)}
+    seen = ImageChange(7, 0.951, 0.962, 123456, 2097152, "traffic light taken for vegetation", 123456, 12345)
+    side = SimpleNamespace(origin=_evaluation().origin)
+    return SimpleNamespace(
+        names=NAMES,
+        a=side,
+        b=side,
+        data=SimpleNamespace(images=images, path=Path("gtFine/val")),
+        is_semantic=True,
+        main="miou",
+        drop=0.123,
+        differences={"miou": change, "pixel_accuracy": change},
+        by_category=dict.fromkeys(("traffic light", "car"), change),
+        by_image=(seen,),
+        moved_share=0.0123,
+        moved_quantiles=lambda: (0.01, 0.1, 0.2),
+        figure=lambda _: (0.381, 0.392),
+        of_category=lambda _: (0.381, 0.392),
     )
 
 
 def _drift():
     return SimpleNamespace(
-        quantiles=lambda _: (0.01, 12.34, 123.45), matched=12345, flipped=12, flipped_share=0.01, ap_drop=0.1
+        comparison=_comparison(),
+        quantiles=lambda _: (0.01, 12.34, 123.45),
+        matched=12345,
+        flipped=12,
+        flipped_share=0.01,
+        drops={"bbox": 0.1, "segm": None},
     )
 
 
@@ -264,8 +302,11 @@ def tables():
         "bench-compare": lambda: compare(read_record(record), read_record(record)),
         "evaluate": lambda: evaluate.precision_table(_evaluation()),
         "evaluate-errors": lambda: evaluate.error_table(_evaluation()),
-        "evaluate-compare": lambda: evaluate.precision_change_table(_comparison()),
-        "evaluate-compare-errors": lambda: evaluate.error_change_table(_comparison()),
+        "evaluate-compare": lambda: changes.precision_change_table(_comparison()),
+        "evaluate-compare-errors": lambda: changes.error_change_table(_comparison(), "segm"),
+        "evaluate-compare-segments": lambda: changes.segment_change_table(_segment_comparison()),
+        "evaluate-compare-images": lambda: changes.image_change_table(_segment_comparison()),
+        "evaluate-drift-segments": lambda: changes.segment_drift_table(_segment_comparison(), 0.1),
         "evaluate-drift": lambda: drift_table(_drift(), 0.1),
         "layers": lambda: parts_table(_profiles()[0]),
         "layers-baseline": lambda: cost_table(FineCost(*_profiles())),

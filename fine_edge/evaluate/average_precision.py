@@ -7,8 +7,8 @@ is -1 where the data set has no object that it could be of. Source: cocodataset.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,7 @@ from numpy.typing import NDArray
 from fine_edge import console
 from fine_edge.errors import DataError
 from fine_edge.evaluate import masks
-from fine_edge.evaluate.coco_data import CocoData, Found, Objects, Truth
-from fine_edge.evaluate.coco_data import objects as as_objects
-
-Kind = Literal["bbox", "segm"]
-"""Whether boxes or masks are compared."""
-Some = TypeVar("Some", Truth, Found)
+from fine_edge.evaluate.coco_data import CocoData, Found, Kind, Objects, Truth, with_runs
 
 # faster-coco-eval makes a dict of about 0.8 KiB of each detection. Categories do not depend on each other, so they are
 # scored in groups of about this many detections.
@@ -122,22 +117,6 @@ def _score(data: CocoData, found: Found, categories: list[int], kind: Kind) -> A
     return scored.eval
 
 
-def _with_runs(objects: Some, data: CocoData) -> Some:
-    """Return the same objects with their masks as compressed run lengths."""
-    if not len(objects):
-        return objects
-    if objects.masks is None:
-        raise DataError("not every object has a mask", where=data.path, hint="evaluate boxes")
-    outlines = []
-    for image, mask in zip(objects.image_ids.tolist(), objects.masks.tolist(), strict=True):
-        try:
-            outlines.append(masks.runs(mask, data.sizes.get(image)))
-        except (LookupError, TypeError, ValueError, OverflowError) as error:
-            what = f"a mask in {data.images[image]} cannot be used ({error})"
-            raise DataError(what, where=data.path, hint="evaluate boxes") from error
-    return replace(objects, masks=as_objects(outlines))
-
-
 def mask_average_precision(data: CocoData, found: Found) -> AveragePrecision | None:
     """Return the figures of masks; ``None`` where either side has no masks.
 
@@ -164,7 +143,7 @@ def average_precision(data: CocoData, found: Found, kind: Kind = "bbox") -> Aver
         DataError: when masks are compared and an object has no usable mask.
     """
     if kind == "segm":
-        data, found = replace(data, truth=_with_runs(data.truth, data)), _with_runs(found, data)
+        data, found = with_runs(data, found)
     names = data.shown_categories()
     categories = sorted(data.categories)
     scored = [_score(data, found, group, kind) for group in _chunks(categories, found)]

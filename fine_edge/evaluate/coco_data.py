@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ Mask = list[list[float]] | dict[str, Any]
 A file may hold anything in their place: :func:`fine_edge.evaluate.masks.runs` checks them when masks are scored.
 """
 Masks = NDArray[np.object_]
+Kind = Literal["bbox", "segm"]
+"""Whether boxes or masks are compared."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,33 @@ class CocoData:
         truth, keep = self.truth, ~np.isin(self.truth.image_ids, list(image_ids))
         images = {number: name for number, name in self.images.items() if number not in image_ids}
         return replace(self, images=images, truth=truth.taken(np.flatnonzero(keep)))
+
+
+Some = TypeVar("Some", Truth, Found)
+
+
+def with_runs(data: CocoData, found: Found) -> tuple[CocoData, Found]:
+    """Return data set and detections with all masks as compressed run lengths.
+
+    Raises:
+        DataError: when an object or a detection has no usable mask.
+    """
+    return replace(data, truth=_with_runs(data.truth, data)), _with_runs(found, data)
+
+
+def _with_runs(some: Some, data: CocoData) -> Some:
+    if not len(some):
+        return some
+    if some.masks is None:
+        raise DataError("not every object has a mask", where=data.path, hint="evaluate boxes")
+    outlines = []
+    for image, mask in zip(some.image_ids.tolist(), some.masks.tolist(), strict=True):
+        try:
+            outlines.append(runs(mask, data.sizes.get(image)))
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            what = f"a mask in {data.images[image]} cannot be used ({error})"
+            raise DataError(what, where=data.path, hint="evaluate boxes") from error
+    return replace(some, masks=objects(outlines))
 
 
 _MOST_PX = 1e100

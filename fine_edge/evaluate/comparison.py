@@ -1,4 +1,4 @@
-"""Compare two evaluations on one data set."""
+"""Compare two evaluations of boxes, and of masks where both have them, on one data set."""
 
 from __future__ import annotations
 
@@ -9,39 +9,65 @@ from typing import Any
 
 import numpy as np
 
+from fine_edge import console
 from fine_edge.errors import DataError
-from fine_edge.evaluate.coco_data import CocoData, Found, read_results
-from fine_edge.evaluate.evaluation import Evaluation, Origin, read_evaluation, score
-from fine_edge.evaluate.journal import found_of, read_journal
-from fine_edge.evaluate.resampling import RESAMPLES, Difference, difference
-from fine_edge.evaluate.segment_data import read_boxes
-from fine_edge.files import read_json, sha256_of
-from fine_edge.images import is_folder
+from fine_edge.evaluate.average_precision import AveragePrecision
+from fine_edge.evaluate.coco_data import CocoData, Doubles, Found, Ints, Kind, with_runs
+from fine_edge.evaluate.evaluation import Evaluation, score
+from fine_edge.evaluate.mask_changes import MaskChanges, mask_changes
+from fine_edge.evaluate.matching import (
+    CONFIDENCE,
+    IOU,
+    KINDS,
+    LEFT_OUT,
+    TRUE_POSITIVE,
+    ErrorCounts,
+    Verdicts,
+    count,
+    count_by_image,
+    judge,
+)
+from fine_edge.evaluate.resampling import RESAMPLES, Difference, Statistic, differences, match, resampled_ap
+from fine_edge.evaluate.sides import StoredEvaluation, names_of
+from fine_edge.text import printable
 
-_HINT = "evaluate again: python -m fine_edge evaluate --json"
 _METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "ar_100")
+ERRORS = ("tp", "fp", "fn", "precision", "recall", "f1", *KINDS[TRUE_POSITIVE + 1 : LEFT_OUT])
+"""The figures of right and wrong detections whose difference has an interval."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the comparison: its evaluation, recomputed from its detections, and the detections."""
+    """One side of the comparison: its evaluation, recomputed from its detections, and the detections.
+
+    Attributes:
+        found: with masks as run lengths where masks are compared.
+        verdicts: on the detections that score at least the comparison's threshold, by boxes and by masks.
+    """
 
     evaluation: Evaluation
     found: Found
+    verdicts: dict[Kind, Verdicts]
 
-    @property
-    def name(self) -> str:
-        """Return the model's name, followed by the artifact's precision."""
-        origin = self.evaluation.origin
-        exact = "exact" if origin.preprocessed == "exact" else ""
-        return " ".join(filter(None, (origin.model, origin.precision, exact)))
+    def errors(self, kind: Kind) -> ErrorCounts:
+        """Return right and wrong detections and missed objects."""
+        return count(self.verdicts[kind])
+
+    def precision(self, kind: Kind) -> AveragePrecision:
+        """Return COCO's figures."""
+        masks = self.evaluation.masks  # none where nothing was found, which is as bad by boxes as by masks
+        return masks if kind == "segm" and masks else self.evaluation.boxes
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both evaluations, on the images that both could read, and the difference of AP with its interval.
+    """Both evaluations, on the images that both could read, and the differences with their intervals.
 
     Attributes:
+        ap: difference of AP by boxes, and by masks where both sides and the data set have them.
+        errors: difference of each of :data:`ERRORS`, likewise; ``None`` where it is not defined.
+        mask_changes: mask IoU of each object that both find; ``None`` where boxes alone are compared.
+        threshold: lowest score of a detection that is right or wrong.
         images: folder of the pictures, where one of the evaluations names it.
         pictures: sha256 of the picture files by image id, where a model ran on them.
     """
@@ -49,24 +75,31 @@ class Comparison:
     data: CocoData
     a: Side
     b: Side
-    ap: Difference
+    ap: dict[Kind, Difference]
+    errors: dict[Kind, dict[str, Difference | None]]
+    mask_changes: MaskChanges | None
+    threshold: float
     images: Path | None
     pictures: dict[int, str]
 
     @property
     def names(self) -> tuple[str, str]:
         """Return a name for each side; equal names get (A) and (B)."""
-        a, b = self.a.name, self.b.name
-        return (a, b) if a != b else (f"{a} (A)", f"{b} (B)")
+        return names_of(self.a.evaluation.origin, self.b.evaluation.origin)
 
-    def figures(self, metric: str) -> tuple[float, float]:
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Return what is compared: boxes, and masks where both sides have them."""
+        return tuple(self.ap)
+
+    def figures(self, metric: str, kind: Kind = "bbox") -> tuple[float, float]:
         """Return one COCO figure of both sides as fractions; -1 means that it is not defined."""
-        a, b = (getattr(side.evaluation.boxes, metric) for side in (self.a, self.b))
+        a, b = (getattr(side.precision(kind), metric) for side in (self.a, self.b))
         return float(a), float(b)
 
-    def gain(self, metric: str) -> float | None:
+    def gain(self, metric: str, kind: Kind = "bbox") -> float | None:
         """Return the relative gain of B over A, as in the paper's Fig. 4; ``None`` where A is undefined or 0."""
-        a, b = self.figures(metric)
+        a, b = self.figures(metric, kind)
         return b / a - 1 if a > 0 and b >= 0 else None
 
     def to_json(self) -> dict[str, Any]:
@@ -75,117 +108,138 @@ class Comparison:
         return {
             **sides,
             "images": len(self.data.images),
-            "difference": {
-                metric: {
-                    "value": b - a if min(a, b) >= 0 else None,
-                    "relative": self.gain(metric),
-                    **({"low": self.ap.low, "high": self.ap.high} if metric == "ap" else {}),
-                }
-                for metric in _METRICS
-                for a, b in [self.figures(metric)]
+            "difference": self._precision_json("bbox"),
+            "mask_difference": self._precision_json("segm") if "segm" in self.ap else None,
+            "mask_iou": self.mask_changes.to_json(self.data) if self.mask_changes else None,
+            "right_and_wrong": {
+                "iou": IOU,
+                "confidence": self.threshold,
+                "boxes": self._errors_json("bbox"),
+                "masks": self._errors_json("segm") if "segm" in self.ap else None,
             },
         }
 
+    def _precision_json(self, kind: Kind) -> dict[str, Any]:
+        return {
+            metric: {
+                "value": b - a if min(a, b) >= 0 else None,
+                "relative": self.gain(metric, kind),
+                **({"low": self.ap[kind].low, "high": self.ap[kind].high} if metric == "ap" else {}),
+            }
+            for metric in _METRICS
+            for a, b in [self.figures(metric, kind)]
+        }
 
-def _place(path: Path, stored: dict[str, Any], key: str) -> Path:
-    """Return the path of a file or folder that an evaluation names: where it was, or beside the evaluation."""
-    named = Path(str(stored[key]))
-    places = [place for place in (named, path.parent / named.name) if place.exists()]
-    if not places:
-        raise DataError(f"{named} is gone", where=path, hint=_HINT)
-    return places[0]
-
-
-def _same(place: Path, sha256: str, stored: dict[str, Any], key: str) -> None:
-    if sha256 != stored[key]:
-        raise DataError("is not what was evaluated any more", where=place, hint=_HINT)
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What an evaluation file and the files that it names hold; ``pictures`` is empty where no model ran."""
-
-    stored: dict[str, Any]
-    data: CocoData
-    detections: Path
-    found: Found
-    pictures: dict[int, str]
-
-
-def _read(path: Path) -> _Kept:
-    read_evaluation(path)  # raises with the reason where it is broken
-    stored = read_json(path, DataError, hint=_HINT)
-    try:
-        data = read_boxes(_place(path, stored, "data_file"), pictures=stored.get("images_folder") is not None)
-        detections = _place(path, stored, "detections_file")
-        _same(data.path, data.sha256, stored, "data_sha256")
-        _same(detections, sha256_of(detections), stored, "detections_sha256")
-        skipped = set(map(str, stored["skipped"]))
-    except (LookupError, TypeError, OSError) as error:
-        raise DataError(f"is no evaluation ({type(error).__name__}: {error})", where=path, hint=_HINT) from error
-    seen = data.without({number for number, name in data.images.items() if name in skipped})
-    if detections.suffix != ".jsonl":
-        return _Kept(stored, seen, detections, read_results(detections, data), {})
-    entries = read_journal(detections, seen.images)
-    pictures = {number: entry.picture for number, entry in entries.items()}
-    return _Kept(stored, seen, detections, found_of(entries, detections), pictures)
+    def _errors_json(self, kind: Kind) -> dict[str, Any]:
+        """Return right and wrong of both, the differences with intervals, and FP and FN of each image."""
+        sides = [side.verdicts[kind] for side in (self.a, self.b)]
+        by_image = np.stack([wrong_and_missed(count_by_image(one, self.data)) for one in sides], axis=2)  # (N, 2, 2)
+        return {
+            **{key: count(one).to_json() for key, one in zip("ab", sides, strict=True)},
+            "difference": {name: one and one.to_json() for name, one in self.errors[kind].items()},
+            "by_image": [
+                {"image": self.data.images[number], "fp": fp, "fn": fn}
+                for number, (fp, fn) in zip(sorted(self.data.images), by_image.tolist(), strict=True)
+            ],
+        }
 
 
-def _side(kept: _Kept, data: CocoData) -> Side:
-    """Return the evaluation of one side on the images of both."""
-    stored = kept.stored
-    try:
-        origin = Origin(
-            model=str(stored["model"]),
-            artifact_sha256=stored["artifact_sha256"],
-            onnx_sha256=stored["onnx_sha256"],
-            precision=stored["precision"],
-            backend=stored["backend"],
-            random_weights=bool(stored["random_weights"]),
-            machine=dict(stored["machine"]),
-            preprocessed=stored.get("preprocessed"),
-        )
-    except (LookupError, TypeError, ValueError) as error:
-        raise DataError(f"an evaluation does not say what it is of ({error!r})", hint=_HINT) from error
-    found = kept.found.taken(np.flatnonzero(np.isin(kept.found.image_ids, list(data.images))))
-    return Side(score(data, found, origin, detections=kept.detections, pictures=kept.pictures), found)
+def wrong_and_missed(counted: Ints) -> Ints:
+    """Return false positives and missed objects (..., 2) of :func:`count_by_image`'s counts (..., kinds + 1)."""
+    wrong: Ints = counted[..., TRUE_POSITIVE + 1 : LEFT_OUT].sum(axis=-1)
+    return np.stack([wrong, counted[..., -1]], axis=-1)
 
 
-def compare(a: Path, b: Path, *, resamples: int = RESAMPLES, advance: Callable[[], None] = lambda: None) -> Comparison:
-    """Compare two evaluation files on the images that both could read.
+def compare(
+    a: StoredEvaluation,
+    b: StoredEvaluation,
+    *,
+    threshold: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    advance: Callable[[], None] = lambda: None,
+) -> Comparison:
+    """Compare two evaluations of detectors on the images that both could read.
 
     Args:
         a: the evaluation to compare with.
         b: the evaluation whose gain is shown.
-        resamples: number of resampled image sets behind the interval.
+        threshold: lowest score of a detection that is right or wrong; AP counts all detections.
+        resamples: number of resampled image sets behind the intervals.
         advance: called after each of them.
 
     Raises:
-        DataError: when a file is broken, when a file that it names is missing or has changed, or when the two are of
-            different data sets, of different pictures, or have no readable image in common.
+        DataError: when the evaluations are of segmenters.
     """
-    first, second = _read(a), _read(b)
-    if first.data.sha256 != second.data.sha256:
-        what = f"{a} is of {first.data.path.name}, {b} of {second.data.path.name}"
-        raise DataError(f"{what}: these are not the same", hint="evaluate both on the same annotations")
-    data = first.data.without(set(first.data.images) - set(second.data.images))
-    if not data.images:
-        raise DataError(f"{a} and {b} have no image in common that both could read", hint=_HINT)
-    pictures = {**first.pictures, **second.pictures}
-    other = [
-        number for number in data.images if first.pictures.get(number, pictures.get(number)) != pictures.get(number)
+    data, first, second = a.data, a.found, b.found
+    if not (isinstance(data, CocoData) and isinstance(first, Found) and isinstance(second, Found)):
+        raise DataError("are of segments, not of boxes", where=f"{a.path} and {b.path}", hint="give detectors'")
+    kinds: tuple[Kind, ...] = ("bbox",)
+    if _have_masks(data, {a.path: first, b.path: second}):
+        try:
+            with_truth, first = with_runs(data, first)
+            data, second = with_runs(with_truth, second)
+            kinds = ("bbox", "segm")
+        except DataError as error:
+            console.warn(f"boxes alone are compared: {error}")
+    pictures = {**a.pictures, **b.pictures}
+    sides = [
+        Side(
+            score(data, objects, one.origin, detections=one.kept, pictures=one.pictures),
+            objects,
+            {kind: judge(data, objects, confidence=threshold, kind=kind) for kind in kinds},
+        )
+        for one, objects in ((a, first), (b, second))
     ]
-    if other:
-        names = ", ".join(data.images[number] for number in other[:3])
-        what = f"{a} and {b} are of other pictures under {len(other)} of {len(data.images)} names: {names}"
-        raise DataError(what, hint="evaluate both on the same pictures")
-    sides = _side(first, data), _side(second, data)
-    found = (side.found for side in sides)
-    folders = [Path(str(kept.stored["images_folder"])) for kept in (first, second) if kept.stored.get("images_folder")]
-    return Comparison(
-        data,
-        *sides,
-        difference(data, *found, resamples=resamples, advance=advance),
-        next((folder for folder in folders if is_folder(folder)), None),
-        pictures,
-    )
+    ap, errors = _differences(data, sides[0], sides[1], kinds, resamples, advance)
+    masks = mask_changes(data, first, second, threshold, resamples=resamples) if "segm" in kinds else None
+    return Comparison(data, sides[0], sides[1], ap, errors, masks, threshold, a.folder or b.folder, pictures)
+
+
+def _have_masks(data: CocoData, sides: dict[Path, Found]) -> bool:
+    """Return whether all have masks; a warning says which has none where others have some."""
+    if all(found.masks is None for found in sides.values()):
+        return False
+    without = [path for path, found in sides.items() if found.masks is None and len(found)]
+    if data.truth.masks is None:
+        what, hint = f"{data.path.name} has no masks", "give annotations with segmentation"
+    elif without:
+        what, hint = f"{without[0].name} holds no masks", "evaluate instance segmentation, or results with segmentation"
+    else:
+        return True
+    console.warn(f"boxes alone are compared: {printable(what)} -> {hint}")
+    return False
+
+
+def _differences(
+    data: CocoData, a: Side, b: Side, kinds: tuple[Kind, ...], resamples: int, advance: Callable[[], None]
+) -> tuple[dict[Kind, Difference], dict[Kind, dict[str, Difference | None]]]:
+    """Return the differences of AP and of all errors over the same resampled images."""
+    parts = [part for kind in kinds for part in (_ap_change(data, a, b, kind), _error_change(data, a, b, kind))]
+
+    def statistic(times: Ints) -> Doubles:
+        return np.concatenate([part(times) for part in parts])
+
+    found = differences(statistic, len(data.images), resamples=resamples, advance=advance)
+    width = 1 + len(ERRORS)
+    rows = {kind: found[place * width : (place + 1) * width] for place, kind in enumerate(kinds)}
+    ap = {kind: row[0] or Difference(0.0, 0.0, 0.0) for kind, row in rows.items()}
+    return ap, {kind: dict(zip(ERRORS, row[1:], strict=True)) for kind, row in rows.items()}
+
+
+def _ap_change(data: CocoData, a: Side, b: Side, kind: Kind) -> Statistic:
+    first, second = (match(data, side.found, kind) for side in (a, b))
+    return lambda times: np.array([resampled_ap(second, times) - resampled_ap(first, times)])
+
+
+def _error_change(data: CocoData, a: Side, b: Side, kind: Kind) -> Statistic:
+    first, second = (count_by_image(side.verdicts[kind], data) for side in (a, b))
+    return lambda times: _errors(times @ second) - _errors(times @ first)
+
+
+def _errors(counted: Ints) -> Doubles:
+    """Return the figures of :data:`ERRORS` of one sum of counts (kinds + 1,), NaN where one is not defined."""
+    wrong, tp, fn = counted[TRUE_POSITIVE + 1 : LEFT_OUT], counted[TRUE_POSITIVE], counted[-1]
+    fp = wrong.sum()
+    wholes = (tp + fp, tp + fn, 2 * tp + fp + fn)
+    ratios = [part / whole if whole else np.nan for part, whole in zip((tp, tp, 2 * tp), wholes, strict=True)]
+    return np.array([tp, fp, fn, *ratios, *wrong], dtype=np.float64)

@@ -8,12 +8,14 @@ import numpy as np
 
 from fine_edge import __version__
 from fine_edge.evaluate import comparison_page
+from fine_edge.evaluate.change_tables import drop_note, precision_change_table
 from fine_edge.evaluate.drift import CONFIDENCE, DetectionDrift, ImageDrift
 from fine_edge.evaluate.image_pairs import Judged
-from fine_edge.evaluate.tables import precision_change_table
 from fine_edge.table import Column, Table
 
 PICTURES = 8
+_LEAST_PX, _LEAST_GAP = 1.0, 0.1
+"""Smaller moves of boxes, and changes of masks as 1 - IoU, are no change of a picture."""
 
 
 def drift_table(drift: DetectionDrift, most_ap_drop: float | None) -> Table:
@@ -23,20 +25,27 @@ def drift_table(drift: DetectionDrift, most_ap_drop: float | None) -> Table:
         " one side has it alone."
     ]
     view = Table("Drift", [Column("", numeric=False), Column("median"), Column("99 %"), Column("largest")], notes=notes)
-    for title, measure, digits in (("box (px)", "distances_px", 2), ("score", "score_gaps", 4)):
+    measures = [("box (px)", "distances_px", 2), ("score", "score_gaps", 4)]
+    if "segm" in drift.comparison.kinds:
+        measures.append(("mask (1 - IoU)", "mask_gaps", 4))
+    for title, measure, digits in measures:
         values = drift.quantiles(measure)
         view.add(title, *(f"{value:.{digits}f}" for value in values) if values else (None,) * 3)
     view.notes.append(f"{drift.matched} matched, {drift.flipped} flipped ({drift.flipped_share:.2%} of all).")
-    drop = "not defined: there is nothing to find" if drift.ap_drop is None else f"{drift.ap_drop:+.3f} points"
-    limit = "" if most_ap_drop is None else f", at most {most_ap_drop:g} allowed"
-    view.notes.append(f"AP drop: {drop}{limit}.")
+    for kind, drop in drift.drops.items():
+        view.notes.append(drop_note("AP" if kind == "bbox" else "mask AP", drop, most_ap_drop))
     return view
 
 
 def most_changed(drift: DetectionDrift, number: int) -> list[ImageDrift]:
     """Return at most so many images: those with the most flipped detections first, then with the largest moves."""
-    changed = [image for image in drift.images if image.flipped or image.worst_box_px >= 1]
-    return sorted(changed, key=lambda image: (-image.flipped, -image.worst_box_px))[:number]
+    changed = [
+        image
+        for image in drift.images
+        if image.flipped or image.worst_box_px >= _LEAST_PX or image.worst_mask_gap >= _LEAST_GAP
+    ]
+    changed.sort(key=lambda image: (-image.flipped, -image.worst_box_px, -image.worst_mask_gap))
+    return changed[:number]
 
 
 def _sides(drift: DetectionDrift, image: ImageDrift) -> tuple[Judged, Judged]:
@@ -48,6 +57,14 @@ def _sides(drift: DetectionDrift, image: ImageDrift) -> tuple[Judged, Judged]:
     )
 
 
+def _captions(drift: DetectionDrift, image: ImageDrift) -> tuple[str, str]:
+    reference, other = drift.comparison.names
+    moved = f"boxes moved up to {image.worst_box_px:.1f} px"
+    if len(image.mask_gaps):
+        moved += f", masks changed up to {image.worst_mask_gap:.2f} (1 - IoU)"
+    return f"{reference}: {len(image.lost)} alone", f"{other}: {len(image.new)} alone; {moved}"
+
+
 def _pictures(drift: DetectionDrift) -> str:
     changed = most_changed(drift, PICTURES)
     pairs = "".join(
@@ -55,15 +72,14 @@ def _pictures(drift: DetectionDrift) -> str:
             drift.comparison,
             image.image_id,
             _sides(drift, image),
-            (
-                f"{drift.comparison.names[0]}: {len(image.lost)} alone",
-                f"{drift.comparison.names[1]}: {len(image.new)} alone; boxes moved up to {image.worst_box_px:.1f} px",
-            ),
+            _captions(drift, image),
         )
         for image in changed
     )
     if not pairs:
-        return comparison_page.NO_PICTURES if changed else '<p class="soft">No picture changed by a pixel.</p>'
+        masks = f", no mask by {_LEAST_GAP:g} (1 - IoU)" if "segm" in drift.comparison.kinds else ""
+        nothing = f'<p class="soft">No picture changed by a pixel{masks}.</p>'
+        return comparison_page.NO_PICTURES if changed else nothing
     key = comparison_page.key(right="found by both", wrong="found by this one alone")
     return f"<section><h2>What changed most</h2>{key}{pairs}</section>"
 

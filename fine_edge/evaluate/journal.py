@@ -33,6 +33,7 @@ FORMAT = 2
 Line = tuple[float, ...]
 """Of a detection: category id, x0, y0, width, height in pixels of the picture, and score."""
 
+_MOST_ID = 2.0**62
 _CHECK = b',"check":"'
 _HINT = "remove it or choose another --out"
 
@@ -234,14 +235,19 @@ def read_journal(path: Path, image_ids: Collection[int]) -> dict[int, Kept]:
     return {number: last[number] for number in image_ids}
 
 
+def _in_range(table: NDArray[np.float64]) -> bool:
+    """Return whether all numbers are finite, and the first of each row fits an id of 64 bits."""
+    return bool(np.isfinite(table).all() and (np.abs(table[:, 0]) < _MOST_ID).all())
+
+
 def table_of(kept: dict[int, Kept], columns: int, where: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the image ids (N,) and rows (N, columns) of entries.
 
     Raises:
-        DataError: when rows are of another length.
+        DataError: when rows are of another length, or a number is no number of its kind.
     """
     tables = [entry.rows for entry in kept.values() if entry.rows.size]
-    if any(table.ndim != 2 or table.shape[1] != columns for table in tables):
+    if any(table.ndim != 2 or table.shape[1] != columns or not _in_range(table) for table in tables):
         raise DataError(f"has rows that are not of {columns} numbers", where=where, hint="evaluate again")
     counts = [len(entry.rows) for entry in kept.values()]
     images = np.repeat(np.array(list(kept), dtype=np.int64), counts)

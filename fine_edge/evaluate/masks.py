@@ -56,6 +56,33 @@ def runs(mask: Any, size: tuple[int, int] | None) -> Runs:
     return {"size": [height, width], "counts": _text(found["counts"])}
 
 
+def overlaps(found: list[Runs], objects: list[Runs], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the IoU (N, M) of masks of one picture; with a crowd region the share of the mask that lies in it.
+
+    Masks of different sizes do not overlap.
+    """
+    from faster_coco_eval.core import mask as library
+
+    if not found or not objects:
+        return np.zeros((len(found), len(objects)))
+    ratio = np.asarray(library.iou(found, objects, crowd.astype(int).tolist()), dtype=np.float64)
+    return np.maximum(ratio, 0.0)  # -1 where sizes differ
+
+
+def overlap(one: Runs, other: Runs) -> float:
+    """Return the IoU of two masks of one picture; 1 where both are empty."""
+    if not area(one) and not area(other):
+        return 1.0
+    return float(overlaps([one], [other], np.zeros(1, dtype=np.bool_))[0, 0])
+
+
+def pixels(mask: Runs) -> NDArray[np.bool_]:
+    """Return the pixels (H, W) of a mask, whose size must be one that fits into memory: a picture's."""
+    from faster_coco_eval.core import mask as library
+
+    return np.asarray(library.decode(mask)).astype(np.bool_)
+
+
 def bounding_box(mask: Runs) -> list[float]:
     """Return x0, y0, width and height of a mask."""
     from faster_coco_eval.core import mask as library

@@ -9,7 +9,8 @@ category is left out, as in COCO. A wrong detection gets the first of these name
     localisation     overlaps an object of its category by 0.1 or more
     background       anything else
 
-The four kinds are those of Bolya et al., "TIDE", 2020, with its "both" (wrong place and class) under background.
+Boxes or masks overlap. The four kinds are those of Bolya et al., "TIDE", 2020, with its "both" (wrong place and class)
+under background.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fine_edge.evaluate.coco_data import CocoData, Doubles, Found, Truth
+from fine_edge.evaluate import masks
+from fine_edge.evaluate.coco_data import CocoData, Doubles, Found, Ints, Kind, Truth
 
 IOU = 0.5
 CONFIDENCE = 0.5
-_NEAR = 0.1
+NEAR = 0.1
 
 TRUE_POSITIVE, DUPLICATE, CLASS_CONFUSION, LOCALISATION, BACKGROUND, LEFT_OUT = range(6)
 KINDS = ("true_positive", "duplicate", "class_confusion", "localisation", "background", "left_out")
@@ -61,6 +63,17 @@ def overlaps(boxes: Doubles, objects: Doubles, crowd: NDArray[np.bool_]) -> Doub
     return ratio
 
 
+def overlaps_of(found: Found, truth: Truth, kind: Kind) -> Doubles:
+    """Return :func:`overlaps` (N, M) of detections and objects of one image, by their boxes or their masks.
+
+    Masks are compressed run lengths, see :func:`fine_edge.evaluate.coco_data.with_runs`.
+    """
+    if kind == "bbox":
+        return overlaps(found.boxes_xywh, truth.boxes_xywh, truth.crowd)
+    detected, labelled = ([] if side.masks is None else side.masks.tolist() for side in (found, truth))
+    return masks.overlaps(detected, labelled, truth.crowd)
+
+
 def by_image(image_ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield each image id with the indices of its rows, in their order."""
     if not len(image_ids):
@@ -70,8 +83,8 @@ def by_image(image_ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int
     yield from zip(ids.tolist(), np.split(order, starts[1:]), strict=True)
 
 
-def judge(data: CocoData, found: Found, *, confidence: float = CONFIDENCE) -> Verdicts:
-    """Judge all detections with a score of at least ``confidence``."""
+def judge(data: CocoData, found: Found, *, confidence: float = CONFIDENCE, kind: Kind = "bbox") -> Verdicts:
+    """Judge all detections with a score of at least ``confidence``, by their boxes or their masks (as run lengths)."""
     found = found.taken(np.flatnonzero(found.scores >= confidence))
     truth = data.truth
     kinds = np.full(len(found), BACKGROUND, dtype=np.int8)
@@ -81,19 +94,18 @@ def judge(data: CocoData, found: Found, *, confidence: float = CONFIDENCE) -> Ve
     for image, rows in by_image(found.image_ids):
         here = objects.get(image, none)
         best_first = rows[np.argsort(-found.scores[rows], kind="stable")]
-        kinds[best_first], taken[here] = _judge_image(found.taken(best_first), truth, here)
+        kinds[best_first], taken[here] = _judge_image(found.taken(best_first), truth.taken(here), kind)
     return Verdicts(found, kinds, np.flatnonzero(~taken & ~truth.crowd))
 
 
-def _judge_image(found: Found, truth: Truth, here: NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-    """Return the kinds of the detections of one image, best first, and which of its objects ``here`` are found."""
-    crowd = truth.crowd[here]
-    overlap = overlaps(found.boxes_xywh, truth.boxes_xywh[here], crowd)
-    same = found.category_ids[:, None] == truth.category_ids[here][None]
+def _judge_image(found: Found, truth: Truth, kind: Kind) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """Return the kinds of the detections of one image, best first, and which of its objects are found."""
+    crowd, overlap = truth.crowd, overlaps_of(found, truth, kind)
+    same = found.category_ids[:, None] == truth.category_ids[None]
     own, of_others, in_crowd = (
         np.where(allowed, overlap, 0.0) for allowed in (same & ~crowd, ~same & ~crowd, same & crowd)
     )
-    taken = np.zeros(len(here), dtype=np.bool_)
+    taken = np.zeros(len(truth), dtype=np.bool_)
     kinds = np.empty(len(found), dtype=np.int8)
     for row in range(len(found)):
         free = np.where(taken, 0.0, own[row])
@@ -107,7 +119,7 @@ def _judge_image(found: Found, truth: Truth, here: NDArray[np.int64]) -> tuple[N
         elif (of_others[row] >= IOU).any():
             kinds[row] = CLASS_CONFUSION
         else:
-            kinds[row] = LOCALISATION if (own[row] >= _NEAR).any() else BACKGROUND
+            kinds[row] = LOCALISATION if (own[row] >= NEAR).any() else BACKGROUND
     return kinds, taken
 
 
@@ -160,6 +172,18 @@ def _count(kinds: NDArray[np.int8], missed: int) -> ErrorCounts:
 def count(verdicts: Verdicts) -> ErrorCounts:
     """Count all detections and objects."""
     return _count(verdicts.kinds, len(verdicts.missed))
+
+
+def count_by_image(verdicts: Verdicts, data: CocoData) -> Ints:
+    """Return the number of detections of each of :data:`KINDS`, then of missed objects: (images, kinds + 1).
+
+    Images are in the order of their ids.
+    """
+    ids = np.array(sorted(data.images), dtype=np.int64)
+    counts = np.zeros((len(ids), len(KINDS) + 1), dtype=np.int64)
+    np.add.at(counts, (np.searchsorted(ids, verdicts.found.image_ids), verdicts.kinds), 1)
+    np.add.at(counts[:, -1], np.searchsorted(ids, data.truth.image_ids[verdicts.missed]), 1)
+    return counts
 
 
 def count_by_category(verdicts: Verdicts, data: CocoData) -> dict[str, ErrorCounts]:

@@ -7,15 +7,18 @@ pixels or in a crowd of its category.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fine_edge.evaluate.segment_data import TrueSegment
+from fine_edge.evaluate.segment_data import TrueSegment, sums
 
 Ints = NDArray[np.int64]
 PairTable = NDArray[np.float64]
+COLUMNS = 5
+"""Of a row of counts: category, sum of IoUs, TP, FP, FN."""
 
 _NOBODY = 0
 
@@ -87,17 +90,28 @@ def _best(
     return best
 
 
+def counts(
+    images: Collection[int], categories: Collection[int], image_ids: Ints, table: PairTable
+) -> NDArray[np.float64]:
+    """Return sum of IoUs, TP, FP and FN (images, K, 4) of each category from rows (N, 5) of counts."""
+    return sums(images, categories, image_ids, table[:, 0], table[:, 1:])
+
+
+def qualities(counted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return PQ, SQ and RQ (..., K, 3) of sums of IoUs, TP, FP and FN (..., K, 4); NaN where there is no segment."""
+    iou, tp, fp, fn = np.moveaxis(counted, -1, 0)
+    whole = tp + (fp + fn) / 2
+    nothing = np.full(whole.shape, np.nan)
+    pq, rq = (np.divide(part, whole, out=nothing.copy(), where=whole > 0) for part in (iou, tp))
+    sq = np.divide(iou, tp, out=np.where(whole > 0, 0.0, np.nan), where=tp > 0)
+    return np.stack([pq, sq, rq], axis=-1)
+
+
 def figures(table: PairTable, categories: dict[int, str]) -> PanopticFigures:
     """Return the figures of all images from their rows (N, 5)."""
-    quality: list[tuple[float, float, float]] = []
-    by_category = {}
-    for number, name in categories.items():
-        iou, tp, fp, fn = table[table[:, 0] == number, 1:].sum(axis=0)
-        whole = tp + (fp + fn) / 2
-        by_category[name] = float(iou / whole) if whole else -1.0
-        if whole:
-            quality.append((iou / whole, iou / tp if tp else 0.0, tp / whole))
-    if not quality:
+    quality = qualities(counts([0], categories, np.zeros(len(table), dtype=np.int64), table)[0])
+    by_category = dict(zip(categories.values(), np.nan_to_num(quality[:, 0], nan=-1.0).tolist(), strict=True))
+    if np.isnan(quality).all():
         return PanopticFigures(-1.0, -1.0, -1.0, by_category)
-    pq, sq, rq = np.mean(quality, axis=0)
-    return PanopticFigures(float(pq), float(sq), float(rq), by_category)
+    pq, sq, rq = np.nanmean(quality, axis=0).tolist()
+    return PanopticFigures(pq, sq, rq, by_category)

@@ -1,4 +1,4 @@
-"""Estimate how far the AP difference of two detectors depends on the images, by resampling the images.
+"""Estimate how far the differences of two models depend on the images, by resampling the images.
 
 faster-coco-eval gives only the final figure. Here the matches of every detection are kept, so that AP of any selection
 of images follows by counting. With each image taken once it equals COCO's AP exactly.
@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fine_edge.evaluate.coco_data import CocoData, Doubles, Found, Truth
-from fine_edge.evaluate.matching import by_image, overlaps
+from fine_edge.evaluate.coco_data import CocoData, Doubles, Found, Ints, Kind, Truth
+from fine_edge.evaluate.matching import by_image, overlaps_of
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST_DETECTIONS = 100
 RESAMPLES = 1000
+_POINTS_AT_ONCE = 1_000_000
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,19 @@ class CategoryMatches:
     objects: NDArray[np.int64]
 
 
-def match(data: CocoData, found: Found) -> list[CategoryMatches]:
-    """Match the detections of each category that has objects."""
+def match(data: CocoData, found: Found, kind: Kind = "bbox") -> list[CategoryMatches]:
+    """Match the detections of each category that has objects, by boxes or by masks as run lengths."""
     place = {number: index for index, number in enumerate(sorted(data.images))}
     truth_rows, found_rows = (dict(by_image(objects.category_ids)) for objects in (data.truth, found))
     none = np.array([], dtype=np.int64)
     return [
-        _match_category(data.truth.taken(rows), found.taken(found_rows.get(category, none)), place)
+        _match_category(data.truth.taken(rows), found.taken(found_rows.get(category, none)), place, kind)
         for category, rows in sorted(truth_rows.items())
         if not data.truth.crowd[rows].all()
     ]
 
 
-def _match_category(truth: Truth, found: Found, place: dict[int, int]) -> CategoryMatches:
+def _match_category(truth: Truth, found: Found, place: dict[int, int], kind: Kind) -> CategoryMatches:
     objects = dict(by_image(truth.image_ids))
     kept, right, ignored = [], [], []
     for image, rows in by_image(found.image_ids):
@@ -59,8 +61,7 @@ def _match_category(truth: Truth, found: Found, place: dict[int, int]) -> Catego
         if here is None:
             matched = np.zeros((2, len(THRESHOLDS), len(best)), dtype=np.bool_)
         else:
-            crowd = truth.crowd[here]
-            matched = _match_image(overlaps(found.boxes_xywh[best], truth.boxes_xywh[here], crowd), crowd)
+            matched = _match_image(overlaps_of(found.taken(best), truth.taken(here), kind), truth.crowd[here])
         right.append(matched[0])
         ignored.append(matched[1])
     counts = np.bincount([place[image] for image in truth.image_ids[~truth.crowd].tolist()], minlength=len(place))
@@ -106,16 +107,31 @@ def _precision(matches: CategoryMatches, times: NDArray[np.int64]) -> float | No
     if not drawn.any():
         return 0.0
     weights = weights[drawn]
+    # The least number of found objects that reaches each recall.
+    needed = np.searchsorted(np.arange(objects + 1) / objects, RECALLS, side="left")
     total = 0.0
-    # One threshold after the other, because the curves of all thresholds of a large data set would take gigabytes.
-    for right, ignored in zip(matches.right[:, drawn], matches.ignored[:, drawn], strict=True):
-        hits, wrong = np.cumsum(right * weights), np.cumsum((~right & ~ignored) * weights)
-        precision = hits / (hits + wrong + np.spacing(1))
-        # What COCO calls interpolation: the best precision at this recall or a higher one.
-        best = np.maximum.accumulate(precision[::-1])[::-1]
-        at = np.searchsorted(hits / objects, RECALLS, side="left")
-        total += best[at[at < len(best)]].sum()
+    # A few thresholds at a time, because the curves of all of them would take gigabytes on a large data set.
+    step = max(1, _POINTS_AT_ONCE // len(weights))
+    for start in range(0, len(THRESHOLDS), step):
+        some = slice(start, start + step)
+        total += _summed(matches.right[some, drawn], matches.ignored[some, drawn], weights, needed, objects)
     return total / (len(THRESHOLDS) * len(RECALLS))
+
+
+def _summed(right: Flags, ignored: Flags, weights: Ints, needed: Ints, objects: int) -> float:
+    """Return the sum over some thresholds (T, N) and all recalls of the best precision at this recall or a higher one.
+
+    The numbers of found objects grow along each row; with a step between the rows they grow along all of them, so that
+    one search finds where each recall is reached in each row.
+    """
+    hits, wrong = np.cumsum(right * weights, axis=1), np.cumsum((~right & ~ignored) * weights, axis=1)
+    precision = hits / (hits + wrong + np.spacing(1))
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # what COCO calls interpolation
+    rows = np.arange(len(hits))[:, None]
+    steps = rows * (objects + 1)
+    at = np.searchsorted((hits + steps).ravel(), (needed + steps).ravel()).reshape(len(hits), -1)
+    reached = at < (rows + 1) * len(weights)
+    return float(best.ravel()[at[reached]].sum())
 
 
 def resampled_ap(matches: list[CategoryMatches], times: NDArray[np.int64]) -> float:
@@ -126,33 +142,52 @@ def resampled_ap(matches: list[CategoryMatches], times: NDArray[np.int64]) -> fl
 
 @dataclass(frozen=True)
 class Difference:
-    """AP of B minus AP of A as a fraction, with its 95 % interval over resampled images."""
+    """A figure of B minus that of A, with its 95 % interval over resampled images."""
 
     value: float
     low: float
     high: float
 
+    @property
+    def is_clear(self) -> bool:
+        """Return whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
 
-def difference(
-    data: CocoData, a: Found, b: Found, *, resamples: int = RESAMPLES, advance: Callable[[], None] = lambda: None
-) -> Difference:
-    """Return the AP difference with its interval, by a paired and seeded percentile bootstrap over images.
+    def to_json(self) -> dict[str, float]:
+        """Return the difference and its interval."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+Statistic = Callable[[Ints], Doubles]
+"""From how often each image is taken (images,) to the differences (K,) of K figures, NaN where one is not defined."""
+
+
+def differences(
+    statistic: Statistic, images: int, *, resamples: int = RESAMPLES, advance: Callable[[], None] = lambda: None
+) -> list[Difference | None]:
+    """Return the differences with their intervals, by a paired and seeded percentile bootstrap over images.
+
+    Resampled sets in which a figure is not defined count for nothing in its interval; a figure that is not defined on
+    the images themselves is ``None``.
 
     Args:
-        data: the data set of both.
-        a: detections of A.
-        b: detections of B.
+        statistic: the differences of any selection of the images.
+        images: number of images.
         resamples: number of resampled image sets.
         advance: called after each of them.
     """
-    first, second = match(data, a), match(data, b)
-    number = len(data.images)
-    once = np.ones(number, dtype=np.int64)
     random = np.random.default_rng(0)
     drawn = []
     for _ in range(resamples):
-        times = np.bincount(random.integers(0, number, number), minlength=number)
-        drawn.append(resampled_ap(second, times) - resampled_ap(first, times))
+        drawn.append(statistic(np.bincount(random.integers(0, images, images), minlength=images)))
         advance()
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Difference(resampled_ap(second, once) - resampled_ap(first, once), float(low), float(high))
+    values = statistic(np.ones(images, dtype=np.int64))
+    return [_difference(value, one) for value, one in zip(values.tolist(), np.array(drawn).T, strict=True)]
+
+
+def _difference(value: float, drawn: Doubles) -> Difference | None:
+    defined = drawn[~np.isnan(drawn)]
+    if np.isnan(value) or not defined.size:
+        return None
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return Difference(value, float(low), float(high))

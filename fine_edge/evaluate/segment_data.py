@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,10 @@ class SegmentData:
         is_category = np.isin(pixels, list(self.categories))
         return np.where(is_category, pixels, IGNORED)
 
+    def without(self, image_ids: Collection[int]) -> SegmentData:
+        """Return the data set without some of its images."""
+        return replace(self, images={number: name for number, name in self.images.items() if number not in image_ids})
+
 
 def is_cityscapes(folder: Path) -> bool:
     """Return whether a folder holds label ids in Cityscapes' format."""
@@ -153,6 +157,26 @@ def _segment(info: dict[str, Any], numbering: Numbering, categories: Collection[
     if not 0 <= number < 256**3:
         raise ValueError(f"a PNG has no segment {number}")
     return TrueSegment(number, category, bool(integer(info.get("iscrowd", 0))))
+
+
+def sums(
+    images: Collection[int],
+    categories: Collection[int],
+    image_ids: NDArray[np.int64],
+    category_ids: NDArray[np.float64],
+    values: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the sums (images, categories, C) of rows of values (N, C), images by their ids, categories as they come.
+
+    Rows of other categories are left out.
+    """
+    place = {number: index for index, number in enumerate(categories)}
+    column = np.array([place.get(number, -1) for number in category_ids.tolist()], dtype=np.int64)
+    row = np.searchsorted(np.array(sorted(images), dtype=np.int64), image_ids)
+    found = np.zeros((len(images), len(place), values.shape[1]))
+    known = column >= 0
+    np.add.at(found, (row[known], column[known]), values[known])
+    return found
 
 
 Data = CocoData | SegmentData

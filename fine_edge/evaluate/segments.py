@@ -24,7 +24,10 @@ from fine_edge.files import sha256_of
 from fine_edge.runners.opened import Opened
 from fine_edge.segments import Panoptic
 
-_SEMANTIC_COLUMNS, _PANOPTIC_COLUMNS = 3, 5
+
+def columns_of(data: SegmentData) -> int:
+    """Return how many numbers a row of counts has."""
+    return semantic.COLUMNS if data.segments is None else panoptic.COLUMNS
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class SegmentEvaluation:
         images: number of images evaluated; ``pictures_sha256`` is the hash of all their files by name.
         skipped: why images could not be read, by file name; no figure counts them.
         counts_file: file of the counts of each image; ``counts_sha256`` is its hash.
+        data_file: the annotations; ``images_folder`` holds the pictures.
     """
 
     origin: Origin
@@ -46,6 +50,8 @@ class SegmentEvaluation:
     skipped: dict[str, str]
     counts_file: Path
     counts_sha256: str
+    data_file: Path
+    images_folder: Path
     figures: SemanticFigures | PanopticFigures
 
     def to_json(self) -> dict[str, Any]:
@@ -61,6 +67,8 @@ class SegmentEvaluation:
             "skipped": self.skipped,
             "counts_file": str(self.counts_file),
             "counts_sha256": self.counts_sha256,
+            "data_file": str(self.data_file),
+            "images_folder": str(self.images_folder),
             **asdict(self.figures),
             "made_at": now(),
         }
@@ -120,11 +128,9 @@ def evaluate_segments(
     category_of = categories_of(opened.contract, data, same)
     rows_of = _semantic_rows if data.segments is None else _panoptic_rows
     run = run_images(opened, data, images, folder, category_of, _entries(rows_of, data, category_of), exact=exact)
-    columns = _SEMANTIC_COLUMNS if data.segments is None else _PANOPTIC_COLUMNS
     if not run.pictures:
         raise DataError("none of the images can be read", where=data.path, hint="check --images")
-    _, table = table_of(read_journal(run.journal, run.pictures), columns, run.journal)
-    figures = semantic.figures if data.segments is None else panoptic.figures
+    _, table = table_of(read_journal(run.journal, run.pictures), columns_of(data), run.journal)
     return SegmentEvaluation(
         origin=origin_of(opened, exact=exact),
         data=data.path.name,
@@ -134,8 +140,15 @@ def evaluate_segments(
         skipped={data.images[number]: reason for number, reason in run.skipped.items()},
         counts_file=run.journal.absolute(),
         counts_sha256=sha256_of(run.journal),
-        figures=figures(table, data.categories),
+        data_file=data.path.absolute(),
+        images_folder=images.absolute(),
+        figures=figures_of(table, data),
     )
+
+
+def figures_of(table: NDArray[np.float64], data: SegmentData) -> SemanticFigures | PanopticFigures:
+    """Return the figures of all images from their rows of counts (N, columns)."""
+    return (semantic.figures if data.segments is None else panoptic.figures)(table, data.categories)
 
 
 def _entries(

@@ -7,9 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from fine_edge.evaluate.coco_data import CocoData, Found, Truth
+from fine_edge.evaluate.comparison import compare as compare_sides
+from fine_edge.evaluate.sides import read_sides
 
 # Sides whose squares lie on and beside the borders of COCO's sizes.
 SIDES = (8.0, 31.0, 32.0, 33.0, 95.0, 96.0, 97.0, 150.0)
+
+
+def compare(a, b, **options):
+    """The comparison of two evaluation files."""
+    return compare_sides(*read_sides(a, b), **options)
 
 
 def data_set(images, categories, objects):

@@ -3,12 +3,12 @@
 import json
 
 import pytest
+from data_sets import compare
 from PIL import Image
 from tiny_detector import write_detector
 
 from fine_edge.cli.evaluate import main
 from fine_edge.errors import DataError
-from fine_edge.evaluate.comparison import compare
 from fine_edge.evaluate.drift import drift
 from fine_edge.evaluate.drift_page import most_changed, to_html
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fine_edge.evaluate.average_precision import average_precision
-from fine_edge.evaluate.coco_data import Found, Truth
-from fine_edge.evaluate.resampling import difference, match, resampled_ap
+from fine_edge.evaluate.coco_data import Found, Truth, with_runs
+from fine_edge.evaluate.coco_data import objects as as_objects
+from fine_edge.evaluate.resampling import differences, match, resampled_ap
 
 
 @settings(max_examples=25, deadline=None)
@@ -19,6 +20,28 @@ def test_with_each_image_once_it_is_cocos(seed, images, objects, found):
     data, detected = drawn(seed, images, 3, objects, found)
     once = np.ones(images, dtype=np.int64)
     assert resampled_ap(match(data, detected), once) == pytest.approx(average_precision(data, detected).ap, abs=1e-9)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**20))
+def test_with_each_image_once_it_is_cocos_of_masks_too(seed):
+    """Masks fill the upper part of their boxes, so that those of masks overlap otherwise than the boxes."""
+    data, detected = drawn(seed, 5, 3, 24, 120)
+    random = np.random.default_rng(seed)
+    masked = []
+    for some in (data.truth, detected):
+        shares = random.uniform(0.5, 1.0, len(some))
+        outlines = [
+            [[x, y, x + width, y, x + width, y + share * height, x, y + share * height]]
+            for (x, y, width, height), share in zip(some.boxes_xywh.tolist(), shares, strict=True)
+        ]
+        masked.append(replace(some, masks=as_objects(outlines)))
+    data = replace(data, truth=masked[0], sizes=dict.fromkeys(data.images, (500, 500)))
+    data, detected = with_runs(data, masked[1])
+    once = np.ones(5, dtype=np.int64)
+    expected = average_precision(data, detected, "segm").ap
+    assert resampled_ap(match(data, detected, "segm"), once) == pytest.approx(expected, abs=1e-9)
+    assert resampled_ap(match(data, detected), once) != pytest.approx(expected, abs=1e-9)
 
 
 def copied(rows, times, images):
@@ -47,6 +70,18 @@ def test_images_drawn_again_are_images_copied(seed):
     larger = replace(data, images={n: f"{n}.png" for n in range(number)}, truth=truth)
     expected = average_precision(larger, found).ap
     assert resampled_ap(match(data, detected), times) == pytest.approx(expected, abs=1e-9)
+
+
+def difference(data, a, b, **options):
+    """The difference of AP with its interval, and of a figure that is never defined."""
+    first, second = match(data, a), match(data, b)
+
+    def statistic(times):
+        return np.array([resampled_ap(second, times) - resampled_ap(first, times), np.nan])
+
+    found, nothing = differences(statistic, len(data.images), **options)
+    assert nothing is None
+    return found
 
 
 def test_the_same_detections_do_not_differ():
