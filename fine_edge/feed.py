@@ -21,7 +21,7 @@ Way = Literal["exact", "fast", "graph"]
 
 
 @cache
-def _has_opencv() -> bool:
+def has_opencv() -> bool:
     """Return whether OpenCV imports; one remark says what is done without it."""
     try:
         opencv()
@@ -51,7 +51,7 @@ class Feed:
     def __init__(self, input_hw: tuple[int, int], how: Preprocessing, *, exact: bool = False) -> None:
         self._height, self._width = input_hw
         self._how = how
-        self.way: Way = "graph" if how.in_graph else "exact" if exact or not _has_opencv() else "fast"
+        self.way: Way = "graph" if how.in_graph else "exact" if exact or not has_opencv() else "fast"
 
     def __call__(self, pixels: NDArray[np.uint8], name: str = "") -> tuple[Input, Placement]:
         """Turn a picture (H, W, 3) uint8 RGB into an input of batch 1, and return its place there.
