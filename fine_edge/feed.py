@@ -11,7 +11,7 @@ from PIL import Image
 
 from fine_edge import console
 from fine_edge.errors import ConfigError, MissingExtraError
-from fine_edge.fast_preprocess import fast_preprocess
+from fine_edge.fast_preprocess import fast_preprocess, in_one_piece
 from fine_edge.libraries import opencv
 from fine_edge.preprocess import Placement, Preprocessing, preprocess
 
@@ -81,7 +81,7 @@ class Feed:
             )
         inside = self._how.in_graph
         ordered = pixels[..., ::-1] if inside and inside.color == "BGR" else pixels
-        return np.ascontiguousarray(ordered)[None], Placement(1.0, 1.0, width, height)
+        return in_one_piece(ordered)[None], Placement(1.0, 1.0, width, height)
 
 
 def as_frame(pixels: NDArray[np.uint8], frame_hw: tuple[int, int]) -> NDArray[np.uint8]:

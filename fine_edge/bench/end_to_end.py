@@ -44,12 +44,12 @@ def encoded(images: Sequence[NamedImage]) -> tuple[bytes, ...]:
 
 
 def decoded(jpeg: bytes) -> Pixels:
-    """Return the pixels (H, W, 3) RGB of a JPEG: by OpenCV where it is installed, as in a stream, else by Pillow."""
+    """Return the pixels (H, W, 3) RGB of a JPEG: by OpenCV as in a stream where it is installed, else by Pillow."""
     if not has_opencv():
         with Image.open(BytesIO(jpeg), formats=("JPEG",)) as picture:
             return np.asarray(picture.convert("RGB"), dtype=np.uint8)
     cv2 = opencv()
-    pixels: Pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    pixels: Pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     return pixels
 
 
