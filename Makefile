@@ -12,7 +12,7 @@ MODELS  = $(if $(filter table3,$(MODEL)),$(TABLE3),$(MODEL))
 OUT    ?= engines
 ARGS   ?=
 DEVICE_TESTS ?= tests
-# Of the bench: table1, table2, table3, table7 or exporters.
+# Of the bench: table1, table2, table3, table7, small or exporters.
 SUITE  ?= table3
 # A Jetson brings TensorRT with its system; everything else is a host that exports and tests.
 JETSON := $(firstword $(wildcard /etc/nv_tegra_release) $(shell grep -las tegra /proc/device-tree/compatible))

@@ -19,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fine_edge.errors import MissingExtraError
 from fine_edge.libraries import opencv
 from fine_edge.preprocess import Placement, Preprocessing, normalised, placed
 
@@ -100,6 +101,26 @@ def _antialiased(pixels: Pixels, height: int, width: int) -> Pixels:
     return pixels
 
 
+def _is_turned(pixels: Pixels) -> bool:
+    """Return whether channels are read backwards, as in OpenCV's BGR seen as RGB."""
+    return pixels.strides[2] < 0
+
+
+def in_one_piece(pixels: Pixels) -> Pixels:
+    """Return a picture (H, W, 3) contiguous in memory.
+
+    OpenCV, where it is installed, turns channels that are read backwards, in a tenth of numpy's time.
+    """
+    if not _is_turned(pixels):
+        return np.ascontiguousarray(pixels)
+    try:
+        cv2 = opencv()
+    except MissingExtraError:
+        return np.ascontiguousarray(pixels)
+    turned: Pixels = cv2.cvtColor(np.ascontiguousarray(pixels[..., ::-1]), cv2.COLOR_BGR2RGB)
+    return turned
+
+
 def _resized(pixels: Pixels, height: int, width: int, how: Preprocessing) -> Pixels:
     cv2 = opencv()
 
@@ -131,11 +152,14 @@ def fast_preprocess(
     cv2 = opencv()
 
     placement, new_height, new_width = placed((pixels.shape[0], pixels.shape[1]), height, width, how)
-    resized = _resized(pixels, new_height, new_width, how)
+    # Channels are resized as they lie in memory, and put in order when they are small.
+    is_turned = _is_turned(pixels)
+    resized = _resized(pixels[..., ::-1] if is_turned else pixels, new_height, new_width, how)
+    planes = cv2.split(resized)[:: -1 if is_turned else 1]
     table, padding = _tables(how)
     tensor = np.empty((1, 3, height, width), np.float32)
     bottom, right = placement.top + new_height, placement.left + new_width
-    for channel, plane, levels, pad in zip(cv2.split(resized), tensor[0], table, padding, strict=True):
+    for channel, plane, levels, pad in zip(planes, tensor[0], table, padding, strict=True):
         for border in (plane[: placement.top], plane[bottom:], plane[:, : placement.left], plane[:, right:]):
             border.fill(pad)
         cv2.LUT(channel, levels, plane[placement.top : bottom, placement.left : right])

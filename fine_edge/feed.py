@@ -11,7 +11,7 @@ from PIL import Image
 
 from fine_edge import console
 from fine_edge.errors import ConfigError, MissingExtraError
-from fine_edge.fast_preprocess import fast_preprocess
+from fine_edge.fast_preprocess import fast_preprocess, in_one_piece
 from fine_edge.libraries import opencv
 from fine_edge.preprocess import Placement, Preprocessing, preprocess
 
@@ -21,7 +21,7 @@ Way = Literal["exact", "fast", "graph"]
 
 
 @cache
-def _has_opencv() -> bool:
+def has_opencv() -> bool:
     """Return whether OpenCV imports; one remark says what is done without it."""
     try:
         opencv()
@@ -51,7 +51,7 @@ class Feed:
     def __init__(self, input_hw: tuple[int, int], how: Preprocessing, *, exact: bool = False) -> None:
         self._height, self._width = input_hw
         self._how = how
-        self.way: Way = "graph" if how.in_graph else "exact" if exact or not _has_opencv() else "fast"
+        self.way: Way = "graph" if how.in_graph else "exact" if exact or not has_opencv() else "fast"
 
     def __call__(self, pixels: NDArray[np.uint8], name: str = "") -> tuple[Input, Placement]:
         """Turn a picture (H, W, 3) uint8 RGB into an input of batch 1, and return its place there.
@@ -81,7 +81,7 @@ class Feed:
             )
         inside = self._how.in_graph
         ordered = pixels[..., ::-1] if inside and inside.color == "BGR" else pixels
-        return np.ascontiguousarray(ordered)[None], Placement(1.0, 1.0, width, height)
+        return in_one_piece(ordered)[None], Placement(1.0, 1.0, width, height)
 
 
 def as_frame(pixels: NDArray[np.uint8], frame_hw: tuple[int, int]) -> NDArray[np.uint8]:

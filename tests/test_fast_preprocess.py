@@ -10,7 +10,7 @@ from PIL import Image
 
 from fine_edge import feed
 from fine_edge.errors import ConfigError
-from fine_edge.fast_preprocess import fast_preprocess, triangle
+from fine_edge.fast_preprocess import fast_preprocess, in_one_piece, triangle
 from fine_edge.feed import Feed
 from fine_edge.images import sample_photographs
 from fine_edge.preprocess import InGraph, Preprocessing, preprocess
@@ -44,6 +44,24 @@ def test_photographs_differ_by_less_than_rounding(how):
     assert apart.mean() < (0.01 if how.antialias else 0.3)
 
 
+@pytest.mark.parametrize("how", [KINDS[0], Preprocessing(antialias=False)])
+@pytest.mark.parametrize("size", [(24, 32), (60, 90)])
+def test_bgr_seen_as_rgb_gives_the_same_as_a_copy(how, size):
+    bgr = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    whole = np.ascontiguousarray(bgr[..., ::-1])
+    np.testing.assert_array_equal(fast_preprocess(bgr[..., ::-1], *size, how)[0], fast_preprocess(whole, *size, how)[0])
+
+
+@pytest.mark.parametrize("cut", [slice(None), slice(5, 50)])
+def test_a_view_becomes_one_piece_with_and_without_opencv(cut, monkeypatch):
+    bgr = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)[cut, cut]
+    here = in_one_piece(bgr[..., ::-1])
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    for made in (here, in_one_piece(bgr[..., ::-1])):
+        assert made.flags.c_contiguous
+        np.testing.assert_array_equal(made, bgr[..., ::-1])
+
+
 def test_padding_that_is_not_zero_is_normalised_too():
     how = Preprocessing("letterbox", mean=(0.1, 0.2, 0.3), std=(0.2, 0.3, 0.4), pad_value=114, align="center")
     pixels = np.full((10, 40, 3), 7, np.uint8)
@@ -61,9 +79,9 @@ def test_the_triangle_is_as_wide_as_two_target_pixels():
 
 @pytest.fixture
 def fresh():
-    feed._has_opencv.cache_clear()
+    feed.has_opencv.cache_clear()
     yield
-    feed._has_opencv.cache_clear()
+    feed.has_opencv.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh")

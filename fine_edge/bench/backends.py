@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fine_edge import samples
 from fine_edge.bench import device, suites
 from fine_edge.bench.device import DeviceOptions, DeviceSetup
 from fine_edge.bench.measure import Length
@@ -34,6 +35,7 @@ class BenchOptions:
         images: folder of photographs.
         rounds: number of latency samples of each row.
         quick: take few samples, for a first impression.
+        end_to_end: also measure the stages from JPEGs in memory to detections.
         input_hw: height and width of all inputs, pixels; zeros: each detector's own.
         frame: height and width of the frames that graphs take and preprocess themselves, pixels; ``None``: pictures.
         threads: number of threads of ONNX Runtime.
@@ -49,6 +51,7 @@ class BenchOptions:
     images: Path | None = None
     rounds: int | None = None
     quick: bool = False
+    end_to_end: bool = False
     input_hw: tuple[int, int] = (0, 0)
     frame: tuple[int, int] | None = None
     threads: int | None = None
@@ -72,6 +75,9 @@ class BenchOptions:
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"must be at least 1, not {self.threads}", where="--threads")
         self._refuse_foreign_options()
+        if self.end_to_end and not any(row.decodes for row in self.chosen_suite.rows):
+            what = f"no row of {self.suite} here gives detections: all outputs are raw, or of a plain export"
+            raise ConfigError(what, where="--end-to-end", hint="choose another suite or group")
 
     def _refuse_foreign_options(self) -> None:
         """Refuse an option that the backend ignores, because its user expects an effect."""
@@ -92,6 +98,13 @@ class BenchOptions:
         return self.precision or PRECISIONS[self.backend][0]
 
     @property
+    def end_to_end_rounds(self) -> int:
+        """Return the number of samples of each stage; 0 where they were not asked for."""
+        if not self.end_to_end:
+            return 0
+        return self.rounds or (QUICK_ROUNDS if self.quick else END_TO_END_ROUNDS)
+
+    @property
     def onnx_precision(self) -> Precision:
         """Return the ONNX files' precision: a strongly typed FP16 engine needs an FP16 graph, all others take FP32."""
         return "fp16" if self.chosen_precision == "fp16" else "fp32"
@@ -101,6 +114,8 @@ class BenchOptions:
 # ratio is then well under 1 %.
 ROUNDS = 30
 QUICK_ROUNDS = 6
+# Enough samples for the 90th percentile.
+END_TO_END_ROUNDS = samples.FEWEST_SAMPLES[90]
 ROUNDS_PER_SLICE = 5
 SLICE_MS = 1000.0
 
@@ -126,7 +141,7 @@ def _nothing_required(_model: str) -> None:
 
 def _host_length(options: BenchOptions) -> Length:
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    return Length(rounds, 0.0, max(1, rounds // ROUNDS_PER_SLICE), SLICE_MS)
+    return Length(rounds, 0.0, max(1, rounds // ROUNDS_PER_SLICE), SLICE_MS, options.end_to_end_rounds)
 
 
 def _host_setup(prepared: Sequence[Prepared], length: Length, options: BenchOptions) -> Setup:
@@ -134,7 +149,8 @@ def _host_setup(prepared: Sequence[Prepared], length: Length, options: BenchOpti
 
 
 def _device_length(options: BenchOptions) -> Length:
-    return device.length(options.rounds, QUICK_ROUNDS if options.quick else None)
+    found = device.length(options.rounds, QUICK_ROUNDS if options.quick else None)
+    return replace(found, end_to_end_rounds=options.end_to_end_rounds)
 
 
 def _device_setup(prepared: Sequence[Prepared], length: Length, options: BenchOptions) -> Setup:

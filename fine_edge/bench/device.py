@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge import console, files, samples
+from fine_edge.bench.end_to_end import THRESHOLD
 from fine_edge.bench.measure import Length, Slice, measure_calls
 from fine_edge.bench.prepare import Prepared, make_feeds
 from fine_edge.bench.row import EngineFigures, RowState
@@ -46,6 +48,7 @@ class BoardWatch:
         self._shared = [board.snapshot()]
         self._after: list[Snapshot] = []
         self._slices: list[list[tuple[float, float]]] = [[] for _ in range(rows)]
+        self._overlapped: list[list[tuple[float, float]]] = [[] for _ in range(rows)]
         self._while_slices: list[Snapshot] = []
 
     def round_done(self) -> None:
@@ -58,14 +61,15 @@ class BoardWatch:
         """Take snapshots in the background while slices run."""
         with Sampler(self._board, SLICE_PERIOD_S) as sampler:
             yield
-        self._while_slices = sampler.snapshots
+        self._while_slices += sampler.snapshots
 
     @contextlib.contextmanager
-    def slice_of(self, index: int) -> Iterator[None]:
-        """Record the time of a slice of this row."""
+    def slice_of(self, index: int, *, overlapped: bool = False) -> Iterator[None]:
+        """Record the time of a slice of this row: of the network, or ``overlapped`` from JPEGs to detections."""
         start_s = time.monotonic()
         yield
-        self._slices[index].append((start_s, time.monotonic()))
+        windows = self._overlapped if overlapped else self._slices
+        windows[index].append((start_s, time.monotonic()))
 
     def finish(self) -> None:
         """Take the last snapshot."""
@@ -74,8 +78,13 @@ class BoardWatch:
     def state(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> RowState:
         """Return verdict, snapshots and energy of one row."""
         own = [self._between(*window) for window in self._slices[index]]
-        snapshots = (*self._shared, *(snapshot for part in own for snapshot in part), *self._after)
+        overlapped = [self._between(*window) for window in self._overlapped[index]]
+        snapshots = (*self._shared, *itertools.chain(*own, *overlapped), *self._after)
         return RowState(judge(snapshots, samples_ms), snapshots, energy_mj_per_image(own, slices))
+
+    def overlapped_energy_mj(self, index: int, slices: Sequence[Slice]) -> float | None:
+        """Return the energy of an image in the row's overlapped slices, mJ; ``None`` without power readings."""
+        return energy_mj_per_image([self._between(*window) for window in self._overlapped[index]], slices)
 
     def _between(self, start_s: float, end_s: float) -> list[Snapshot]:
         return [snapshot for snapshot in self._while_slices if start_s <= snapshot.at_s <= end_s]
@@ -129,8 +138,6 @@ SLICE_MS = 2000.0
 # Enough samples for the 90th percentile; preprocessing takes longer than the network.
 END_TO_END_ROUNDS = samples.FEWEST_SAMPLES[90]
 QUICK_END_TO_END_ROUNDS = 6
-# The default threshold of the command predict.
-END_TO_END_THRESHOLD = 0.5
 PROFILE_RUNS = 100
 
 
@@ -217,8 +224,15 @@ class DeviceSetup(Setup):
     def slice_of(self, index: int) -> AbstractContextManager[None]:
         return self._watch.slice_of(index)
 
+    def overlapped_slice_of(self, index: int) -> AbstractContextManager[None]:
+        return self._watch.slice_of(index, overlapped=True)
+
+    def overlapped_energy_mj(self, index: int, slices: Sequence[Slice]) -> float | None:
+        return self._watch.overlapped_energy_mj(index, slices)
+
     def finish(self, images: Sequence[NamedImage]) -> None:
-        self._measure_end_to_end(images)
+        if not self.length.end_to_end_rounds:
+            self._measure_end_to_end(images)
         self._watch.finish()
         if self._options.profile:
             self._profile(self._options.profile, images[:1])
@@ -258,7 +272,7 @@ class DeviceSetup(Setup):
 
 
 def _find(images: Sequence[NamedImage], contract: Contract, runner: TrtRunner, turn: int) -> object:
-    return find(images[turn % len(images)], contract, runner, END_TO_END_THRESHOLD)
+    return find(images[turn % len(images)], contract, runner, THRESHOLD)
 
 
 def engine_figures(runner: TrtRunner) -> EngineFigures:

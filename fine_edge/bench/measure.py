@@ -58,12 +58,14 @@ class Length:
         latency_s: rounds go on until the samples of each subject add up to this.
         slices: number of throughput slices of each subject.
         slice_ms: shortest time of a slice.
+        end_to_end_rounds: number of samples of each stage from JPEG to detections; 0: stages are not measured.
     """
 
     rounds: int
     latency_s: float
     slices: int
     slice_ms: float
+    end_to_end_rounds: int = 0
 
 
 @dataclass(frozen=True)

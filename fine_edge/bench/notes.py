@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fine_edge.bench.end_to_end import QUALITY
 from fine_edge.bench.memory import INFERENCES, MOST_PROCESS_MIB
 from fine_edge.bench.paper import (
     ACCURACY,
@@ -31,6 +32,7 @@ def brief_of(record: Record) -> list[str]:
         *_stamps_in_short(record),
         *_weights_note(record),
     ]
+    lines += _stages_in_short(record)
     if record.accuracy_data:
         lines.append(f"Accuracy: on {record.accuracy_data}.")
     if any(row.paper for row in record.rows) and paper_source(record) == SOURCE:
@@ -59,8 +61,37 @@ def notes_of(record: Record) -> list[str]:
     return [
         *_estimate_note(record),
         *conditions,
+        *_stage_notes(record),
         *_quick_note(record),
         *(f"Warning: {text}." for text in record.warnings()),
+    ]
+
+
+def _stages_in_short(record: Record) -> list[str]:
+    """Return what the figures of stages are of, and where preprocessing hides in one of them."""
+    ways = [row.end_to_end for row in record.rows if row.end_to_end]
+    if not ways:
+        return []
+    hidden = ["Preprocessing is inside compute: these graphs take frames."] if any(way.in_graph for way in ways) else []
+    return ["Stages: JPEG in memory to detections; overlapped: through the threads of fine-edge stream.", *hidden]
+
+
+def _stage_notes(record: Record) -> list[str]:
+    """Return how stages were measured."""
+    ways = [row.end_to_end for row in record.rows if row.end_to_end]
+    if not ways:
+        return []
+    copies = (
+        "H2D and D2H by CUDA events; total also holds what no event covers: pinned memory filled and copied out of"
+        if any(way.h2d_ms for way in ways)
+        else "H2D and D2H do not exist on this backend"
+    )
+    return [
+        f"Stages: medians of {len(ways[0].total_ms)} rounds, the same picture for all rows of one, as a JPEG of quality"
+        f" {QUALITY} in memory; {copies}. One by one: rounds / the sum of their totals. Overlapped: frames / wall time"
+        f" through the threads of fine-edge stream (a decoding, a preprocessing, a finishing one beside the network's),"
+        f" in {len(ways[0].overlapped)} slices.",
+        *_stages_in_short(record)[1:],
     ]
 
 

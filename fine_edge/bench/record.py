@@ -232,6 +232,17 @@ def check(record: Record, data: dict[str, Any]) -> None:
         for key, value in derived.items():
             if not _agree(stated.get(key), value):
                 raise ValueError(f"{row.model}: {key} says {stated.get(key)}, the samples say {value}")
+        _check_stages(row, stated)
+
+
+def _check_stages(row: Row, stated: dict[str, Any]) -> None:
+    if row.end_to_end is None:
+        return
+    row.end_to_end.check()
+    for key, value in row.end_to_end.derived.items():
+        said = stated["end_to_end"].get(key)
+        if not _agree(said, value):
+            raise ValueError(f"{row.model}: end_to_end.{key} says {said}, the samples say {value}")
 
 
 def _check_groups(record: Record, names: list[str]) -> None:

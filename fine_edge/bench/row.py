@@ -10,11 +10,11 @@ from msgspec import Meta
 from fine_edge import samples
 from fine_edge.bench.measure import Slice
 from fine_edge.bench.memory import RtxMemory
-from fine_edge.fields import Amount, Count, Finite, Positive, Whole, to_data
+from fine_edge.bench.stages import EndToEnd, Samples
+from fine_edge.fields import ADDED, Amount, Count, Finite, Positive, Whole, to_data
 from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.jetson.verdict import Verdict
 
-Samples = Annotated[tuple[Positive, ...], Meta(min_length=1)]
 Size = tuple[Count, Count]
 """Height and width, pixels."""
 
@@ -74,6 +74,7 @@ class Row:
         paper: the paper's ``mem_mb``, ``fps``, ``latency_ms`` and accuracy, where the row is one of its.
         compute_ms: GPU time of the network alone, by round.
         end_to_end_ms: decoded picture in memory to detections, preprocessing included; in rounds of its own.
+        end_to_end: encoded picture in memory to detections by stage, where ``--end-to-end`` asked for it.
         engine: the engine's own figures.
         state: the machine during this row.
         precision: of this row where it is not the record's.
@@ -97,6 +98,7 @@ class Row:
     paper: dict[str, Finite | None] | None = None
     compute_ms: Samples | None = None
     end_to_end_ms: Samples | None = None
+    end_to_end: EndToEnd | None = field(default=None, metadata=ADDED)
     engine: EngineFigures | None = None
     state: RowState | None = None
     precision: str | None = None
@@ -140,8 +142,13 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as a record holds it, with the figures that follow from its samples."""
+        measured = to_data(self)
+        if self.end_to_end:
+            measured["end_to_end"] |= self.end_to_end.derived
+        else:
+            del measured["end_to_end"]
         return {
-            **to_data(self),
+            **measured,
             "ap": self.ap,
             "fps": self.fps,
             "latency_ms": self.latency_ms,

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from fine_edge import console, machine
 from fine_edge.bench import memory
 from fine_edge.bench.backends import BACKENDS, BenchOptions
+from fine_edge.bench.end_to_end import Way, encoded, end_to_end, measure_overlapped, measure_stages
 from fine_edge.bench.measure import (
     HarnessCost,
     Length,
@@ -34,6 +35,7 @@ from fine_edge.bench.prepare import (
 from fine_edge.bench.record import MeasuredGroup, Record
 from fine_edge.bench.row import Row
 from fine_edge.bench.setup import Extras, Setup
+from fine_edge.bench.stages import EndToEnd
 from fine_edge.bench.suites import Group, Suite, SuiteRow
 from fine_edge.export.artifacts import require_library
 from fine_edge.images import NamedImage
@@ -48,6 +50,7 @@ class Timings:
     Attributes:
         samples: latencies, by row and round.
         throughput: slices, by row.
+        ends: stages from JPEGs to detections, by row; ``None`` where they were not measured.
         extras: figures besides time, by row.
         harness: time that measuring adds.
         process_peak_mib: highest resident set of this process meanwhile.
@@ -56,6 +59,7 @@ class Timings:
 
     samples: list[list[Timing]]
     throughput: list[list[Slice]]
+    ends: list[EndToEnd | None]
     extras: list[Extras]
     harness: HarnessCost
     process_peak_mib: float
@@ -86,6 +90,7 @@ def time_group(prepared: Sequence[Prepared], images: Sequence[NamedImage], setup
                 tick()
         samples = _latency(subjects, setup, heading)
         throughput = _throughput(subjects, setup, heading)
+        ends = _end_to_end(prepared, images, setup, heading)
         setup.finish(images)
         contract = next(row.contract for row in prepared if row.contract)
         harness = harness_cost(Subject("null", NullRunner(contract), feeds[0]))
@@ -93,7 +98,7 @@ def time_group(prepared: Sequence[Prepared], images: Sequence[NamedImage], setup
             setup.extras(index, [sample.latency_ms for sample in row], throughput[index])
             for index, row in enumerate(samples)
         ]
-        return Timings(samples, throughput, extras, harness, memory.process_peak_mib(), subjects[0].runner.name)
+        return Timings(samples, throughput, ends, extras, harness, memory.process_peak_mib(), subjects[0].runner.name)
 
 
 def _latency(subjects: Sequence[Subject], setup: Setup, heading: str) -> list[list[Timing]]:
@@ -111,6 +116,32 @@ def _throughput(subjects: Sequence[Subject], setup: Setup, heading: str) -> list
     length = setup.length
     with _ticking(f"{heading}throughput slices", length.slices) as tick, setup.throughput():
         return measure_throughput(subjects, length.slices, length.slice_ms, tick, around=setup.slice_of)
+
+
+def _end_to_end(
+    prepared: Sequence[Prepared], images: Sequence[NamedImage], setup: Setup, heading: str
+) -> list[EndToEnd | None]:
+    """Measure the stages of the rows that decode their outputs, against each other."""
+    found: list[EndToEnd | None] = [None] * len(prepared)
+    length = setup.length
+    if not length.end_to_end_rounds:
+        return found
+    jpegs = encoded(images)
+    ways = {
+        index: Way(runner, row.contract, jpegs)
+        for index, (row, runner) in enumerate(zip(prepared, setup.runners, strict=True))
+        if row.contract and row.row.decodes
+    }
+    places, subjects = list(ways), list(ways.values())
+    with _ticking(f"{heading}end-to-end rounds", length.end_to_end_rounds) as tick:
+        passages = measure_stages(subjects, length.end_to_end_rounds, tick)
+    with _ticking(f"{heading}end-to-end slices", length.slices) as tick, setup.throughput():
+        slices = measure_overlapped(
+            subjects, length.slices, tick, lambda number: setup.overlapped_slice_of(places[number])
+        )
+    for index, way, taken, parts in zip(places, subjects, passages, slices, strict=True):
+        found[index] = end_to_end(way, taken, parts, setup.overlapped_energy_mj(index, parts))
+    return found
 
 
 @contextlib.contextmanager
@@ -235,7 +266,7 @@ def _record(
 def _rows(paper_table: str | None, group: _ReadyGroup, timings: Timings) -> Iterator[Row]:
     for index, item in enumerate(group.prepared):
         entry = catalog.find(item.row.model)
-        contract, extras = item.contract, timings.extras[index]
+        contract, extras, stages = item.contract, timings.extras[index], timings.ends[index]
         yield Row(
             model=item.row.label,
             attention=entry.attention,
@@ -251,7 +282,8 @@ def _rows(paper_table: str | None, group: _ReadyGroup, timings: Timings) -> Iter
             throughput=tuple(timings.throughput[index]),
             paper=_paper(item.row.model, paper_table),
             compute_ms=timings.compute_ms(index),
-            end_to_end_ms=extras.end_to_end_ms,
+            end_to_end_ms=stages.after_decode_ms if stages else extras.end_to_end_ms,
+            end_to_end=stages,
             engine=extras.engine,
             state=extras.state,
             baseline=group.prepared[0].row.label,

@@ -80,6 +80,14 @@ class Setup(ABC):
         """Return the context of one throughput slice of a row."""
         return nullcontext()
 
+    def overlapped_slice_of(self, index: int) -> AbstractContextManager[None]:  # noqa: ARG002 - see throughput
+        """Return the context of one slice of a row from JPEGs to detections."""
+        return nullcontext()
+
+    def overlapped_energy_mj(self, index: int, slices: Sequence[Slice]) -> float | None:  # noqa: ARG002
+        """Return the energy of an image in a row's slices from JPEGs to detections; ``None`` without power readings."""
+        return None
+
     def finish(self, images: Sequence[NamedImage]) -> None:  # noqa: B027 - see prepare
         """Measure what needs runs of its own, after latency and throughput."""
 

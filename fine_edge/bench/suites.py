@@ -28,6 +28,11 @@ class SuiteRow:
     beside: str = ""
 
     @property
+    def decodes(self) -> bool:
+        """Return whether its outputs are decoded to what is found in a picture."""
+        return not self.raw and self.exporter == "fine_edge"
+
+    @property
     def label(self) -> str:
         """Return what tables call the row; it is unique within a suite."""
         if self.exporter == "plain":
@@ -130,6 +135,11 @@ _ALL = (
         "Table 7: segmentation with and without FINE",
         tuple(_group(name, "fine") for name in ("maskrcnn_r50", "semantic_fpn_r50", "panoptic_fpn_r50")),
         paper_table="7",
+    ),
+    Suite(
+        "small",
+        "A small detector with and without FINE",
+        (_group("fcos_mobilenetv3", "fine"),),
     ),
     Suite(
         "exporters",

@@ -27,6 +27,7 @@ from fine_edge.bench.paper import (
     title,
 )
 from fine_edge.bench.record import EngineFigures, Record, Row
+from fine_edge.bench.stages import EndToEnd, stage_titles
 from fine_edge.table import Column, Table
 
 Value = Callable[[Row], "float | None"]
@@ -35,6 +36,8 @@ Cell = Callable[[Row], "str | None"]
 # Groups of columns. Speed and memory have none, so they come first where a terminal is too narrow for everything.
 MODELS = "models"
 TIMES = "times"
+STAGE_TIMES = "stages"
+STAGE_P90 = "stages, p90"
 ENGINES = "engines"
 EVALUATED = "accuracy"
 PAPER = "paper"
@@ -66,6 +69,7 @@ def to_table(record: Record) -> Table:
         *_model_columns(record),
         *_memory_columns(record),
         *_speed_columns(record),
+        *_stage_columns(record),
         *_engine_columns(),
         *_ratio_columns(record),
         *(_number(ACCURACY[metric], 1, _accuracy(metric), EVALUATED, kept=True) for metric in metrics(record)),
@@ -124,6 +128,36 @@ def _speed_columns(record: Record) -> list[RowColumn]:
         _number("Compute (ms)", ms_digits, lambda row: row.compute_median_ms, TIMES),
         _number("End-to-end (ms)", ms_digits, lambda row: row.end_to_end_median_ms, TIMES),
         _number("Energy (mJ/image)", 1, lambda row: row.state.energy_mj_per_image if row.state else None, TIMES),
+    ]
+
+
+def _stage_columns(record: Record) -> list[RowColumn]:
+    """Return what ``--end-to-end`` measured; a stage that a backend has not stays as a dash."""
+    ways = [row.end_to_end for row in record.rows if row.end_to_end]
+    if not ways:
+        return []
+    titles = stage_titles(in_graph=any(way.in_graph for way in ways))
+
+    def of(value: Callable[[EndToEnd], float | None]) -> Value:
+        return lambda row: value(row.end_to_end) if row.end_to_end else None
+
+    def median_of(name: str) -> Value:
+        return of(lambda way: way.medians_ms[name])
+
+    def p90_of(name: str) -> Value:
+        return of(lambda way: way.p90_ms[name])
+
+    def total_p90(way: EndToEnd) -> float | None:
+        return samples.percentile(way.total_ms, 90)
+
+    return [
+        *(_number(f"{text} (ms)", 2, median_of(name), STAGE_TIMES, kept=True) for name, text in titles.items()),
+        _number("total (ms)", 2, of(lambda way: way.total_median_ms), STAGE_TIMES),
+        _number("FPS one by one", 1, of(lambda way: way.fps_one_by_one), STAGE_TIMES),
+        _number("FPS overlapped", 1, of(lambda way: way.fps_overlapped), STAGE_TIMES),
+        _number("Energy overlapped (mJ/image)", 1, of(lambda way: way.energy_mj_per_image), STAGE_TIMES),
+        *(_number(f"{text} p90 (ms)", 2, p90_of(name), STAGE_P90) for name, text in titles.items()),
+        _number("total p90 (ms)", 2, of(total_p90), STAGE_P90),
     ]
 
 

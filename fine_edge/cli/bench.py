@@ -19,6 +19,7 @@ from fine_edge.bench.record import Record
 from fine_edge.bench.row import Row
 from fine_edge.bench.session import run_bench
 from fine_edge.bench.sources import read_logs, read_measurements
+from fine_edge.bench.stages_picture import write_stages
 from fine_edge.bench.suites import SUITES, find
 from fine_edge.bench.table import to_table
 from fine_edge.cli.arguments import (
@@ -61,7 +62,7 @@ def with_accuracy(record: Record, evaluations: Iterable[PastEvaluation]) -> Reco
 
 
 VALIDATION = "validate-predictor"
-_PICTURE = "the latency overhead as PNG"
+_PICTURE = "the latency overhead as PNG; the stages, where --end-to-end measured them"
 
 
 def _wants_estimates(argv: Sequence[str]) -> bool:
@@ -141,6 +142,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--rounds", type=int, metavar="N", help=f"samples per model (default: ort {ROUNDS}; trt {on_device})"
     )
     length.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds: too few to quote")
+    parser.add_argument(
+        "--end-to-end", action="store_true", help="also the stages from a JPEG in memory to detections, and their FPS"
+    )
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="of all inputs, pixels (default: each detector's own)")
     parser.add_argument(
         "--frame", metavar="HxW", help="measure graphs that take frames of this size and preprocess them themselves"
@@ -170,6 +174,7 @@ def _measure(argv: list[str]) -> int:
         images=given.images,
         rounds=given.rounds,
         quick=given.quick,
+        end_to_end=given.end_to_end,
         input_hw=parse_size(given.input_size),
         frame=None if given.frame is None else parse_frame(given.frame),
         threads=given.threads,
@@ -245,7 +250,8 @@ def _deliver(record: Record, given: argparse.Namespace) -> None:
     if given.json == STDOUT:
         for text in record.warnings_in_short():  # which the table says in its notes
             console.warn(text)
-    deliver_files(given, table, lambda path: write_picture(record, path))
+    draw = write_stages if any(row.end_to_end for row in record.rows) else write_picture
+    deliver_files(given, table, lambda path: draw(record, path))
 
 
 def main(argv: list[str]) -> int:

@@ -12,7 +12,8 @@ from fine_edge.bench.imported_table import ORIGIN, draw_imported, imported_table
 from fine_edge.bench.paper import conditions
 from fine_edge.bench.record import Record
 from fine_edge.bench.sources import Measurements
-from fine_edge.bench.table import ENGINES, MODELS, PAPER, PAPER_ACCURACY, to_table
+from fine_edge.bench.stages_picture import draw_stages
+from fine_edge.bench.table import ENGINES, MODELS, PAPER, PAPER_ACCURACY, STAGE_P90, STAGE_TIMES, to_table
 from fine_edge.html import CSS, WIDTH_IN, to_svg
 from fine_edge.jetson.verdict import Verdict
 from fine_edge.layers import tables as layers_picture
@@ -25,15 +26,18 @@ from fine_edge.table import Table
 
 
 def in_parts(table: Table) -> list[tuple[str, Table]]:
-    """Return headings and tables: the measurement with all notes, models and engines, the paper's figures beside ours.
+    """Return headings and tables: the measurement with all notes, stages, models and engines, the paper beside ours.
 
-    A table without columns of an engine or of the paper stays whole.
+    A table without columns of stages, of an engine or of the paper stays whole.
     """
     groups = [column.group for column in table.columns]
     paper = [place for place, group in enumerate(groups) if group in (PAPER, PAPER_ACCURACY)]
     engine = [place for place, group in enumerate(groups) if group in (MODELS, ENGINES)] if ENGINES in groups else []
-    first = [place for place in range(len(groups)) if place not in paper and place not in engine]
+    stages = [place for place, group in enumerate(groups) if group in (STAGE_TIMES, STAGE_P90)]
+    first = [place for place in range(len(groups)) if place not in {*paper, *engine, *stages}]
     parts = [("", _picked(table, first, table.notes))]
+    if stages:
+        parts.append(("From a JPEG in memory to detections", _picked(table, [0, *stages])))
     if engine:
         parts.append(("Models and engines", _picked(table, [0, *engine])))
     if paper:
@@ -153,6 +157,9 @@ def _drawn(record: Record, key: str) -> Iterator[str]:
     if len(record.rows) > len(record.baselines):
         label = f"{mark}Latency over the baseline's, median and 95 % interval, with the paper's where it has one"
         yield _figure(to_svg(lambda: picture.draw(record, WIDTH_IN, titled=False), label, f"{key}o"), f"{label}.")
+    if any(row.end_to_end for row in record.rows):
+        label = "From a JPEG in memory to detections: the median of each stage, one after the other"
+        yield _figure(to_svg(lambda: draw_stages(record, WIDTH_IN, titled=False), label, f"{key}e"), f"{label}.")
     if not record.estimate:
         label = f"All {record.rounds} latencies of each row around its median, nothing trimmed"
         yield _figure(to_svg(lambda: draw_distribution(record, WIDTH_IN), label, f"{key}d"), f"{label}.")

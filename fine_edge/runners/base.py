@@ -36,10 +36,18 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Timing:
-    """The times of one inference: from inputs to outputs on the host, and of the network alone if it is measured."""
+    """The times of one inference.
+
+    Attributes:
+        latency_ms: from inputs to outputs on the host.
+        compute_ms: of the network alone; ``None`` where the backend does not measure it.
+        h2d_ms, d2h_ms: of the copies to the device and back; ``None`` on a backend that copies nothing.
+    """
 
     latency_ms: float
     compute_ms: float | None = None
+    h2d_ms: float | None = None
+    d2h_ms: float | None = None
 
 
 class TimedRunner(Runner, Protocol):
@@ -47,6 +55,10 @@ class TimedRunner(Runner, Protocol):
 
     def timed(self, inputs: dict[str, Array]) -> Timing:
         """Run one inference and return its times."""
+        ...
+
+    def run_timed(self, inputs: dict[str, Array]) -> tuple[dict[str, Array], Timing]:
+        """Run one inference and return its outputs and its times."""
         ...
 
     def back_to_back(self, feeds: Iterable[dict[str, Array]]) -> int:
@@ -61,9 +73,12 @@ class WallTimed(ABC):
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]: ...
 
     def timed(self, inputs: dict[str, Array]) -> Timing:
+        return self.run_timed(inputs)[1]
+
+    def run_timed(self, inputs: dict[str, Array]) -> tuple[dict[str, Array], Timing]:
         start_ns = time.perf_counter_ns()
-        self.run(inputs)
-        return Timing((time.perf_counter_ns() - start_ns) / 1e6)
+        outputs = self.run(inputs)
+        return outputs, Timing((time.perf_counter_ns() - start_ns) / 1e6)
 
     def back_to_back(self, feeds: Iterable[dict[str, Array]]) -> int:
         queries = 0

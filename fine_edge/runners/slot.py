@@ -91,7 +91,12 @@ class Slot:
 
     def timing(self) -> Timing:
         """Return the times of the inference that has just ended in this slot."""
-        return Timing(self.started.time_till(self.done), self.uploaded.time_till(self.computed))
+        return Timing(
+            latency_ms=self.started.time_till(self.done),
+            compute_ms=self.uploaded.time_till(self.computed),
+            h2d_ms=self.started.time_till(self.uploaded),
+            d2h_ms=self.computed.time_till(self.done),
+        )
 
     def _drop_events(self) -> None:
         del self.started, self.uploaded, self.computed, self.done

@@ -140,6 +140,11 @@ class TrtRunner:
         """Run one inference and return its times on the device."""
         return self._infer(inputs).timing()
 
+    def run_timed(self, inputs: dict[str, Array]) -> tuple[dict[str, Array], Timing]:
+        """Run one inference and return copies of its outputs, and its times on the device."""
+        slot = self._infer(inputs)
+        return slot.outputs(), slot.timing()
+
     def back_to_back(self, feeds: Iterable[dict[str, Array]]) -> int:
         """Run with two inferences in flight and copies on their own streams, trtexec's default; copy outputs out."""
         in_flight: deque[Slot] = deque()

@@ -9,6 +9,7 @@ import numpy as np
 from fine_edge.decode import Prediction, label_name
 from fine_edge.detections import Detections
 from fine_edge.drawing import color_of, tinted
+from fine_edge.fast_preprocess import in_one_piece
 from fine_edge.libraries import opencv
 from fine_edge.stream.source import Pixels
 from fine_edge.text import printable
@@ -27,7 +28,10 @@ def draw_frame(
         tracks: number of the track of each detection, -1 for none; the colour is the track's then.
     """
     cv2 = opencv()
-    canvas: Pixels = np.array(tinted(pixels, found), order="C")
+    whole = in_one_piece(pixels)
+    canvas = tinted(whole, found)
+    if np.may_share_memory(canvas, pixels):
+        canvas = canvas.copy()
     scale = max(0.4, min(canvas.shape[:2]) / 1200)
     thick = max(1, round(2 * scale))
     if isinstance(found, Detections):

@@ -48,7 +48,7 @@ class Frame:
     """One frame of a source.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB.
+        pixels: (H, W, 3) uint8 RGB, perhaps a view of BGR.
         source: index of its source.
         number: of the frames that its source gave so far.
         decode_ms: time to read and decode it.
@@ -135,13 +135,12 @@ class VideoSource(FrameSource):
         self._stated_frames = 0 if is_live else int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def pictures(self, stop: Event) -> Iterator[Pixels]:
-        cv2 = opencv()
         given = 0
         while not stop.is_set():
             is_read, picture = self._capture.read()
             if is_read:
                 given += 1
-                yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+                yield picture[..., ::-1]  # a view: whoever needs RGB in one piece makes it
             elif self.is_live:
                 self._open_again(stop)
             elif self._loop and given:

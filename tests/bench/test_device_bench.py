@@ -103,6 +103,22 @@ def test_one_command_builds_measures_and_records_table_3(tmp_path, built, images
     assert "rtdetr_r18_fine_linear" in printed.out
 
 
+def test_stages_from_jpegs_to_detections_take_the_copies_from_events(tmp_path, built, images, monkeypatch):
+    monkeypatch.setattr("fine_edge.bench.end_to_end.SLICE_MS", 5.0)
+    monkeypatch.setattr(cli, "write_stages", lambda _record, path: path.touch())
+    record = bench(tmp_path, images, "--suite", "small", "--rounds", "2", "--end-to-end")
+    assert len(built) == 2
+    for row in record.rows:
+        stages = row.end_to_end
+        assert (stages.h2d_ms, stages.compute_ms, stages.d2h_ms) == (
+            (COPY_MS,) * 2,
+            (COMPUTE_MS,) * 2,
+            (3 * COPY_MS,) * 2,
+        )
+        assert row.end_to_end_ms == stages.after_decode_ms
+        assert len(stages.overlapped) == bench_device.SLICES
+
+
 def test_memory_is_the_engines_and_equal_engines_weigh_the_same(tmp_path, built, images, device):  # noqa: F811
     figures = [row.engine for row in bench(tmp_path, images, "--rounds", "2").rows]
     assert {f.device_delta_mib for f in figures} == {figures[0].device_delta_mib}
