@@ -10,7 +10,7 @@ from msgspec import Meta
 from fine_edge import samples
 from fine_edge.bench.measure import Slice
 from fine_edge.bench.memory import RtxMemory
-from fine_edge.fields import Amount, Count, Finite, Positive, Whole, to_data
+from fine_edge.fields import ADDED, Amount, Count, Finite, Positive, Whole, to_data
 from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.jetson.verdict import Verdict
 
@@ -79,6 +79,7 @@ class Row:
         precision: of this row where it is not the record's.
         baseline: the row that the ratio refers to, measured in the same rounds.
         input_hw: height and width of the input, pixels.
+        batch: pictures of each inference, in a record over batches; ``None`` elsewhere, where it is 1.
     """
 
     model: str
@@ -102,6 +103,12 @@ class Row:
     precision: str | None = None
     baseline: str
     input_hw: Size
+    batch: Count | None = field(default=None, metadata=ADDED)
+
+    @property
+    def images(self) -> int:
+        """Return the pictures of each inference."""
+        return self.batch or 1
 
     @property
     def ap(self) -> float | None:
@@ -125,8 +132,14 @@ class Row:
 
     @property
     def fps(self) -> float:
-        """Return the queries over the wall time of all throughput slices."""
-        return sum(part.queries for part in self.throughput) / sum(part.wall_s for part in self.throughput)
+        """Return the pictures of all throughput slices over their wall time, per second."""
+        queries = sum(part.queries for part in self.throughput)
+        return self.images * queries / sum(part.wall_s for part in self.throughput)
+
+    @property
+    def image_ms(self) -> float:
+        """Return one picture's share of the latency of its batch, milliseconds."""
+        return self.latency_ms / self.images
 
     @property
     def is_unstable(self) -> bool:
@@ -140,8 +153,11 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as a record holds it, with the figures that follow from its samples."""
+        data: dict[str, Any] = to_data(self)
+        if self.batch is None:  # left out, so that records from before there was a choice stay the same
+            del data["batch"]
         return {
-            **to_data(self),
+            **data,
             "ap": self.ap,
             "fps": self.fps,
             "latency_ms": self.latency_ms,

@@ -15,7 +15,7 @@ from fine_edge.engine.batches import profile_of, resolved, trtexec_flags
 from fine_edge.engine.build import Engine, obtain_engine
 from fine_edge.engine.inspect import TIMEOUT_S, Inspection, inspect
 from fine_edge.engine.manifest import read_manifest
-from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOptions, read_recipe
+from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOptions, EnginePrecision, read_recipe
 from fine_edge.engine.plan_file import check_bytes, check_onnx, check_platform, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.preflight import require_release
@@ -134,14 +134,17 @@ def _resolve(given: argparse.Namespace) -> tuple[Path, BuildOptions]:
         platform = here()
         require_tensorrt(platform, target.model)
         require_release(platform, options)
-    precision, batches = graph_precision(options.precision), options.batches
-    request = ExportRequest(target.model, precision=precision)
+    return exported_for(target.model, options.precision, options.batches, given.artifacts), options
+
+
+def exported_for(model: str, precision: EnginePrecision, batches: Batches | None, artifacts: Path) -> Path:
+    """Return the file of a model that an engine is built from, exported unless it is there."""
+    request = ExportRequest(model, precision=graph_precision(precision))
     if batches:
         request = replace(request, batch=batches[2], batches=batches)
-    path = given.artifacts / request.onnx_name()
-    if not path.is_file():  # one that is there is taken, whatever weights it was exported with
-        path = ensure_exported(request, given.artifacts)
-    return path, options
+    path = artifacts / request.onnx_name()
+    # One that is there is taken, whatever weights it was exported with.
+    return path if path.is_file() else ensure_exported(request, artifacts)
 
 
 def _build(given: argparse.Namespace) -> int:

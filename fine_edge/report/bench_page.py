@@ -151,7 +151,7 @@ def _figures(record: Record, key: str) -> str:
 def _drawn(record: Record, key: str) -> Iterator[str]:
     mark = "ESTIMATE. " if record.estimate else ""
     if len(record.rows) > len(record.baselines):
-        label = f"{mark}Latency over the baseline's, median and 95 % interval, with the paper's where it has one"
+        label = mark + picture.caption(record)
         yield _figure(to_svg(lambda: picture.draw(record, WIDTH_IN, titled=False), label, f"{key}o"), f"{label}.")
     if not record.estimate:
         label = f"All {record.rounds} latencies of each row around its median, nothing trimmed"
