@@ -110,6 +110,12 @@ def _batching(batches: Batches) -> str:
     return f"dynamic_batching {{ preferred_batch_size: [ {preferred} ] }}\n"
 
 
+def _shape_text(source: Deployable) -> str:
+    batches, shape = source.contract.batches, source.contract.inputs[0].shape
+    first = f"{batches[0]} to {batches[2]}" if batches else str(shape[0])
+    return f"[{', '.join([first, *map(str, shape[1:])])}]"
+
+
 def _batch_text(source: Deployable) -> str:
     """Return what the server does with several requests, as lines of the README."""
     batches = source.contract.batches
@@ -144,7 +150,8 @@ def _readme(source: Deployable, name: str) -> str:
 
 {_machine(source)}
 
-- In: `{image.name}`, {image.dtype} {list(image.shape)}. The preprocessing is in `deploy.json`, and `{CLIENT}` does it.
+- In: `{image.name}`, {image.dtype} {_shape_text(source)}. The preprocessing is in `deploy.json`;
+  `{CLIENT}` does it.
 - Out: {_TASKS[contract.task]}.
   Boxes are in pixels of the input; `{CLIENT}` scales them back. Rows that find nothing have score 0.
 - `labels.txt` names the classes, line by line from 0.

@@ -119,6 +119,11 @@ def test_a_plan_of_trtexec_says_itself_which_batches_it_takes(tmp_path, monkeypa
         assert adopt(plan, path, BuildOptions(), tmp_path / "out").manifest.options.batches == (1, 2, 8)
 
 
+def test_a_plan_is_not_told_which_batches_it_takes(tmp_path):
+    with pytest.raises(ConfigError, match="a plan says itself which batches it takes"):
+        engine_command(["adopt", "p", "--onnx", str(open_batch(tmp_path / "m.fp16.onnx")), "--batch", "1:8"])
+
+
 def test_what_trtexec_is_told(tmp_path):
     path = open_batch(tmp_path / "m.onnx")
     assert resolved(path, BuildOptions()).batches == (1, 8, 8)
