@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +33,8 @@ NmsName = Literal["graph", "onnx"]
 
 ELEMENT_TYPES = ("float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool")
 """Element types of network inputs and outputs, as numpy names them."""
+Batches = tuple[Count, Count, Count]
+"""The smallest batch, the one to be fastest at (the optimum), and the largest."""
 Shape = Annotated[tuple[Annotated[int, Meta(ge=1, le=2**30)], ...], Meta(max_length=8)]
 MOST_ELEMENTS = 2**30
 """Of one input or output: 4 GiB in FP32, which can still be allocated."""
@@ -105,8 +108,8 @@ class Contract:
         task: what is found: ``detection`` (labels, boxes_xyxy, scores; rows that find nothing have score 0),
             ``instance`` (masks (N, 28, 28) inside the boxes as well), ``semantic`` (classes by pixel), ``panoptic``
             (both, the latter as ``stuff``).
-        batches: the smallest, the usual and the largest batch, where the graph takes several; the shapes above have the
-            largest. ``None`` where it takes one.
+        batches: the smallest batch, the optimum and the largest, where the graph takes several; the shapes above have
+            the largest. ``None`` where it takes one.
     """
 
     model: FileName
@@ -121,7 +124,7 @@ class Contract:
     golden: dict[str, str]
     made_by: dict[str, Any]
     task: Task = "detection"
-    batches: tuple[Count, Count, Count] | None = None
+    batches: Batches | None = None
 
     @property
     def batch(self) -> int:
@@ -139,6 +142,10 @@ class Contract:
             for specs in (self.inputs, self.outputs)
         )
         return replace(self, inputs=inputs, outputs=outputs, batches=None)
+
+    def of_batches(self, batches: Batches) -> Contract:
+        """Return the contract of what was made of the graph for a range of its batches."""
+        return replace(self.of_batch(batches[2]), batches=batches)
 
     @property
     def input_hw(self) -> tuple[int, int]:
@@ -168,6 +175,11 @@ class Contract:
         if self.batches is None:  # left out, so that files from before there was a choice stay the same
             del data["batches"]
         return json.dumps(data, indent=1, sort_keys=True) + "\n"
+
+
+def batches_text(batches: Sequence[int]) -> str:
+    """Return batches as text, ``1:4:8``: the smallest, the optimum and the largest."""
+    return ":".join(map(str, batches))
 
 
 def artifact_stem(onnx_path: Path) -> str:

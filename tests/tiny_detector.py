@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path
+from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path, read_contract
 from fine_edge.files import sha256_of
+from fine_edge.graph.open_batch import BATCH, note_batch
 from fine_edge.preprocess import Preprocessing
 
 SIZE = 64
@@ -76,4 +78,25 @@ def write_detector(
         made_by={"weights": {"source": "random", "seed": 0}},
     )
     contract_path(path).write_text(contract.to_text(), encoding="utf-8")
+    return path
+
+
+def open_batch(path: Path, batches: tuple[int, int, int]) -> Path:
+    """Make a detector for one picture take any batch of a range: its answers, as often as there are pictures."""
+    model = onnx.load(path)
+    graph = model.graph
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = BATCH
+    for node in graph.node:
+        node.output[:] = [f"one_{name}" if name in KNOWN else name for name in node.output]
+    graph.node.append(helper.make_node("Shape", ["images"], ["size"], start=0, end=1))
+    for name, value in KNOWN.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(value.shape[1:], np.int64), f"rest_{name}"))
+        graph.node.append(helper.make_node("Concat", ["size", f"rest_{name}"], [f"shape_{name}"], axis=0))
+        graph.node.append(helper.make_node("Expand", [f"one_{name}", f"shape_{name}"], [name]))
+    note_batch(model, batches[2])
+    onnx.save(model, path)
+    contract = read_contract(contract_path(path)).of_batches(batches)
+    bound = replace(contract, artifacts=(Artifact(path.name, "fp32", sha256_of(path)),))
+    contract_path(path).write_text(bound.to_text(), encoding="utf-8")
     return path

@@ -139,7 +139,8 @@ def _nothing_required(_model: str) -> None:
     """Accept every machine: ONNX Runtime comes with the package."""
 
 
-def _host_length(options: BenchOptions) -> Length:
+def host_length(options: BenchOptions) -> Length:
+    """Return how long ONNX Runtime is measured."""
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     return Length(rounds, 0.0, max(1, rounds // ROUNDS_PER_SLICE), SLICE_MS, options.end_to_end_rounds)
 
@@ -148,7 +149,8 @@ def _host_setup(prepared: Sequence[Prepared], length: Length, options: BenchOpti
     return HostSetup(prepared, length, options.threads)
 
 
-def _device_length(options: BenchOptions) -> Length:
+def device_length(options: BenchOptions) -> Length:
+    """Return how long TensorRT is measured."""
     found = device.length(options.rounds, QUICK_ROUNDS if options.quick else None)
     return replace(found, end_to_end_rounds=options.end_to_end_rounds)
 
@@ -166,6 +168,6 @@ def _device_setup(prepared: Sequence[Prepared], length: Length, options: BenchOp
 
 
 BACKENDS: dict[str, Backend] = {
-    "ort": Backend(_nothing_required, _host_length, _host_setup),
-    "trt": Backend(device.require_device, _device_length, _device_setup),
+    "ort": Backend(_nothing_required, host_length, _host_setup),
+    "trt": Backend(device.require_device, device_length, _device_setup),
 }

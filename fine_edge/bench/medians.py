@@ -75,7 +75,7 @@ def _measured(record: Record, row: Row) -> MedianRow:
         "power mode": "/".join(power_modes(record)) or None,
         "precision": row.precision or record.precision,
         "CUDA graph": record.cuda_graph,
-        "batch": 1,
+        "batch": row.images,
         "streams": 1,
     }
     return MedianRow(row.model, row.latency_ms, row.compute_median_ms, row.fps, None, conditions)

@@ -27,7 +27,7 @@ INFERENCES = 3
 MOST_PROCESS_MIB = 6 * 1024
 """Tables warn above this: a Jetson has 8 GB, which its GPU shares."""
 # ONNX Runtime's names of the types that an image input may have.
-_NUMPY_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_NUMPY_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -62,8 +62,14 @@ def process_peak_mib() -> float:
     return _status_mib("VmHWM")
 
 
-def peak_mib(onnx_path: Path, threads: int | None = None) -> float:
-    """Return the peak of loading and running ``onnx_path`` in this process; call it once, in a fresh process."""
+def peak_mib(onnx_path: Path, threads: int | None = None, batch: int = 1) -> float:
+    """Return the peak of loading and running ``onnx_path`` in this process; call it once, in a fresh process.
+
+    Args:
+        onnx_path: the model.
+        threads: of ONNX Runtime.
+        batch: pictures of each run, where the model leaves that open.
+    """
     import numpy as np
     import onnxruntime  # noqa: F401 - its own memory must not count as the model's
 
@@ -72,20 +78,22 @@ def peak_mib(onnx_path: Path, threads: int | None = None) -> float:
     before = _status_mib("VmRSS")
     forget_peak()
     session = create_session(onnx_path, threads)
-    # The graph is static, so its allocations do not depend on pixel values.
-    feed = {i.name: np.full(i.shape, 0.5, dtype=_NUMPY_TYPES[i.type]) for i in session.get_inputs()}
+    # All but the batch is static, so allocations do not depend on pixel values.
+    shapes = {i.name: [dim if isinstance(dim, int) else batch for dim in i.shape] for i in session.get_inputs()}
+    feed = {i.name: np.full(shapes[i.name], 0.5, dtype=_NUMPY_TYPES[i.type]) for i in session.get_inputs()}
     for _ in range(INFERENCES):
         session.run(None, feed)
     return process_peak_mib() - before
 
 
-def measure_peak_mib(onnx_path: Path, threads: int | None = None) -> float:
+def measure_peak_mib(onnx_path: Path, threads: int | None = None, batch: int = 1) -> float:
     """Run :func:`peak_mib` in a fresh process.
 
     Raises:
         BackendError: when that process fails.
     """
-    arguments = ["fine_edge.bench.memory", str(onnx_path), *(["--threads", str(threads)] if threads else [])]
+    options = [*(["--threads", str(threads)] if threads else []), *(["--batch", str(batch)] if batch > 1 else [])]
+    arguments = ["fine_edge.bench.memory", str(onnx_path), *options]
     return float(_child_json(arguments, onnx_path)["peak_mib"])
 
 
@@ -115,8 +123,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m fine_edge.bench.memory", description="peak memory of an ONNX file")
     parser.add_argument("onnx", type=Path)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--batch", type=int, default=1)
     options = parser.parse_args(argv)
-    console.print_json({"peak_mib": peak_mib(options.onnx, options.threads), "inferences": INFERENCES})
+    console.print_json({"peak_mib": peak_mib(options.onnx, options.threads, options.batch), "inferences": INFERENCES})
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fine_edge import files
+from fine_edge.bench.batch_table import draw_batches
 from fine_edge.bench.paper import (
     attention_title,
     conditions,
@@ -39,14 +40,23 @@ def write_picture(record: Record, path: Path) -> None:
     files.write_bytes(path, to_png(lambda: draw(record), 160))
 
 
+def caption(record: Record) -> str:
+    """Return what :func:`draw` shows, in one line."""
+    if record.is_over_batches:
+        return "Images per second, and the latency of a batch and of one of its pictures, over batches"
+    return "Latency over the baseline's, median and 95 % interval, with the paper's where it has one"
+
+
 def draw(record: Record, width_in: float = _WIDTH_IN, *, titled: bool = True) -> Figure:
-    """Return the figure: a pair of marks for each row that has a baseline.
+    """Return the figure: a pair of marks for each row that has a baseline; of a record over batches, its curves.
 
     Args:
         record: the rows.
         width_in: width of the figure, inches.
         titled: whether the suite's title stands above.
     """
+    if record.is_over_batches:
+        return draw_batches(record, width_in, titled=titled)
     rows = [row for row in record.rows if not record.is_baseline(row)]
     beside_paper = any(_paper_ratio(record, row) for row in rows)
     characters = int(_LINE_CHARACTERS * width_in / _WIDTH_IN)

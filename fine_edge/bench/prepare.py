@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -173,13 +173,26 @@ def load_images(folder: Path | None, rounds: int, frame: Frame = None) -> list[N
 
 
 def make_feeds(prepared: Sequence[Prepared], images: Sequence[NamedImage]) -> list[tuple[dict[str, Array], ...]]:
-    """Return the inputs by row and image; rows with equal inputs share their arrays."""
+    """Return the inputs by row and image; rows with equal inputs share their arrays.
+
+    The inputs of a batch are the pictures one after the other, from the first again where there are too few of them.
+    """
     made: dict[tuple[TensorSpec, Preprocessing], tuple[dict[str, Array], ...]] = {}
     for row in prepared:
         key = (row.image, row.preprocessing)
         if key not in made:
-            made[key] = tuple(_feed(image, *key) for image in images)
+            made[key] = tuple(_together(part, *key) for part in _batches(images, row.image.shape[0]))
     return [made[row.image, row.preprocessing] for row in prepared]
+
+
+def _batches(images: Sequence[NamedImage], size: int) -> Iterator[list[NamedImage]]:
+    for first in range(0, len(images), size):
+        yield [images[place % len(images)] for place in range(first, first + size)]
+
+
+def _together(images: Sequence[NamedImage], spec: TensorSpec, how: Preprocessing) -> dict[str, Array]:
+    parts = [_feed(image, spec, how)[spec.name] for image in images]
+    return {spec.name: np.concatenate(parts) if len(parts) > 1 else parts[0]}
 
 
 def _feed(image: NamedImage, spec: TensorSpec, how: Preprocessing) -> dict[str, Array]:

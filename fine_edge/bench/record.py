@@ -96,6 +96,11 @@ class Record:
         return tuple(row for row in self.rows if self.is_baseline(row))
 
     @property
+    def is_over_batches(self) -> bool:
+        """Return whether the rows are one artifact at several batches."""
+        return any(row.batch for row in self.rows)
+
+    @property
     def is_grouped(self) -> bool:
         """Return whether there is more than one group."""
         return len(self.baselines) > 1
@@ -109,8 +114,11 @@ class Record:
         return self.baseline_of(row).model == row.model
 
     def ratio(self, row: Row) -> Ratio:
-        """Return the latency of a row relative to its baseline's, paired by round."""
-        return _paired_ratio(row.samples_ms, self.baseline_of(row).samples_ms)
+        """Return the latency of a row relative to its baseline's, for each picture, paired by round."""
+        base = self.baseline_of(row)
+        found = _paired_ratio(row.samples_ms, base.samples_ms)
+        share = base.images / row.images
+        return found if share == 1 else Ratio(found.value * share, found.low * share, found.high * share)
 
     @property
     def harness_percent(self) -> float:
@@ -145,13 +153,13 @@ class Record:
         if self.backend != _WITHOUT_OVERLAP:
             return []
         low, high = EQUAL_LOAD
-        unequal = [row for row in self.rows if not low <= row.fps * row.latency_ms / 1e3 <= high]
+        unequal = [row for row in self.rows if not low <= row.fps * row.image_ms / 1e3 <= high]
         if not unequal:
             return []
-        worst = max(unequal, key=lambda row: abs(math.log(row.fps * row.latency_ms / 1e3)))
+        worst = max(unequal, key=lambda row: abs(math.log(row.fps * row.image_ms / 1e3)))
         return [
             f"{len(unequal)} of {len(self.rows)} rows: FPS and latency are of unlike load"
-            f" ({worst.fps:.2f} FPS, {worst.latency_ms:.1f} ms): measure again"
+            f" ({worst.fps:.2f} FPS, {worst.image_ms:.1f} ms): measure again"
         ]
 
     def to_json(self) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class Row:
         precision: of this row where it is not the record's.
         baseline: the row that the ratio refers to, measured in the same rounds.
         input_hw: height and width of the input, pixels.
+        batch: pictures of each inference, in a record over batches; ``None`` elsewhere, where it is 1.
     """
 
     model: str
@@ -104,6 +105,12 @@ class Row:
     precision: str | None = None
     baseline: str
     input_hw: Size
+    batch: Count | None = field(default=None, metadata=ADDED)
+
+    @property
+    def images(self) -> int:
+        """Return the pictures of each inference."""
+        return self.batch or 1
 
     @property
     def ap(self) -> float | None:
@@ -127,8 +134,14 @@ class Row:
 
     @property
     def fps(self) -> float:
-        """Return the queries over the wall time of all throughput slices."""
-        return sum(part.queries for part in self.throughput) / sum(part.wall_s for part in self.throughput)
+        """Return the pictures of all throughput slices over their wall time, per second."""
+        queries = sum(part.queries for part in self.throughput)
+        return self.images * queries / sum(part.wall_s for part in self.throughput)
+
+    @property
+    def image_ms(self) -> float:
+        """Return one picture's share of the latency of its batch, milliseconds."""
+        return self.latency_ms / self.images
 
     @property
     def is_unstable(self) -> bool:
@@ -142,13 +155,14 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as a record holds it, with the figures that follow from its samples."""
-        measured = to_data(self)
+        data: dict[str, Any] = to_data(self)
+        for name in ("batch", "end_to_end"):  # left out, so that records from before there was a choice stay the same
+            if data[name] is None:
+                del data[name]
         if self.end_to_end:
-            measured["end_to_end"] |= self.end_to_end.derived
-        else:
-            del measured["end_to_end"]
+            data["end_to_end"] |= self.end_to_end.derived
         return {
-            **measured,
+            **data,
             "ap": self.ap,
             "fps": self.fps,
             "latency_ms": self.latency_ms,

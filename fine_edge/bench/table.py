@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fine_edge import samples
+from fine_edge.bench.batch_table import batches_table
 from fine_edge.bench.notes import brief_of, is_on_device, notes_of
 from fine_edge.bench.paper import (
     ACCURACY,
@@ -65,6 +66,8 @@ def _number(
 
 def to_table(record: Record) -> Table:
     """Return the record's table, ready for terminal, Markdown, CSV or HTML."""
+    if record.is_over_batches:
+        return batches_table(record)
     columns = [
         *_model_columns(record),
         *_memory_columns(record),

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fine_edge import console, files
+from fine_edge.engine.batches import optimum_size
+from fine_edge.graph.input_size import InputSize, picture_size
+from fine_edge.graph.model_file import read_model
 from fine_edge.table import Table
 
 STDOUT = Path("-")
@@ -82,10 +85,37 @@ def add_artifacts(parser: argparse.ArgumentParser, default: Path = ARTIFACTS, *,
         parser.add_argument("--out", dest="artifacts", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def add_input_size(parser: argparse.ArgumentParser, of: str = "a graph whose input is dynamic") -> None:
-    """Add ``--input-size`` and ``--batch``."""
+def add_input_size(
+    parser: argparse.ArgumentParser, of: str = "a graph whose input is dynamic", *, ranges: bool = False
+) -> None:
+    """Add ``--input-size`` and ``--batch``; :func:`input_size_of` reads both where ``--batch`` takes no ranges."""
     parser.add_argument("--input-size", metavar="SIDE|HxW", help=f"of {of}, pixels")
-    parser.add_argument("--batch", type=int, metavar="N", help="pictures at a time, with --input-size (default: 1)")
+    metavar, kind = ("N|MIN:MAX", str) if ranges else ("N", int)
+    alone = "pictures at a time, or MIN:OPTIMUM:MAX (default: 1, or the graph's)"
+    text = alone if ranges else "pictures at a time (default: 1; of an open batch, its optimum)"
+    parser.add_argument("--batch", type=kind, metavar=metavar, help=text)
+
+
+def input_size_of(given: argparse.Namespace, path: Path | None) -> InputSize | None:
+    """Return the size that a graph is compiled for; ``None`` where that is its own.
+
+    A graph whose batch alone is open has the rest of its size; without ``--batch`` it is compiled at its optimum, and
+    that is said.
+
+    Args:
+        given: options of :func:`add_input_size`.
+        path: the ONNX file; ``None`` where there is none.
+    """
+    if given.input_size is not None or path is None:
+        return InputSize.parse(given.input_size, given.batch)
+    if given.batch is not None:
+        return picture_size(read_model(path, weights=False), given.batch, path)
+    size = optimum_size(path)
+    if size:
+        console.remark(
+            f"{path.name} takes several batches: compiled for {size.batch}, its optimum; --batch N for another"
+        )
+    return size
 
 
 def add_explain(parser: argparse.ArgumentParser) -> None:

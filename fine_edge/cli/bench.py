@@ -33,6 +33,7 @@ from fine_edge.cli.arguments import (
     deliver_files,
     sub_command,
 )
+from fine_edge.cli.bench_batches import measure_batches, wants_batches
 from fine_edge.cli.estimate import add_conditions, add_outputs, deliver_all, read_conditions, validate_tables
 from fine_edge.errors import ConfigError
 from fine_edge.estimate.picture import write_suite
@@ -51,7 +52,7 @@ def _timed_sha256(row: Row) -> str:
 def with_accuracy(record: Record, evaluations: Iterable[PastEvaluation]) -> Record:
     """Return the record with the accuracy of every row that was evaluated, by sha256; other rows stay as they are."""
     found = of_one_data_set(evaluations, {_timed_sha256(row) for row in record.rows})
-    if not found:
+    if not found or record.is_over_batches:  # which leaves the accuracy as it is
         return record
     rows = tuple(
         replace(row, accuracy=found[_timed_sha256(row)].figures) if _timed_sha256(row) in found else row
@@ -122,7 +123,8 @@ def make_parser() -> argparse.ArgumentParser:
         description="Measure a suite of models against each other on real images, group by group.",
         epilog="Also: show RECORD (render it again), compare RECORD RECORD, import LOG (of trtexec); each with --help."
         " Where a RECORD is asked for, a log of trtexec will do. --backend predict and --suite validate-predictor"
-        " ESTIMATE instead of measuring and have options of their own: --backend predict --help.",
+        " ESTIMATE instead of measuring and have options of their own: --backend predict --help; so has one artifact at"
+        " several batches: MODEL|FILE --batches 1,2,4,8 --help.",
     )
     parser.add_argument("--suite", default="table3", help=f"{', '.join(SUITES)} (default: table3)")
     parser.add_argument(
@@ -255,7 +257,10 @@ def _deliver(record: Record, given: argparse.Namespace) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run ``show``, ``compare`` or ``import`` by name, estimate where that is asked for, measure otherwise."""
+    """Run ``show``, ``compare`` or ``import`` by name, estimate or go over batches where asked for, else measure."""
     if run := sub_command(argv, {"show": _show, "compare": _compare, "import": _import}):
         return run()
+    if wants_batches(argv):
+        _deliver(*measure_batches(argv))
+        return 0
     return _estimate(argv) if _wants_estimates(argv) else _measure(argv)

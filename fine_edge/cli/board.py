@@ -15,13 +15,13 @@ from fine_edge.board.line import Line, read_host, read_ssh
 from fine_edge.board.program import AboutBoard, install_code, install_environment, require_same_program
 from fine_edge.board.results import SUFFIXES, Outputs, fetch, key_of
 from fine_edge.board.shipment import Shipment, argument_there, artifact_files, deliver
-from fine_edge.cli import arguments, bench, doctor, engine, evaluate, parity, predict
+from fine_edge.cli import arguments, bench, bench_batches, doctor, engine, evaluate, parity, predict
 from fine_edge.cli.arguments import STDOUT, Parser, add_json
 from fine_edge.cli.target import Target, target_of
 from fine_edge.engine.options import read_recipe, recipe_path
-from fine_edge.engine.source import graph_precision, model_of, onnx_name
+from fine_edge.engine.source import model_of
 from fine_edge.errors import BoardError, ConfigError
-from fine_edge.export.request import parse_size
+from fine_edge.export.request import parse_batches, parse_size
 from fine_edge.fields import from_data
 from fine_edge.files import refuse_unwritable
 from fine_edge.images import SUFFIXES as PICTURES
@@ -146,6 +146,19 @@ def _need_suite(task: Task) -> None:
         task.shipment.add_path(given.images, PICTURES, deep=False)
 
 
+def _need_open_batch(task: Task) -> None:
+    """Send the ONNX file that is measured at several batches; an engine lies on the board."""
+    given = task.given
+    target = Target.parse(given.target)
+    given.target = target.engine or target.onnx or given.target
+    if not target.engine:
+        onnx = bench_batches.onnx_file(target, bench_batches.read_options(given, target), given)
+        task.shipment.add(*artifact_files(onnx))
+        task.shipment.add_or_remove(recipe_path(model_of(onnx), given.artifacts))
+    if given.images:
+        task.shipment.add_path(given.images, PICTURES, deep=False)
+
+
 def _need_source(task: Task) -> None:
     """Send what an engine is built from; nothing for the other sub-commands, which look at an engine there."""
     given = task.given
@@ -155,9 +168,8 @@ def _need_source(task: Task) -> None:
     given.source = target.onnx or given.source
     model = target.model or model_of(target.onnx_path(given.artifacts))
     precision = given.precision or read_recipe(model, given.recipes).precision
-    onnx = target.onnx or given.artifacts / onnx_name(model, precision)
-    if not onnx.is_file():  # one that is there is taken, whatever weights it was exported with
-        onnx = target.onnx_path(given.artifacts, precision=graph_precision(precision))
+    batches = parse_batches(given.batch)[1] if given.batch else None
+    onnx = target.onnx or engine.exported_for(model, precision, batches, given.artifacts)
     task.shipment.add(*artifact_files(onnx), *given.plugin_library, *filter(None, [given.keep_fp32]))
     task.shipment.add_or_remove(recipe_path(model, given.recipes))
 
@@ -181,6 +193,16 @@ COMMANDS = {
 }
 
 
+_OVER_BATCHES = _Command(bench_batches.make_parser, _need_open_batch)
+
+
+def command_of(words: list[str]) -> _Command | None:
+    """Return what runs on a board by these words; ``None`` for a word that nothing does."""
+    if words[0] == "bench" and bench_batches.wants_batches(words):
+        return _OVER_BATCHES
+    return COMMANDS.get(words[0])
+
+
 def _here(words: list[str]) -> str:
     return f"without `board`: fine-edge {' '.join(words[:2])} ..."
 
@@ -192,7 +214,7 @@ def read_task(words: list[str]) -> Task:
         ConfigError: when it does not run on a board.
         OutputError: when its results could not be written here.
     """
-    known = COMMANDS.get(words[0])
+    known = command_of(words)
     if known is None:
         hint = f"these run there: {', '.join(COMMANDS)}"
         raise ConfigError(f"{words[0]!r} is no command for a board", where="fine-edge board", hint=hint)
@@ -268,7 +290,9 @@ def _named(paths: list[Path]) -> Iterator[str]:
 
 def _run(line: Line, about: AboutBoard, task: Task, given: argparse.Namespace) -> int:
     """Bring what the command needs, run it, and bring its results; return its exit code."""
-    COMMANDS[task.argv[0]].need(task)
+    known = command_of(task.argv)
+    assert known is not None  # as read_task found it
+    known.need(task)
     code, python = "", given.python
     if given.python:
         require_same_program(about, line)

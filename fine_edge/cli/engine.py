@@ -7,20 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from fine_edge import console
-from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_input_size, add_json, deliver
+from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_input_size, add_json, deliver, input_size_of
 from fine_edge.cli.target import ONNX_TARGET, Target
+from fine_edge.contract import Batches
 from fine_edge.engine import adopt as adoption
+from fine_edge.engine.batches import profile_of, resolved, trtexec_flags
 from fine_edge.engine.build import Engine, obtain_engine
 from fine_edge.engine.inspect import TIMEOUT_S, Inspection, inspect
 from fine_edge.engine.manifest import read_manifest
-from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOptions, read_recipe
+from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOptions, EnginePrecision, read_recipe
 from fine_edge.engine.plan_file import check_bytes, check_onnx, check_platform, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.preflight import require_release
-from fine_edge.engine.source import graph_precision, model_of, onnx_name, read_source
+from fine_edge.engine.source import graph_precision, model_of, read_source, sized
 from fine_edge.errors import ConfigError
+from fine_edge.export.artifacts import ensure_exported
+from fine_edge.export.request import ExportRequest, parse_batches
 from fine_edge.fp16.keep_list import read_keep_list
-from fine_edge.graph.input_size import InputSize
+from fine_edge.graph.input_size import InputSize, picture_size
+from fine_edge.graph.model_file import read_model
 from fine_edge.table import Column, Table
 
 RTX_NOTES = [
@@ -48,7 +53,7 @@ def _inspection_table(path: Path, inspection: Inspection) -> Table:
     return table
 
 
-def _engine_table(engine: Engine) -> Table:
+def _engine_table(engine: Engine, onnx_path: Path) -> Table:
     manifest = engine.manifest
     platform = manifest.platform
     is_rtx = manifest.target != "tensorrt"
@@ -57,6 +62,8 @@ def _engine_table(engine: Engine) -> Table:
     table.add("precision", manifest.precision)
     if manifest.options.input_size:
         table.add("input size", str(manifest.options.input_size))
+    if manifest.options.batches:
+        table.add("batch: smallest, optimum, largest", ", ".join(map(str, manifest.options.batches)))
     table.add("for", "SM86, ahead of time" if is_rtx else f"{platform.gpu}, SM{platform.sm}, L4T {platform.l4t or '-'}")
     table.add("builder", f"TensorRT-RTX {platform.rtx}" if is_rtx else f"TensorRT {platform.tensorrt}")
     if manifest.power_mode:
@@ -68,13 +75,36 @@ def _engine_table(engine: Engine) -> Table:
     table.add("build time, s", None if manifest.build_s is None else f"{manifest.build_s:.1f}")
     table.add("ONNX sha256", manifest.onnx_sha256[:12])
     table.add("engine sha256", manifest.engine_sha256[:12])
-    if is_rtx:
-        table.notes = RTX_NOTES
+    table.notes = [*_profile_notes(engine, onnx_path), *(RTX_NOTES if is_rtx else ())]
     return table
 
 
-def _options(given: argparse.Namespace, recipe: BuildOptions) -> BuildOptions:
-    """Return the recipe, overridden by what the command line says."""
+def _profile_notes(engine: Engine, onnx_path: Path) -> list[str]:
+    """Return what a range of batches comes to, and how trtexec is told of it."""
+    options = engine.manifest.options
+    if options.batches is None:
+        return []
+    model = sized(read_model(onnx_path, weights=False), onnx_path, options.input_size, options.batches)
+    flags = " ".join(trtexec_flags(profile_of(model, options.batches)))
+    best, most = options.batches[1:]
+    return [f"Kernels are picked for batch {best}, memory is planned for {most}. The same to trtexec: {flags}"]
+
+
+def _sizes(given: argparse.Namespace, path: Path | None) -> tuple[InputSize | None, Batches | None]:
+    """Return the size and the range of batches that the command line asks for; a graph alone takes a batch alone."""
+    if given.batch is None:
+        return InputSize.parse(given.input_size), None
+    largest, batches = parse_batches(given.batch)
+    if batches or given.input_size is not None:
+        return (InputSize.parse(given.input_size, largest) if given.input_size is not None else None), batches
+    if path is None:
+        return InputSize.parse(None, largest), None
+    return picture_size(read_model(path, weights=False), largest, path), None
+
+
+def _options(given: argparse.Namespace, recipe: BuildOptions, path: Path | None) -> BuildOptions:
+    """Return the recipe, overridden by what the command line says; ``path`` is that of a graph that was named."""
+    size, batches = _sizes(given, path)
     given_options = {
         "precision": given.precision,
         "target": given.target,
@@ -84,7 +114,8 @@ def _options(given: argparse.Namespace, recipe: BuildOptions) -> BuildOptions:
         "keep_fp32": read_keep_list(given.keep_fp32) if given.keep_fp32 else None,
         "profiling_verbosity": given.profiling_verbosity,
         "plugins": tuple(str(path.absolute()) for path in given.plugin_library) or None,
-        "input_size": InputSize.parse(given.input_size, given.batch),
+        "input_size": size,
+        "batches": batches,
     }
     return replace(recipe, **{name: value for name, value in given_options.items() if value is not None})
 
@@ -94,20 +125,26 @@ def _resolve(given: argparse.Namespace) -> tuple[Path, BuildOptions]:
     target = Target.parse(given.source)
     if target.model is None:
         path = target.onnx_path(given.artifacts)
-        size = InputSize.parse(given.input_size, given.batch)
-        recipe = read_recipe(model_of(path), given.recipes)
+        options = resolved(path, _options(given, read_recipe(model_of(path), given.recipes), path))
         if given.precision is None:
-            given.precision = read_source(path, size or recipe.input_size).precision
-        return path, _options(given, recipe)
-    options = _options(given, read_recipe(target.model, given.recipes))
+            options = replace(options, precision=read_source(path, options.input_size, options.batches).precision)
+        return path, options
+    options = _options(given, read_recipe(target.model, given.recipes), None)
     if options.target == "tensorrt":  # before an export that takes a minute
         platform = here()
         require_tensorrt(platform, target.model)
         require_release(platform, options)
-    path = given.artifacts / onnx_name(target.model, options.precision)
-    if not path.is_file():  # one that is there is taken, whatever weights it was exported with
-        path = target.onnx_path(given.artifacts, precision=graph_precision(options.precision))
-    return path, options
+    return exported_for(target.model, options.precision, options.batches, given.artifacts), options
+
+
+def exported_for(model: str, precision: EnginePrecision, batches: Batches | None, artifacts: Path) -> Path:
+    """Return the file of a model that an engine is built from, exported unless it is there."""
+    request = ExportRequest(model, precision=graph_precision(precision))
+    if batches:
+        request = replace(request, batch=batches[2], batches=batches)
+    path = artifacts / request.onnx_name()
+    # One that is there is taken, whatever weights it was exported with.
+    return path if path.is_file() else ensure_exported(request, artifacts)
 
 
 def _build(given: argparse.Namespace) -> int:
@@ -120,22 +157,25 @@ def _build(given: argparse.Namespace) -> int:
         skip_preflight=given.skip_preflight,
         timeout_s=given.timeout_s,
     )
-    deliver(given, engine.to_json(), [_engine_table(engine)])
+    deliver(given, engine.to_json(), [_engine_table(engine, path)])
     return 0
 
 
 def _adopt(given: argparse.Namespace) -> int:
-    source = read_source(given.onnx, InputSize.parse(given.input_size, given.batch))
+    options = _options(given, BuildOptions(), given.onnx)
+    if options.batches:
+        raise ConfigError("a plan says itself which batches it takes", where="--batch", hint="leave it out")
+    checked = resolved(given.onnx, options)
+    source = read_source(given.onnx, checked.input_size, checked.batches)
     if given.precision is None and not source.holds_fp16:
         raise ConfigError(
             "an FP32 graph does not say how trtexec built its engine",
             where=given.plan,
             hint="--precision fp16-weak if trtexec was given --fp16, --precision fp32 if not",
         )
-    given.precision = given.precision or source.precision
-    options = _options(given, BuildOptions())
+    options = replace(options, precision=given.precision or source.precision)
     engine = adoption.adopt(given.plan, given.onnx, options, given.artifacts)
-    deliver(given, engine.to_json(), [_engine_table(engine)])
+    deliver(given, engine.to_json(), [_engine_table(engine, given.onnx)])
     return 0
 
 
@@ -155,8 +195,8 @@ def _verify(given: argparse.Namespace) -> int:
 
 
 def _inspect(given: argparse.Namespace) -> int:
-    size = InputSize.parse(given.input_size, given.batch)
     path = Target.parse(given.target).onnx_path(given.artifacts, precision="fp16")
+    size = input_size_of(given, path)
     inspection = inspect(path, given.timeout_s or TIMEOUT_S, size)
     deliver(given, inspection.to_json(), [_inspection_table(path, inspection)])
     return 0
@@ -179,7 +219,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profiling-verbosity", choices=VERBOSITIES, help="default: detailed")
     parser.add_argument("--plugin-library", type=Path, action="append", default=[], metavar="FILE.so")
     parser.add_argument("--keep-fp32", type=Path, metavar="FILE", help="nodes kept in FP32, with fp16-weak")
-    add_input_size(parser)
+    add_input_size(parser, ranges=True)
     add_artifacts(parser, or_out=True)
     add_json(parser)
 

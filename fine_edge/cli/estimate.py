@@ -21,6 +21,7 @@ from fine_edge.cli.arguments import (
     add_table_files,
     deliver,
     deliver_files,
+    input_size_of,
     sub_command,
 )
 from fine_edge.cli.target import ONNX_TARGET, Target
@@ -275,9 +276,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _estimate(given: argparse.Namespace) -> Estimate:
     at = read_conditions(given)
-    size, target = InputSize.parse(given.input_size, given.batch), Target.parse(given.target)
+    target = Target.parse(given.target)
     if target.model is None:
-        return _estimate_file(target.onnx_path(given.artifacts), given.precision, at, size)
+        path = target.onnx_path(given.artifacts)
+        return _estimate_file(path, given.precision, at, input_size_of(given, path))
+    size = input_size_of(given, None)
     if size and size.batch != 1:
         raise ConfigError("a model is exported for one picture at a time", where="--batch", hint="give a FILE.onnx")
     at = replace(at, precision=given.precision or "fp16")

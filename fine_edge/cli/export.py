@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         "--batch",
         default="1",
         metavar="N|MIN:MAX",
-        help="pictures of an inference; a range such as 1:8, or MIN:USUAL:MAX, leaves them open (default: 1)",
+        help="pictures of an inference; a range such as 1:8, or MIN:OPTIMUM:MAX, leaves them open (default: 1)",
     )
     parser.add_argument("--raw", action="store_true", help="dense outputs instead of detections")
     parser.add_argument(

@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser, add_artifacts, add_explain, add_input_size, add_json, deliver
+from fine_edge.cli.arguments import Parser, add_artifacts, add_explain, add_input_size, add_json, deliver, input_size_of
 from fine_edge.cli.target import Target
 from fine_edge.errors import ConfigError
-from fine_edge.graph.input_size import InputSize
 from fine_edge.layers.cost import FineCost, to_json
 from fine_edge.layers.layer import LayerProfile
 from fine_edge.layers.sources import from_onnx, from_trtexec
@@ -45,13 +44,14 @@ def _is_compiled(layers: Path) -> bool:
 
 
 def _read(
-    layers: Path, profile: Path | None, times: Path | None, options: str, size: InputSize | None, artifacts: Path
+    layers: Path, profile: Path | None, times: Path | None, options: str, given: argparse.Namespace
 ) -> LayerProfile:
     if not _is_compiled(layers):
         return from_trtexec(layers, profile, times)
     if profile or times:
         raise ConfigError("a model is only compiled here, it has no times", where=options)
-    path = Target.parse(str(layers)).onnx_path(artifacts, precision="fp16")
+    path = Target.parse(str(layers)).onnx_path(given.artifacts, precision="fp16")
+    size = input_size_of(given, path)
     with console.status(f"compiling {path.name}"):
         return from_onnx(path, size)
 
@@ -61,14 +61,12 @@ def main(argv: list[str]) -> int:
     given = _parser().parse_args(argv)
     if given.baseline_profile and not given.baseline:
         raise ConfigError("needs --baseline", where="--baseline-profile")
-    size = InputSize.parse(given.input_size, given.batch)
-    if size and not all(map(_is_compiled, filter(None, (given.layers, given.baseline)))):
+    asked = given.input_size is not None or given.batch is not None
+    if asked and not all(map(_is_compiled, filter(None, (given.layers, given.baseline)))):
         raise ConfigError("an engine has its size", where="--input-size", hint="give it with FILE.onnx alone")
-    profile = _read(given.layers, given.profile, given.times, "--profile, --times", size, given.artifacts)
+    profile = _read(given.layers, given.profile, given.times, "--profile, --times", given)
     baseline = (
-        _read(given.baseline, given.baseline_profile, None, "--baseline-profile", size, given.artifacts)
-        if given.baseline
-        else None
+        _read(given.baseline, given.baseline_profile, None, "--baseline-profile", given) if given.baseline else None
     )
     tables = [parts_table(profile), *([cost_table(FineCost(profile, baseline))] if baseline else [])]
     deliver(given, to_json(profile, baseline), tables)

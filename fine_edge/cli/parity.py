@@ -15,7 +15,7 @@ from fine_edge.engine.manifest import read_manifest
 from fine_edge.errors import ArtifactError
 from fine_edge.export.request import parse_size
 from fine_edge.images import Pictures, sample_photographs
-from fine_edge.parity.references import against_golden, against_pytorch
+from fine_edge.parity.references import against_golden, against_pytorch, batches_tried
 from fine_edge.parity.report import ParityReport
 from fine_edge.runners.opened import Opened, open_engine, open_onnx
 from fine_edge.table import Column, Table
@@ -111,11 +111,16 @@ def main(argv: list[str]) -> int:
     precision: Precision = "fp16" if opened.precision == "fp16-weak" else cast("Precision", opened.precision)
     with contextlib.closing(opened.runner):
         if args.golden:
-            report = against_golden(onnx_path, opened.runner, precision)
+            report = against_golden(onnx_path, opened.runner, precision, opened.contract)
         else:
             images = Pictures(args.images) if args.images else sample_photographs()[:3]
-            report = against_pytorch(onnx_path, opened.runner, images, args.weights, precision)
-    deliver(args, report.to_json(), [table(report)])
+            report = against_pytorch(onnx_path, opened.runner, images, args.weights, precision, opened.contract)
+    shown = table(report)
+    batches = opened.contract.batches
+    if batches:
+        tried = ", ".join(map(str, batches_tried(opened.contract)))
+        shown.notes.append(f"Compared at batches of {tried}; it takes {batches[0]} to {batches[2]}, {batches[1]} best.")
+    deliver(args, report.to_json(), [shown])
     if not report.ok:
         console.warn(f"parity fails: {report.failure}")
     return 0 if report.ok else 1

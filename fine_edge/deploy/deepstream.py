@@ -153,6 +153,17 @@ def _ini(sections: dict[str, dict[str, object]]) -> str:
     return "\n".join(texts)
 
 
+def _shapes(source: Deployable) -> str:
+    """Return the options of trtexec for an open batch, by lines; nvinfer gives 1 to its batch-size."""
+    contract = source.contract
+    if contract.batches is None:
+        return ""
+    bounds = zip(("min", "opt", "max"), (1, contract.batch, contract.batch), strict=True)
+    dims = "x".join(map(str, contract.inputs[0].shape[1:]))
+    flags = " ".join(f"--{bound}Shapes={contract.inputs[0].name}:{batch}x{dims}" for bound, batch in bounds)
+    return f" \\\n        {flags}"
+
+
 def _engine_note(source: Deployable, name: str) -> str:
     if source.precision == "fp32":
         return "nvinfer builds an FP32 engine of it. For FP16, hand over the model's FP16 file."
@@ -160,7 +171,7 @@ def _engine_note(source: Deployable, name: str) -> str:
     return f"""nvinfer builds with the FP16 flag, which may also compute in FP16 what the file keeps in FP32. This
 builds an engine that keeps it, which nvinfer then loads where its TensorRT is trtexec's:
 
-    trtexec --onnx={name}.onnx --stronglyTyped --saveEngine={engine}"""
+    trtexec --onnx={name}.onnx --stronglyTyped --saveEngine={engine}{_shapes(source)}"""
 
 
 def _readme(source: Deployable, name: str, parser: str) -> str:

@@ -133,11 +133,14 @@ def rows_of(source: Deployable) -> int:
 
 
 def require_one_picture(source: Deployable, consumer: str) -> None:
-    """Refuse a static batch of several pictures.
+    """Refuse a batch of several pictures.
 
     Raises:
         ConfigError: saying how to export it.
     """
     if source.contract.batch != 1:
-        what = f"takes {source.contract.batch} pictures at a time, and {consumer} gives one"
-        raise ConfigError(what, where=source.path, hint="export it with --batch 1")
+        batches = source.contract.batches
+        taken = f"{batches[0]} to {batches[2]}" if batches else source.contract.batch
+        build = "; of an open batch, an engine for one will do: engine build FILE --batch 1" if batches else ""
+        what = f"takes {taken} pictures at a time, and {consumer} gives one"
+        raise ConfigError(what, where=source.path, hint=f"export it with --batch 1{build}")

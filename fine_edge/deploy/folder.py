@@ -154,9 +154,13 @@ def read_listing(path: Path) -> Listing:
 
 
 def settings_of(source: Deployable) -> dict[str, Any]:
-    """Return what a client needs to feed a network and to read it, as ``deploy.json`` holds it."""
+    """Return what a client needs to feed a network and to read it, as ``deploy.json`` holds it.
+
+    ``batches`` is there where the batch is open: the smallest, the optimum and the largest, which the shapes have.
+    """
     contract = source.contract
     return {
+        **({"batches": list(contract.batches)} if contract.batches else {}),
         "task": contract.task,
         "inputs": to_data(contract.inputs),
         "outputs": to_data(contract.outputs),

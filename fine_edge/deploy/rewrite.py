@@ -18,6 +18,7 @@ from fine_edge.contract import Artifact, Contract, TensorSpec
 from fine_edge.deploy.deployable import Deployable
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.model_file import read_model
+from fine_edge.graph.open_batch import BATCH
 from fine_edge.preprocess import Preprocessing
 
 _SCOPE = "/deploy/"
@@ -133,7 +134,10 @@ class Rewriting:
         """
         graph = self.model.graph
         del graph.output[:]
-        graph.output.extend(helper.make_tensor_value_info(s.name, _TYPES[s.dtype], s.shape) for s in outputs)
+        batch = [BATCH] if self._contract.batches else []  # stays open
+        graph.output.extend(
+            helper.make_tensor_value_info(s.name, _TYPES[s.dtype], [*batch, *s.shape[len(batch) :]]) for s in outputs
+        )
         described = {value.name for value in (*graph.input, *graph.output)}
         inner = [value for value in graph.value_info if value.name not in described]
         del graph.value_info[:]

@@ -1,7 +1,8 @@
 """Triton Inference Server: one model of a model repository, with a client that does the preprocessing.
 
 Source: Triton's "Model Configuration" and "Model Repository", and its model_config.proto, by which the tests read
-``config.pbtxt``. Shapes are static, so ``max_batch_size`` is 0 and the batch stands in the dims.
+``config.pbtxt``. Where the batch is static, ``max_batch_size`` is 0 and the batch stands in the dims. Where it is open,
+the server puts requests together, at best as many as the optimum.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from fine_edge.contract import TensorSpec
+from fine_edge.contract import Batches, TensorSpec, batches_text
 from fine_edge.deploy.deployable import Deployable, model_file
 from fine_edge.deploy.folder import Deployment, heading, label_lines, settings_of
+from fine_edge.errors import ConfigError
 from fine_edge.text import printable
 
 Device = Literal["gpu", "cpu"]
@@ -43,7 +45,14 @@ def deploy(source: Deployable, name: str, *, device: Device = "gpu") -> Deployme
         source: an ONNX file or an engine.
         name: of the model on the server, and of its folder.
         device: where ONNX Runtime computes; an engine computes on the GPU.
+
+    Raises:
+        ConfigError: when it takes no single picture although its batch is open: a server sends what is waiting.
     """
+    batches = source.contract.batches
+    if batches and batches[0] > 1:
+        what = f"takes batches of {batches_text(batches)}, and a server runs one picture where no other waits"
+        raise ConfigError(what, where=source.path, hint=f"make it for 1:{batches[2]}")
     kind = "KIND_GPU" if source.manifest else f"KIND_{device.upper()}"
     file = "model.plan" if source.manifest else "model.onnx"
     client = Path(__file__).with_name("triton_client.py").read_bytes()
@@ -63,14 +72,16 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _tensor(kind: str, spec: TensorSpec) -> str:
-    dims = ", ".join(map(str, spec.shape))
+def _tensor(kind: str, spec: TensorSpec, batches: Batches | None) -> str:
+    """Return a tensor's description; the dims lack a batch that the server chooses."""
+    dims = ", ".join(map(str, spec.shape[1:] if batches else spec.shape))
     return f"{kind} [\n  {{ name: {_quoted(spec.name)} data_type: {_TYPES[spec.dtype]} dims: [ {dims} ] }}\n]\n"
 
 
 def _config(source: Deployable, name: str, kind: str) -> str:
     """Return ``config.pbtxt``."""
     platform = "tensorrt_plan" if source.manifest else "onnxruntime_onnx"
+    batches = source.contract.batches
     parameters = {
         "task": source.contract.task,
         "labels": "labels.txt",
@@ -79,9 +90,10 @@ def _config(source: Deployable, name: str, kind: str) -> str:
     }
     return "".join(
         [
-            f"name: {_quoted(name)}\nplatform: {_quoted(platform)}\nmax_batch_size: 0\n",
-            *(_tensor("input", spec) for spec in source.contract.inputs),
-            *(_tensor("output", spec) for spec in source.contract.outputs),
+            f"name: {_quoted(name)}\nplatform: {_quoted(platform)}\nmax_batch_size: {batches[2] if batches else 0}\n",
+            *(_tensor("input", spec, batches) for spec in source.contract.inputs),
+            *(_tensor("output", spec, batches) for spec in source.contract.outputs),
+            _batching(batches) if batches else "",
             f"instance_group [\n  {{ kind: {kind} count: 1 }}\n]\n",
             "version_policy: { latest { num_versions: 1 } }\n",
             *(
@@ -90,6 +102,29 @@ def _config(source: Deployable, name: str, kind: str) -> str:
             ),
         ]
     )
+
+
+def _batching(batches: Batches) -> str:
+    """Return how requests are put together: at once where the optimum or the largest batch is waiting."""
+    preferred = ", ".join(str(batch) for batch in sorted({*batches[1:]}))
+    return f"dynamic_batching {{ preferred_batch_size: [ {preferred} ] }}\n"
+
+
+def _shape_text(source: Deployable) -> str:
+    batches, shape = source.contract.batches, source.contract.inputs[0].shape
+    first = f"{batches[0]} to {batches[2]}" if batches else str(shape[0])
+    return f"[{', '.join([first, *map(str, shape[1:])])}]"
+
+
+def _batch_text(source: Deployable) -> str:
+    """Return what the server does with several requests, as lines of the README."""
+    batches = source.contract.batches
+    if batches is None:
+        return f"""Shapes are static: `max_batch_size` is 0, the batch of {source.contract.batch} stands in the dims,
+  and the server cannot batch requests. Export with `--batch` for more pictures in one request, or with `--batch 1:8`
+  for a server that batches."""
+    return f"""The server puts requests together, up to {batches[2]} pictures, at best {batches[1]}, and waits for none.
+  `max_queue_delay_microseconds` in `dynamic_batching` makes it wait: more pictures a second, and a longer latency."""
 
 
 def _machine(source: Deployable) -> str:
@@ -115,10 +150,10 @@ def _readme(source: Deployable, name: str) -> str:
 
 {_machine(source)}
 
-- In: `{image.name}`, {image.dtype} {list(image.shape)}. The preprocessing is in `deploy.json`, and `{CLIENT}` does it.
+- In: `{image.name}`, {image.dtype} {_shape_text(source)}. The preprocessing is in `deploy.json`;
+  `{CLIENT}` does it.
 - Out: {_TASKS[contract.task]}.
   Boxes are in pixels of the input; `{CLIENT}` scales them back. Rows that find nothing have score 0.
 - `labels.txt` names the classes, line by line from 0.
-- Shapes are static: `max_batch_size` is 0, the batch of {contract.batch} stands in the dims, and the server cannot
-  batch requests. Export with `--batch` for more pictures in one request.
+- {_batch_text(source)}
 {notes}"""

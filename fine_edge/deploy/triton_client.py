@@ -88,7 +88,8 @@ def ask(url: str, name: str, tensor: NDArray[Any], settings: dict[str, Any]) -> 
     from tritonclient.utils import np_to_triton_dtype
 
     description = settings["inputs"][0]
-    batch = np.repeat(tensor, description["shape"][0], axis=0)  # a static batch is filled with the same picture
+    count = 1 if "batches" in settings else description["shape"][0]
+    batch = np.repeat(tensor, count, axis=0)  # a static batch is filled with the same picture
     given = triton.InferInput(description["name"], list(batch.shape), np_to_triton_dtype(batch.dtype))
     given.set_data_from_numpy(batch)
     wanted = [triton.InferRequestedOutput(output["name"]) for output in settings["outputs"]]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fine_edge import __version__
+from fine_edge.contract import Batches
 from fine_edge.engine import supervise
+from fine_edge.engine.batches import resolved
 from fine_edge.engine.build import Engine, figures_of, now
 from fine_edge.engine.manifest import Manifest, layers_path, manifest_path
 from fine_edge.engine.options import BuildOptions
@@ -14,10 +17,10 @@ from fine_edge.engine.plan_file import plugin_hashes, read_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.engine.preflight import require_release
 from fine_edge.engine.rtx_log import kernels_in
-from fine_edge.engine.source import Source, engine_name, read_source
+from fine_edge.engine.source import Source, engine_name, model_of, read_source, sized
 from fine_edge.errors import ArtifactError
 from fine_edge.files import output_errors, sha256_of, written_together
-from fine_edge.graph.input_size import InputSize, fixed, network_inputs
+from fine_edge.graph.input_size import network_inputs
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView
 from fine_edge.machine import MIB
@@ -26,8 +29,9 @@ from fine_edge.machine import MIB
 def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engine:
     """Copy a plan into ``out`` under the name of an engine, with a manifest for this machine.
 
-    A plan does not name its ONNX file, so the caller must name the right one. Two things are checked: TensorRT loads
-    the plan in a process of its own, and the plan's inputs and outputs are those of the ONNX.
+    The batches that it takes are those of its optimisation profile. A plan does not name its ONNX file, so the caller
+    must name the right one. Two things are checked: TensorRT loads the plan in a process of its own, and the plan's
+    inputs and outputs are those of the ONNX.
 
     Args:
         plan: the file written by ``trtexec --saveEngine``.
@@ -36,17 +40,18 @@ def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engi
         out: folder of the engine.
 
     Raises:
-        ArtifactError: when the plan's inputs and outputs are not the model's.
+        ArtifactError: when the plan's inputs and outputs are not the model's, or its profile is none of batches.
         BackendError: without TensorRT, when it cannot have built with these options, or when it refuses the plan.
     """
     data = read_plan(plan)
-    source = read_source(onnx_path, options.input_size)
     platform = here()
-    require_tensorrt(platform, source.model)
+    require_tensorrt(platform, model_of(onnx_path))
     require_release(platform, options)
-    plugins = plugin_hashes(options)
     found = supervise.describe(plan)
-    _check_tensors(plan, found["tensors"], source, options.input_size)
+    options = resolved(onnx_path, replace(options, batches=_batches(plan, found)))
+    source = read_source(onnx_path, options.input_size, options.batches)
+    plugins = plugin_hashes(options)
+    _check_tensors(plan, found["tensors"], source, options)
     path = out / engine_name(source, options)
     manifest_name = manifest_path(path).name
     with written_together(out, path.name, last=manifest_name) as partial:
@@ -77,12 +82,33 @@ def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engi
     return Engine(path, manifest)
 
 
-def _check_tensors(plan: Path, tensors: list[dict[str, Any]], source: Source, size: InputSize | None) -> None:
+def _batches(plan: Path, described: dict[str, Any]) -> Batches | None:
+    """Return the batches of a plan's optimisation profile; ``None`` where its inputs are static.
+
+    Raises:
+        ArtifactError: when it has several profiles, or one that leaves more than the batch open.
+    """
+    profiles = [tensor["profile"] for tensor in described["tensors"] if "profile" in tensor]
+    if not profiles:
+        return None
+    hint = (
+        "build it with one profile: trtexec --minShapes=... --optShapes=... --maxShapes=..., or fine-edge engine build"
+    )
+    if described["profiles"] != 1:
+        raise ArtifactError(f"the plan has {described['profiles']} optimisation profiles", where=plan, hint=hint)
+    batches = {tuple(shape[0] for shape in shapes) for shapes in profiles}
+    if len(batches) > 1 or any(len({tuple(shape[1:]) for shape in shapes}) > 1 for shapes in profiles):
+        raise ArtifactError("the plan's profile leaves more than the batch open", where=plan, hint=hint)
+    least, best, most = batches.pop()
+    return least, best, most
+
+
+def _check_tensors(plan: Path, tensors: list[dict[str, Any]], source: Source, options: BuildOptions) -> None:
     """Refuse a plan whose inputs and outputs are not those of the ONNX."""
-    model = read_model(source.path, weights=False)
-    view = GraphView(fixed(model, size, source.path) if size else model)
+    model = sized(read_model(source.path, weights=False), source.path, options.input_size, options.batches)
+    view = GraphView(model)
     wanted = {
-        (mode, value.name, view.shape(value.name) or ())
+        (mode, value.name, tuple(-1 if dim is None else dim for dim in view.shape(value.name) or ()))
         for mode, values in (("input", network_inputs(model)), ("output", model.graph.output))
         for value in values
     }

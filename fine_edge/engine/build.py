@@ -10,6 +10,7 @@ from typing import Any
 
 from fine_edge import __version__, console
 from fine_edge.engine import preflight, supervise
+from fine_edge.engine.batches import profile_of, resolved
 from fine_edge.engine.manifest import Manifest, build_key, layers_path, manifest_path, read_manifest
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import BuildJob
@@ -44,6 +45,7 @@ class Engine:
             "manifest": str(manifest_path(self.path)),
             "target": manifest.target,
             "precision": manifest.precision,
+            "batches": manifest.options.batches,
             "kernels": manifest.kernels,
             "fused_attention": manifest.fused_attention,
             "activation_mib": round(manifest.activation_mib, 3),
@@ -95,7 +97,8 @@ def obtain_engine(
     Raises:
         FineEdgeError: when the engine cannot be built; no partial file is left.
     """
-    source = read_source(onnx_path, options.input_size)
+    options = resolved(onnx_path, options)
+    source = read_source(onnx_path, options.input_size, options.batches)
     require_precision(source, options)
     platform = here()
     if options.target == "tensorrt":
@@ -142,8 +145,10 @@ def _build(
             cache = partial / timing_cache_name(platform)
             _copy_cache(path.parent / cache.name, cache)
         model = read_model(source.path, weights=False)
-        with sized_file(source.path, model, options.input_size) as onnx:
-            job = BuildJob(onnx.absolute(), options, ready.workspace_mib, plan.absolute(), layers.absolute(), cache)
+        with sized_file(source.path, model, options.input_size, options.batches) as onnx:
+            profile = profile_of(read_model(onnx, weights=False), options.batches) if options.batches else {}
+            files = plan.absolute(), layers.absolute(), cache
+            job = BuildJob(onnx.absolute(), options, ready.workspace_mib, *files, profile=profile)
             outcome = supervise.build(job, timeout_s)
         for lock in partial.glob("*.lock"):  # Polygraphy locks the cache, which no other process uses here
             lock.unlink()

@@ -96,8 +96,8 @@ def _digest(data: dict[str, Any]) -> str:
 def build_key(onnx_sha256: str, options: BuildOptions, platform: Platform, plugins_sha256: tuple[str, ...]) -> str:
     """Return the content key of a build: the hash of all contents that the engine depends on; names do not count.
 
-    The ONNX with every file of its weights; precision, level, streams, workspace, kept layers and input size (recipes
-    and keep-lists are read into these); plugin libraries; compiler, GPU and JetPack. For RTX only the compiler
+    The ONNX with every file of its weights; precision, level, streams, workspace, kept layers, input size and batches
+    (recipes and keep-lists are read into these); plugin libraries; compiler, GPU and JetPack. For RTX only the compiler
     counts: it works without a device. A timing cache is not part: it makes a build faster, and every build writes it.
     """
     is_rtx = options.target != "tensorrt"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fine_edge.contract import Batches, batches_text
 from fine_edge.errors import ConfigError
 from fine_edge.fields import from_data, to_data
 from fine_edge.files import contents_checked, read_json
@@ -22,6 +23,7 @@ TARGETS: tuple[BuildTarget, ...] = get_args(BuildTarget)
 PRECISIONS: tuple[EnginePrecision, ...] = get_args(EnginePrecision)
 VERBOSITIES: tuple[Verbosity, ...] = get_args(Verbosity)
 
+MOST_BATCH = 2**16
 DEFAULT_LEVEL = 3
 """TensorRT's own default, and trtexec's: figures are then comparable with theirs."""
 
@@ -43,6 +45,8 @@ class BuildOptions:
         max_aux_streams: CUDA streams that kernels may run on beside the main one; ``None``: the builder's choice. What
             runs at one time cannot share memory: with 0, TensorRT-RTX plans 18 MiB for YOLOv10-S instead of 40.
         input_size: of the pictures, for a graph that leaves it open.
+        batches: the smallest batch, the optimum and the largest of the engine's optimisation profile; ``None`` for an
+            engine that takes one batch. With ``input_size``, that holds height and width alone.
     """
 
     precision: EnginePrecision = "fp16"
@@ -54,9 +58,13 @@ class BuildOptions:
     plugins: tuple[str, ...] = ()
     max_aux_streams: int | None = None
     input_size: InputSize | None = None
+    batches: Batches | None = None
 
     def __post_init__(self) -> None:
         _require_choices(vars(self))
+        if self.batches is not None and not 1 <= self.batches[0] <= self.batches[1] <= self.batches[2] <= MOST_BATCH:
+            what = f"batches {batches_text(self.batches)} do not rise from 1 to at most {MOST_BATCH}"
+            raise ConfigError(what, hint="give MIN:MAX or MIN:OPTIMUM:MAX, such as 1:4:8")
         for title, amount in (("workspace", self.workspace_mib), ("number of streams", self.max_aux_streams)):
             if amount is not None and amount > 2**31:
                 raise ConfigError(f"a {title} of {amount} is too large")
@@ -87,6 +95,8 @@ class BuildOptions:
         data: dict[str, Any] = to_data(self)
         if self.input_size is None:  # left away, so that engines built before there was a choice keep their key
             del data["input_size"]
+        if self.batches is None:
+            del data["batches"]
         return data
 
     @classmethod

@@ -6,11 +6,12 @@ This code runs in the builder's process (:mod:`fine_edge.engine.compiler`), neve
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fine_edge.engine.batches import Profile
 from fine_edge.engine.options import BuildOptions
 from fine_edge.machine import MIB
 
@@ -34,6 +35,7 @@ class BuildJob:
         plan: the file to write the plan to; ``None`` discards the plan.
         layers: the file for the description of the engine's layers; TensorRT only.
         timing_cache: the file of tactics' timings, read if it exists and then written; TensorRT only.
+        profile: the smallest, the optimal and the largest shape of each input whose batch is open.
     """
 
     onnx: Path
@@ -42,12 +44,14 @@ class BuildJob:
     plan: Path | None = None
     layers: Path | None = None
     timing_cache: Path | None = None
+    profile: Profile = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that is sent to the builder's process."""
         paths = {name: getattr(self, name) for name in ("onnx", "plan", "layers", "timing_cache")}
         texts = {name: None if path is None else str(path) for name, path in paths.items()}
-        return {**texts, "options": self.options.to_json(), "workspace_mib": self.workspace_mib}
+        options = {"options": self.options.to_json(), "workspace_mib": self.workspace_mib}
+        return {**texts, **options, "profile": self.profile}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> BuildJob:
@@ -56,7 +60,8 @@ class BuildJob:
             name: None if data[name] is None else Path(data[name]) for name in ("plan", "layers", "timing_cache")
         }
         options = BuildOptions.from_json(data["options"])
-        return cls(Path(data["onnx"]), options, workspace_mib=data["workspace_mib"], **optional)
+        profile: Profile = {name: tuple(map(tuple, shapes)) for name, shapes in data["profile"].items()}  # type: ignore[misc]
+        return cls(Path(data["onnx"]), options, workspace_mib=data["workspace_mib"], profile=profile, **optional)
 
 
 def monitor(options: BuildOptions, emit: Emit, cancelled: Callable[[], bool]) -> tensorrt.IProgressMonitor:
@@ -86,6 +91,15 @@ def monitor(options: BuildOptions, emit: Emit, cancelled: Callable[[], bool]) ->
     return Monitor()
 
 
+def _polygraphy_profile(shapes: Profile) -> Any:
+    from polygraphy.backend.trt import Profile as Ranges
+
+    ranges = Ranges()
+    for name, (least, best, most) in shapes.items():
+        ranges.add(name, least, best, most)
+    return ranges
+
+
 def settings(job: BuildJob, progress: tensorrt.IProgressMonitor) -> dict[str, Any]:
     """Return the keyword arguments for Polygraphy's ``CreateConfig``, or for ``CreateConfigRTX``."""
     options = job.options
@@ -105,6 +119,8 @@ def settings(job: BuildJob, progress: tensorrt.IProgressMonitor) -> dict[str, An
     }
     if options.max_aux_streams is not None:
         found["max_aux_streams"] = options.max_aux_streams
+    if job.profile:
+        found["profiles"] = [_polygraphy_profile(job.profile)]
     if job.workspace_mib is not None:
         found["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: job.workspace_mib * MIB}
     if options.target != "tensorrt":
@@ -164,14 +180,19 @@ def build_plan(job: BuildJob, progress: tensorrt.IProgressMonitor) -> bytes:
     return bytes(EngineBytesFromNetwork(network, config=config, save_timing_cache=cache)())
 
 
+def _numbers(dims: tensorrt.Dims) -> list[int]:
+    return [int(dims[axis]) for axis in range(len(dims))]  # Dims is no sequence of Python's
+
+
 def describe_plan(plan: bytes) -> dict[str, Any]:
     """Return the tensors, memory and layers of an engine for this machine's GPU.
 
     It is called in the builder's process only, so that a plan which crashes TensorRT does not end the command.
 
     Returns:
-        ``tensors``: name, mode (``input``, ``output``) and shape; ``activation_bytes``; ``layers``: the inspector's
-        JSON text.
+        ``tensors``: name, mode (``input``, ``output``), shape with -1 for what is open, and of such inputs the
+        ``profile``, its smallest, optimal and largest shape; ``profiles``: their number; ``activation_bytes``;
+        ``layers``: the inspector's JSON text.
 
     Raises:
         ValueError: when TensorRT refuses the plan; the reason is in the log.
@@ -186,8 +207,11 @@ def describe_plan(plan: bytes) -> dict[str, Any]:
     tensors = []
     for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
         shape, is_input = engine.get_tensor_shape(name), engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-        dims = [shape[axis] for axis in range(len(shape))]
-        tensors.append({"name": name, "mode": "input" if is_input else "output", "shape": dims})
+        found: dict[str, Any] = {"name": name, "mode": "input" if is_input else "output", "shape": _numbers(shape)}
+        if is_input and -1 in _numbers(shape):
+            found["profile"] = [_numbers(dims) for dims in engine.get_tensor_profile_shape(name, 0)]
+        tensors.append(found)
     inspector = engine.create_engine_inspector()
     layers = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return {"tensors": tensors, "activation_bytes": int(engine.device_memory_size_v2), "layers": layers}
+    figures = {"activation_bytes": int(engine.device_memory_size_v2), "profiles": engine.num_optimization_profiles}
+    return {"tensors": tensors, **figures, "layers": layers}

@@ -139,5 +139,7 @@ def contract_of(engine: Path) -> Contract:
             where=path,
             hint=f"copy the contract from where the ONNX was made, or {rebuild(manifest)}",
         )
-    size = manifest.options.input_size
+    size, batches = manifest.options.input_size, manifest.options.batches
+    if batches:
+        return contract.of_batches(batches)
     return contract.of_batch(size.batch) if contract.batches and size else contract

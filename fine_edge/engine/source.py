@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from fine_edge.contract import (
     TENSORRT,
+    Batches,
     Contract,
     Precision,
     artifact_stem,
@@ -25,8 +26,9 @@ from fine_edge.errors import ArtifactError
 from fine_edge.files import output_errors
 from fine_edge.graph.checks import check_view, vet
 from fine_edge.graph.identity import identity_of
-from fine_edge.graph.input_size import InputSize, fixed, require_static
+from fine_edge.graph.input_size import InputSize, fixed, require_open_batch, require_static
 from fine_edge.graph.model_file import read_model
+from fine_edge.graph.open_batch import largest_batch, note_batch
 from fine_edge.graph.rules_operators import PLUGIN_DOMAINS
 from fine_edge.graph.view import GraphView
 from fine_edge.graph.walk import graphs_in
@@ -93,12 +95,13 @@ def engine_name(source: Source, options: BuildOptions) -> str:
     return f"{artifact_stem(source.path)}.{options.precision}{target}.engine"
 
 
-def read_source(path: Path, size: InputSize | None = None) -> Source:
+def read_source(path: Path, size: InputSize | None = None, batches: Batches | None = None) -> Source:
     """Read an ONNX file and check it.
 
     Args:
         path: the file.
         size: input size for a graph with open dimensions.
+        batches: range of batches for a graph whose batch stays open.
 
     Raises:
         ArtifactError: when the file is missing or broken, does not match its contract, or breaks a rule: TensorRT
@@ -106,10 +109,7 @@ def read_source(path: Path, size: InputSize | None = None) -> Source:
     """
     model = read_model(path, weights=False)
     external_bytes = sum(file.stat().st_size for file in weight_files(model, path).values())
-    if size:
-        model = fixed(model, size, path)
-    require_static(model, path)
-    view = GraphView(model, path)
+    view = GraphView(sized(model, path, size, batches), path)
     vet(view, path)
     contract = bound_contract(path)[0] if contract_path(path).exists() else None
     errors = [finding for finding in check_view(view) if finding.severity == "error"]
@@ -167,24 +167,55 @@ def require_precision(source: Source, options: BuildOptions) -> None:
             )
 
 
+def sized(
+    model: onnx.ModelProto, path: Path, size: InputSize | None, batches: Batches | None = None
+) -> onnx.ModelProto:
+    """Return the graph as it is compiled: of one size, or with its batch left open.
+
+    Args:
+        model: the graph in the file.
+        path: the file.
+        size: numbers for open dimensions; without the batch where that stays open.
+        batches: the range of batches; ``None``: the graph is compiled for one.
+
+    Raises:
+        ArtifactError: when another input is open and no size is given, or the graph cannot have that size.
+    """
+    if size:
+        model = fixed(model, size, path, keep_batch=batches is not None)
+    if batches is None:
+        require_static(model, path)
+        return model
+    require_open_batch(model, path)
+    if largest_batch(model) is None:
+        noted = onnx.ModelProto()
+        noted.CopyFrom(model)
+        note_batch(noted, batches[2])
+        return noted
+    return model
+
+
 @contextlib.contextmanager
-def sized_file(path: Path, model: onnx.ModelProto, size: InputSize | None) -> Iterator[Path]:
+def sized_file(
+    path: Path, model: onnx.ModelProto, size: InputSize | None, batches: Batches | None = None
+) -> Iterator[Path]:
     """Yield the file itself when no size is given, or else a copy of that size, which is removed afterwards.
 
     Args:
         path: the file.
         model: the graph in it, with or without weights of other files.
         size: input size for a graph with open dimensions.
+        batches: range of batches for a graph whose batch stays open.
 
     Raises:
-        ArtifactError: when an input is open and no size is given, or the graph cannot have that size.
+        ArtifactError: as :func:`sized`.
     """
     if size is None:
-        require_static(model, path)
+        sized(model, path, None, batches)
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
         with output_errors(copy):
-            onnx.save(fixed(read_model(path), size, path), copy)
+            onnx.save(sized(read_model(path), path, size, batches), copy)
         yield copy

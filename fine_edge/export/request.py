@@ -57,7 +57,7 @@ class ExportRequest:
         frame: height and width of the frames that the graph takes and preprocesses itself, pixels; ``None`` for a graph
             that takes preprocessed pictures. The files are then ``MODEL.frameHxW.*``.
         color: order of a frame's channels.
-        batches: the smallest, the usual and the largest batch of a graph that takes several, ``batch`` then being the
+        batches: the smallest batch, the optimum and the largest of a graph that takes several, ``batch`` then being the
             largest; ``None`` for a graph that takes ``batch`` pictures. The files are then ``MODEL.batchMIN-MAX.*``.
     """
 
@@ -88,7 +88,7 @@ class ExportRequest:
             raise ConfigError(f"no plugin {self.plugin!r}", hint=f"known: {', '.join(PLUGINS)}")
         if self.batches is not None and not 1 <= self.batches[0] <= self.batches[1] <= self.batches[2] == self.batch:
             what = f"batches {':'.join(map(str, self.batches))} do not rise"
-            raise ConfigError(what, where="--batch", hint="give MIN:MAX or MIN:USUAL:MAX, such as 1:8")
+            raise ConfigError(what, where="--batch", hint="give MIN:MAX or MIN:OPTIMUM:MAX, such as 1:8")
         self._require_frame()
 
     def _require_frame(self) -> None:
@@ -165,7 +165,9 @@ def parse_frame(text: str) -> tuple[int, int]:
 
 
 def parse_batches(text: str) -> tuple[int, tuple[int, int, int] | None]:
-    """Parse ``4``, ``1:8`` or ``1:4:8``: the largest batch, and the smallest, usual and largest of several.
+    """Parse ``4``, ``1:8`` or ``1:4:8``: the largest batch, and the smallest, the optimum and the largest of several.
+
+    Without an optimum, it is the largest.
 
     Raises:
         ConfigError: for any other text.
@@ -173,11 +175,11 @@ def parse_batches(text: str) -> tuple[int, tuple[int, int, int] | None]:
     parts = text.split(":")
     if not 1 <= len(parts) <= 3 or not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
         what = f"batch {text!r} is not understood"
-        raise ConfigError(what, where="--batch", hint="give a number, MIN:MAX or MIN:USUAL:MAX, such as 1:8")
+        raise ConfigError(what, where="--batch", hint="give a number, MIN:MAX or MIN:OPTIMUM:MAX, such as 1:8")
     numbers = [int(part) for part in parts]
     largest = numbers[-1]
-    usual = numbers[1] if len(numbers) == 3 else largest
-    return largest, (numbers[0], usual, largest) if len(numbers) > 1 else None
+    optimum = numbers[1] if len(numbers) == 3 else largest
+    return largest, (numbers[0], optimum, largest) if len(numbers) > 1 else None
 
 
 def parse_size(text: str | None) -> tuple[int, int]:

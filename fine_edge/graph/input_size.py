@@ -74,6 +74,43 @@ def is_open(value: ValueInfoProto) -> bool:
     return not tensor.HasField("shape") or any(dim.dim_value < 1 for dim in tensor.shape.dim)
 
 
+def has_open_batch(value: ValueInfoProto) -> bool:
+    """Return whether the first dimension of an input, and no other, is open."""
+    dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    return bool(dims) and dims[0] < 1 and all(dim > 0 for dim in dims[1:])
+
+
+def require_open_batch(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse a graph whose open dimensions are not the batch, of a picture input at least.
+
+    Raises:
+        ArtifactError: names the input and its dimensions; the hint says how to give them numbers.
+    """
+    inputs = network_inputs(model)
+    for value in inputs:
+        if is_open(value) and not has_open_batch(value):
+            raise ArtifactError(f"input {described(value)} is dynamic (FE04)", where=path, hint=how_to_fix(value))
+    if not any(map(has_open_batch, inputs)):
+        what = f"takes one batch: {shapes_text(model)}"
+        raise ArtifactError(what, where=path, hint="export it with --batch MIN:MAX for a range of batches")
+
+
+def picture_size(model: onnx.ModelProto, batch: int, path: Path) -> InputSize:
+    """Return the size of a graph's picture input, which has numbers for all but its batch, with a batch.
+
+    Raises:
+        ArtifactError: when it takes no pictures, or their height or width is open.
+    """
+    for value in network_inputs(model):
+        dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if len(dims) == _PICTURE_RANK:
+            height, width = (dims[place] for place in _sides(dims))
+            if min(height, width) < 1:
+                raise ArtifactError(f"input {described(value)} is dynamic (FE04)", where=path, hint=how_to_fix(value))
+            return InputSize(height, width, batch)
+    raise ArtifactError("has no picture input (B, C, H, W)", where=path, hint="leave out --batch")
+
+
 def require_static(model: onnx.ModelProto, path: Path) -> None:
     """Refuse a graph whose inputs have open dimensions.
 
@@ -95,6 +132,8 @@ def described(value: ValueInfoProto) -> str:
 def how_to_fix(value: ValueInfoProto) -> str:
     """Return the hint that says how to give an input's open dimensions numbers."""
     dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if has_open_batch(value):
+        return "give it a batch: --batch 1; engine build takes a range too: --batch 1:8"
     if len(dims) == _PICTURE_RANK:
         height, width = (dims[place] if dims[place] > 0 else _USUAL_SIDE for place in _sides(dims))
         size = f"--input-size {height}x{width}, and --batch {max(1, dims[0])}"
@@ -110,11 +149,11 @@ def _dims_text(value: ValueInfoProto) -> list[str]:
     return [str(dim.dim_value) if dim.dim_value > 0 else printable(dim.dim_param) or "?" for dim in dims]
 
 
-def fixed(model: onnx.ModelProto, size: InputSize, path: Path) -> onnx.ModelProto:
+def fixed(model: onnx.ModelProto, size: InputSize, path: Path, *, keep_batch: bool = False) -> onnx.ModelProto:
     """Return a copy of a model with numbers for the open dimensions of its picture inputs.
 
     Dimensions of other inputs with the same symbolic name become the same number. Dimensions that are numbers already
-    must agree with the size.
+    must agree with the size. With ``keep_batch`` first dimensions that are open stay so, and the size has no batch.
 
     Raises:
         ArtifactError: when the model takes no pictures, has another size, or an input stays open.
@@ -127,9 +166,11 @@ def fixed(model: onnx.ModelProto, size: InputSize, path: Path) -> onnx.ModelProt
         raise ArtifactError(what, where=path, hint="leave out --input-size; export it with static shapes")
     named: dict[str, int] = {}
     for value in pictures:
-        _fill(value, size, named, path)
+        _fill(value, size, named, path, keep_batch=keep_batch)
     for value in network_inputs(copy):
         for place, dim in enumerate(value.type.tensor_type.shape.dim):
+            if keep_batch and place == 0:
+                continue
             if dim.dim_value < 1 and (number := named.get(dim.dim_param, size.batch if place == 0 else 0)):
                 dim.dim_value = number
     for graph in graphs_in(copy):  # types that were inferred from open inputs no longer hold
@@ -138,7 +179,7 @@ def fixed(model: onnx.ModelProto, size: InputSize, path: Path) -> onnx.ModelProt
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value < 1:
                 dim.Clear()
-    require_static(copy, path)
+    (require_open_batch if keep_batch else require_static)(copy, path)
     return copy
 
 
@@ -148,11 +189,13 @@ def _sides(dims: Sequence[int]) -> tuple[int, int]:
     return (1, 2) if channels_last else (2, 3)
 
 
-def _fill(value: ValueInfoProto, size: InputSize, named: dict[str, int], path: Path) -> None:
+def _fill(value: ValueInfoProto, size: InputSize, named: dict[str, int], path: Path, *, keep_batch: bool) -> None:
     dims = value.type.tensor_type.shape.dim
     height, width = _sides([dim.dim_value for dim in dims])
     wanted = {0: size.batch, height: size.height, width: size.width}
     for place, dim in enumerate(dims):
+        if keep_batch and place == 0:
+            continue
         number = wanted.get(place)
         if dim.dim_value > 0:
             if number not in (None, dim.dim_value):

@@ -51,8 +51,13 @@ def open_batch(two: onnx.ModelProto, three: onnx.ModelProto, most: int) -> onnx.
             opener.open_input(node, place, name, other.input[place])
     opener.finish()
     _open_values(model, *views)
-    model.metadata_props.add(key=_NOTE, value=str(most))
+    note_batch(model, most)
     return model
+
+
+def note_batch(model: onnx.ModelProto, most: int) -> None:
+    """Write the largest batch that it takes into a graph whose batch is open."""
+    model.metadata_props.add(key=_NOTE, value=str(most))
 
 
 def _require_same_nodes(two: GraphView, three: GraphView) -> None:
@@ -198,12 +203,6 @@ def _dims(name: str, two: GraphView, three: GraphView) -> Iterator[tuple[int | N
 
 
 def largest_batch(model: onnx.ModelProto) -> int | None:
-    """Return the largest batch that a graph of :func:`open_batch` takes; ``None`` for any other graph."""
+    """Return the largest batch that :func:`note_batch` wrote into a graph; ``None`` for any other graph."""
     noted = [entry.value for entry in model.metadata_props if entry.key == _NOTE]
     return int(noted[0]) if noted and noted[0].isascii() and noted[0].isdigit() and len(noted[0]) < 7 else None
-
-
-def has_open_batch(value: onnx.ValueInfoProto) -> bool:
-    """Return whether the first dimension of an input or output, and no other, is open."""
-    dims = list(value.type.tensor_type.shape.dim)
-    return bool(dims) and dims[0].dim_param == BATCH and all(dim.dim_value > 0 for dim in dims[1:])

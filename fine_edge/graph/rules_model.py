@@ -6,8 +6,8 @@ import onnx
 from onnx import TensorProto
 
 from fine_edge.graph.half_range import beyond_half
-from fine_edge.graph.input_size import described, is_open, network_inputs
-from fine_edge.graph.open_batch import has_open_batch, largest_batch
+from fine_edge.graph.input_size import described, has_open_batch, is_open, network_inputs
+from fine_edge.graph.open_batch import largest_batch
 from fine_edge.graph.parser_operators import KNOWN
 from fine_edge.graph.view import Finding, GraphView, Severity, input_name, is_static, label, type_name
 from fine_edge.graph.walk import nodes_in
@@ -112,7 +112,8 @@ def static_shapes(graph: GraphView) -> list[Finding]:
 
     Source: the contract of this package: one engine has one shape; TensorRT needs an optimisation profile
     for a dynamic input, and a contract cannot describe an output without a shape.
-    The batch of an export with ``--batch MIN:MAX`` may stay open: its contract says what it takes.
+    The batch of an export with ``--batch MIN:MAX`` may stay open, and so may that of any graph that an engine is built
+    of with it: contract and manifest say what they take.
     Hint: export without ``dynamic_axes`` or ``dynamic_shapes``, or name a size with ``--input-size``.
     """
     hint = "export with static shapes, or compile for one: engine build FILE.onnx --input-size 640x640"
@@ -123,7 +124,8 @@ def static_shapes(graph: GraphView) -> list[Finding]:
             message = f"input {described(value)} has a dynamic shape"
             found.append(Finding("FE04", "error", "graph", message, hint))
     for value in graph.model.graph.output:
-        if not is_static(graph.shape(value.name)) and not (batched and has_open_batch(value)):
+        shape = graph.shape(value.name)
+        if not is_static(shape) and not (batched and shape and is_static(shape[1:])):
             found.append(Finding("FE04", "error", "graph", f"output {value.name!r} has no static shape", hint))
     return found
 

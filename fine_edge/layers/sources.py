@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fine_edge.engine.inspect import Inspection, inspect
-from fine_edge.engine.manifest import manifest_path, read_manifest
+from fine_edge.engine.manifest import Manifest, manifest_path, read_manifest
 from fine_edge.engine.rtx_log import Kernel, profile_of
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.input_size import InputSize
@@ -47,18 +47,23 @@ def from_trtexec(layers_path: Path, profile_path: Path | None = None, times_path
     if times and profile_path:
         layers, about_times = joined(layers, times, profile_path)
         remarks += about_times
-    found = LayerProfile(source, layers, activation_mib=_planned_mib(layers_path), remarks=remarks)
+    manifest = _manifest(layers_path)
+    if manifest and manifest.options.batches:
+        least, best, most = manifest.options.batches
+        remarks += (f"built for batches of {least} to {most}: kernels are those for {best}, memory is that of {most}",)
+    activation_mib = manifest.activation_mib if manifest else None
+    found = LayerProfile(source, layers, activation_mib=activation_mib, remarks=remarks)
     if not times_path:
         return found
     queries = read_medians(times_path)
     return replace(found, compute_ms=queries.compute_ms, latency_ms=queries.latency_ms)
 
 
-def _planned_mib(layers_path: Path) -> float | None:
-    """Return the activation memory from the manifest beside an engine of ours; ``None`` without a manifest."""
+def _manifest(layers_path: Path) -> Manifest | None:
+    """Return the manifest beside an engine of ours; ``None`` without one."""
     engine = layers_path.with_name(layers_path.name.removesuffix(".layers.json"))
     ours = engine != layers_path and manifest_path(engine).is_file()
-    return read_manifest(engine).activation_mib if ours else None
+    return read_manifest(engine) if ours else None
 
 
 def from_onnx(onnx_path: Path, size: InputSize | None = None) -> LayerProfile:

@@ -23,48 +23,81 @@ from fine_edge.runners.base import Array, Runner
 def inputs_for(contract: Contract, images: list[NamedImage] | Pictures) -> Iterator[tuple[str, Array]]:
     """Yield real pictures after the contract's preprocessing, then one input of noise; each is a full batch.
 
-    A graph that takes several batches gets the smallest, one of three and the largest in turns.
+    Where several batches are taken, they are those of :func:`_sizes`, with as many unlike pictures as there are; the
+    first picture changes from batch to batch.
     """
     feed = Feed(contract.input_hw, contract.preprocessing, exact=True)
-    batches = itertools.cycle(_tried(contract))
-    for image in images:
-        pixels = as_frame(image.pixels, contract.input_hw) if contract.preprocessing.in_graph else image.pixels
-        batch = next(batches)
-        name = image.name if contract.batches is None else f"{image.name} x {batch}"
-        yield name, np.repeat(feed(pixels)[0], batch, axis=0)
     spec = contract.inputs[0]
+
+    def tensor(image: NamedImage) -> Array:
+        pixels = as_frame(image.pixels, contract.input_hw) if contract.preprocessing.in_graph else image.pixels
+        return feed(pixels)[0]
+
+    if contract.batches is None:
+        for image in images:
+            yield image.name, np.repeat(tensor(image), contract.batch, axis=0)
+    else:
+        pictures = itertools.chain.from_iterable(itertools.repeat(images))  # read again: a cycle would keep them all
+        for batch in _sizes(contract, len(images)):
+            taken = list(itertools.islice(pictures, batch))
+            yield f"{taken[0].name} and on x {batch}", np.concatenate([tensor(image) for image in taken])
     yield "uniform noise", noise(spec.shape, np.dtype(spec.dtype), 0)
 
 
-def _tried(contract: Contract) -> tuple[int, ...]:
+def _sizes(contract: Contract, pictures: int) -> list[int]:
+    """Return the size of each batch: every one of :func:`batches_tried`, then the largest until none is left out."""
+    sizes = list(batches_tried(contract)) if contract.batches else [contract.batch] * pictures
+    while contract.batches and sum(sizes) < pictures:
+        sizes.append(contract.batch)
+    return sizes
+
+
+def batches_tried(contract: Contract) -> tuple[int, ...]:
+    """Return the batches that an artifact is compared at: the smallest, the optimum, the largest and one between.
+
+    The one between is 3 where that is none of them: no power of two, which compilers have kernels of their own for.
+    """
     if contract.batches is None:
         return (contract.batch,)
-    smallest, _, largest = contract.batches
-    return tuple(sorted({smallest, min(max(3, smallest), largest), largest}))
+    smallest, optimum, largest = contract.batches
+    between = 3 if smallest < 3 < largest else (smallest + largest) // 2
+    return tuple(sorted({smallest, between, optimum, largest}))
 
 
-def _bound(onnx_path: Path, precision: Precision | None) -> tuple[Contract, Artifact]:
-    """Return contract and artifact; ``precision`` replaces the artifact's where the runner computes in another."""
-    contract, artifact = bound_contract(onnx_path)
-    return contract, replace(artifact, precision=precision or artifact.precision)
+def _bound(onnx_path: Path, precision: Precision | None, contract: Contract | None) -> tuple[Contract, Artifact]:
+    """Return contract and artifact; what is given replaces the file's where the runner computes or takes another."""
+    of_file, artifact = bound_contract(onnx_path)
+    return contract or of_file, replace(artifact, precision=precision or artifact.precision)
 
 
-def against_golden(onnx_path: Path, runner: Runner, precision: Precision | None = None) -> ParityReport:
+def against_golden(
+    onnx_path: Path, runner: Runner, precision: Precision | None = None, contract: Contract | None = None
+) -> ParityReport:
     """Compare an artifact with the golden outputs of its export. Needs no torch.
+
+    Where several batches are taken, it runs the first pictures at each of :func:`batches_tried`.
 
     Args:
         onnx_path: the artifact.
         runner: runs the artifact.
         precision: whose tolerance applies, where the runner computes in another than the artifact's.
+        contract: of an engine, which may take fewer batches than the artifact.
 
     Raises:
-        ArtifactError: when the golden file is missing, changed or broken.
+        ArtifactError: when the golden file is missing, changed or broken, or holds fewer pictures than one batch.
     """
-    contract, artifact = _bound(onnx_path, precision)
+    of_file, artifact = _bound(onnx_path, precision, None)
+    contract = contract or of_file
     cases = []
-    for case in read_golden(contract, onnx_path.parent, onnx_path):
-        got = runner.run({contract.inputs[0].name: case.images})
-        cases.append(Case(case.name, case.outputs, got, case.selection_margin))
+    for case in read_golden(of_file, onnx_path.parent, onnx_path):
+        for batch in batches_tried(contract):
+            if batch > len(case.images):
+                what = f"the golden file holds {len(case.images)} pictures, a batch of {batch} needs more"
+                raise ArtifactError(what, where=onnx_path, hint="leave out --golden, or export it with --batch of that")
+            got = runner.run({contract.inputs[0].name: case.images[:batch]})
+            expected = {name: value[:batch] for name, value in case.outputs.items()}
+            name = case.name if contract.batches is None else f"{case.name} x {batch}"
+            cases.append(Case(name, expected, got, case.selection_margin))
     return compare(contract, artifact, cases, reference="golden (pytorch-cpu)", candidate=runner.name)
 
 
@@ -74,14 +107,17 @@ def against_pytorch(
     images: list[NamedImage] | Pictures,
     weights: Path | None = None,
     precision: Precision | None = None,
+    contract: Contract | None = None,
 ) -> ParityReport:
     """Compare an artifact with the PyTorch model that it was exported from, on pictures and on noise.
+
+    ``contract`` is that of an engine, which may take fewer batches than the artifact.
 
     Raises:
         ArtifactError: when it was exported from other weights than the given ones.
         MissingExtraError: when torch is not installed.
     """
-    contract, artifact = _bound(onnx_path, precision)
+    contract, artifact = _bound(onnx_path, precision, contract)
     try:
         from fine_edge.runners.eager import EagerRunner
         from fine_edge.zoo.catalog import find
@@ -96,8 +132,9 @@ def against_pytorch(
         )
     eager = EagerRunner(detector.model, detector.family, contract.preprocessing, raw=not contract.postprocessed)
     cases = []
+    total = 1 + len(_sizes(contract, len(images)))
     with console.progress() as bar:
-        for name, tensor in bar.track(inputs_for(contract, images), total=len(images) + 1, description="comparing"):
+        for name, tensor in bar.track(inputs_for(contract, images), total=total, description="comparing"):
             feed = {contract.inputs[0].name: tensor}
             expected = eager.run(feed)
             cases.append(Case(name, expected, runner.run(feed), eager.selection_margin))

@@ -155,7 +155,7 @@ def _figures(record: Record, key: str) -> str:
 def _drawn(record: Record, key: str) -> Iterator[str]:
     mark = "ESTIMATE. " if record.estimate else ""
     if len(record.rows) > len(record.baselines):
-        label = f"{mark}Latency over the baseline's, median and 95 % interval, with the paper's where it has one"
+        label = mark + picture.caption(record)
         yield _figure(to_svg(lambda: picture.draw(record, WIDTH_IN, titled=False), label, f"{key}o"), f"{label}.")
     if any(row.end_to_end for row in record.rows):
         label = "From a JPEG in memory to detections: the median of each stage, one after the other"

@@ -94,5 +94,6 @@ def _section(path: Path, record: Record, folder: Path) -> list[str]:
     picture = path.with_suffix(".png")
     parts = [to_table(record).to_markdown(), f"Record: [`{path.name}`]({place})\n"]
     if picture.exists():
-        parts.append(f"![Latency overhead, {record.title}]({Path(place).with_suffix('.png').as_posix()})\n")
+        shown = "Throughput and latency" if record.is_over_batches else "Latency overhead"
+        parts.append(f"![{shown}, {record.title}]({Path(place).with_suffix('.png').as_posix()})\n")
     return [*parts, files_table(record).to_markdown().replace("### Files", "#### Files", 1)]

@@ -16,7 +16,7 @@ from fine_edge.runners.trt_engine import Port
 
 
 class Slot:
-    """Buffers and events for one inference in flight, allocated once.
+    """Buffers and events for one inference in flight, allocated once, for the largest batch where that is open.
 
     Args:
         cuda: the CUDA that allocates them.
@@ -31,6 +31,8 @@ class Slot:
         self._outputs = [port for port in ports if not port.is_input]
         self._dtypes = {port.name: dtypes.get(port.name, port.dtype) for port in ports}
         self.graph: Graph | None = None
+        self.count: int | None = next((port.shape[0] for port in ports if port.least is not None), None)
+        """The pictures of the inference, where the batch is open; the largest batch before the first one."""
         self._owned = contextlib.ExitStack()
         try:
             self._host = {port.name: self._pinned(port) for port in ports}
@@ -70,24 +72,34 @@ class Slot:
             raise ArtifactError(what, hint=hint)
         for port in self._inputs:
             array, dtype = inputs[port.name], self._dtypes[port.name]
-            if array.shape != port.shape or array.dtype != dtype:
-                what = f"{port.name} is {array.dtype} {array.shape}, the engine takes {dtype} {port.shape}"
+            if not port.takes(array.shape) or array.dtype != dtype:
+                what = f"{port.name} is {array.dtype} {array.shape}, the engine takes {dtype} {port.shape_text}"
                 raise ArtifactError(what, hint=hint)
-            np.copyto(self._host[port.name], array, casting="same_kind")
+        counts = {len(inputs[port.name]) for port in self._inputs if port.least is not None}
+        if len(counts) > 1:
+            raise ArtifactError(f"the inputs have batches of {', '.join(map(str, sorted(counts)))}", hint=hint)
+        self.count = counts.pop() if counts else None
+        for port in self._inputs:
+            np.copyto(self._used(port), inputs[port.name], casting="same_kind")
+
+    def _used(self, port: Port) -> NDArray[Any]:
+        """Return the part of a tensor's pinned memory that the batch takes."""
+        host = self._host[port.name]
+        return host if port.least is None else host[: self.count]
 
     def upload(self, stream: Stream) -> None:
         """Queue the copies of all inputs to the device."""
         for port in self._inputs:
-            self._cuda.to_device(self._device[port.name], self._host[port.name], stream)
+            self._cuda.to_device(self._device[port.name], self._used(port), stream)
 
     def download(self, stream: Stream) -> None:
         """Queue the copies of all outputs to the host."""
         for port in self._outputs:
-            self._cuda.to_host(self._host[port.name], self._device[port.name], stream)
+            self._cuda.to_host(self._used(port), self._device[port.name], stream)
 
     def outputs(self) -> dict[str, Array]:
         """Return copies of the outputs, which stay valid during later inferences."""
-        return {port.name: self._host[port.name].astype(self._dtypes[port.name]) for port in self._outputs}
+        return {port.name: self._used(port).astype(self._dtypes[port.name]) for port in self._outputs}
 
     def timing(self) -> Timing:
         """Return the times of the inference that has just ended in this slot."""

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from fine_edge import console
 from fine_edge.contract import Contract, contract_path
@@ -23,10 +20,10 @@ from fine_edge.engine.cuda import Cuda, Stream
 from fine_edge.engine.manifest import Manifest
 from fine_edge.engine.plan_file import contract_of, verified_plan
 from fine_edge.engine.platform import here, require_tensorrt
-from fine_edge.errors import ArtifactError, BackendError
+from fine_edge.errors import BackendError
 from fine_edge.runners.base import Array, Timing
 from fine_edge.runners.slot import Slot
-from fine_edge.runners.trt_engine import LoadedEngine, Port, failure
+from fine_edge.runners.trt_engine import LoadedEngine, failure
 
 # As in trtexec: while one query computes, the input of the next one is copied.
 _SLOTS = 2
@@ -68,6 +65,8 @@ def _resident_bytes() -> int:
 class TrtRunner:
     """One engine on the GPU. All memory is allocated at the start, and outputs are copies.
 
+    An engine for several batches takes any of them, inference by inference.
+
     Args:
         engine_path: an engine with its manifest beside it.
         cuda: the CUDA to use, which stays open; ``None`` opens its own.
@@ -99,7 +98,7 @@ class TrtRunner:
         free_before, resident_before = self._cuda.memory()[0], _resident_bytes()
         self._engine = LoadedEngine(plan, self._path, self.manifest.options.plugins)
         stack.callback(self._engine.close)
-        dtypes = _contract_dtypes(self._path, self._engine.ports, self.contract)
+        dtypes = self._engine.dtypes_of(self.contract)
         upload, compute, download = (self._cuda.stream() for _ in range(3))
         self._alone = Lanes(compute, compute, compute)
         self._overlapped = Lanes(upload, compute, download)
@@ -112,8 +111,10 @@ class TrtRunner:
         for stream in (upload, compute, download):
             stack.callback(self._settle, stream)
         self._bound: Slot | None = None
+        self._batch = self._slots[0].count
+        self.cuda_graph = False
         self._finish_first_run()
-        self.cuda_graph = cuda_graph and self._capture()
+        self.cuda_graph = cuda_graph and self._capture(self._slots, run=True)
         # An error of the capture, for example, is not the reason for a later failure.
         self._engine.log.errors.clear()
         self.load_cost = LoadCost(
@@ -184,6 +185,8 @@ class TrtRunner:
         context.enqueue_emits_profile = False  # reported after each inference instead, so that enqueueing stays async
         context.profiler = times
         self._engine.bind(context, slot.addresses)
+        if slot.count is not None:
+            self._engine.use_batch(context, slot.count)
         with self._cuda.errors("profiling failed"):
             slot.upload(stream)
             for run in range(_PROFILE_WARMUP_RUNS + runs):
@@ -223,6 +226,10 @@ class TrtRunner:
 
     def _submit(self, slot: Slot, lanes: Lanes) -> None:
         """Queue the three stages of one inference and the events between them."""
+        if slot.count != self._batch:
+            self._change_batch(slot.count)
+        elif self.cuda_graph and slot.graph is None:
+            self.cuda_graph = self._capture([slot])
         slot.started.record(lanes.upload)
         slot.upload(lanes.upload)
         slot.uploaded.record(lanes.upload)
@@ -237,6 +244,20 @@ class TrtRunner:
             lanes.download.wait_for_event(slot.computed)
         slot.download(lanes.download)
         slot.done.record(lanes.download)
+
+    def _change_batch(self, count: int | None) -> None:
+        """Give the context another batch, before an inference that is enqueued without a graph.
+
+        A CUDA graph holds the shapes of its capture and must not run once its context has others; and TensorRT does
+        what follows from new shapes in the first enqueueing, which must not be captured. So the graphs go, and the
+        second inference of this batch captures its own. Nothing is in flight meanwhile.
+        """
+        self._alone.compute.synchronize()
+        for slot in self._slots:
+            slot.drop_graph()
+        if count is not None:
+            self._engine.use_batch(self._engine.context, count)
+        self._batch = count
 
     def _enqueue(self, slot: Slot) -> bool:
         """Queue the network itself; return whether TensorRT accepted it."""
@@ -255,12 +276,18 @@ class TrtRunner:
             self._submit(slot, self._alone)
             slot.done.synchronize()
 
-    def _capture(self) -> bool:
-        """Capture a CUDA graph for each slot, because a graph holds addresses; return whether that worked."""
+    def _capture(self, slots: Sequence[Slot], *, run: bool = False) -> bool:
+        """Capture a CUDA graph for each slot, because a graph holds addresses; return whether that worked.
+
+        Args:
+            slots: those without one.
+            run: whether to run each graph once.
+        """
         try:
-            for slot in self._slots:
+            for slot in slots:
                 slot.graph = self._cuda.capture(self._alone.compute, partial(self._enqueue, slot))
-            self._finish_first_run()
+            if run:
+                self._finish_first_run()
         except BackendError as error:
             for slot in self._slots:
                 slot.drop_graph()
@@ -274,19 +301,3 @@ def _contract(engine_path: Path, manifest: Manifest) -> Contract | None:
     if contract_path(engine_path.with_name(manifest.onnx_file)).is_file():
         return contract_of(engine_path)
     return None
-
-
-def _contract_dtypes(path: Path, ports: tuple[Port, ...], contract: Contract | None) -> dict[str, np.dtype[Any]]:
-    """Return the contract's element types by tensor; refuse an engine with other names or shapes."""
-    if contract is None:
-        return {}
-    expected = {(spec.name, True, spec.shape) for spec in contract.inputs}
-    expected |= {(spec.name, False, spec.shape) for spec in contract.outputs}
-    if expected != {(port.name, port.is_input, port.shape) for port in ports}:
-        found = ", ".join(f"{port.name} {port.shape}" for port in ports)
-        raise ArtifactError(
-            f"the engine's tensors are not its contract's: {found}",
-            where=path,
-            hint="build it again: make engine MODEL=... ARGS=--rebuild",
-        )
-    return {spec.name: np.dtype(spec.dtype) for spec in (*contract.inputs, *contract.outputs)}

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from fine_edge import console
+from fine_edge.contract import Batches, Contract
 from fine_edge.errors import ArtifactError, BackendError
 from fine_edge.machine import MIB
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
+_Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 _REBUILD = "build the engine again on this machine: python -m fine_edge engine build MODEL --rebuild"
 
 
@@ -58,17 +60,39 @@ def failure(what: str, where: Path, log: EngineLog, hint: str = _REBUILD) -> Bac
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output of an engine: name, direction, static shape and element type in device memory."""
+    """One input or output of an engine.
+
+    Attributes:
+        name: of the tensor.
+        is_input: whether a caller gives it.
+        shape: static; where the batch is open, with the largest one.
+        dtype: element type in device memory.
+        least: the smallest batch, where it is open.
+    """
 
     name: str
     is_input: bool
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    least: int | None = None
 
     @property
     def nbytes(self) -> int:
-        """The size in device memory."""
+        """The size in device memory, of the largest batch."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def shape_text(self) -> str:
+        """Return the shapes that it takes as text, ``(1, 3, 8, 8)`` or ``(1 to 8, 3, 8, 8)``."""
+        if self.least is None:
+            return str(self.shape)
+        return f"({self.least} to {self.shape[0]}, {', '.join(map(str, self.shape[1:]))})"
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Return whether an array of this shape can be given."""
+        if self.least is None or not shape:
+            return shape == self.shape
+        return self.least <= shape[0] <= self.shape[0] and shape[1:] == self.shape[1:]
 
 
 class LoadedEngine:
@@ -81,7 +105,7 @@ class LoadedEngine:
 
     Raises:
         BackendError: when TensorRT refuses the plan, a plugin library does not load, or memory runs out.
-        ArtifactError: when the engine's shapes are not static.
+        ArtifactError: when more than the batch of the engine's shapes is open.
     """
 
     def __init__(self, plan: bytes, where: Path, plugins: Sequence[str] = ()) -> None:
@@ -96,8 +120,13 @@ class LoadedEngine:
         if engine is None:
             raise failure("TensorRT refuses the engine", where, self.log)
         self.engine = engine
-        self.ports = tuple(_port(self.engine, index, where) for index in range(self.engine.num_io_tensors))
+        names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
+        self._ranges = {name: found for name in names if (found := _range(self.engine, name, where))}
+        self.batches = _batches(self._ranges, where)
         self.context = self.new_context()
+        if self.batches:
+            self.use_batch(self.context, self.batches[2])
+        self.ports = tuple(_port(self.engine, self.context, name, self.batches, where) for name in names)
         # Engines hold detailed layer information; without this, every inference would write NVTX ranges for it.
         self.context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
 
@@ -114,6 +143,32 @@ class LoadedEngine:
     def activation_bytes(self) -> int:
         """Device memory that one execution context needs for activations and scratch."""
         return int(self.engine.device_memory_size_v2)
+
+    def use_batch(self, context: trt.IExecutionContext, count: int) -> None:
+        """Give a context's open inputs the shape of a batch; later inferences have it."""
+        for name, (_, _, most) in self._ranges.items():
+            if not context.set_input_shape(name, (count, *most[1:])):
+                raise failure(f"TensorRT refuses a batch of {count} in {name}", self.where, self.log)
+
+    def dtypes_of(self, contract: Contract | None) -> dict[str, np.dtype[Any]]:
+        """Return the contract's element types by tensor.
+
+        Raises:
+            ArtifactError: when the engine has other names, shapes or batches.
+        """
+        if contract is None:
+            return {}
+        expected = {(spec.name, True, spec.shape) for spec in contract.inputs}
+        expected |= {(spec.name, False, spec.shape) for spec in contract.outputs}
+        same = expected == {(port.name, port.is_input, port.shape) for port in self.ports}
+        if not same or self.batches != contract.batches:
+            found = ", ".join(f"{port.name} {port.shape_text}" for port in self.ports)
+            raise ArtifactError(
+                f"the engine's tensors are not its contract's: {found}",
+                where=self.where,
+                hint="build it again: make engine MODEL=... ARGS=--rebuild",
+            )
+        return {spec.name: np.dtype(spec.dtype) for spec in (*contract.inputs, *contract.outputs)}
 
     def bind(self, context: trt.IExecutionContext, addresses: dict[str, int]) -> None:
         """Set the device addresses of a context's tensors."""
@@ -143,18 +198,46 @@ def _load_plugins(plugins: Sequence[str], log: Any) -> None:
         trt.init_libnvinfer_plugins(log, "")
 
 
-def _port(engine: trt.ICudaEngine, index: int, where: Path) -> Port:
+def _numbers(dims: trt.Dims) -> tuple[int, ...]:
+    return tuple(int(dims[axis]) for axis in range(len(dims)))  # Dims is no sequence of Python's
+
+
+def _range(engine: trt.ICudaEngine, name: str, where: Path) -> _Range | None:
+    """Return the smallest, the optimal and the largest shape of an open input; ``None`` for any other tensor."""
     import tensorrt as trt
 
-    name = engine.get_tensor_name(index)
-    dims = engine.get_tensor_shape(name)
-    shape = tuple(int(dims[axis]) for axis in range(len(dims)))
-    if min(shape, default=1) < 1:
-        raise ArtifactError(f"{name} has shape {shape}, only static shapes can be run", where=where, hint=_REBUILD)
+    if engine.get_tensor_mode(name) != trt.TensorIOMode.INPUT or -1 not in _numbers(engine.get_tensor_shape(name)):
+        return None
+    least, best, most = (_numbers(dims) for dims in engine.get_tensor_profile_shape(name, 0))
+    if not least[1:] == best[1:] == most[1:]:
+        what = f"{name} takes {least} to {most}, only the batch may be open"
+        raise ArtifactError(what, where=where, hint=_REBUILD)
+    return least, best, most
+
+
+def _batches(ranges: dict[str, _Range], where: Path) -> Batches | None:
+    found = {(least[0], best[0], most[0]) for least, best, most in ranges.values()}
+    if len(found) > 1:
+        raise ArtifactError("its inputs take unlike batches", where=where, hint=_REBUILD)
+    return found.pop() if found else None
+
+
+def _port(
+    engine: trt.ICudaEngine, context: trt.IExecutionContext, name: str, batches: Batches | None, where: Path
+) -> Port:
+    """Return a tensor with the shape that it has in a context, where open inputs have the largest batch."""
+    import tensorrt as trt
+
+    is_open = -1 in _numbers(engine.get_tensor_shape(name))
+    shape = _numbers(context.get_tensor_shape(name) if is_open else engine.get_tensor_shape(name))
+    if min(shape, default=1) < 1 or (is_open and (batches is None or shape[0] != batches[2])):
+        what = f"{name} has shape {shape}, of which only the batch may be open"
+        raise ArtifactError(what, where=where, hint=_REBUILD)
     kind = engine.get_tensor_dtype(name)
     to_numpy: Any = trt.nptype  # a Python function without annotations
     try:
         dtype = np.dtype(to_numpy(kind))
     except TypeError as error:  # bfloat16, fp8 and int4, which numpy lacks
         raise ArtifactError(f"{name} is {kind}, which numpy has no type for", where=where, hint=_REBUILD) from error
-    return Port(name, engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT, shape, dtype)
+    least = batches[0] if is_open and batches else None
+    return Port(name, engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT, shape, dtype, least)

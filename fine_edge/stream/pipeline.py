@@ -60,6 +60,7 @@ class Tally:
 
     Attributes:
         frames: finished, by source.
+        batches: runs of the network.
         detections: found in them; segments, where the model finds those.
         stages: time of each stage, by frame.
         started_s: when the first frame was decoded, by the monotonic clock; ``None`` before.
@@ -68,6 +69,7 @@ class Tally:
     """
 
     frames: list[int]
+    batches: int = 0
     detections: int = 0
     stages: dict[str, Distribution] = field(default_factory=lambda: {name: Distribution() for name in STAGES})
     started_s: float | None = None
@@ -213,6 +215,7 @@ class Pipeline:
                 count = len(batch.frames)
                 self.tally.stages["inference"].add(1e3 * (time.perf_counter() - begun) / count, count)
                 begun_frames += count
+                self.tally.batches += 1
                 # A backend may use the memory of its outputs again.
                 self._answers.send(Answers(batch, {key: np.array(value) for key, value in outputs.items()}))
             if not self._show() or (self._most is not None and begun_frames >= self._most):

@@ -52,6 +52,7 @@ def to_json(pipeline: Pipeline, opened: Opened, threshold: float, tracks: Sequen
         "task": opened.contract.task,
         "precision": opened.precision,
         "batch": opened.contract.batch,
+        "frames_per_batch": sum(tally.frames) / tally.batches if tally.batches else None,
         "backend": opened.runner.name,
         "artifact_sha256": opened.artifact_sha256,
         "process_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -72,6 +73,8 @@ def to_table(data: dict[str, Any]) -> Table:
     )
     found = "segments" if data["task"] in ("semantic", "panoptic") else "detections"
     notes = [f"{data['detections']} {found} of at least {data['threshold']:g}; {data['dropped']} late frames dropped."]
+    if data["batch"] > 1 and data["frames_per_batch"]:
+        notes.append(f"{data['frames_per_batch']:.1f} frames in each batch of at most {data['batch']}.")
     if data["tracks"] is not None:
         notes.append(f"{data['tracks']} tracks.")
     notes.append("Stages run side by side: the slowest one sets the FPS, their sum is the age of a frame.")

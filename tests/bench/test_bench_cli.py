@@ -28,7 +28,7 @@ TABLE1 = [
 @pytest.fixture
 def no_child(monkeypatch):
     """Memory is measured in fresh processes and the picture drawn in one test; the others need not."""
-    monkeypatch.setattr(memory, "measure_peak_mib", lambda _path, _threads: 123.0)
+    monkeypatch.setattr(memory, "measure_peak_mib", lambda _path, _threads, _batch: 123.0)
     monkeypatch.setattr(cli, "write_picture", lambda _record, path: path.touch())
 
 

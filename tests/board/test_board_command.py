@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from terminal import WIDTHS, assert_fits
-from tiny_detector import write_detector
+from tiny_detector import open_batch, write_detector
 
 from fine_edge.board.line import read_host, read_ssh
 from fine_edge.board.program import AboutBoard, requirements
@@ -132,6 +132,24 @@ def test_an_engine_is_built_from_what_is_here_and_its_recipe(here):
     assert sorted(task.shipment.files) == ["work/engines/rtdetr_r18.contract.json", "work/engines/rtdetr_r18.onnx"]
     assert task.shipment.absent == ["work/engines/rtdetr_r18.json"]
     assert task.argv_there() == task.argv
+
+
+def test_an_open_batch_is_measured_there(here):
+    onnx = open_batch(write_detector(here / "engines"), (1, 4, 4))
+    task = board.read_task(["bench", str(onnx.relative_to(here)), "--batches", "1,4", "--json", "r.json"])
+    board.command_of(task.argv).need(task)
+    assert sorted(task.shipment.files) == ["work/engines/tiny.contract.json", "work/engines/tiny.onnx"]
+    assert Path("r.json") in task.outputs.paths
+    engine = board.read_task(["bench", "engines/x.engine", "--batches=1,2"])
+    board.command_of(engine.argv).need(engine)
+    assert not engine.shipment.files
+
+
+def test_an_engine_for_several_batches_is_built_from_its_file(here):
+    open_batch(write_detector(here / "engines", name="rtdetr_r18.batch1-8"), (1, 8, 8))
+    task = board.read_task(["engine", "build", "rtdetr_r18", "--precision", "fp32", "--batch", "1:8"])
+    board.COMMANDS["engine"].need(task)
+    assert "work/engines/rtdetr_r18.batch1-8.onnx" in task.shipment.files
 
 
 @pytest.mark.parametrize(

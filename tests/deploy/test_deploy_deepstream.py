@@ -7,6 +7,7 @@ import pytest
 from nvinfer import detect, read_config
 from responsive import IMAGENET, assert_same, predicted, write_responsive
 from skimage import data
+from tiny_detector import open_batch
 
 from fine_edge.cli.deploy import main
 from fine_edge.contract import bound_contract
@@ -64,6 +65,18 @@ def test_a_batch_and_its_configuration(tmp_path, capsys):
     assert (app["streammux"]["batch-size"], app["primary-gie"]["gie-unique-id"]) == ("2", keys["gie-unique-id"])
     assert (folder / "labels.txt").read_text() == "cat\ndog\n[owl]\n"
     assert_same(detect(folder, PHOTOGRAPH), predicted(path, PHOTOGRAPH, 0.5))
+
+
+def test_an_open_batch_stays_open(tmp_path):
+    path = open_batch(write_responsive(tmp_path, HOWS["stretched, a std a channel"]), (1, 4, 8))
+    assert main(["deepstream", str(path), "--out", str(tmp_path / "out"), "--threshold", "0.3"]) == 0
+    folder = tmp_path / "out" / "tiny"
+    assert read_config(folder / "config_infer_primary.txt")["property"]["batch-size"] == "8"
+    assert_same(detect(folder, PHOTOGRAPH), predicted(path, PHOTOGRAPH, 0.3))
+    rewritten = onnx.load(folder / "tiny.onnx")
+    dims = rewritten.graph.output[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in dims] == ["batch", 3, 6]
+    assert [finding for finding in check(rewritten, folder / "tiny.onnx") if finding.severity == "error"] == []
 
 
 def test_padding_that_nvinfer_cannot_do_is_told(tmp_path, capsys):

@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 from responsive import IMAGENET, assert_same, predicted, write_responsive
 from skimage import data
-from tiny_detector import KNOWN
+from tiny_detector import KNOWN, open_batch
 
 from fine_edge.cli.deploy import main
 from fine_edge.contract import contract_path, read_contract
+from fine_edge.errors import ConfigError
 from fine_edge.preprocess import Preprocessing
 
 PHOTOGRAPH = data.astronaut()[:360]  # 512 x 360
@@ -60,6 +61,32 @@ def test_tritons_own_reader_takes_the_configuration(tmp_path):
         kinds = {one.name: names[one.name].values_by_number[one.data_type].name for one in config.output}
         assert kinds == {"labels": "TYPE_INT64", "boxes_xyxy": "TYPE_FP32", "scores": "TYPE_FP32"}
     assert (folder / "1" / "model.onnx").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.host
+def test_requests_are_put_together_where_the_batch_is_open(tmp_path, monkeypatch, capsys):
+    path = open_batch(write_responsive(tmp_path, Preprocessing()), (1, 4, 8))
+    assert main(["triton", str(path), "--out", str(tmp_path / "models")]) == 0
+    folder = tmp_path / "models" / "tiny"
+    config = model_config((folder / "config.pbtxt").read_text())
+    assert (config.max_batch_size, list(config.dynamic_batching.preferred_batch_size)) == (8, [4, 8])
+    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+    # The server adds the batch to the dims, and compares them with the model's.
+    session = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    for declared, there in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
+        assert [(one.name, ["batch", *one.dims]) for one in declared] == [(one.name, one.shape) for one in there]
+    assert json.loads((folder / "deploy.json").read_text())["settings"]["batches"] == [1, 4, 8]
+    found = [(row["label_index"], row["score"], row["box_xyxy_px"]) for row in ask(tmp_path, monkeypatch, capsys)]
+    assert_same(found, predicted(path, PHOTOGRAPH, 0.3))
+    with pytest.raises(ConfigError, match="takes batches of 2:4:8, and a server runs one picture"):
+        main(
+            [
+                "triton",
+                str(open_batch(write_responsive(tmp_path, Preprocessing()), (2, 4, 8))),
+                "--out",
+                str(tmp_path / "models"),
+            ]
+        )
 
 
 class Server:

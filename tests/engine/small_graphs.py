@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
+
+from fine_edge.graph.open_batch import note_batch
 
 value = helper.make_tensor_value_info
 
@@ -85,4 +88,20 @@ def plugin_node(path: Path) -> Path:
     graph = helper.make_graph([step], "g", *ends)
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=[function])
     path.write_bytes(model.SerializeToString())
+    return path
+
+
+def open_batch(path: Path, most: int | None = 8, side: int = 16) -> Path:
+    """A convolution and the mean of its maps, for any batch; ``most`` is noted as an export notes it."""
+    kernel = np.ones((4, 3, 3, 3), np.float16)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["maps"], name="/backbone/Conv", pads=[1] * 4),
+        helper.make_node("ReduceMean", ["maps"], ["y"], name="/head/ReduceMean", axes=[2, 3]),
+    ]
+    ends = [value("x", T.FLOAT16, ("n", 3, side, side))], [value("y", T.FLOAT16, ("n", 4, 1, 1))]
+    save(path, nodes, *ends, [("w", kernel)])
+    if most:
+        model = onnx.load(path)
+        note_batch(model, most)
+        onnx.save(model, path)
     return path

@@ -12,9 +12,10 @@ from fine_edge.cli.evaluate import main as evaluate
 from fine_edge.cli.export import main as export
 from fine_edge.cli.parity import main as parity
 from fine_edge.cli.predict import main as predict
-from fine_edge.contract import read_contract
-from fine_edge.errors import ConfigError
+from fine_edge.contract import contract_path, read_contract
+from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.request import ExportRequest, parse_batches
+from fine_edge.parity.references import against_golden, batches_tried
 from fine_edge.runners.opened import open_onnx
 
 pytestmark = pytest.mark.host
@@ -38,11 +39,26 @@ def test_the_contract_says_what_it_takes(exported):
     assert "batches" not in json.loads(fixed.to_text())
 
 
-def test_parity_at_the_smallest_three_and_the_largest(exported, capsys):
+def test_parity_at_the_smallest_the_optimum_three_and_the_largest(exported, capsys):
     assert parity([str(exported), "--json"]) == 0
     inputs = json.loads(capsys.readouterr().out)["inputs"]
-    assert [name.split(" x ")[-1] for name in inputs] == ["1", "3", "4", "uniform noise"]
-    assert parity([str(exported), "--golden", "--json"]) == 0
+    assert [name.split(" x ")[-1] for name in inputs] == ["1", "2", "3", "4", "uniform noise"]
+    assert parity([str(exported), "--golden"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "photographs x 1, photographs x 2, photographs x 3, photographs x 4" in said
+    assert "Compared at batches of 1, 2, 3, 4; it takes 1 to 4, 2 best." in said
+
+
+def test_an_engine_is_compared_at_the_batches_that_it_takes(exported):
+    runner = open_onnx(exported, rounded=False).runner
+    contract = read_contract(contract_path(exported))
+    for taken, batches in ((contract.of_batches((2, 4, 4)), (2, 3, 4)), (contract.of_batch(2), (2,))):
+        assert batches_tried(taken) == batches
+        report = against_golden(exported, runner, contract=taken)
+        assert report.ok
+        assert len(report.inputs) == 2 * len(batches)
+    with pytest.raises(ArtifactError, match="holds 4 pictures, a batch of 5"):
+        against_golden(exported, runner, contract=contract.of_batch(5))
 
 
 def test_commands_feed_as_many_pictures_as_there_are(exported, tmp_path, monkeypatch, capsys):

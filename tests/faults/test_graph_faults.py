@@ -214,7 +214,10 @@ FAULTS = [
     Fault("dynamic-layers", "layers", written(DYNAMIC), ("'x' (batch, 3, height, width)", "--input-size")),
     Fault("dynamic-built", "engine", written(DYNAMIC, "build"), ("'x' (batch, 3, height, width)", "--input-size")),
     Fault(
-        "dynamic-batch", "estimate", written(conv(("n", 3, 32, 32))), ("'x' (n, 3, 32, 32)", "size 32x32, and --batch")
+        "dynamic-batch",
+        "estimate",
+        written(conv(("n", 3, 32, 32))),
+        ("'x' (n, 3, 32, 32)", "give it a batch: --batch 1"),
     ),
     Fault("dynamic-channels", "estimate", written(conv((1, "c", 32, 32))), ("'x' (1, c, 32, 32)", "channels")),
     Fault("dimension-of-0", "estimate", written(conv((0, 3, 32, 32))), ("'x' (?, 3, 32, 32)",)),

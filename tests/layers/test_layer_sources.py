@@ -1,5 +1,6 @@
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import engine_files as files
@@ -275,6 +276,11 @@ def test_the_manifest_beside_our_engine_tells_its_activation_memory(tmp_path):
     manifest_path(engine).write_text(text, encoding="utf-8")
     layers = files.write_layers_json(layers_path(engine), files.FINE)
     assert from_trtexec(layers).activation_mib == 29.6
+    assert not any("batches" in remark for remark in from_trtexec(layers).remarks)
+    several = replace(manifest(activation_mib=29.6), options=BuildOptions(batches=(1, 4, 8)))
+    manifest_path(engine).write_text(several.to_text(), encoding="utf-8")
+    said = "built for batches of 1 to 8: kernels are those for 4, memory is that of 8"
+    assert from_trtexec(layers).remarks[-1] == said
     manifest_path(engine).write_text(text.replace("29.6", "19.6"), encoding="utf-8")
     with pytest.raises(ArtifactError, match="edited"):
         from_trtexec(layers)

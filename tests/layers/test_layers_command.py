@@ -51,6 +51,7 @@ def test_a_model_is_exported_in_fp16_and_compiled(paths, tmp_path, monkeypatch, 
     asked = []
     monkeypatch.setattr(target, "ensure_exported", lambda request, folder: asked.append(request) or folder / "m.onnx")
     monkeypatch.setattr(command, "from_onnx", lambda _path, _size: command.from_trtexec(paths["layers"], None, None))
+    monkeypatch.setattr(command, "input_size_of", lambda _given, _path: None)
     assert main(["rtdetr_r18_fine", "--baseline", "rtdetr_r18", "--artifacts", str(tmp_path)]) == 0
     assert [(request.model, request.precision) for request in asked] == [
         ("rtdetr_r18_fine", "fp16"),

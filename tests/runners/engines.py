@@ -30,6 +30,16 @@ def ports(size: int = SIZE, dtype: str = "float32") -> list[dict]:
     ]
 
 
+def open_ports(batches: tuple[int, int, int], size: int = SIZE) -> list[dict]:
+    """The same tensors with an open batch."""
+    return [
+        port
+        | {"shape": [-1, *port["shape"][1:]]}
+        | ({"profile": [[batch, *port["shape"][1:]] for batch in batches]} if port["is_input"] else {})
+        for port in ports(size)
+    ]
+
+
 def plan_bytes(**changed) -> bytes:
     """A plan of the fake TensorRT."""
     plan = {"ports": ports(), "layers": LAYERS, "activation_mib": 30, "weights_mib": 40}

@@ -161,13 +161,13 @@ class FakeCuda:
         return FakeEvent(self.device, spin)
 
     def to_device(self, device, host, stream):
-        self.device.note("h2d", stream.handle)
-        self.device.memory[int(device)][:] = np.ascontiguousarray(host).reshape(-1).view(np.uint8)
+        self.device.note("h2d", stream.handle, host.nbytes)
+        self.device.memory[int(device)][: host.nbytes] = np.ascontiguousarray(host).reshape(-1).view(np.uint8)
         stream.now_ms += COPY_MS
 
     def to_host(self, host, device, stream):
-        self.device.note("d2h", stream.handle)
-        host.reshape(-1).view(np.uint8)[:] = self.device.memory[int(device)]
+        self.device.note("d2h", stream.handle, host.nbytes)
+        host.reshape(-1).view(np.uint8)[:] = self.device.memory[int(device)][: host.nbytes]
         stream.now_ms += COPY_MS
 
     def capture(self, stream, enqueue):

@@ -126,6 +126,10 @@ class ICudaEngine:
     def get_tensor_shape(self, name):
         return Dims(self._ports[name]["shape"])
 
+    def get_tensor_profile_shape(self, name, profile_index):
+        assert profile_index == 0
+        return [Dims(shape) for shape in self._ports[name]["profile"]]
+
     def get_tensor_dtype(self, name):
         return DataType(self._ports[name]["dtype"])
 
@@ -144,6 +148,8 @@ class IExecutionContext:
         self._engine = engine
         self._addresses = {}
         self._reports = []
+        self._batch = None
+        self._flushed = True
         self.profiler = None
         self.enqueue_emits_profile = True
         self.nvtx_verbosity = ProfilingVerbosity.DETAILED
@@ -156,19 +162,30 @@ class IExecutionContext:
         self._addresses[name] = memory
         return name in self._engine._ports
 
+    def set_input_shape(self, name, shape):
+        FakeCuda.device.note("shape", name, shape)
+        least, _, most = self._engine._ports[name]["profile"]
+        self._batch, self._flushed = shape[0], False
+        return all(low <= dim <= high for low, dim, high in zip(least, shape, most, strict=True))
+
+    def get_tensor_shape(self, name):
+        return Dims([self._batch if dim == -1 else dim for dim in self._engine._ports[name]["shape"]])
+
     def execute_async_v3(self, stream_handle):
         device, plan = FakeCuda.device, self._engine._plan
         device.note("enqueue", stream_handle)
         if plan.get("cannot_run"):
             self._engine._logger.log(Severity.ERROR, "a kernel is missing")
             return False
-        addresses = dict(self._addresses)
+        addresses, batch = dict(self._addresses), self._batch
         if device.capturing is not None:
+            assert self._flushed, "new shapes must be enqueued once before they are captured"
             if device.refuses_capture:
                 self._engine._logger.log(Severity.ERROR, "operation not permitted when stream is capturing")
-            device.capturing.append(lambda: self._compute(addresses))
+            device.capturing.append(lambda: self._compute(addresses, batch))
             return not plan.get("cannot_capture")
-        self._compute(addresses)
+        self._flushed = True
+        self._compute(addresses, batch)
         device.streams[stream_handle].now_ms += COMPUTE_MS
         self._reports = [(layer, 0.5 * number) for number, layer in enumerate(plan["layers"], 1)]
         return True
@@ -178,10 +195,18 @@ class IExecutionContext:
             self.profiler.report_layer_time(layer, ms)
         return True
 
-    def _compute(self, addresses):
+    def _compute(self, addresses, batch):
+        """Give each picture's mean in all outputs of that picture."""
+        assert batch == self._batch, "a graph must not outlive the shapes that it was captured with"
         memory, ports = FakeCuda.device.memory, self._engine._ports
         fed = next(port for port in ports.values() if port["is_input"])
-        mean = memory[addresses[fed["name"]]].view(fed["dtype"]).astype(np.float64).mean()
-        for name, port in ports.items():
+        images = batch or fed["shape"][0]
+
+        def rows(port):
+            sizes = [images if dim == -1 else dim for dim in port["shape"]]
+            return memory[addresses[port["name"]]].view(port["dtype"])[: np.prod(sizes)].reshape(images, -1)
+
+        means = rows(fed).astype(np.float64).mean(axis=1, keepdims=True)
+        for port in ports.values():
             if not port["is_input"]:
-                memory[addresses[name]].view(port["dtype"])[:] = mean
+                rows(port)[:] = means

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from runners.engines import JETSON, plan_bytes, write_engine
-from tiny_detector import SIZE, write_detector
+from tiny_detector import SIZE, open_batch, write_detector
 
 from fine_edge.cli import predict
 from fine_edge.cli.parity import main as parity
 from fine_edge.contract import contract_path, read_contract
+from fine_edge.engine.options import BuildOptions
 from fine_edge.errors import ArtifactError, BackendError
 from fine_edge.files import sha256_of
 
@@ -30,6 +31,27 @@ def engine(tmp_path, device):
     ]
     sha256 = contract.artifacts[0].sha256
     return write_engine(tmp_path, plan_bytes(ports=ports), onnx_sha256=sha256, onnx_file=path.name)
+
+
+def test_predict_gives_an_engine_its_smallest_batch(tmp_path, device, capsys):
+    path = open_batch(write_detector(tmp_path), (2, 4, 8))
+    contract = read_contract(contract_path(path))
+    ports = [
+        {"name": spec.name, "is_input": spec in contract.inputs, "shape": [-1, *spec.shape[1:]], "dtype": spec.dtype}
+        | {"profile": [[batch, *spec.shape[1:]] for batch in (2, 4, 8)]}
+        for spec in (*contract.inputs, *contract.outputs)
+    ]
+    engine = write_engine(
+        tmp_path,
+        plan_bytes(ports=ports),
+        onnx_sha256=contract.artifacts[0].sha256,
+        onnx_file=path.name,
+        options=BuildOptions(batches=(2, 4, 8)),
+    )
+    arguments = [str(grey(tmp_path)), "--engine", str(engine), "--out", str(tmp_path / "out"), "--json"]
+    assert predict.main([*arguments, "--threshold", "0.4"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["detections"]) == 3
+    assert [entry[2][0] for entry in device.journal if entry[0] == "shape"] == [8, 2]
 
 
 def grey(tmp_path):

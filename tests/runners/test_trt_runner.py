@@ -254,7 +254,14 @@ def test_an_engine_that_cannot_run_says_why(tmp_path):
 @pytest.mark.usefixtures("device")
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"shape": [-1, 3, 8, 8]}, "only static shapes"), ({"dtype": "bfloat16"}, "numpy has no type for")],
+    [
+        ({"shape": [1, 3, 8, 0]}, "only the batch may be open"),
+        (
+            {"shape": [-1, 3, -1, 8], "profile": [[1, 3, 8, 8], [1, 3, 8, 8], [1, 3, 16, 8]]},
+            r"takes \(1, 3, 8, 8\) to \(1, 3, 16, 8\), only the batch",
+        ),
+        ({"dtype": "bfloat16"}, "numpy has no type for"),
+    ],
 )
 def test_engines_that_cannot_be_fed_are_refused(tmp_path, changed, words):
     first, *rest = ports()

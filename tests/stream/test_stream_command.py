@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import servers
 from PIL import Image
-from tiny_detector import write_detector
+from tiny_detector import open_batch, write_detector
 
 from fine_edge import command
 from fine_edge.cli.predict import main as predict
@@ -86,6 +86,20 @@ def test_sources_share_batches_and_each_has_its_video(video, tmp_path, capsys):
     assert found["detections"] == 48
     assert found["tracks"] == 4
     assert [len(frames_of(path)) for path in sorted(out.iterdir())] == [12, 12]
+
+
+def test_an_open_batch_holds_the_frames_that_are_there_and_no_others(video, tmp_path, capsys, monkeypatch):
+    fed, run = [], OrtRunner.run
+    monkeypatch.setattr(
+        OrtRunner,
+        "run",
+        lambda self, inputs: (time.sleep(0.02), fed.append(len(inputs["images"])), run(self, inputs))[2],
+    )
+    detector = open_batch(write_detector(tmp_path / "in"), (1, 4, 4))
+    assert main([*[str(video)] * 3, "--onnx", str(detector)]) == 0
+    assert sum(fed) == 36
+    assert max(fed) in (2, 3, 4), "the network is slow, so frames of several sources wait for it"
+    assert f"{36 / len(fed):.1f} frames in each batch of at most 4." in " ".join(capsys.readouterr().out.split())
 
 
 def test_tracks_follow_objects():

@@ -49,6 +49,7 @@ class _Engine:
     def __init__(self, told):
         self._told = told
         self.num_io_tensors = len(told["tensors"])
+        self.num_optimization_profiles = told.get("profiles", 1)
         self.device_memory_size_v2 = told["activation_bytes"]
 
     def get_tensor_name(self, index):
@@ -59,6 +60,10 @@ class _Engine:
 
     def get_tensor_shape(self, name):
         return _rtx.Dims(self._tensor(name)["shape"])
+
+    def get_tensor_profile_shape(self, name, profile_index):
+        assert profile_index == 0
+        return [_rtx.Dims(shape) for shape in self._tensor(name)["profile"]]
 
     def get_tensor_mode(self, name):
         return getattr(_rtx.TensorIOMode, self._tensor(name)["mode"].upper())
