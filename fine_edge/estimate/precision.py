@@ -51,21 +51,27 @@ def in_fp16(path: Path, folder: Path | None = None, size: InputSize | None = Non
         sized_file(path, read_model(path, weights=False), size) as fixed,
         files.written_together(half.parent, half.name) as partial,
     ):
-        model = _folded(fixed, partial / half.name)
+        model = folded(fixed, partial / half.name)
         names = {node.name for node in model.graph.node}
         kept = {entry.node for entry in beyond_half(GraphView(model), ()) if not entry.sentinel}
         onnx.save(to_fp16(model, keep_fp32=names & {*kept_by_exporter(model), *kept}), partial / half.name)
     return half
 
 
-def _folded(path: Path, folded: Path) -> onnx.ModelProto:
+def folded(path: Path, target: Path) -> onnx.ModelProto:
+    """Return a graph with what it computes of constants alone folded, through the file ``target``.
+
+    Args:
+        path: an ONNX file of static shapes.
+        target: of the folded file; where ONNX Runtime refuses the graph, none is written and the graph stays as it is.
+    """
     ort = libraries.onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(folded)
+    options.optimized_model_filepath = str(target)
     try:
         ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception:  # its errors have no type in common; an operator of TensorRT's own is one reason
         return read_model(path)
-    return onnx.load(folded)
+    return onnx.load(target)
