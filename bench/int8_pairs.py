@@ -16,8 +16,8 @@ from pathlib import Path
 import onnx
 
 from fine_edge import console, files, machine
-from fine_edge.estimate.precision import folded
 from fine_edge.int8.boards import PairEstimate, estimate_pairs, measured_pairs, pairs_table
+from fine_edge.runners.ort import folded
 
 OPSET = 18
 
@@ -52,7 +52,7 @@ def exported(network: str, folder: Path) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # libraries still use the older exporter
         torch.onnx.export(model, (picture,), str(path), opset_version=OPSET, input_names=["images"], dynamo=False)
-    return folded(path, folder / "folded.onnx")
+    return folded(onnx.load(path))
 
 
 def main(target: Path) -> None:

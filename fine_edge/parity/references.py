@@ -17,7 +17,7 @@ from fine_edge.images import NamedImage, Pictures
 from fine_edge.parity.compare import Case, compare
 from fine_edge.parity.golden import read_golden
 from fine_edge.parity.report import ParityReport
-from fine_edge.runners.base import Array, Runner
+from fine_edge.runners.base import ROUNDED, Array, Runner
 
 
 def inputs_for(contract: Contract, images: list[NamedImage] | Pictures) -> Iterator[tuple[str, Array]]:
@@ -50,7 +50,7 @@ def _bound(onnx_path: Path, precision: Precision | None) -> tuple[Contract, Arti
 
 
 def against_golden(onnx_path: Path, runner: Runner, precision: Precision | None = None) -> ParityReport:
-    """Compare an artifact with the golden outputs of its export. Needs no torch.
+    """Compare an artifact with its golden outputs: PyTorch's at its export, or those of an INT8 file. Needs no torch.
 
     Args:
         onnx_path: the artifact.
@@ -62,10 +62,11 @@ def against_golden(onnx_path: Path, runner: Runner, precision: Precision | None 
     """
     contract, artifact = _bound(onnx_path, precision)
     cases = []
-    for case in read_golden(contract, onnx_path.parent, onnx_path):
+    for case in read_golden(contract, artifact, onnx_path):
         got = runner.run({contract.inputs[0].name: case.images})
         cases.append(Case(case.name, case.outputs, got, case.selection_margin))
-    return compare(contract, artifact, cases, reference="golden (pytorch-cpu)", candidate=runner.name)
+    made_by = ROUNDED if artifact.golden else "pytorch-cpu"
+    return compare(contract, artifact, cases, reference=f"golden ({made_by})", candidate=runner.name)
 
 
 def against_pytorch(
