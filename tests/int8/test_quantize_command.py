@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from fine_edge.board.shipment import artifact_files
 from fine_edge.cli import parity
 from fine_edge.cli.quantize import main
 from fine_edge.contract import bound_contract, read_contract
+from fine_edge.engine import platform
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.engine.source import engine_name, onnx_name, read_source, require_precision
@@ -22,6 +24,8 @@ from fine_edge.export.artifacts import ensure_exported
 from fine_edge.export.request import ExportRequest
 from fine_edge.int8 import trials
 from fine_edge.int8.compiled import GraphCost
+from fine_edge.matrix import stages
+from fine_edge.matrix.row import UNREACHED, MatrixJob, MatrixRow
 from fine_edge.runners.opened import open_onnx
 
 
@@ -261,6 +265,18 @@ def test_a_dynamic_graph_of_others_is_quantised_at_the_size_that_is_given(tmp_pa
     made = onnx.load(tmp_path / "out/small.int8.onnx")
     assert [dim.dim_value for dim in made.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 32, 32]
     assert "Shape" not in {one.op_type for one in made.graph.node}
+
+
+def test_the_matrix_shows_int8_where_it_was_made_and_a_dash_elsewhere(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(platform, "here", Platform)
+    path = write(tmp_path, name="rtdetr_r18")
+    job, row = MatrixJob("rtdetr_r18", 32, 32, tmp_path), MatrixRow("rtdetr_r18", (32, 32))
+    assert stages.int8(job, row).int8 == UNREACHED
+    run(path, "--images", images, "--out", tmp_path, "--placement", "neck")
+    assert re.fullmatch(r"ok: (logits|boxes) [\d.e-]+ of [\d.]+, 16 matched", stages.int8(job, row).int8)
+    (tmp_path / "rtdetr_r18.int8.golden.npz").unlink()
+    with pytest.raises(ArtifactError, match="golden file is missing"):
+        stages.int8(job, row)
 
 
 def test_an_export_makes_no_int8_file(tmp_path):
