@@ -17,7 +17,10 @@ from fine_edge.zoo.catalog import CATALOG
 
 PATIENCE_S = 240
 A, B, C = "rtdetr_r18", "yolov5s", "maskrcnn_r50"
-STABLE = ["model", "export", "rules", "parity_fp32", "parity_fp16", "rtx_kernels", "fused_attention", "activation_mib"]
+STABLE = [
+    *("model", "export", "rules", "parity_fp32", "parity_fp16"),
+    *("rtx_kernels", "fused_attention", "activation_mib", "int8"),
+]
 
 
 @pytest.fixture
