@@ -75,12 +75,16 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Artifact:
-    """An ONNX file that the contract describes; its hash is :func:`fine_edge.graph.identity.identity_of`."""
+    """An ONNX file that the contract describes; its hash is :func:`fine_edge.graph.identity.identity_of`.
+
+    ``golden`` is that of an INT8 file: ``file`` and ``sha256`` of pictures and of what the file itself finds in them.
+    """
 
     file: FileName
     precision: Precision
     sha256: Sha256
     quantization: Quantization | None = None
+    golden: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the object in a contract; files that are not INT8 stand there as they did before there were any."""
@@ -157,6 +161,10 @@ class Contract:
     def random_weights(self) -> bool:
         """Return whether the weights are random; every output must then say so."""
         return bool(self.made_by["weights"]["source"] == "random")
+
+    def golden_of(self, artifact: Artifact) -> dict[str, str]:
+        """Return the golden file of one of the ONNX files: its own, or that of the export; empty without one."""
+        return artifact.golden or self.golden
 
     @property
     def tensorrt(self) -> str:
@@ -242,8 +250,9 @@ def _check(contract: Contract) -> None:
         raise ValueError(f"the batches are {contract.batches}, the largest is to be {dims[0]}")
     if contract.cost:
         from_data(_Cost, contract.cost)
-    if contract.golden:
-        from_data(_Golden, contract.golden)
+    for golden in (contract.golden, *(artifact.golden for artifact in contract.artifacts)):
+        if golden:
+            from_data(_Golden, golden)
     from_data(_MadeBy, contract.made_by)
 
 

@@ -19,7 +19,10 @@ from fine_edge.errors import ConfigError
 
 ESTIMATES = "predict"
 """A backend's name that :mod:`fine_edge.estimate` answers: nothing is measured."""
-PRECISIONS: dict[str, tuple[EnginePrecision, ...]] = {"ort": ("fp32", "fp16"), "trt": ("fp16", "fp16-weak", "fp32")}
+PRECISIONS: dict[str, tuple[EnginePrecision, ...]] = {
+    "ort": ("fp32", "fp16", "int8"),
+    "trt": ("fp16", "fp16-weak", "fp32", "int8"),
+}
 """The precisions of each backend, its default first."""
 
 
@@ -106,8 +109,8 @@ class BenchOptions:
 
     @property
     def onnx_precision(self) -> Precision:
-        """Return the ONNX files' precision: a strongly typed FP16 engine needs an FP16 graph, all others take FP32."""
-        return "fp16" if self.chosen_precision == "fp16" else "fp32"
+        """Return the ONNX files' precision: strongly typed engines need a graph of their own, all others take FP32."""
+        return self.chosen_precision if self.chosen_precision in ("fp16", "int8") else "fp32"
 
 
 # Fifteen times both orders of a pair, five times the balanced orders of six rows. On a quiet machine the interval of a

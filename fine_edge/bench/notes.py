@@ -27,6 +27,7 @@ def brief_of(record: Record) -> list[str]:
     lines = [
         *_estimate_note(record),
         *_quick_note(record),
+        *_int8_note(record),
         *(f"Warning: {text}." for text in record.warnings_in_short()),
         *_process_warning(record),
         *_stamps_in_short(record),
@@ -63,6 +64,7 @@ def notes_of(record: Record) -> list[str]:
         *conditions,
         *_stage_notes(record),
         *_quick_note(record),
+        *_int8_note(record),
         *(f"Warning: {text}." for text in record.warnings()),
     ]
 
@@ -101,6 +103,13 @@ def _estimate_note(record: Record) -> list[str]:
 
 def _quick_note(record: Record) -> list[str]:
     return ["Quick look: too few samples to quote."] if record.quick else []
+
+
+def _int8_note(record: Record) -> list[str]:
+    has_int8 = "int8" in {row.precision or record.precision for row in record.rows}
+    if not has_int8 or is_on_device(record):
+        return []
+    return ["INT8 on this CPU is no figure of a Jetson: what is FP16 in the graph runs in FP32 here."]
 
 
 def _host_conditions(record: Record) -> list[str]:

@@ -63,7 +63,8 @@ def export_request(
         ConfigError: when there is no such export.
     """
     if row.exporter == "plain" and precision != "fp32":
-        raise ConfigError(f"{row.label} has no FP16 form", where="--precision", hint="use --precision fp32")
+        what = f"{row.label} has no {precision.upper()} form"
+        raise ConfigError(what, where="--precision", hint="use --precision fp32")
     if row.exporter == "plain" and frame:
         raise ConfigError(f"{row.label} takes no frames", where="--frame", hint="choose a suite of our exports")
     height, width = input_hw

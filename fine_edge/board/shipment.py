@@ -41,9 +41,9 @@ def artifact_files(onnx: Path) -> list[Path]:
     """
     files = [onnx, *weight_files(read_model(onnx, weights=False), onnx).values()]
     if contract_path(onnx).is_file():
-        contract, _ = bound_contract(onnx)
-        golden = [onnx.with_name(contract.golden["file"])] if contract.golden else []
-        files += [contract_path(onnx), *(path for path in golden if path.is_file())]
+        contract, artifact = bound_contract(onnx)
+        named = {golden["file"] for golden in (contract.golden, contract.golden_of(artifact)) if golden}
+        files += [contract_path(onnx), *(path for path in map(onnx.with_name, sorted(named)) if path.is_file())]
     return files
 
 

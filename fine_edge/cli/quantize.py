@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from fine_edge import console
-from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_explain, add_json, deliver
+from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_explain, add_input_size, add_json, deliver
 from fine_edge.cli.estimate import add_conditions, read_conditions
 from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.errors import ConfigError
 from fine_edge.evaluate.segment_data import read_boxes
-from fine_edge.fp16.network import read_network
+from fine_edge.fp16.network import Network, read_network
+from fine_edge.graph.input_size import InputSize
 from fine_edge.images import Pictures, find_images, is_folder
 from fine_edge.int8.picture import write_picture
 from fine_edge.int8.placement import PLACEMENTS
@@ -43,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="pictures to calibrate on, or folders")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of MODEL.int8.onnx")
     parser.add_argument("--weights", type=Path, help="checkpoint for a model (default: random weights)")
+    add_input_size(parser, "a model, or of a graph whose input is dynamic")
     parser.add_argument(
         "--method", choices=METHODS, default="percentile", help="how ranges are found (default: percentile)"
     )
@@ -63,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--max-kernels", type=float, default=1.2, metavar="X", help="times those of FP16 (default: %(default)s)"
     )
     parser.add_argument("--require", choices=("int8",), help="exit code 1 unless this is the verdict")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw loss by module and cost by placement (PNG)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw loss by block and cost by placement (PNG)")
     add_conditions(parser)
     add_artifacts(parser)
     add_json(parser)
@@ -75,14 +77,14 @@ def main(argv: list[str]) -> int:
     """Quantise, print the verdict, write the file; return the exit code."""
     given = make_parser().parse_args(argv)
     budget = _budget(given)
-    network = read_network(Target.parse(given.target).onnx_path(given.artifacts, given.weights))
+    network = _network(given)
     check_folder(network.path, network.contract, given.out)
     labelled = _labelled(given)
     calibrated, drift_images = _pictures(given.images, labelled)
     placement = None if given.placement == AUTO else given.placement
     plan = Plan(calibrated, drift_images, given.method, placement, tuple(given.keep), budget)
     found, model = study(network, plan, read_conditions(given), labelled)
-    deliver(given, found.to_json(), [placement_table(found), module_table(found)])
+    deliver(given, found.to_json(), [placement_table(found), block_table(found)])
     if given.json != STDOUT:
         console.out.print(verdict(found), highlight=False, markup=False)
     if given.picture:
@@ -92,6 +94,15 @@ def main(argv: list[str]) -> int:
     else:
         console.warn("no INT8 file is written: it loses too much")
     return 1 if found.verdict == "fp16" and (budget.given or given.require) else 0
+
+
+def _network(given: argparse.Namespace) -> Network:
+    """Read the file, or export the model, at the size that was asked for."""
+    target, size = Target.parse(given.target), InputSize.parse(given.input_size, given.batch)
+    if target.onnx:
+        return read_network(target.onnx, size, fold=True)
+    asked = {"height": size.height, "width": size.width, "batch": size.batch} if size else {}
+    return read_network(target.onnx_path(given.artifacts, given.weights, **asked))
 
 
 def _budget(given: argparse.Namespace) -> Budget:
@@ -170,10 +181,10 @@ def _losses(trial: Trial) -> list[str | None]:
     return [box, f"{trial.drift.flipped_share:.1%}"]
 
 
-def module_table(found: Int8Study) -> Table:
-    """Return one row for each module alone in INT8."""
+def block_table(found: Int8Study) -> Table:
+    """Return one row for each block alone in INT8."""
     titles = ["Convs", "Box median px", "Box p90 px", "Score p90", "Flipped"]
-    table = Table("One module in INT8 at a time", [Column("Module", numeric=False), *map(Column, titles)])
+    table = Table("One block in INT8 at a time", [Column("Block", numeric=False), *map(Column, titles)])
     for name, trial in found.blocks.items():
         boxes = [f"{value:.2f}" for value in trial.drift.box_px[:2]] if trial.drift.box_px else [None] * 2
         score = f"{trial.drift.score[1]:.4f}" if trial.drift.score else None

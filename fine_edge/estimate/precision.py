@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from fine_edge import files, libraries
+from fine_edge import files
 from fine_edge.engine.source import sized_file
 from fine_edge.errors import ConfigError
 from fine_edge.estimate.calibration import Precision
@@ -17,6 +17,7 @@ from fine_edge.graph.half_range import beyond_half
 from fine_edge.graph.input_size import InputSize
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView
+from fine_edge.runners.ort import folded
 
 
 def precision_of(path: Path, asked: Precision | None) -> tuple[Precision, bool]:
@@ -51,21 +52,8 @@ def in_fp16(path: Path, folder: Path | None = None, size: InputSize | None = Non
         sized_file(path, read_model(path, weights=False), size) as fixed,
         files.written_together(half.parent, half.name) as partial,
     ):
-        model = _folded(fixed, partial / half.name)
+        model = folded(read_model(fixed))
         names = {node.name for node in model.graph.node}
         kept = {entry.node for entry in beyond_half(GraphView(model), ()) if not entry.sentinel}
         onnx.save(to_fp16(model, keep_fp32=names & {*kept_by_exporter(model), *kept}), partial / half.name)
     return half
-
-
-def _folded(path: Path, folded: Path) -> onnx.ModelProto:
-    ort = libraries.onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(folded)
-    try:
-        ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception:  # its errors have no type in common; an operator of TensorRT's own is one reason
-        return read_model(path)
-    return onnx.load(folded)

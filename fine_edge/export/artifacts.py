@@ -75,6 +75,16 @@ def _refuse_to_replace_trained(request: ExportRequest, folder: Path) -> None:
         )
 
 
+def _refuse_int8(request: ExportRequest, folder: Path) -> None:
+    """Say what makes an INT8 file, which no export does."""
+    if request.precision == "int8":
+        raise ArtifactError(
+            "there is no INT8 file of this model and these options, and an export makes none",
+            where=folder / request.onnx_name(),
+            hint=f"python -m fine_edge quantize {request.model} --images FOLDER --out {folder}",
+        )
+
+
 def ensure_exported(request: ExportRequest, folder: Path, *, replace_trained: bool = False) -> Path:
     """Return the path of the requested ONNX file; export it if it is missing, damaged or another one.
 
@@ -89,12 +99,7 @@ def ensure_exported(request: ExportRequest, folder: Path, *, replace_trained: bo
     found = existing(request, folder)
     if found:
         return found
-    if request.precision == "int8":
-        raise ArtifactError(
-            "there is no INT8 file of this model and these options, and an export makes none",
-            where=folder / request.onnx_name(),
-            hint=f"python -m fine_edge quantize {request.model} --images FOLDER --out {folder}",
-        )
+    _refuse_int8(request, folder)
     if not replace_trained:
         _refuse_to_replace_trained(request, folder)
     if not can_export():
@@ -116,7 +121,10 @@ _GRACE_S = 10.0
 
 def exported(request: ExportRequest, folder: Path) -> Path:
     """Return the path of the requested ONNX file, as ``ensure_exported``; an export runs in a process of its own."""
-    return existing(request, folder) or _in_child(ensure_exported, request, folder)
+    found = existing(request, folder)
+    if found is None:
+        _refuse_int8(request, folder)
+    return found or _in_child(ensure_exported, request, folder)
 
 
 def exported_plainly(request: ExportRequest, folder: Path) -> Path:

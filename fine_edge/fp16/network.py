@@ -10,14 +10,14 @@ from typing import Literal
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, ValueInfoProto
 
 from fine_edge import console
 from fine_edge.contract import Contract, artifact_stem, bound_contract, contract_path
 from fine_edge.detections import Detections, from_outputs, from_raw
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.checks import vet
-from fine_edge.graph.input_size import network_inputs
+from fine_edge.graph.input_size import InputSize, fixed, is_open, network_inputs
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.rules_model import valid_onnx
 from fine_edge.graph.view import GraphView, value_dims
@@ -25,7 +25,9 @@ from fine_edge.graph.walk import graphs_in
 from fine_edge.images import read_image
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.runners.base import Array
+from fine_edge.runners.ort import folded
 
+_STATIC = "export it with one image input and static shapes"
 Form = Literal["postprocessed", "raw", "unknown"]
 _OUTPUTS: dict[Form, tuple[str, ...]] = {
     "postprocessed": ("labels", "boxes_xyxy", "scores"),
@@ -84,8 +86,14 @@ def _refuse_frames(contract: Contract, path: Path) -> None:
         raise ArtifactError("takes frames, and FP16 is studied on preprocessed pictures", where=path, hint=hint)
 
 
-def read_network(path: Path) -> Network:
+def read_network(path: Path, size: InputSize | None = None, *, fold: bool = False) -> Network:
     """Read an FP32 ONNX file, with its contract if it has one.
+
+    Args:
+        path: the file.
+        size: for a graph whose picture input is dynamic.
+        fold: whether what a foreign graph computes of constants, shapes above all, is folded: compilers and estimates
+            then know them, and single nodes lose their names.
 
     Raises:
         ArtifactError: when the file is FP16 already, does not match its contract, or does not take one static batch
@@ -108,9 +116,13 @@ def read_network(path: Path) -> Network:
     vet(view, path)
     for finding in valid_onnx(view):
         raise ArtifactError(finding.message, where=path, hint=finding.hint)
+    if size:
+        model = fixed(model, size, path)
     if TensorProto.FLOAT16 in view.dtypes().values():
         raise ArtifactError("the graph holds FP16 tensors already", where=path, hint="give the FP32 export")
     name, shape = _image_input(model, path)
+    if contract is None and fold:
+        model = folded(model)
     preprocessing = contract.preprocessing if contract else Preprocessing()
     form = _form({output.name for output in model.graph.output})
     if contract and form != ("postprocessed" if contract.postprocessed else "raw"):
@@ -133,9 +145,13 @@ def _image_input(model: onnx.ModelProto, path: Path) -> tuple[str, tuple[int, in
         raise ArtifactError(
             f"takes {given or 'no input'}, not one static float input (B, 3, H, W)",
             where=path,
-            hint="export it with one image input and static shapes",
+            hint="give --input-size HEIGHTxWIDTH" if _is_dynamic_picture(inputs) else _STATIC,
         )
     return inputs[0].name, (batch, 3, height, width)
+
+
+def _is_dynamic_picture(inputs: list[ValueInfoProto]) -> bool:
+    return len(inputs) == 1 and len(value_dims(inputs[0])) == 4 and is_open(inputs[0])
 
 
 def _with_names(model: onnx.ModelProto) -> onnx.ModelProto:

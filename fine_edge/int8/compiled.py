@@ -8,9 +8,8 @@ of the two a board runs decides whether INT8 pays, so both are estimated.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,7 @@ import onnx
 from fine_edge.engine.inspect import Inspection, inspect
 from fine_edge.engine.rtx_log import Kernel
 from fine_edge.estimate.engine import engine_work
-from fine_edge.estimate.flops import Product
 from fine_edge.estimate.latency import Conditions, estimate
-from fine_edge.estimate.work import KernelWork
 from fine_edge.graph.view import GraphView
 from fine_edge.int8.pairs import weight_pairs
 
@@ -54,7 +51,12 @@ class GraphCost:
 
 
 def compiled(model: onnx.ModelProto, board: Conditions, name: str) -> GraphCost:
-    """Compile a graph in memory and estimate its latency.
+    """Compile a graph in memory and estimate its latency; see :func:`costs`."""
+    return costs(model, (board,), name)[0]
+
+
+def costs(model: onnx.ModelProto, boards: Sequence[Conditions], name: str) -> list[GraphCost]:
+    """Compile a graph in memory, once, and estimate its latency on several boards.
 
     Raises:
         MissingExtraError: without TensorRT-RTX.
@@ -66,15 +68,18 @@ def compiled(model: onnx.ModelProto, board: Conditions, name: str) -> GraphCost:
         onnx.save(model, path)
         found = inspect(path)
         fused = replace(found, compiled=replace(found.compiled, kernels=with_epilogues(found.compiled.kernels, pairs)))
-        return GraphCost(
-            kernels=len(found.compiled.kernels),
-            fused_attention=found.compiled.fused_attention,
-            activation_mib=found.compiled.activation_mib,
-            weights_mib=found.compiled.weights_mib,
-            estimate_ms=_estimate_ms(path, found, pairs, board),
-            fused_kernels=len(fused.compiled.kernels),
-            fused_estimate_ms=_estimate_ms(path, fused, pairs, board),
-        )
+        return [
+            GraphCost(
+                kernels=len(found.compiled.kernels),
+                fused_attention=found.compiled.fused_attention,
+                activation_mib=found.compiled.activation_mib,
+                weights_mib=found.compiled.weights_mib,
+                estimate_ms=_estimate_ms(path, found, pairs, board),
+                fused_kernels=len(fused.compiled.kernels),
+                fused_estimate_ms=_estimate_ms(path, fused, pairs, board),
+            )
+            for board in boards
+        ]
 
 
 def is_int8(kernel: Kernel, pairs: Iterable[str]) -> bool:
@@ -111,19 +116,16 @@ def _one_kernel(product: Kernel, epilogue: Kernel, between: str) -> Kernel:
 
 
 def _estimate_ms(path: Path, found: Inspection, pairs: frozenset[str], board: Conditions) -> float:
-    """Return the estimated latency of compiled kernels in ms."""
+    """Return the estimated latency of compiled kernels in ms: each kernel by the rates of what it multiplies."""
     engine = engine_work(path, board.device, run=lambda *_, **__: found)
     # By name: the estimate adds kernels of its own, such as the one that brings pictures into a layout.
     names = {kernel.name for kernel in found.compiled.kernels if is_int8(kernel, pairs)}
-    works = tuple(_in_int8(work) if work.name in names else work for work in engine.works)
-    # The rates of FP16, which most of its kernels compute in: the products of the others are told as half as deep.
-    return estimate(replace(engine, works=works), replace(board, precision="fp16")).latency_ms
-
-
-def _in_int8(work: KernelWork) -> KernelWork:
-    """Return a kernel whose products take the clocks of INT8: a tensor core multiplies twice as deep as in FP16."""
-    return replace(work, products=tuple(_half_as_deep(product) for product in work.products))
-
-
-def _half_as_deep(product: Product) -> Product:
-    return product if product.is_depthwise else replace(product, depth=ceil(product.depth / 2))
+    fp16 = estimate(engine, replace(board, precision="fp16"))
+    if not names:
+        return fp16.latency_ms
+    int8 = estimate(engine, replace(board, precision="int8"))
+    kernels = (
+        in_int8 if in_int8.work.name in names else in_fp16
+        for in_fp16, in_int8 in zip(fp16.kernels, int8.kernels, strict=True)
+    )
+    return replace(fp16, kernels=tuple(kernels)).latency_ms

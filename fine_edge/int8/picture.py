@@ -1,4 +1,4 @@
-"""Draw a study: what each module of the detector loses alone in INT8, and what each placement costs."""
+"""Draw a study: what each block of the detector loses alone in INT8, and what each placement costs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _drawn(study: Int8Study) -> Figure:
 
 
 def _draw_loss(axes: Axes, study: Int8Study) -> None:
-    """Draw the boxes' median drift of each module alone, with the share of flipped detections in words."""
+    """Draw the boxes' median drift of each block alone, with the share of flipped detections in words."""
     rows = {"FP16 alone": study.half} | {f"{name} in INT8": trial for name, trial in study.blocks.items()}
     drifts = [trial.drift.box_px[0] if trial.drift.box_px else 0.0 for trial in rows.values()]
     bars = axes.barh(list(rows), drifts, color=_LOSS)

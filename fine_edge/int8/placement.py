@@ -15,8 +15,9 @@ from onnx import NodeProto, TensorProto
 from fine_edge.errors import ConfigError
 from fine_edge.estimate.flops import PRODUCTS, node_works
 from fine_edge.graph.convert import kept_by_exporter
+from fine_edge.graph.input_size import network_inputs
 from fine_edge.graph.parts import Module, part_of
-from fine_edge.graph.view import GraphView, attribute_int, input_name, output_name
+from fine_edge.graph.view import GraphView, attribute_int, input_name, output_name, value_dims
 
 PlacementName = Literal["backbone", "neck", "backbone+neck", "convolutions"]
 PLACEMENTS: tuple[PlacementName, ...] = get_args(PlacementName)
@@ -26,6 +27,7 @@ FEWEST_CHANNELS = 16
 
 # A search for a later product ends here: what follows decides between classes or reads a distribution.
 _DECIDES = ("Softmax", "TopK", "ArgMax")
+_BY_STAGE = ("backbone", "other")
 # Steps of a FINE block that weigh one map with another.
 _FINE_STEPS_KEPT = ("attention", "modulation", "normalisation")
 
@@ -37,6 +39,7 @@ class Convolution:
     Attributes:
         name: of the node.
         module: the module of the detector that it belongs to.
+        block: the same, by stage where layers follow each other: ``backbone /8`` is the backbone's stage of stride 8.
         activation: name of the tensor that it reads.
         weight: name of its weights.
         flops: of one inference; 0 where shapes are unknown.
@@ -44,6 +47,7 @@ class Convolution:
 
     name: str
     module: Module
+    block: str
     activation: str
     weight: str
     flops: int
@@ -71,8 +75,19 @@ def convolutions(view: GraphView, keep: Collection[str] = ()) -> list[Convolutio
         work = works.get(node.name)
         flops = work.product.flops if work and work.product else 0
         module = part_of(node.name).module
-        found.append(Convolution(node.name, module, input_name(node, 0), input_name(node, 1), flops))
+        block = _block(view, node, module)
+        found.append(Convolution(node.name, module, block, input_name(node, 0), input_name(node, 1), flops))
     return found
+
+
+def _block(view: GraphView, node: NodeProto, module: Module) -> str:
+    """Return the module with the stride of the result, in a backbone and in a graph whose names tell no module."""
+    pictures = [dims for value in network_inputs(view.model) if len(dims := value_dims(value)) == 4]
+    result = view.shape(output_name(node)) or ()
+    height = pictures[0][2] if pictures else None
+    if module not in _BY_STAGE or not height or len(result) != 4 or not result[2]:
+        return module
+    return f"{module} /{round(height / result[2])}"
 
 
 def _suits(view: GraphView, node: NodeProto) -> bool:

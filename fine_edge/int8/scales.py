@@ -30,6 +30,9 @@ FEWEST_PICTURES = 8
 PERCENTILE = 99.99
 """Share of the values, per cent, that ``percentile`` keeps."""
 
+# Values of a tensor that a histogram takes of each run, at even distances: of more, only the largest is another.
+_MOST_VALUES = 2**16
+
 # Bins of the histograms, over both signs. Entropy tries every range in steps of one bin, in Python.
 _BINS = 512
 _LEVELS = 128
@@ -123,7 +126,7 @@ def largest_magnitudes(
                 raise ArtifactError(f"tensor {name!r} is not finite in FP32", where=network.path, hint=hint)
             largest[name] = max(largest[name], magnitude)
             if histograms is not None:
-                _quietly(histograms.collect, {name: values})
+                _quietly(histograms.collect, {name: _some(values)})
         advance()
     if empty := next((name for name in names if largest[name] == 0), None):
         hint = "name the convolution behind it: --keep NODE"
@@ -133,6 +136,11 @@ def largest_magnitudes(
     found = _quietly(histograms.compute_collection_result)
     # A range of a histogram can end at zero where nearly all values are zero.
     return {name: max(*(abs(float(end)) for end in found[name][:2])) or largest[name] for name in names}
+
+
+def _some(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return values at even distances; the distance is odd, as the sides of maps are even."""
+    return values.ravel()[:: -(-values.size // _MOST_VALUES) | 1]
 
 
 def _collector(method: Method) -> Any:

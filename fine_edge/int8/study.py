@@ -22,7 +22,7 @@ from fine_edge.int8.scales import Calibrated, Method, largest_magnitudes, shared
 from fine_edge.int8.trials import Labelled, Trial, Trials
 from fine_edge.int8.verdict import Budget, Precisions, Verdict, kernel_growth, losses, verdict_on
 
-MOST_DRIFT_PICTURES = 16
+MOST_DRIFT_PICTURES = 8
 """Pictures that drift is measured on: every trial runs on all of them."""
 
 
@@ -55,7 +55,7 @@ class Int8Study:
         network: the FP32 network.
         plan: what was asked for.
         half: the FP16 graph, what INT8 is compared with.
-        blocks: each module alone in INT8, by its name.
+        blocks: each block of the detector alone in INT8, by its name.
         candidates: the placements that were tried.
         chosen: the best placement within the budget, or else the best one.
         fits: whether it keeps the budget of accuracy.
@@ -179,15 +179,15 @@ def study(
             where="--images",
             hint="give pictures of what the detector knows, or another checkpoint",
         )
-    modules = dict.fromkeys(one.module for one in candidates)
-    blocks: dict[str, Trial] = {
-        module: trials.run(module, [one for one in candidates if one.module == module], compile_it=False)
-        for module in modules
+    blocks = {
+        block: trials.run(block, [one for one in candidates if one.block == block], compile_it=False)
+        for block in dict.fromkeys(one.block for one in candidates)
     }
     tried = tuple(trials.run(name, chosen) for name, chosen in _placements(plan, candidates))
     best = min(tried, key=lambda trial: _preference(trial, half, plan.budget))
     fp32_ap = trials.average_precision(network.model) if labelled else None
     chosen, ap, fits = _fitting(_ever_fewer(best, tried, blocks, trials, half, plan.budget), trials, fp32_ap, plan)
+    chosen = trials.run(chosen.title, chosen.chosen)
     verdict, reasons = verdict_on(chosen, half, ap, plan.budget, tried)
     if network.contract is not None and network.contract.random_weights:
         reasons = (*reasons, "the weights are random: what a trained detector loses is another figure")
@@ -232,14 +232,19 @@ def _preference(trial: Trial, half: Trial, budget: Budget) -> tuple[bool, bool, 
 def _ever_fewer(
     best: Trial, tried: Sequence[Trial], blocks: dict[str, Trial], trials: Trials, half: Trial, budget: Budget
 ) -> Iterator[Trial]:
-    """Yield the best trial, then the other placements by preference, then the best without its worst modules."""
+    """Yield the best trial, then the other placements by preference, then the best without its worst blocks.
+
+    The latter are not compiled: accuracy decides about them.
+    """
     yield from sorted(tried, key=lambda trial: _preference(trial, half, budget))
     left = best
-    for module in sorted(best.modules, key=lambda name: _harm(blocks[name]), reverse=True):
-        fewer = left.without(module)
+    gone: list[str] = []
+    for block in sorted(best.blocks, key=lambda name: _harm(blocks[name]), reverse=True):
+        fewer = left.without(block)
         if not fewer:
             return
-        left = trials.run(f"{best.title} without {module}", fewer)
+        gone.append(block)
+        left = trials.run(f"{best.title} without {', '.join(gone)}", fewer, compile_it=False)
         yield left
 
 

@@ -58,13 +58,13 @@ class Trial:
     compiled: GraphCost | None
 
     @property
-    def modules(self) -> tuple[str, ...]:
-        """The modules of the detector that have a convolution in INT8, in the order of the graph."""
-        return tuple(dict.fromkeys(one.module for one in self.chosen))
+    def blocks(self) -> tuple[str, ...]:
+        """The blocks of the detector that have a convolution in INT8, in the order of the graph."""
+        return tuple(dict.fromkeys(one.block for one in self.chosen))
 
-    def without(self, module: str) -> tuple[Convolution, ...]:
-        """Return the convolutions outside of a module."""
-        return tuple(one for one in self.chosen if one.module != module)
+    def without(self, block: str) -> tuple[Convolution, ...]:
+        """Return the convolutions outside of a block."""
+        return tuple(one for one in self.chosen if one.block != block)
 
 
 @dataclass

@@ -79,11 +79,13 @@ def verdict_on(
         reasons.append("not compiled: TensorRT-RTX is not installed, so nothing is said of its speed")
         return "fp16" if lossy else "int8", tuple(reasons)
     int8, fp16 = chosen.compiled, half.compiled
-    too_many = kernel_growth(chosen, half) > budget.kernel_growth
-    if too_many:
-        reasons.append(
-            f"{kernel_growth(chosen, half):.2f} times the kernels of FP16, more than {budget.kernel_growth:g}"
-        )
+    growth = kernel_growth(chosen, half)
+    too_many = growth > budget.kernel_growth
+    reasons.append(
+        f"{growth:.2f} times the kernels of FP16 ({int8.kernels} against {fp16.kernels}), "
+        + ("more than" if too_many else "of at most")
+        + f" {budget.kernel_growth:g}"
+    )
     reasons.append(
         f"estimated {int8.fused_estimate_ms:.2f} ms against {fp16.estimate_ms:.2f} in FP16, or {int8.estimate_ms:.2f}"
         " with a convolution and what follows it in two kernels"

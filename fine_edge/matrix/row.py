@@ -31,6 +31,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "parity_fp32": ("parity_fp32",),
     "parity_fp16": ("parity_fp16",),
     "rtx": ("rtx_kernels", "fused_attention", "activation_mib"),
+    "int8": ("int8",),
 }
 """Stages in the order that they are run in, and the cells that each fills; the first says whether it passed."""
 CELLS = tuple(cell for cells in STAGES.values() for cell in cells)
@@ -59,6 +60,8 @@ class MatrixRow:
         rtx_kernels: of the FP16 file, compiled by TensorRT-RTX for SM86.
         fused_attention: attentions that became one kernel.
         activation_mib: memory for activations, MiB.
+        int8: of the INT8 file in the folder, against FP32 on its own golden pictures, and its kernels;
+            :data:`UNREACHED` where nobody has quantised the model.
         note: the whole reason of each failing cell, and what else there is to say.
         artifacts: sha256 of the ONNX files by precision.
         source_sha256: of the code that made and judged them, see :func:`fine_edge.matrix.document.source_sha256`.
@@ -75,6 +78,7 @@ class MatrixRow:
     rtx_kernels: MatrixCell = NOT_RUN
     fused_attention: MatrixCell = NOT_RUN
     activation_mib: MatrixCell = NOT_RUN
+    int8: MatrixCell = NOT_RUN
     note: str = ""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     source_sha256: str = ""

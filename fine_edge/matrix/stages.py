@@ -26,7 +26,7 @@ from fine_edge.errors import ArtifactError, FineEdgeError, MissingExtraError
 from fine_edge.export.artifacts import ensure_exported
 from fine_edge.fields import from_data
 from fine_edge.matrix.document import source_sha256
-from fine_edge.matrix.row import ABSENT, OK, STAGES, MatrixJob, MatrixRow
+from fine_edge.matrix.row import ABSENT, OK, STAGES, UNREACHED, MatrixJob, MatrixRow
 from fine_edge.parity.report import ParityReport
 from fine_edge.runners.base import Runner
 
@@ -127,12 +127,34 @@ def rtx(job: MatrixJob, row: MatrixRow) -> MatrixRow:
     return row.filled("rtx", len(compiled.kernels), compiled.fused_attention, round(compiled.activation_mib, 2))
 
 
+def int8(job: MatrixJob, row: MatrixRow) -> MatrixRow:
+    """Compare the INT8 file that lies there with FP32 on its golden pictures, and count its kernels."""
+    from fine_edge.engine.inspect import inspect
+    from fine_edge.engine.platform import here
+    from fine_edge.parity.compare import Case, compare
+    from fine_edge.parity.golden import read_golden
+    from fine_edge.runners.ort import OrtRunner
+
+    path = job.folder / job.request("int8").onnx_name()
+    if not path.is_file():
+        return row.filled("int8", UNREACHED)
+    contract, artifact = bound_contract(path)
+    with contextlib.closing(OrtRunner(job.folder / job.request("fp32").onnx_name(), job.threads)) as runner:
+        golden = read_golden(contract, artifact, path)
+        cases = [Case(one.name, runner.run({contract.inputs[0].name: one.images}), one.outputs) for one in golden]
+    found = judged(compare(contract, artifact, cases, reference="fp32", candidate="int8"), row, "int8")
+    if str(found.int8).startswith(OK) and here().rtx:
+        return replace(found, int8=f"{found.int8}, {len(inspect(path).compiled.kernels)} kernels")
+    return found
+
+
 RUN: dict[str, Stage] = {
     "export": export,
     "rules": rules,
     "parity_fp32": parity_fp32,
     "parity_fp16": parity_fp16,
     "rtx": rtx,
+    "int8": int8,
 }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from fine_edge.contract import Contract, TensorSpec
+from fine_edge.contract import Artifact, Contract, TensorSpec
 from fine_edge.errors import ArtifactError
 from fine_edge.files import file_size, sha256_of
 from fine_edge.runners.base import Array
@@ -40,23 +40,24 @@ class GoldenCase:
     selection_margin: float
 
 
-def read_golden(contract: Contract, folder: Path, onnx_path: Path) -> list[GoldenCase]:
-    """Read the golden file of a contract.
+def read_golden(contract: Contract, artifact: Artifact, onnx_path: Path) -> list[GoldenCase]:
+    """Read the golden file of an artifact.
 
     Args:
-        contract: names the file.
-        folder: folder of the file.
-        onnx_path: the artifact, for messages.
+        contract: of the artifact.
+        artifact: names the file, or its contract does.
+        onnx_path: the artifact's ONNX file, beside which the golden file lies.
 
     Raises:
         ArtifactError: when the file is missing, changed or broken, or an array is not finite or not as in the contract.
     """
-    if not contract.golden:
+    golden = contract.golden_of(artifact)
+    if not golden:
         raise ArtifactError("its contract names no golden file", where=onnx_path, hint="export the model again")
-    path = folder / contract.golden["file"]
+    path = onnx_path.with_name(golden["file"])
     if path.exists():
         file_size(path, ArtifactError)
-    if not path.exists() or sha256_of(path) != contract.golden["sha256"]:
+    if not path.exists() or sha256_of(path) != golden["sha256"]:
         raise ArtifactError("the golden file is missing or not the one the contract names", where=path, hint=_HINT)
     try:
         with zipfile.ZipFile(path) as archive:

@@ -17,7 +17,7 @@ from fine_edge.images import NamedImage, Pictures
 from fine_edge.parity.compare import Case, compare
 from fine_edge.parity.golden import read_golden
 from fine_edge.parity.report import ParityReport
-from fine_edge.runners.base import Array, Runner
+from fine_edge.runners.base import ROUNDED, Array, Runner
 
 
 def inputs_for(contract: Contract, images: list[NamedImage] | Pictures) -> Iterator[tuple[str, Array]]:
@@ -73,7 +73,7 @@ def _bound(onnx_path: Path, precision: Precision | None, contract: Contract | No
 def against_golden(
     onnx_path: Path, runner: Runner, precision: Precision | None = None, contract: Contract | None = None
 ) -> ParityReport:
-    """Compare an artifact with the golden outputs of its export. Needs no torch.
+    """Compare an artifact with its golden outputs: PyTorch's at its export, or those of an INT8 file. Needs no torch.
 
     Where several batches are taken, it runs the first pictures at each of :func:`batches_tried`.
 
@@ -89,7 +89,7 @@ def against_golden(
     of_file, artifact = _bound(onnx_path, precision, None)
     contract = contract or of_file
     cases = []
-    for case in read_golden(of_file, onnx_path.parent, onnx_path):
+    for case in read_golden(of_file, artifact, onnx_path):
         for batch in batches_tried(contract):
             if batch > len(case.images):
                 what = f"the golden file holds {len(case.images)} pictures, a batch of {batch} needs more"
@@ -98,7 +98,8 @@ def against_golden(
             expected = {name: value[:batch] for name, value in case.outputs.items()}
             name = case.name if contract.batches is None else f"{case.name} x {batch}"
             cases.append(Case(name, expected, got, case.selection_margin))
-    return compare(contract, artifact, cases, reference="golden (pytorch-cpu)", candidate=runner.name)
+    made_by = ROUNDED if artifact.golden else "pytorch-cpu"
+    return compare(contract, artifact, cases, reference=f"golden ({made_by})", candidate=runner.name)
 
 
 def against_pytorch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -59,6 +60,25 @@ def create_session(
     except Exception as error:  # the pybind exceptions of ONNX Runtime share no public base class
         hint = f"run python -m fine_edge graph check {onnx_path.name}, or export it again"
         raise ArtifactError(f"ONNX Runtime refuses the model ({_reason(error)})", where=onnx_path, hint=hint) from error
+
+
+def folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph of static shapes with what it computes of constants alone folded.
+
+    Where ONNX Runtime refuses the graph, an operator of TensorRT's own being one reason, it stays as it is.
+    """
+    onnxruntime = libraries.onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(target)
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception:  # its errors have no type in common
+            return model
+        return read_model(target)
 
 
 def _reason(error: Exception) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
-from tiny_bench import as_pairs, make_row
+from tiny_bench import as_on_a_device, as_pairs, make_row
 
 from fine_edge.bench.memory import RtxMemory
 from fine_edge.bench.picture import draw, write_picture
@@ -215,3 +215,11 @@ def assert_readable(figure):
         assert box.y1 <= figure.bbox.height
     overlaps = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
     assert overlaps == []
+
+
+def test_int8_on_a_cpu_is_told_from_a_jetsons(record):
+    host = to_table(replace(record, precision="int8"))
+    assert any("INT8 on this CPU is no figure of a Jetson" in line for line in host.brief)
+    assert "INT8" in host.title
+    device = to_table(as_on_a_device(replace(record, precision="int8")))
+    assert not any("on this CPU" in line for line in [*device.brief, *device.notes])

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import onnx
 import pytest
 from convolutional import FIRST, NECK, pictures, write
-from graph_builders import save, unary
+from graph_builders import node, save, unary
+from onnx import numpy_helper
 from PIL import Image
 
+from fine_edge.board.shipment import artifact_files
+from fine_edge.cli import parity
 from fine_edge.cli.quantize import main
 from fine_edge.contract import bound_contract, read_contract
+from fine_edge.engine import platform
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.engine.source import engine_name, onnx_name, read_source, require_precision
@@ -19,6 +24,8 @@ from fine_edge.export.artifacts import ensure_exported
 from fine_edge.export.request import ExportRequest
 from fine_edge.int8 import trials
 from fine_edge.int8.compiled import GraphCost
+from fine_edge.matrix import stages
+from fine_edge.matrix.row import UNREACHED, MatrixJob, MatrixRow
 from fine_edge.runners.opened import open_onnx
 
 
@@ -60,11 +67,11 @@ def test_the_fastest_placement_is_written_with_its_contract(tmp_path, images, ca
     )
     assert (found["kernels_fp16"], found["kernels_int8"]) == (20, 23)
     assert (found["estimate_fp16_ms"], found["estimate_int8_ms"]) == (2.0, 1.4)
-    assert found["drift"]["matched"] >= 70
+    assert found["drift"]["matched"] >= 60
     assert 0 < found["drift"]["median_box_drift_px"] < 1
     assert found["ap"] is None
     assert [row["placement"] for row in found["candidates"]] == ["backbone", "neck", "backbone+neck"]
-    assert list(found["sensitivity"]) == ["backbone", "encoder"]
+    assert list(found["sensitivity"]) == ["backbone /2", "encoder"]
     contract, artifact = bound_contract(out / "small.int8.onnx")
     assert [one.file for one in contract.artifacts] == ["small.int8.onnx"]
     assert (artifact.precision, artifact.quantization.images, artifact.quantization.method) == (
@@ -75,6 +82,27 @@ def test_the_fastest_placement_is_written_with_its_contract(tmp_path, images, ca
     assert artifact.quantization.images_sha256 == found["calibration"]["images_sha256"]
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert open_onnx(out / "small.int8.onnx", rounded=True).precision == "int8"
+    assert any("1.15 times the kernels of FP16 (23 against 20), of at most 1.2" in text for text in found["reasons"])
+
+
+def test_golden_outputs_are_those_of_the_int8_graph_on_pictures_like_its_own(tmp_path, images, capsys):
+    out = tmp_path / "out"
+    run(write(tmp_path / "m"), "--images", images, "--out", out)
+    capsys.readouterr()
+    engine = out / "small.int8.onnx"
+    assert parity.main([str(engine), "--golden", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["precision"], report["inputs"]) == ("int8", ["pictures 1", "pictures 2"])
+    assert report["detections"]["matched"] == 16
+    assert max(tensor["max_abs"] for tensor in report["tensors"]) == 0
+    golden = out / "small.int8.golden.npz"
+    assert artifact_files(engine)[-1] == golden
+    with np.load(golden) as stored:
+        arrays = dict(stored)
+    arrays["pictures 2/boxes"] = np.ones_like(arrays["pictures 2/boxes"])
+    np.savez(golden, **arrays)
+    with pytest.raises(ArtifactError, match="not the one the contract names"):
+        parity.main([str(engine), "--golden"])
 
 
 def test_beside_the_fp32_file_the_contract_lists_both(tmp_path, images):
@@ -208,6 +236,47 @@ def test_a_graph_of_others_is_quantised_without_a_contract(tmp_path, images):
     path = write(tmp_path / "m", contract=False)
     assert run(path, "--images", images, "--out", tmp_path / "out") == 0
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["small.int8.onnx"]
+
+
+def dynamic(path):
+    """The same file with an input of any size, whose shapes are computed at run time."""
+    made = onnx.load(path)
+    for axis, name in ((2, "height"), (3, "width")):
+        made.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    place = next(index for index, one in enumerate(made.graph.node) if "features" in one.output)
+    made.graph.node[place].input[1] = "computed"
+    shape = [node("Shape", ["means"], ["all"]), node("Slice", ["all", "from", "to"], ["computed"])]
+    for offset, one in enumerate(shape):
+        made.graph.node.insert(place + offset, one)
+    made.graph.initializer.extend(
+        numpy_helper.from_array(np.array([n]), title) for title, n in (("from", 0), ("to", 2))
+    )
+    onnx.save(made, path)
+    return path
+
+
+def test_a_dynamic_graph_of_others_is_quantised_at_the_size_that_is_given(tmp_path, images, capsys):
+    path = dynamic(write(tmp_path / "m", contract=False))
+    with pytest.raises(ArtifactError, match="not one static float input") as caught:
+        run(path, "--images", images, "--out", tmp_path / "out")
+    assert caught.value.hint == "give --input-size HEIGHTxWIDTH"
+    code, found = as_json(capsys, path, "--images", images, "--out", tmp_path / "out", "--input-size", "32")
+    assert (code, found["convolutions"], list(found["sensitivity"])) == (0, 3, ["backbone /2", "encoder"])
+    made = onnx.load(tmp_path / "out/small.int8.onnx")
+    assert [dim.dim_value for dim in made.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 32, 32]
+    assert "Shape" not in {one.op_type for one in made.graph.node}
+
+
+def test_the_matrix_shows_int8_where_it_was_made_and_a_dash_elsewhere(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(platform, "here", Platform)
+    path = write(tmp_path, name="rtdetr_r18")
+    job, row = MatrixJob("rtdetr_r18", 32, 32, tmp_path), MatrixRow("rtdetr_r18", (32, 32))
+    assert stages.int8(job, row).int8 == UNREACHED
+    run(path, "--images", images, "--out", tmp_path, "--placement", "neck")
+    assert re.fullmatch(r"ok: (logits|boxes) [\d.e-]+ of [\d.]+, 16 matched", stages.int8(job, row).int8)
+    (tmp_path / "rtdetr_r18.int8.golden.npz").unlink()
+    with pytest.raises(ArtifactError, match="golden file is missing"):
+        stages.int8(job, row)
 
 
 def test_an_export_makes_no_int8_file(tmp_path):
