@@ -16,6 +16,7 @@ from fine_edge.cli.arguments import (
     Parser,
     add_artifacts,
     add_explain,
+    add_fine,
     add_input_size,
     add_json,
     add_table_files,
@@ -258,6 +259,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Also: sweep --over AXIS, calibrate RECORD..., validate; each with --help.",
     )
     parser.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo, which is exported, or an ONNX file")
+    add_fine(parser)
     add_conditions(parser)
     parser.add_argument(
         "--precision",
@@ -275,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _estimate(given: argparse.Namespace) -> Estimate:
     at = read_conditions(given)
-    size, target = InputSize.parse(given.input_size, given.batch), Target.parse(given.target)
+    size, target = InputSize.parse(given.input_size, given.batch), Target.parse(given.target, given.fine)
     if target.model is None:
         return _estimate_file(target.onnx_path(given.artifacts), given.precision, at, size)
     if size and size.batch != 1:

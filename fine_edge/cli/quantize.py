@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fine_edge import console
-from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_explain, add_json, deliver
+from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_explain, add_fine, add_json, deliver
 from fine_edge.cli.estimate import add_conditions, read_conditions
 from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.errors import ConfigError
@@ -42,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo, or its FP32 file")
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="pictures to calibrate on, or folders")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of MODEL.int8.onnx")
+    add_fine(parser)
     parser.add_argument("--weights", type=Path, help="checkpoint for a model (default: random weights)")
     parser.add_argument(
         "--method", choices=METHODS, default="percentile", help="how ranges are found (default: percentile)"
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> int:
     """Quantise, print the verdict, write the file; return the exit code."""
     given = make_parser().parse_args(argv)
     budget = _budget(given)
-    network = read_network(Target.parse(given.target).onnx_path(given.artifacts, given.weights))
+    network = read_network(Target.parse(given.target, given.fine).onnx_path(given.artifacts, given.weights))
     check_folder(network.path, network.contract, given.out)
     labelled = _labelled(given)
     calibrated, drift_images = _pictures(given.images, labelled)
