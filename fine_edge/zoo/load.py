@@ -32,8 +32,8 @@ class LoadReport:
         loaded: number of tensors that were loaded.
         missing: keys that the model has and the checkpoint lacks; only FINE's can be here.
         unexpected: keys that the checkpoint has and the model lacks.
-        fine: ``loaded`` from the checkpoint, at ``identity``, at ``random`` where it cannot be the identity, or ``none`` in
-            a model without FINE.
+        fine: ``loaded`` from the checkpoint, at ``identity``, at ``random`` where it cannot be the identity, or
+            ``none`` in a model without FINE.
     """
 
     layout: str
@@ -44,7 +44,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         """Return the report as one line."""
-        fine = {"loaded": ", FINE loaded", "identity": ", FINE starts at identity", "random": ", FINE starts at random", "none": ""}[self.fine]
+        starts = {kind: f", FINE starts at {kind}" for kind in ("identity", "random")}
+        fine = {"loaded": ", FINE loaded", "none": "", **starts}[self.fine]
         extra = f" ({', '.join(self.unexpected[:3])}...)" if self.unexpected else ""
         return (
             f"{self.layout} weights: {self.loaded} loaded, {len(self.missing)} missing,"
