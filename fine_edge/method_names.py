@@ -6,6 +6,8 @@ from typing import Literal
 
 MethodName = Literal["fine", "sni", "fapn", "adafpn", "mgc"]
 AttentionName = Literal["aats", "vanilla", "window", "area", "linear"]
+DownName = Literal["avg", "max", "dwconv"]
+ModulationName = Literal["residual", "direct", "none"]
 
 METHOD_TITLES: dict[MethodName, str] = {
     "fine": "FINE",

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from fine_edge import console, files
 from fine_edge.analyze.field_page import stage_table, token_table, write_stages, write_tokens
 from fine_edge.analyze.heat_page import energy_table, gain_table, write_heat
-from fine_edge.cli.arguments import Parser, add_explain, add_json, deliver
+from fine_edge.cli.arguments import Parser, add_explain, add_fine, add_json, deliver
 from fine_edge.errors import ConfigError, MissingExtraError
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.export.request import ExportRequest, parse_size
-from fine_edge.zoo.catalog import find
+from fine_edge.zoo.catalog import with_fine
 
 if TYPE_CHECKING:
     from fine_edge.zoo.load import LoadedDetector
@@ -27,6 +27,7 @@ _MOST_RATIO = 64
 
 def _shared_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model of the zoo")
+    add_fine(parser)
     parser.add_argument("--weights", type=Path, help="its checkpoint (default: random weights)")
     parser.add_argument(
         "--images", type=Path, required=True, metavar="DIR|FILE", help="folder of pictures, or one picture"
@@ -91,8 +92,9 @@ def _load(given: argparse.Namespace) -> tuple[LoadedDetector, int, int]:
 
     from fine_edge.zoo.load import load
 
-    request = ExportRequest(find(given.model).name, given.weights, "fp32", *parse_size(given.input_size))
-    detector = load(find(given.model), given.weights)
+    entry = with_fine(given.model, given.fine)
+    request = ExportRequest(entry.name, given.weights, "fp32", *parse_size(given.input_size))
+    detector = load(entry, given.weights)
     if detector.report is None:
         console.warn("random weights: the figures say nothing about a trained detector; give --weights")
     try:
@@ -117,7 +119,7 @@ def _erf(given: argparse.Namespace) -> int:
     deliver(given, found.to_json(), tables)
     pictures = {"erf_stages.png": write_stages, **({"erf_tokens.png": write_tokens} if found.tokens else {})}
     for name, write in pictures.items():
-        path = given.out / f"{given.model}_{name}"
+        path = given.out / f"{detector.entry.name}_{name}"
         write(found, path)
         console.remark(f"picture: {path}")
     return 0

@@ -85,6 +85,15 @@ def add_artifacts(parser: argparse.ArgumentParser, default: Path = ARTIFACTS, *,
         parser.add_argument("--out", dest="artifacts", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
+def add_fine(parser: argparse.ArgumentParser, of: str = "of a model") -> None:
+    """Add ``--fine OPTIONS``, see :class:`fine_edge.fine_options.FineOptions`."""
+    parser.add_argument(
+        "--fine",
+        metavar="r=1,heads=4,...",
+        help=f"options of the FINE {of}: attention, r, k, heads, d, down, modulation, ffn, window, areas",
+    )
+
+
 def add_input_size(
     parser: argparse.ArgumentParser, of: str = "a graph whose input is dynamic", *, ranges: bool = False
 ) -> None:

@@ -221,6 +221,9 @@ def read_task(words: list[str]) -> Task:
     if words[1:] and words[1] in known.here:
         raise ConfigError(f"{' '.join(words[:2])} needs no board", where="fine-edge board", hint=_here(words))
     task = Task(list(words), known.parser().parse_args(words[1:]))
+    if getattr(task.given, "fine", None) is not None:
+        hint = "name the model with its options, such as rtdetr_r18_fine_heads4"
+        raise ConfigError("is not for a board, which gets files", where="--fine", hint=hint)
     refuse_unwritable(path / "x.json" if path.suffix not in SUFFIXES else path for path in task.outputs.paths)
     return task
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser, add_artifacts, add_json, deliver
+from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, deliver
 from fine_edge.cli.target import ANY_TARGET, Target
 from fine_edge.deploy import cpp, deepstream, isaac_ros, triton
 from fine_edge.deploy.deployable import Deployable, read_deployable
@@ -62,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar=ANY_TARGET,
         help="a model of the zoo, exported if needed; or a file with its contract or manifest beside it",
     )
+    add_fine(parser)
     parser.add_argument("--weights", type=Path, help="checkpoint for a model (default: random weights)")
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of a model (default: fp32)")
     add_artifacts(parser)
@@ -119,7 +120,7 @@ def main(argv: list[str]) -> int:
     """Write the files; return the exit code."""
     given = make_parser().parse_args(argv)
     _settle(given)
-    target = Target.parse(given.source)
+    target = Target.parse(given.source, given.fine)
     if given.device == "cpu" and target.engine:
         raise ConfigError("an engine computes on the GPU", where="--device", hint="leave it out, or name an ONNX file")
     path = target.engine or target.onnx_path(given.artifacts, given.weights, precision=given.precision)

@@ -7,7 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from fine_edge import console
-from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_input_size, add_json, deliver, input_size_of
+from fine_edge.cli.arguments import (
+    STDOUT,
+    Parser,
+    add_artifacts,
+    add_fine,
+    add_input_size,
+    add_json,
+    deliver,
+    input_size_of,
+)
 from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.contract import Batches
 from fine_edge.engine import adopt as adoption
@@ -122,7 +131,7 @@ def _options(given: argparse.Namespace, recipe: BuildOptions, path: Path | None)
 
 def _resolve(given: argparse.Namespace) -> tuple[Path, BuildOptions]:
     """Return the ONNX file and the options to build it with."""
-    target = Target.parse(given.source)
+    target = Target.parse(given.source, given.fine)
     if target.model is None:
         path = target.onnx_path(given.artifacts)
         options = resolved(path, _options(given, read_recipe(model_of(path), given.recipes), path))
@@ -195,7 +204,7 @@ def _verify(given: argparse.Namespace) -> int:
 
 
 def _inspect(given: argparse.Namespace) -> int:
-    path = Target.parse(given.target).onnx_path(given.artifacts, precision="fp16")
+    path = Target.parse(given.target, given.fine).onnx_path(given.artifacts, precision="fp16")
     size = input_size_of(given, path)
     inspection = inspect(path, given.timeout_s or TIMEOUT_S, size)
     deliver(given, inspection.to_json(), [_inspection_table(path, inspection)])
@@ -232,6 +241,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build the engine of a model, or do nothing if it is there")
     build.add_argument("source", metavar=ONNX_TARGET, help="a model of the zoo, or an ONNX file")
+    add_fine(build)
     build.add_argument("--target", choices=TARGETS, help="tensorrt: this machine's GPU; rtx-sm86: no GPU needed")
     _add_settings(build)
     build.add_argument("--recipes", type=Path, default=Path("engines"), help="folder of MODEL.json (default: engines)")
@@ -253,6 +263,7 @@ def make_parser() -> argparse.ArgumentParser:
     inspector.add_argument(
         "target", metavar=ONNX_TARGET, help="a model of the zoo in FP16, or an ONNX file (FP16 to see fused attention)"
     )
+    add_fine(inspector)
     add_artifacts(inspector)
     add_json(inspector)
     add_input_size(inspector)

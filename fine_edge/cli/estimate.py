@@ -16,6 +16,7 @@ from fine_edge.cli.arguments import (
     Parser,
     add_artifacts,
     add_explain,
+    add_fine,
     add_input_size,
     add_json,
     add_table_files,
@@ -259,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Also: sweep --over AXIS, calibrate RECORD..., validate; each with --help.",
     )
     parser.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo, which is exported, or an ONNX file")
+    add_fine(parser)
     add_conditions(parser)
     parser.add_argument(
         "--precision",
@@ -276,7 +278,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _estimate(given: argparse.Namespace) -> Estimate:
     at = read_conditions(given)
-    target = Target.parse(given.target)
+    target = Target.parse(given.target, given.fine)
     if target.model is None:
         path = target.onnx_path(given.artifacts)
         return _estimate_file(path, given.precision, at, input_size_of(given, path))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fine_edge.cli.arguments import Parser, add_artifacts, add_json, deliver
+from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, deliver
 from fine_edge.contract import Contract, contract_path, read_contract
 from fine_edge.errors import ConfigError
 from fine_edge.export.artifacts import ensure_exported, existing
 from fine_edge.export.request import PLUGINS, ExportRequest, parse_batches, parse_frame, parse_size
 from fine_edge.fp16.keep_list import read_keep_list
 from fine_edge.table import Column, Table
+from fine_edge.zoo.catalog import with_fine
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -20,6 +21,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Export a detector to ONNX for TensorRT and ONNX Runtime, with everything the device must know.",
     )
     parser.add_argument("model", metavar="MODEL", help="a model of the zoo: python -m fine_edge zoo")
+    add_fine(parser)
     parser.add_argument("--weights", type=Path, help="checkpoint (default: seeded random weights)")
     parser.add_argument(
         "--precision", choices=("fp32", "fp16"), default="fp32", help="fp16 writes the FP32 file as well"
@@ -81,7 +83,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError("pictures become RGB before the network", where="--colour", hint="add --frame HEIGHTxWIDTH")
     batch, batches = parse_batches(args.batch)
     request = ExportRequest(
-        args.model,
+        with_fine(args.model, args.fine).name,
         args.weights,
         args.precision,
         height,

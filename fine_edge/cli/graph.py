@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fine_edge import console
-from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_explain, add_json, deliver
+from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_explain, add_fine, add_json, deliver
 from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.files import write_text
 from fine_edge.fp16.budget import BudgetRow
@@ -34,6 +34,7 @@ def add_fp16(commands: Commands) -> None:
     parser.add_argument(
         "target", metavar=ONNX_TARGET, help="a model of the zoo, or an FP32 file with its contract if it has one"
     )
+    add_fine(parser)
     add_artifacts(parser)
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="pictures, or folders of them")
     parser.add_argument("--keep-fp32", type=Path, metavar="FILE", help="nodes that stay FP32 anyway, one a line")
@@ -55,7 +56,7 @@ def add_fp16(commands: Commands) -> None:
 
 def _fp16(arguments: argparse.Namespace) -> int:
     """Study FP16 on pictures; return 1 when the proposed conversion does not keep the detections."""
-    path = Target.parse(arguments.target).onnx_path(arguments.artifacts)
+    path = Target.parse(arguments.target, arguments.fine).onnx_path(arguments.artifacts)
     if arguments.out:
         check_target(path, arguments.out)
     keep = read_keep_list(arguments.keep_fp32) if arguments.keep_fp32 else ()
@@ -169,7 +170,7 @@ def _summary(findings: list[Finding]) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    path = Target.parse(arguments.target).onnx_path(arguments.artifacts, precision=arguments.precision)
+    path = Target.parse(arguments.target, arguments.fine).onnx_path(arguments.artifacts, precision=arguments.precision)
     findings = check(read_model(path, weights=False), path)
     deliver(arguments, [finding.to_json() for finding in findings], [_table(path, findings)] if findings else [])
     if arguments.json != STDOUT:
@@ -187,6 +188,7 @@ def main(argv: list[str]) -> int:
     checker = commands.add_parser("check", help="run all rules on an ONNX file")
     checker.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo, exported if needed, or an ONNX file")
     checker.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of a model (default: fp32)")
+    add_fine(checker)
     add_artifacts(checker)
     add_json(checker)
     checker.set_defaults(run=_check)

@@ -6,14 +6,23 @@ import argparse
 from pathlib import Path
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser, add_artifacts, add_explain, add_input_size, add_json, deliver, input_size_of
+from fine_edge.cli.arguments import (
+    Parser,
+    add_artifacts,
+    add_explain,
+    add_fine,
+    add_input_size,
+    add_json,
+    deliver,
+    input_size_of,
+)
 from fine_edge.cli.target import Target
 from fine_edge.errors import ConfigError
 from fine_edge.layers.cost import FineCost, to_json
 from fine_edge.layers.layer import LayerProfile
 from fine_edge.layers.sources import from_onnx, from_trtexec
 from fine_edge.layers.tables import cost_table, parts_table, write_picture
-from fine_edge.zoo.catalog import CATALOG
+from fine_edge.zoo.catalog import is_model
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -24,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         " (in FP16) or a FILE.onnx, TensorRT-RTX compiles it on this machine and there are no times.",
     )
     parser.add_argument("layers", type=Path, metavar="ENGINE.layers.json|MODEL|FILE.onnx", help="what to show")
+    add_fine(parser)
     parser.add_argument("--profile", type=Path, metavar="FILE", help="of the bench, or of trtexec --exportProfile")
     parser.add_argument("--times", type=Path, metavar="FILE", help="of trtexec --exportTimes, or its log")
     parser.add_argument(
@@ -40,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _is_compiled(layers: Path) -> bool:
     """Return whether a model or a graph was named; the layers of an engine are read otherwise."""
-    return layers.suffix == ".onnx" or str(layers) in CATALOG
+    return layers.suffix == ".onnx" or is_model(str(layers))
 
 
 def _read(
@@ -61,6 +71,8 @@ def main(argv: list[str]) -> int:
     given = _parser().parse_args(argv)
     if given.baseline_profile and not given.baseline:
         raise ConfigError("needs --baseline", where="--baseline-profile")
+    if given.fine is not None:
+        given.layers = Path(str(Target.parse(str(given.layers), given.fine).model))
     asked = given.input_size is not None or given.batch is not None
     if asked and not all(map(_is_compiled, filter(None, (given.layers, given.baseline)))):
         raise ConfigError("an engine has its size", where="--input-size", hint="give it with FILE.onnx alone")

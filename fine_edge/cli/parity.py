@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser, add_artifacts, add_json, deliver
+from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, deliver
 from fine_edge.cli.target import ANY_TARGET, Target
 from fine_edge.contract import Precision, bound_contract
 from fine_edge.engine.manifest import read_manifest
@@ -67,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar=ANY_TARGET,
         help="a model of the zoo (exported if needed), an ONNX file, or a TensorRT engine of this machine",
     )
+    add_fine(parser)
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of MODEL (default: fp32)")
     parser.add_argument("--golden", action="store_true", help="check against the stored outputs, without torch")
     parser.add_argument("--weights", type=Path, help="checkpoint the model was exported from (default: random weights)")
@@ -94,7 +95,7 @@ def _of_engine(engine: Path) -> tuple[Path, Opened]:
 
 def _open(args: argparse.Namespace) -> tuple[Path, Opened]:
     """Return the ONNX file that is compared, and what runs it; FP16 and INT8 are rounded as a device rounds."""
-    target = Target.parse(args.target)
+    target = Target.parse(args.target, args.fine)
     if target.engine:
         return _of_engine(target.engine)
     height, width = parse_size(args.input_size)

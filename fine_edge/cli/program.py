@@ -15,6 +15,7 @@ COMMANDS = {
     "jetson": "the state of a Jetson: clocks, power mode, heat and power, now or from its logs",
     "zoo": "every model with its #Params and FLOPs beside the paper's",
     "train": "train a detector on boxes in COCO's format",
+    "study": "variants of a detector, each trained with several seeds, evaluated and compared",
     "export": "a detector to ONNX, with its contract and golden file",
     "graph": "rules on an ONNX file (check); what FP16 would lose on real pictures (fp16)",
     "quantize": "INT8 for an exported detector, judged before a board",

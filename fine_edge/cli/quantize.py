@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from fine_edge import console
-from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_explain, add_input_size, add_json, deliver
+from fine_edge.cli.arguments import (
+    STDOUT,
+    Parser,
+    add_artifacts,
+    add_explain,
+    add_fine,
+    add_input_size,
+    add_json,
+    deliver,
+)
 from fine_edge.cli.estimate import add_conditions, read_conditions
 from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.errors import ConfigError
@@ -43,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo, or its FP32 file")
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="pictures to calibrate on, or folders")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of MODEL.int8.onnx")
+    add_fine(parser)
     parser.add_argument("--weights", type=Path, help="checkpoint for a model (default: random weights)")
     add_input_size(parser, "a model, or of a graph whose input is dynamic")
     parser.add_argument(
@@ -98,7 +108,8 @@ def main(argv: list[str]) -> int:
 
 def _network(given: argparse.Namespace) -> Network:
     """Read the file, or export the model, at the size that was asked for."""
-    target, size = Target.parse(given.target), InputSize.parse(given.input_size, given.batch)
+    size = InputSize.parse(given.input_size, given.batch)
+    target = Target.parse(given.target, given.fine)
     if target.onnx:
         return read_network(target.onnx, size, fold=True)
     asked = {"height": size.height, "width": size.width, "batch": size.batch} if size else {}

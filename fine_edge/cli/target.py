@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fine_edge.cli.arguments import add_artifacts
+from fine_edge.cli.arguments import add_artifacts, add_fine
 from fine_edge.errors import ConfigError
 from fine_edge.export.artifacts import ensure_exported
 from fine_edge.export.request import ExportRequest, parse_size
 from fine_edge.runners.opened import Opened, open_engine, open_onnx
-from fine_edge.zoo.catalog import CATALOG, find
+from fine_edge.zoo.catalog import is_model, with_fine
 
 ONNX_TARGET = "MODEL|FILE.onnx"
 ANY_TARGET = "MODEL|FILE.onnx|FILE.engine"
@@ -33,18 +33,23 @@ class Target:
     engine: Path | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Target:
+    def parse(cls, text: str, fine: str | None = None) -> Target:
         """Tell by the ending, then by the zoo, what a person means.
+
+        Args:
+            text: what was named.
+            fine: options of the FINE of a model, as ``--fine`` takes them.
 
         Raises:
             UnknownModelError: when it is neither a file nor a model.
+            ConfigError: when it does not take these options.
         """
         path = Path(text)
-        if path.suffix == ".engine":
-            return cls(engine=path)
-        if path.suffix == ".onnx" or (text not in CATALOG and ("/" in text or path.is_file())):
-            return cls(onnx=path)
-        return cls(model=find(text).name)
+        is_engine = path.suffix == ".engine"
+        if not is_engine and path.suffix != ".onnx" and (is_model(text) or not ("/" in text or path.is_file())):
+            return cls(model=with_fine(text, fine).name)
+        refuse_fine(fine, path)
+        return cls(engine=path) if is_engine else cls(onnx=path)
 
     def onnx_path(self, artifacts: Path, weights: Path | None = None, **options: Any) -> Path:
         """Return the ONNX file; that of a model is exported into ``artifacts`` unless it is there.
@@ -66,6 +71,16 @@ class Target:
         return ensure_exported(ExportRequest(self.model, weights, **options), artifacts)
 
 
+def refuse_fine(fine: str | None, path: Path) -> None:
+    """Refuse ``--fine`` beside a file, whose FINE is what it is.
+
+    Raises:
+        ConfigError: when it was given.
+    """
+    if fine is not None:
+        raise ConfigError(f"{path.name} is a file and has its FINE", where="--fine", hint="name a model of the zoo")
+
+
 def add_target_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add what commands on pictures run: ``--model``, ``--onnx`` or ``--engine``, and what a model is exported from."""
     source = parser.add_mutually_exclusive_group(required=required)
@@ -76,6 +91,7 @@ def add_target_options(parser: argparse.ArgumentParser, *, required: bool = True
     source.add_argument(
         "--engine", type=Path, metavar="FILE", help="a TensorRT engine of this machine, its manifest beside it"
     )
+    add_fine(parser)
     parser.add_argument("--weights", type=Path, help="checkpoint for a model (default: random weights)")
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of a model (default: fp32)")
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="of a model (default: its own)")
@@ -90,9 +106,10 @@ def add_target_options(parser: argparse.ArgumentParser, *, required: bool = True
 
 def target_of(given: argparse.Namespace) -> Target:
     """Return what the options of :func:`add_target_options` name."""
-    if given.onnx:
-        return Target(onnx=given.onnx)
-    return Target(engine=given.engine) if given.engine else Target.parse(given.model)
+    if given.model is None:
+        refuse_fine(given.fine, given.onnx or given.engine)
+        return Target(onnx=given.onnx, engine=given.engine)
+    return Target.parse(given.model, given.fine)
 
 
 def open_target(given: argparse.Namespace) -> Opened:

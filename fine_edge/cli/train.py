@@ -7,17 +7,18 @@ import importlib.util
 from pathlib import Path
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser
+from fine_edge.cli.arguments import Parser, add_fine
 from fine_edge.errors import MissingExtraError
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.export.request import SIZE_MULTIPLE_PX, parse_size
 from fine_edge.train.recipe import FLIPS, Recipe
-from fine_edge.zoo.catalog import find
+from fine_edge.zoo.catalog import with_fine
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="fine-edge train", description="Train a detector of the zoo on boxes in COCO's format.")
     parser.add_argument("model", help="an RT-DETR or a detector of torchvision in the zoo, with or without FINE")
+    add_fine(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="annotations in COCO's format")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="its pictures")
     parser.add_argument(
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Train, and name the command that evaluates the checkpoint."""
     given = _parser().parse_args(argv)
-    entry = find(given.model)
+    entry = with_fine(given.model, given.fine)
     height, width = parse_size(given.input_size)
     recipe = Recipe(
         model=entry.name,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from fine_edge.cli.arguments import Parser, add_explain, add_json, deliver
+from fine_edge.cli.arguments import Parser, add_explain, add_fine, add_json, deliver
+from fine_edge.errors import ConfigError
 from fine_edge.table import Column, Table
+from fine_edge.zoo.catalog import with_fine
 from fine_edge.zoo.tables import CountedRow, count_rows
 
 TITLES = {
@@ -88,10 +90,13 @@ def main(argv: list[str]) -> int:
         prog="fine-edge zoo", description="Count #Params and FLOPs of every model and set them beside the paper's."
     )
     parser.add_argument("models", nargs="*", metavar="MODEL", help="only these models (default: all)")
+    add_fine(parser, "of each MODEL")
     add_json(parser)
     add_explain(parser)
     args = parser.parse_args(argv)
-    rows = count_rows(args.models)
+    if args.fine is not None and not args.models:
+        raise ConfigError("no MODEL is named", where="--fine", hint="name one, such as rtdetr_r18_fine")
+    rows = count_rows([with_fine(name, args.fine).name for name in args.models])
     tables = [table(number, list(of_table)) for number, of_table in groupby(rows, key=lambda row: row.table)]
     deliver(args, [row.to_json() for row in rows], tables)
     return 0

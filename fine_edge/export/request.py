@@ -135,7 +135,10 @@ class ExportRequest:
         shape = {"height": self.height, "width": self.width, "batch": self.batch}
         frame = {} if self.frame is None else {"frame": list(self.frame), "color": self.color}
         batches = {} if self.batches is None else {"batches": list(self.batches)}
-        return {**shape, "raw": self.raw, **plugin, **kept, **nms, **frame, **batches}
+        # The attention stood in the model's name alone before there were others.
+        changed = {name: value for name, value in find(self.model).options.changed().items() if name != "attention"}
+        fine = {"fine": changed} if changed else {}
+        return {**shape, "raw": self.raw, **plugin, **kept, **nms, **frame, **batches, **fine}
 
     @property
     def input_hw(self) -> tuple[int, int]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from fine_edge.errors import ConfigError
-from fine_edge.method_names import AttentionName
-
-DownName = Literal["avg", "max", "dwconv"]
-ModulationName = Literal["residual", "direct", "none"]
+from fine_edge.method_names import AttentionName, DownName, ModulationName
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from fine_edge.errors import ConfigError
+from fine_edge.fine_options import PAPERS, FineOptions
 from fine_edge.fusion.adafpn import AdaFpn
 from fine_edge.fusion.config import FineConfig
 from fine_edge.fusion.fapn import Fapn, SelectedLaterals
@@ -15,7 +16,6 @@ from fine_edge.fusion.fine import Fine
 from fine_edge.fusion.mgc import Mgc
 from fine_edge.fusion.sni import Sni
 from fine_edge.fusion.top_down import Laterals
-from fine_edge.method_names import AttentionName
 
 STAGE_KERNELS = (1, 2)
 """FINE's base sampling kernel k by fusion, deepest first: k = 1 at l = 3 and k = 2 at l = 2 (Sec. 5.3)."""
@@ -42,26 +42,37 @@ class MethodConfig:
 
     Attributes:
         name: a key of :data:`METHODS`.
-        attention: FINE's attention strategy.
-        ffn_ratio: ratio of FINE's feed-forward; ``None`` for the one that the paper's figures require, mostly 2.
-        identity: whether FINE starts as the identity, so that a pretrained detector's outputs do not change.
+        options: FINE's options.
+        identity: whether FINE starts as the identity, so that a pretrained detector's outputs do not change; without
+            modulation it cannot.
     """
 
     name: str = "fine"
-    attention: AttentionName = "aats"
-    ffn_ratio: int | None = None
+    options: FineOptions = PAPERS
     identity: bool = True
+
+    def with_ffn(self, ratio: int) -> MethodConfig:
+        """Return the choice with a feed-forward of this ratio, unless its options state one."""
+        return self if self.options.ffn is not None else replace(self, options=replace(self.options, ffn=ratio))
 
 
 def _fine(place: Place, config: MethodConfig) -> nn.Module:
+    options = config.options
     return Fine(
         FineConfig(
             channels=place.channels,
             high_channels=place.high_channels,
-            attention=config.attention,
-            k=place.k,
-            ffn_ratio=2 if config.ffn_ratio is None else config.ffn_ratio,
-            identity=config.identity,
+            attention=options.attention,
+            k=place.k if options.k is None else options.k,
+            r=options.r,
+            head_dim=options.d,
+            heads=options.heads,
+            down=options.down,
+            modulation=options.modulation,
+            ffn_ratio=2 if options.ffn is None else options.ffn,
+            window=options.window,
+            areas=options.areas,
+            identity=config.identity and options.modulation != "none",
         )
     )
 

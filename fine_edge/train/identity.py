@@ -20,7 +20,7 @@ from fine_edge.machine import version
 from fine_edge.train.recipe import Recipe
 from fine_edge.zoo.weights_file import weights_sha256
 
-_LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "pillow")
 """Libraries whose versions can change weights. The number of threads, which changes only last bits, is left out."""
 _OTHER = {
     "recipe": "another recipe",
@@ -58,7 +58,7 @@ def identity_of(
         "pictures": {"sha256": pictures_sha256},
         "weights": weights and {"file": weights.name, "sha256": weights_sha256(weights)},
         "half": half,
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": {name: version(name) for name in LIBRARIES},
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "device": device,
     }

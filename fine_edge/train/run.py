@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from fine_edge import console, files
 from fine_edge.errors import ConfigError, DataError, OutputError
@@ -49,8 +50,29 @@ class Trained:
     record: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What is to be seen of a training on its way; the training itself is the same as without.
+
+    Attributes:
+        every: number of epochs between two looks; the last epoch is the result's.
+        see: called with a copy of the detector as it would be saved then, on the CPU and in eval mode, its class names,
+            and the number of epochs that it has had.
+    """
+
+    every: int
+    see: Callable[[nn.Module, tuple[str, ...], int], None]
+
+
 def train(
-    recipe: Recipe, data: CocoData, images: Path, folder: Path, weights: Path | None = None, *, half: bool = False
+    recipe: Recipe,
+    data: CocoData,
+    images: Path,
+    folder: Path,
+    weights: Path | None = None,
+    *,
+    half: bool = False,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train a detector, or resume the same training from its files in ``folder``.
 
@@ -61,6 +83,7 @@ def train(
         folder: folder of the checkpoint, the record and the files for resuming.
         weights: checkpoint to start from; ``None`` for initial weights.
         half: whether to write weights as FP16, half as large; norms and biases stay FP32.
+        watch: what to show of it on its way.
 
     Raises:
         FineEdgeError: for bad input, or a folder that holds another training.
@@ -94,9 +117,18 @@ def train(
         data_collator=subject.collate,
     )
     trainer.remove_callback(PrinterCallback)  # would print losses among the results on standard output
+    batches = math.ceil(min(len(pictures), _STATISTICS_PICTURES) / recipe.batch)
+
+    def look(epoch: int) -> None:
+        if watch and epoch % watch.every == 0 and epoch < recipe.epochs and trainer.is_world_process_zero():
+            module, seen = copy.deepcopy((subject.module, model))
+            with torch.random.fork_rng():
+                measure_batch_norms(module, trainer.get_train_dataloader(), batches, recipe.seed)
+                watch.see(seen.cpu().eval(), labels, epoch)
+
+    trainer.add_callback(_EachEpoch(look))
     _run(trainer, folder, fingerprint(identity))
     if trainer.is_world_process_zero():
-        batches = math.ceil(min(len(pictures), _STATISTICS_PICTURES) / recipe.batch)
         measure_batch_norms(subject.module, trainer.get_train_dataloader(), batches, recipe.seed)
         record["losses"] = [
             {"epoch": round(logged["epoch"], 3), "loss": logged["loss"]}
@@ -108,6 +140,18 @@ def train(
         record["checkpoint"] = {"sha256": sha256_of(checkpoint)}
         files.write_text(record_file, json.dumps(record, indent=1) + "\n")
     return Trained(checkpoint, record)
+
+
+class _EachEpoch(TrainerCallback):
+    """A callback at the end of each epoch, before its checkpoint is written."""
+
+    def __init__(self, look: Callable[[int], None]) -> None:
+        self._look = look
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, *_more: Any, **_named: Any) -> None:
+        """Pass on the number of epochs that are done."""
+        del args
+        self._look(round(state.epoch or 0))
 
 
 class _FiniteTrainer(Trainer):

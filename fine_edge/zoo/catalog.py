@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from fine_edge.contract import Task
-from fine_edge.errors import UnknownModelError
+from fine_edge.errors import ConfigError, UnknownModelError
+from fine_edge.fine_options import PAPERS, FineOptions
 from fine_edge.method_names import COMPLEXITY, METHOD_TITLES, AttentionName, MethodName
 from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.paper import PaperFigures, rows_of
@@ -120,13 +121,18 @@ class ModelEntry:
         name: its name on the command line.
         detector: the detector of a library.
         method: the method that refines or replaces its fusions; ``None`` for the unchanged detector.
-        attention: FINE's attention strategy; ``None`` without FINE.
+        options: FINE's options; nothing reads them without FINE.
     """
 
     name: str
     detector: Detector
     method: MethodName | None = None
-    attention: AttentionName | None = None
+    options: FineOptions = PAPERS
+
+    @property
+    def attention(self) -> AttentionName | None:
+        """Return FINE's attention strategy; ``None`` without FINE."""
+        return self.options.attention if self.method == "fine" else None
 
     @property
     def family(self) -> FamilyName:
@@ -156,40 +162,64 @@ class ModelEntry:
 
 
 def _entries(detector: Detector) -> list[ModelEntry]:
-    models = [ModelEntry(detector.name, detector)]
-    for method in detector.methods:
-        attention: AttentionName | None = "aats" if method == "fine" else None
-        models.append(ModelEntry(f"{detector.name}_{method}", detector, method, attention))
-    return models
+    refined = [ModelEntry(f"{detector.name}_{method}", detector, method) for method in detector.methods]
+    return [ModelEntry(detector.name, detector), *refined]
 
 
-def _with_attention(name: str) -> ModelEntry | None:
-    """Return the entry of ``DETECTOR_fine_STRATEGY``, which every detector has for every strategy of Table 3."""
-    base, _, strategy = name.rpartition("_fine_")
+def _with_options(name: str) -> ModelEntry | None:
+    """Return the entry of ``DETECTOR_fine_OPTIONS``, which every detector has; its name has them in their own order."""
+    base, _, suffix = name.partition("_fine_")
     detector = next((d for d in DETECTORS if d.name == base), None)
-    attention = next((a for a in get_args(AttentionName) if a == strategy and a != "aats"), None)
-    return ModelEntry(name, detector, "fine", attention) if detector and attention else None
+    options = FineOptions.of_suffix(suffix)
+    if detector is None or options is None or not options.changed():
+        return None
+    return ModelEntry(f"{base}_fine{options.suffix()}", detector, "fine", options)
 
 
 def _catalog() -> dict[str, ModelEntry]:
     entries = [entry for detector in DETECTORS for entry in _entries(detector)]
-    table3 = [_with_attention(f"rtdetr_r18_fine_{name}") for name in ("vanilla", "window", "area", "linear")]
+    table3 = [_with_options(f"rtdetr_r18_fine_{name}") for name in ("vanilla", "window", "area", "linear")]
     return {entry.name: entry for entry in (*entries, *filter(None, table3))}
 
 
 CATALOG: dict[str, ModelEntry] = _catalog()
 
 
+def is_model(name: str) -> bool:
+    """Return whether a model is called ``name``."""
+    entry = CATALOG.get(name) or _with_options(name)
+    return entry is not None and entry.name == name
+
+
 def find(name: str) -> ModelEntry:
-    """Return the entry called ``name``: one of the catalogue, or any detector with ``_fine_`` and a strategy.
+    """Return the entry called ``name``: one of the catalogue, or any detector with FINE and options of it.
 
     Raises:
         UnknownModelError: naming the nearest names.
     """
-    entry = CATALOG.get(name) or _with_attention(name)
-    if entry:
+    entry = CATALOG.get(name) or _with_options(name)
+    if entry and entry.name == name:
         return entry
-    near = difflib.get_close_matches(name, CATALOG, n=3, cutoff=0.4) or list(CATALOG)
+    near = [entry.name] if entry else difflib.get_close_matches(name, CATALOG, n=3, cutoff=0.4) or list(CATALOG)
     raise UnknownModelError(
         f"no model is called {name!r}", hint=f"nearest: {', '.join(near)} (all: python -m fine_edge zoo)"
     )
+
+
+def with_fine(name: str, text: str | None) -> ModelEntry:
+    """Return the entry called ``name``, its FINE with the options of ``--fine``; ``None`` for those that it has.
+
+    Raises:
+        UnknownModelError: when there is no such model.
+        ConfigError: when it has no FINE, has options in its name already, or there is no such option.
+    """
+    entry = find(name)
+    if text is None:
+        return entry
+    if entry.method != "fine":
+        fine = f"{entry.detector.name}_fine"
+        raise ConfigError(f"{name} has no FINE to change", where="--fine", hint=f"name {fine}, or leave --fine out")
+    if entry.options.changed():
+        what = f"{name} has options of FINE in its name already"
+        raise ConfigError(what, where="--fine", hint=f"name {entry.detector.name}_fine, and give all by --fine")
+    return find(f"{name}{FineOptions.parse(text).suffix()}")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fine_edge.errors import ForeignModelError
+from fine_edge.fine_options import FineOptions
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.method_names import AttentionName
 from fine_edge.zoo.catalog import LIBRARIES
@@ -46,7 +47,7 @@ def inject_fine(model: _Model, attention: AttentionName = "aats", *, identity: b
     for kind in type(model).__mro__:
         family = families.get(kind.__module__.partition(".")[0])
         if family:
-            family_of(family).inject(model, MethodConfig("fine", attention, identity=identity))
+            family_of(family).inject(model, MethodConfig("fine", FineOptions(attention=attention), identity=identity))
             return model
     packages = dict.fromkeys(library.package for library in LIBRARIES.values())
     raise ForeignModelError(

@@ -32,7 +32,8 @@ class LoadReport:
         loaded: number of tensors that were loaded.
         missing: keys that the model has and the checkpoint lacks; only FINE's can be here.
         unexpected: keys that the checkpoint has and the model lacks.
-        fine: ``loaded`` from the checkpoint, at ``identity``, or ``none`` in a model without FINE.
+        fine: ``loaded`` from the checkpoint, at ``identity``, at ``random`` where it cannot be the identity, or
+            ``none`` in a model without FINE.
     """
 
     layout: str
@@ -43,7 +44,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         """Return the report as one line."""
-        fine = {"loaded": ", FINE loaded", "identity": ", FINE starts at identity", "none": ""}[self.fine]
+        starts = {kind: f", FINE starts at {kind}" for kind in ("identity", "random")}
+        fine = {"loaded": ", FINE loaded", "none": "", **starts}[self.fine]
         extra = f" ({', '.join(self.unexpected[:3])}...)" if self.unexpected else ""
         return (
             f"{self.layout} weights: {self.loaded} loaded, {len(self.missing)} missing,"
@@ -147,5 +149,6 @@ def _apply(model: nn.Module, checkpoint: Checkpoint, entry: ModelEntry, where: P
         require_values(key, tensor, where)
     model.load_state_dict(taken, strict=False)
     methods_wanted, methods_missing = (any(map(is_of_method, keys)) for keys in (wanted, found.missing))
-    fine = "none" if not methods_wanted else "identity" if methods_missing else "loaded"
+    starts = "random" if entry.options.modulation == "none" else "identity"
+    fine = "none" if not methods_wanted else starts if methods_missing else "loaded"
     return LoadReport(checkpoint.layout, len(taken), found.missing, found.unexpected, fine)

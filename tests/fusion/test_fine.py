@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from fine_edge.errors import ConfigError
 from fine_edge.fusion import Fine, FineConfig
-from fine_edge.fusion.config import DownName, ModulationName
-from fine_edge.method_names import AttentionName
+from fine_edge.method_names import AttentionName, DownName, ModulationName
 
 ATTENTIONS, DOWNS, MODULATIONS = (get_args(names) for names in (AttentionName, DownName, ModulationName))
 

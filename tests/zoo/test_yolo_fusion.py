@@ -7,6 +7,7 @@ import torch
 from yolo_models import learned_noise, yolo
 
 from fine_edge.errors import ConfigError
+from fine_edge.fine_options import FineOptions
 from fine_edge.fusion import Fine
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.zoo.catalog import find
@@ -78,7 +79,7 @@ def test_the_feed_forward_is_the_one_of_the_papers_row():
     assert [m.config.ffn_ratio for m in fusions(inject(detector()))] == [4, 4]
     assert [m.config.ffn_ratio for m in fusions(inject(detector("yolov8n")))] == [2, 2]
     assert [m.config.ffn_ratio for m in fusions(yolo.build(find("yolov8s_fine"), 80))] == [4, 4]
-    assert [m.config.ffn_ratio for m in fusions(inject(detector(), MethodConfig(ffn_ratio=2)))] == [2, 2]
+    assert [m.config.ffn_ratio for m in fusions(inject(detector(), MethodConfig(options=FineOptions(ffn=2))))] == [2, 2]
 
 
 def test_a_copy_and_a_fused_copy_compute_the_same(images):

@@ -134,7 +134,7 @@ class RTDetr(Family):
 
     def _ready(self, model: RTDetrForObjectDetection, entry: ModelEntry, *, identity: bool) -> RTDetrForObjectDetection:
         if entry.method:
-            inject(model, MethodConfig(entry.method, entry.attention or "aats", identity=identity))
+            inject(model, MethodConfig(entry.method, entry.options, identity=identity))
         model.train(False)
         return model
 

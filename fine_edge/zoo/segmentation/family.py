@@ -85,7 +85,7 @@ class FpnSegmenter(Family):
         return CITYSCAPES_LABELS if entry.variant == "semantic" else COCO_PANOPTIC_LABELS
 
     def build(self, entry: ModelEntry, num_labels: int, *, identity: bool = True) -> nn.Module:
-        method = MethodConfig(entry.method, entry.attention or "aats", identity=identity) if entry.method else None
+        method = MethodConfig(entry.method, entry.options, identity=identity) if entry.method else None
         build = semantic.build if entry.variant == "semantic" else panoptic.build
         return build(num_labels, method).eval()
 

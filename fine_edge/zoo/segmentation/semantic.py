@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -87,7 +86,7 @@ Segmenter = TypeVar("Segmenter", bound=nn.Module)
 
 def refined(model: Segmenter, method: MethodConfig) -> Segmenter:
     """Put a method into the two deepest fusions; FINE's feed-forward has the ratio 4 that its authors' logs print."""
-    return inject(model, method if method.ffn_ratio is not None else replace(method, ffn_ratio=4))
+    return inject(model, method.with_ffn(4))
 
 
 def build(num_classes: int, method: MethodConfig | None) -> SemanticFpn:

@@ -72,7 +72,7 @@ class TorchvisionDetector(Family):
         stage: Any = one_stage if entry.variant in one_stage.VARIANTS else two_stage
         model: nn.Module = stage.build(entry.variant, num_labels)
         if entry.method:
-            inject(model, MethodConfig(entry.method, entry.attention or "aats", identity=identity))
+            inject(model, MethodConfig(entry.method, entry.options, identity=identity))
         return model.eval()
 
     def inject(self, model: nn.Module, config: MethodConfig) -> nn.Module:

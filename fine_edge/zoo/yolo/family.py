@@ -148,7 +148,7 @@ class Yolo(Family):
         # ultralytics' own code reads these attributes when a model is saved, loaded, trained or exported.
         model.names, model.task = dict(enumerate(names)), "detect"
         if entry.method:
-            config = MethodConfig(entry.method, entry.attention or "aats", identity=identity)
+            config = MethodConfig(entry.method, entry.options, identity=identity)
             inject(model, config)
         model.train(False)
         return model

@@ -6,7 +6,7 @@ stays one of ultralytics', which its trainer, its checkpoints, ``fuse()`` and it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,7 @@ def inject(model: DetectionModel, config: MethodConfig | None = None) -> Detecti
         raise ForeignModelError(
             f"{type(model).__name__} is not a detector of ultralytics", hint="give a DetectionModel: YOLO(...).model"
         )
-    config = config or MethodConfig()
-    if config.ffn_ratio is None:
-        config = replace(config, ffn_ratio=ffn_ratio(model))
+    config = (config or MethodConfig()).with_ffn(ffn_ratio(model))
     layers = model.model
     if fusions(model):
         raise ConfigError("a fusion method is already there", where=where)

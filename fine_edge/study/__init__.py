@@ -1,0 +1,1 @@
+"""Studies: variants of a detector, each trained with several seeds, evaluated, and compared seed by seed."""
