@@ -151,7 +151,7 @@ def measured(monkeypatch, tmp_path):
 
     monkeypatch.setattr(prepare, "exported", export)
     monkeypatch.setattr(session, "require_library", lambda *_arguments, **_options: None)
-    monkeypatch.setattr(memory, "measure_peak_mib", lambda _path, _threads: 123.0)
+    monkeypatch.setattr(memory, "measure_peak_mib", lambda _path, _threads, _batch: 123.0)
     monkeypatch.setattr("fine_edge.bench.backends.SLICE_MS", 5.0)
     monkeypatch.setattr(end_to_end, "SLICE_MS", 20.0)
     monkeypatch.setattr(measure, "WARMUP_MS", 1.0)
