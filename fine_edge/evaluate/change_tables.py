@@ -185,5 +185,9 @@ def segment_drift_table(comparison: SegmentComparison, most_drop: float | None) 
 
 def drop_note(title: str, drop: float | None, most: float | None) -> str:
     """Return a drop in points and its limit as a sentence."""
-    shown = "not defined: there is nothing to find" if drop is None else f"{drop:+.3f} points"
+    shown = (
+        "not defined: nothing is labelled, or nothing that the reference finds is right"
+        if drop is None
+        else f"{drop:+.3f} points"
+    )
     return f"{title} drop: {shown}{'' if most is None else f', at most {most:g} allowed'}."

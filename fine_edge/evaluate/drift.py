@@ -70,7 +70,7 @@ class DetectionDrift:
 
     @property
     def ap_drop(self) -> float | None:
-        """Return AP of the reference minus AP of the other, in points; ``None`` where AP is undefined.
+        """Return AP of the reference minus AP of the other, in points; ``None`` where one of :attr:`drops` is.
 
         Where masks are compared too, it is the larger one of the drops by boxes and by masks.
         """
@@ -79,9 +79,12 @@ class DetectionDrift:
 
     @property
     def drops(self) -> dict[Kind, float | None]:
-        """Return the drop of AP by boxes, and by masks where they are compared."""
+        """Return the drop of AP by boxes, and by masks where they are compared.
+
+        It is ``None`` where AP is undefined, or zero in the reference: from nothing nothing drops.
+        """
         figures = {kind: self.comparison.figures("ap", kind) for kind in self.comparison.kinds}
-        return {kind: 100 * (one - other) if min(one, other) >= 0 else None for kind, (one, other) in figures.items()}
+        return {kind: 100 * (one - other) if one > 0 <= other else None for kind, (one, other) in figures.items()}
 
     @property
     def matched(self) -> int:

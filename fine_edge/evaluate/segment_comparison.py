@@ -95,9 +95,9 @@ class SegmentComparison:
 
     @property
     def drop(self) -> float | None:
-        """Return that figure of A minus that of B, in points; ``None`` where it is not defined."""
-        found = self.differences[self.main]
-        return None if found is None else -100 * found.value
+        """Return that figure of A minus that of B, in points; ``None`` where it is not defined, or zero in A."""
+        a, b = self.figure(self.main)
+        return 100 * (a - b) if a > 0 <= b else None
 
     @property
     def moved_share(self) -> float:

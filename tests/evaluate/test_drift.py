@@ -125,4 +125,6 @@ def test_two_artifacts_of_a_detector_through_the_runner(scene, capsys):
     assert main(["drift", str(first), str(second), "--json", "--resamples", "2"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["a"]["artifact_sha256"] != found["b"]["artifact_sha256"]
-    assert (found["drift"]["matched"], found["drift"]["flipped"], found["drift"]["ap_drop"]) == (4, 0, 0)
+    assert (found["drift"]["matched"], found["drift"]["flipped"], found["drift"]["ap_drop"]) == (4, 0, None)
+    assert main(["drift", str(first), str(second), "--max-ap-drop", "1", "--resamples", "2"]) == 1
+    assert "AP is not defined, at most 1 allowed" in capsys.readouterr().err, "of an AP of 0 nothing can drop"
