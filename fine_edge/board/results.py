@@ -11,9 +11,10 @@ from fine_edge import files
 from fine_edge.board.line import Conversation, Line
 from fine_edge.board.shipment import name_there
 from fine_edge.errors import BoardError
+from fine_edge.stream.sinks import CODECS
 from fine_edge.text import printable
 
-SUFFIXES = (".json", ".jsonl", ".png", ".html", ".csv", ".md", ".txt", ".log")
+SUFFIXES = (".json", ".jsonl", ".png", ".html", ".csv", ".md", ".txt", ".log", *CODECS)
 """Endings of files that are brought back: engines, timing caches and ONNX files stay."""
 _BLOCK = 1 << 20
 

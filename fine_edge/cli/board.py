@@ -15,7 +15,7 @@ from fine_edge.board.line import Line, read_host, read_ssh
 from fine_edge.board.program import AboutBoard, install_code, install_environment, require_same_program
 from fine_edge.board.results import SUFFIXES, Outputs, fetch, key_of
 from fine_edge.board.shipment import Shipment, argument_there, artifact_files, deliver
-from fine_edge.cli import arguments, bench, bench_batches, doctor, engine, evaluate, parity, predict
+from fine_edge.cli import arguments, bench, bench_batches, doctor, engine, evaluate, parity, predict, stream
 from fine_edge.cli.arguments import STDOUT, Parser, add_json
 from fine_edge.cli.target import Target, target_of
 from fine_edge.engine.options import read_recipe, recipe_path
@@ -26,6 +26,7 @@ from fine_edge.fields import from_data
 from fine_edge.files import refuse_unwritable
 from fine_edge.images import SUFFIXES as PICTURES
 from fine_edge.machine import GIB, MIB
+from fine_edge.stream.source import comes_live
 from fine_edge.table import Column, Table
 
 FOLDER = "~/.cache/fine_edge"
@@ -96,6 +97,19 @@ def _need_target(task: Task) -> None:
     task.shipment.add(*artifact_files(onnx))
     if given.model:
         task.more = ["--model", argument_there(onnx)]
+
+
+def _need_sources(task: Task) -> None:
+    """Send the videos and pictures that lie here; cameras and network streams are those that the board sees."""
+    given = task.given
+    if given.show:
+        what = "the window would open on the board's own screen"
+        raise ConfigError(what, where="--show", hint="write a file, which is brought back: --out FILE.mp4")
+    given.sources = [text if comes_live(text) else Path(text) for text in given.sources]
+    for source in given.sources:
+        if isinstance(source, Path):
+            task.shipment.add_path(source, PICTURES, deep=False)
+    _need_target(task)
 
 
 def _need_labelled_data(task: Task) -> None:
@@ -189,6 +203,7 @@ COMMANDS = {
     "parity": _Command(parity.make_parser, _need_golden),
     "predict": _Command(predict.make_parser, _need_pictures),
     "evaluate": _Command(evaluate.make_parser, _need_labelled_data, ("compare", "drift")),
+    "stream": _Command(stream.make_parser, _need_sources),
     "bench": _Command(bench.make_parser, _need_suite, ("show", "compare")),
 }
 

@@ -33,7 +33,8 @@ A live source drops late frames, a file drops none. Ctrl-C ends the stream and f
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser."""
     parser = Parser(
         prog="fine-edge stream",
         description="Run a model on videos, cameras and network streams; decoding, preprocessing, the network and"
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Run until the sources end; return 0 also after Ctrl-C, 143 after a signal."""
-    given = _parser().parse_args(argv)
+    given = make_parser().parse_args(argv)
     _refuse_useless(given)
     opened = open_target(given)
     with contextlib.ExitStack() as stack:

@@ -185,6 +185,11 @@ def _hint(name: str) -> str:
     return "a video file, a folder, 0 or /dev/video0, rtsp://..., or a GStreamer pipeline that ends in appsink"
 
 
+def comes_live(text: str) -> bool:
+    """Return whether what a person names is a camera, an address or a GStreamer pipeline, and no file."""
+    return bool(_CAMERA.match(text)) or " ! " in text or bool(_SCHEME.match(text))
+
+
 def open_source(text: str, *, loop: bool = False) -> FrameSource:
     """Open what a person names: a folder, a file, a camera, an address or a GStreamer pipeline.
 
@@ -197,8 +202,7 @@ def open_source(text: str, *, loop: bool = False) -> FrameSource:
         ConfigError: when a stream shall be looped.
         MissingExtraError: when OpenCV is not installed.
     """
-    camera = _CAMERA.match(text)
-    is_live = bool(camera) or " ! " in text or bool(_SCHEME.match(text))
+    is_live = comes_live(text)
     if is_live and loop:
         raise ConfigError("a live source has no end", where="--loop", hint="leave it out")
     path = Path(text)
@@ -206,16 +210,16 @@ def open_source(text: str, *, loop: bool = False) -> FrameSource:
         return PictureSource(path, loop=loop)
     if not is_live and not path.is_file():
         raise ImageError("there is no such file", where=text, hint=_hint(""))
-    return VideoSource(_without_password(text), lambda: _capture(text, camera), is_live=is_live, loop=loop)
+    return VideoSource(_without_password(text), lambda: _capture(text), is_live=is_live, loop=loop)
 
 
 def _without_password(text: str) -> str:
     return re.sub(r"(?<=://)[^/@]*@", "", text)
 
 
-def _capture(text: str, camera: re.Match[str] | None) -> Any:
+def _capture(text: str) -> Any:
     cv2 = opencv()
-    if camera:
+    if camera := _CAMERA.match(text):
         return cv2.VideoCapture(int(camera[1]))
     if " ! " in text:
         return cv2.VideoCapture(text, cv2.CAP_GSTREAMER)

@@ -223,9 +223,16 @@ def test_stages_stand_in_tables_of_their_own(staged, width):
     assert cells["Energy overlapped (mJ/image)"] == "221.5"
 
 
+def in_graph(record):
+    return replace(
+        record, rows=tuple(replace(row, end_to_end=replace(row.end_to_end, in_graph=True)) for row in record.rows)
+    )
+
+
+@pytest.mark.parametrize("frames", [False, True])
 @pytest.mark.parametrize("width_in", [9, 4.6])
-def test_the_picture_has_a_bar_a_row_and_says_where_it_was_measured(staged, width_in):
-    figure = draw_stages(staged, width_in)
+def test_the_picture_has_a_bar_a_row_and_says_where_it_was_measured(staged, width_in, frames):
+    figure = draw_stages(in_graph(staged) if frames else staged, width_in)
     figure.canvas.draw()
     (axes,) = figure.axes
     assert [bar.get_width() for bar in axes.patches[:7]] == [4.0, 2.0, 0.5, 12.0, 0.25, 0.5, pytest.approx(0.75)]
@@ -233,7 +240,9 @@ def test_the_picture_has_a_bar_a_row_and_says_where_it_was_measured(staged, widt
     assert "Jetson Orin Nano" in figure.legends[0].get_title().get_text().replace("\n", " ")
     assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "host's copies"
     texts = [text for text in (*axes.texts, *axes.get_yticklabels()) if text.get_text()]
-    for box in [text.get_window_extent() for text in texts]:
+    boxes = [text.get_window_extent() for text in texts]
+    assert [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)] == []
+    for box in (*boxes, figure.legends[0].get_window_extent()):
         assert box.x0 >= 0
         assert box.x1 <= figure.bbox.width
 

@@ -107,6 +107,9 @@ def test_commands_that_are_not_for_a_board(words, said):
         (["evaluate", "--data", "a.png", "--images", "a.png"], "give one of"),
         (["predict", "empty", "--onnx", "x.onnx"], "no file that the board"),
         (["predict", "a.png", "--onnx", "none.onnx"], "none.onnx"),
+        (["stream", "none.mp4", "--onnx", "x.onnx"], "none.mp4"),
+        (["stream", "empty", "--onnx", "x.onnx"], "no file that the board"),
+        (["stream", "0", "--onnx", "x.onnx", "--show"], "board's own screen"),
     ],
 )
 def test_what_a_command_needs_is_checked_here(here, words, said):
@@ -115,6 +118,19 @@ def test_what_a_command_needs_is_checked_here(here, words, said):
     task = board.read_task(words)
     with pytest.raises((ConfigError, DataError, ArtifactError), match=said):
         board.COMMANDS[words[0]].need(task)
+
+
+def test_files_of_a_stream_are_sent_and_cameras_are_the_boards(here):
+    write_detector(here)
+    (here.parent / "clip.avi").touch()
+    pipeline = "videotestsrc ! appsink"
+    words = ["stream", "../clip.avi", "0", "rtsp://h/x", pipeline, "--onnx", "tiny.onnx", "--out", "out"]
+    task = board.read_task([*words, "--frames", "9"])
+    board.COMMANDS["stream"].need(task)
+    clip = f"elsewhere{here.parent}/clip.avi"
+    assert sorted(task.shipment.files) == [clip, "work/tiny.contract.json", "work/tiny.onnx"]
+    assert task.argv_there() == ["stream", f"../{clip}", *words[2:], "--frames", "9"]
+    assert Outputs((Path("out"),)).place("work/out/clip-0.tiny.mp4") == Path("out/clip-0.tiny.mp4")
 
 
 def test_all_files_of_an_artifact(here):

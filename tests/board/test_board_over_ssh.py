@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_detector import write_detector
@@ -21,6 +22,7 @@ from fine_edge.board.shipment import Shipment, deliver
 from fine_edge.cli import board
 from fine_edge.contract import contract_path
 from fine_edge.errors import BoardError
+from fine_edge.libraries import opencv
 
 pytest.importorskip("asyncssh", reason="the extra dev is not installed")
 if not shutil.which("ssh"):
@@ -103,6 +105,19 @@ def test_pictures_go_there_and_drawings_come_back(there, tmp_path, capfd):
     found = json.loads(Path("found.json").read_text())
     assert {row["image"] for row in found["detections"]} == {"b $HOME.png"}
     assert [Path(name).name for name in found["skipped"]] == ["c.png"]
+
+
+def test_a_video_goes_through_the_detector_there_and_its_drawn_frames_come_back(there, capfd):
+    write_detector(Path("engines"))
+    writer = opencv().VideoWriter("clip.avi", opencv().VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    for number in range(4):
+        writer.write(np.full((48, 64, 3), 50 * number, np.uint8))
+    writer.release()
+    words = ["stream", "clip.avi", "--onnx", "engines/tiny.onnx", "--out", "seen.avi", "--json", "seen.json"]
+    assert run(there, *words) == 0
+    assert json.loads(Path("seen.json").read_text())["frames"] == 4
+    assert opencv().VideoCapture("seen.avi").read()[0]
+    assert "from the board: seen.avi" in capfd.readouterr().err
 
 
 def test_a_suite_is_measured_there_and_its_record_is_here(there, capfd):
