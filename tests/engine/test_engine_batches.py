@@ -70,7 +70,8 @@ def test_the_builder_is_told_of_the_profile(tmp_path, capsys):
     said = capsys.readouterr().out
     assert re.search(r"batch: smallest, optimum, largest +1, 2, 8", said)
     assert "--minShapes=x:1x3x16x16 --optShapes=x:2x3x16x16 --maxShapes=x:8x3x16x16" in " ".join(said.split())
-    assert engine_command([*build, "--batch", "4", "--json"]) == 0
+    (tmp_path / "m.json").write_text('{"model": "m", "build": {"batches": [1, 2, 4]}}')
+    assert engine_command([*build, "--batch", "4", "--recipes", str(tmp_path), "--json"]) == 0
     found = read_manifest(tmp_path / "out" / "m.fp16.rtx-sm86.engine")
     assert (found.options.batches, found.options.input_size) == (None, InputSize(16, 16, 4))
 
