@@ -130,7 +130,9 @@ def _setup(measured: Subjects, options: BenchOptions) -> tuple[Setup, Length]:
         return HostSetup(measured.rows, length, options.threads), length
     device.require_device(measured.contract.model)
     length = device_length(options)
-    how = DeviceOptions("fp16", options.folder, cuda_graph=options.cuda_graph, spin=options.spin, quick=options.quick)
+    how = DeviceOptions(
+        options.chosen_precision, options.folder, cuda_graph=options.cuda_graph, spin=options.spin, quick=options.quick
+    )
     return EngineSetup(measured.rows, length, how), length
 
 

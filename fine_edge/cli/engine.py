@@ -126,6 +126,8 @@ def _options(given: argparse.Namespace, recipe: BuildOptions, path: Path | None)
         "input_size": size,
         "batches": batches,
     }
+    if given.batch is not None:
+        recipe = replace(recipe, batches=None)
     return replace(recipe, **{name: value for name, value in given_options.items() if value is not None})
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fine_edge.engine import supervise
+from fine_edge.engine.batches import optimum_size
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import BuildJob
 from fine_edge.engine.platform import here
@@ -67,7 +68,7 @@ def inspect(onnx_path: Path, timeout_s: float = TIMEOUT_S, size: InputSize | Non
     Args:
         onnx_path: the model.
         timeout_s: stop the compiler after this time.
-        size: input size for a graph with open dimensions.
+        size: input size for a graph with open dimensions; one whose batch alone is open is else taken at its optimum.
 
     Raises:
         MissingExtraError: without TensorRT-RTX or a Polygraphy that drives it.
@@ -75,6 +76,7 @@ def inspect(onnx_path: Path, timeout_s: float = TIMEOUT_S, size: InputSize | Non
         BackendError: when the compiler refuses the graph, crashes, or takes longer than ``timeout_s``.
     """
     view = read_vetted(onnx_path)
+    size = size or optimum_size(onnx_path)
     if size is None:
         require_static(view.model, onnx_path)
     options = BuildOptions(target="rtx-sm86")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnx import TensorProto
 
+from fine_edge.engine.batches import optimum_size
 from fine_edge.engine.inspect import Inspection, inspect
 from fine_edge.errors import ArtifactError
 from fine_edge.estimate.device import Device
@@ -73,10 +74,13 @@ def engine_work(
 ) -> EngineWork:
     """Compile a file, which shows its own progress, and count the work of its kernels.
 
+    A graph whose batch alone is open is taken at its optimum, unless a size is given.
+
     Raises:
         FineEdgeError: as :func:`fine_edge.engine.inspect.inspect`.
     """
     model = read_model(onnx_path, weights=False)
+    size = size or optimum_size(onnx_path)
     if size:
         model = fixed(model, size, onnx_path)
     require_static(model, onnx_path)

@@ -19,6 +19,7 @@ from fine_edge.errors import ArtifactError
 from fine_edge.graph.checks import vet
 from fine_edge.graph.input_size import InputSize, fixed, is_open, network_inputs
 from fine_edge.graph.model_file import read_model
+from fine_edge.graph.open_batch import largest_batch
 from fine_edge.graph.rules_model import valid_onnx
 from fine_edge.graph.view import GraphView, value_dims
 from fine_edge.graph.walk import graphs_in
@@ -44,7 +45,7 @@ class Network:
         model: the graph; every node has a name.
         contract: the contract of the file; ``None`` for a foreign file.
         image_input: name of the image input.
-        shape: (B, 3, H, W) of that input.
+        shape: (B, 3, H, W) of that input; of an open batch, with the smallest.
         preprocessing: the steps from a picture to the input.
         form: the form of the outputs; ``unknown`` when they are no detections.
     """
@@ -120,7 +121,7 @@ def read_network(path: Path, size: InputSize | None = None, *, fold: bool = Fals
         model = fixed(model, size, path)
     if TensorProto.FLOAT16 in view.dtypes().values():
         raise ArtifactError("the graph holds FP16 tensors already", where=path, hint="give the FP32 export")
-    name, shape = _image_input(model, path)
+    name, shape = _image_input(model, path, contract)
     if contract is None and fold:
         model = folded(model)
     preprocessing = contract.preprocessing if contract else Preprocessing()
@@ -135,11 +136,16 @@ def _form(outputs: set[str]) -> Form:
     return next((form for form, names in _OUTPUTS.items() if outputs >= set(names)), "unknown")
 
 
-def _image_input(model: onnx.ModelProto, path: Path) -> tuple[str, tuple[int, int, int, int]]:
+def _image_input(
+    model: onnx.ModelProto, path: Path, contract: Contract | None
+) -> tuple[str, tuple[int, int, int, int]]:
+    """Return name and shape of the one input; an open batch is studied at its smallest."""
     inputs = network_inputs(model)
     dims = value_dims(inputs[0]) if inputs else ()
     is_float = bool(inputs) and inputs[0].type.tensor_type.elem_type == TensorProto.FLOAT
     batch, channels, height, width = dims if len(dims) == 4 else (None,) * 4
+    if not batch and largest_batch(model):
+        batch = contract.batches[0] if contract and contract.batches else 1
     if len(inputs) != 1 or not is_float or channels != 3 or not batch or not height or not width:
         given = ", ".join(f"{v.name} {tuple('?' if d is None else d for d in value_dims(v))}" for v in inputs)
         raise ArtifactError(

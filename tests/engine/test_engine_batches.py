@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from small_graphs import attention, open_batch
@@ -15,6 +17,8 @@ from fine_edge.engine.batches import profile_of, resolved, trtexec_flags
 from fine_edge.engine.build import obtain_engine
 from fine_edge.engine.manifest import build_key, read_manifest
 from fine_edge.engine.options import BuildOptions
+from fine_edge.engine.plan import BuildJob
+from fine_edge.engine.supervise import build
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.graph.input_size import InputSize
 from fine_edge.graph.model_file import read_model
@@ -45,6 +49,20 @@ def test_one_engine_takes_the_batches_of_its_graph(tmp_path, monkeypatch):
     assert len({*keys, manifest.key}) == 4
 
 
+@pytest.mark.parametrize("paired", [False, True], ids=["newest Polygraphy", "Polygraphy of a Jetson"])
+def test_the_builder_gets_the_profile(tmp_path, jetson, paired):
+    jetson.setenv("SHIM_ENGINE", told())
+    if paired:
+        shim = Path(__file__).parent / "tensorrt_shim"
+        jetson.setenv("PYTHONPATH", f"{Path(sys.prefix) / 'polygraphy-device'}:{shim}")
+    path, options = open_batch(tmp_path / "m.fp16.onnx"), BuildOptions(batches=(1, 2, 8))
+    outcome = build(BuildJob(path, options, profile=profile_of(read_model(path), (1, 2, 8))))
+    assert outcome.report["polygraphy"].startswith("0.49.14" if paired else "0.53.")
+    assert "(min=(1, 3, 16, 16), opt=(2, 3, 16, 16), max=(8, 3, 16, 16))" in outcome.log.replace("[", "(").replace(
+        "]", ")"
+    )
+
+
 def test_the_builder_is_told_of_the_profile(tmp_path, capsys):
     path, out = open_batch(tmp_path / "m.fp16.onnx"), ["--artifacts", str(tmp_path / "out")]
     build = ["build", str(path), "--target", "rtx-sm86", *out]
@@ -52,7 +70,8 @@ def test_the_builder_is_told_of_the_profile(tmp_path, capsys):
     said = capsys.readouterr().out
     assert re.search(r"batch: smallest, optimum, largest +1, 2, 8", said)
     assert "--minShapes=x:1x3x16x16 --optShapes=x:2x3x16x16 --maxShapes=x:8x3x16x16" in " ".join(said.split())
-    assert engine_command([*build, "--batch", "4", "--json"]) == 0
+    (tmp_path / "m.json").write_text('{"model": "m", "build": {"batches": [1, 2, 4]}}')
+    assert engine_command([*build, "--batch", "4", "--recipes", str(tmp_path), "--json"]) == 0
     found = read_manifest(tmp_path / "out" / "m.fp16.rtx-sm86.engine")
     assert (found.options.batches, found.options.input_size) == (None, InputSize(16, 16, 4))
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto as T
 from planted import network_of, pictures, write_planted
+from tiny_detector import open_batch, write_detector
 
 from fine_edge.fp16 import observe as module
 from fine_edge.fp16.network import read_network
@@ -88,6 +89,13 @@ def test_small_chunks_and_batches_see_the_same(tmp_path, monkeypatch, batch):
     for name, stats in expected.stats.items():
         assert seen.stats[name].max_abs == pytest.approx(stats.max_abs), name
         assert seen.stats[name].smallest == pytest.approx(stats.smallest), name
+
+
+def test_an_open_batch_is_studied_at_its_smallest(tmp_path):
+    network = read_network(open_batch(write_detector(tmp_path), (2, 4, 8)))
+    assert network.shape == (2, 3, 64, 64)
+    seen = observe(network, GraphView(network.model), pictures(tmp_path / "images"))
+    assert seen.stats["scores"].max_abs == pytest.approx(0.9)
 
 
 def test_optimisation_hides_nothing(tmp_path):

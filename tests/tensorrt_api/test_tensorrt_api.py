@@ -159,8 +159,9 @@ def test_what_polygraphy_sets_for_us_is_there(release):
         "set_memory_pool_limit",
         "create_timing_cache",
         "set_timing_cache",
+        "add_optimization_profile",
     } <= set(classes["IBuilderConfig"])
-    assert "build_serialized_network" in classes["Builder"]
+    assert {"build_serialized_network", "create_optimization_profile"} <= set(classes["Builder"])
     assert "parse_from_file" in classes["OnnxParser"]
     assert {"DETAILED", "LAYER_NAMES_ONLY", "NONE"} <= set(classes["ProfilingVerbosity"])
 
