@@ -89,6 +89,8 @@ class StudyPool:
                 code = process.wait()
             finally:
                 self._running.discard(process)
+                if process.stdin:
+                    process.stdin.close()
         if code == 0 and job.result.is_file():
             return ""
         return _last_line(log) or (f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}")
@@ -100,7 +102,7 @@ class StudyPool:
         return subprocess.Popen(
             [*self._worker, json.dumps(to_data(job))],
             env={**os.environ, **threads, **visible},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # closed by the system when this process ends, which ends the other
             stdout=log,
             stderr=log,
             # Ctrl-C in the terminal reaches this process alone, which then ends the others.
@@ -119,10 +121,10 @@ def visible_devices() -> tuple[str, ...]:
 
 
 def _end(process: _Process) -> None:
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    try:
         process.wait(_GRACE_S)
-        return
-    process.kill()
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _last_line(log: Path) -> str:

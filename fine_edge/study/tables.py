@@ -18,7 +18,7 @@ def study_table(found: StudyOutcome) -> Table:
             Column("Variant", numeric=False),
             *(Column(title, group="cost") for title in ("#Params (M)", "FLOPs (G)", "ESTIMATE (ms)")),
             *(Column(FIGURES[name], group="figures") for name in _SHOWN),
-            *(Column(f"{FIGURES[name]} - base", group="difference") for name in ("ap", "ap_s")),
+            *(Column(f"{FIGURES[name]} gain", group="gain") for name in ("ap", "ap_s")),
         ],
     )
     for one in found.variants:
@@ -76,7 +76,7 @@ def _notes(found: StudyOutcome) -> list[str]:
     return [
         *_doubts(found),
         "AP: per cent, mean ± standard deviation over the seeds, of the exported graph in FP32; the last weights.",
-        "- base: mean over the seeds of the difference to the base of the same seed, with Student's 95 % interval.",
+        "Gain: mean over the seeds of the difference to the base of the same seed, with Student's 95 % interval.",
         *(f"FLOPs: {convention}." for convention in conventions if convention),
         f"ESTIMATE: latency of the FP16 engine on {latency.board}."
         if latency

@@ -1,6 +1,8 @@
 """Studies from the file to the table: what is run, what is not run again, and the statistics. One of them trains."""
 
+import fcntl
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from terminal import WIDTHS, assert_fits
 
 from fine_edge.cli.study import main
 from fine_edge.cli.train import main as train
-from fine_edge.errors import DataError, FineEdgeError
+from fine_edge.errors import DataError, FineEdgeError, OutputError
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.study import one_run
 from fine_edge.study.outcome import difference, read_record, spread
@@ -115,6 +117,14 @@ def test_a_run_that_fails_stands_in_its_row_and_the_others_go_on(study, capsys):
     assert study() == 1, "a study without a result is no success"
 
 
+def test_an_interrupted_study_leaves_no_process(study):
+    study.write(aps={FCOS: {"0": "interrupt"}, f"{FCOS}_fine": {"0": 42}})
+    with pytest.raises(KeyboardInterrupt):
+        study()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(study.figures.with_name("pid").read_text()), 0)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -194,6 +204,11 @@ def test_a_real_run_is_the_training_of_the_command_and_goes_on(study, tmp_path, 
         run.key, *(plan.data.train, plan.data.val, plan.data.images, plan.data.images), tmp_path / "run",
         tmp_path / "r.json", 1, made_from=run.made_from,
     )  # fmt: skip
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / "lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match="another process is making"):
+            one_run.run(job)
     see = one_run._see
 
     def interrupted(*given):
