@@ -120,7 +120,7 @@ def _see(job: RunJob, val: CocoData, model: nn.Module, labels: tuple[str, ...], 
 
 def _curve(job: RunJob, last: EpochFigures) -> tuple[EpochFigures, ...]:
     found = []
-    for epoch in range(job.ap_every or 1, job.recipe.epochs, job.ap_every or 1) if job.ap_every else ():
+    for epoch in range(job.ap_every, job.recipe.epochs, job.ap_every) if job.ap_every else ():
         with contextlib.suppress(FineEdgeError, ValueError):  # a point less in a curve
             found.append(from_data(EpochFigures, read_json(_point(job, epoch), FineEdgeError)))
     return (*found, last)

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -124,7 +125,8 @@ def _end(process: _Process) -> None:
     try:
         process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and what it started
 
 
 def _last_line(log: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 figures, job = Path(sys.argv[1]), json.loads(sys.argv[2])
 recipe = job["made_from"]["recipe"]
 with (figures.parent / "calls").open("a") as calls:
-    calls.write(f"{recipe['model']} {recipe['seed']} {os.environ.get('OMP_NUM_THREADS')}\n")
+    calls.write(f"{recipe['model']} {recipe['seed']} {os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
 ap = json.loads(figures.read_text())[recipe["model"]].get(str(recipe["seed"]))
 if ap == "interrupt":  # Ctrl-C to the study, while this run goes on
     (figures.parent / "pid").write_text(str(os.getpid()))
