@@ -162,7 +162,8 @@ GRACE_S = 10.0
 """Time for removing half-written files once the parent has ended."""
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Wait until standard input is closed, as it is when the parent ends however it does; then end this process."""
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)  # raises in the main thread, which then removes its half-written files
@@ -217,7 +218,7 @@ def run_job(job: MatrixJob, events: TextIO) -> None:
 def main(argv: list[str]) -> int:
     """Run one job, given as JSON, and print its events."""
     events = _events()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     run_job(from_data(MatrixJob, json.loads(argv[0])), events)
     return 0
 

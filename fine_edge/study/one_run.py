@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import shutil
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fine_edge import command, console, machine
 from fine_edge.contract import Artifact, Contract, TensorSpec
-from fine_edge.errors import FineEdgeError, MissingExtraError
+from fine_edge.errors import FineEdgeError, MissingExtraError, OutputError
 from fine_edge.evaluate.average_precision import AveragePrecision
 from fine_edge.evaluate.boxes import evaluate_boxes
 from fine_edge.evaluate.coco_data import CocoData
@@ -21,7 +24,8 @@ from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.export.artifacts import ensure_exported
 from fine_edge.export.request import SIZE_MULTIPLE_PX, ExportRequest
 from fine_edge.fields import Sha256, from_data, to_data
-from fine_edge.files import read_json, write_text
+from fine_edge.files import output_errors, read_json, write_text
+from fine_edge.matrix.stages import end_with_parent
 from fine_edge.runners.opened import Opened, open_onnx
 from fine_edge.study.result import (
     FIGURES,
@@ -116,7 +120,7 @@ def _see(job: RunJob, val: CocoData, model: nn.Module, labels: tuple[str, ...], 
 
 def _curve(job: RunJob, last: EpochFigures) -> tuple[EpochFigures, ...]:
     found = []
-    for epoch in range(job.ap_every or 1, job.recipe.epochs, job.ap_every or 1) if job.ap_every else ():
+    for epoch in range(job.ap_every, job.recipe.epochs, job.ap_every) if job.ap_every else ():
         with contextlib.suppress(FineEdgeError, ValueError):  # a point less in a curve
             found.append(from_data(EpochFigures, read_json(_point(job, epoch), FineEdgeError)))
     return (*found, last)
@@ -147,12 +151,36 @@ def _estimated(onnx: Path, model: str) -> EstimatedLatency | None:
     )
 
 
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep every other process out of a run's folder; the system opens it again when this process ends.
+
+    Raises:
+        OutputError: when another process is in it.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / "lock").open("a")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            what, hint = "another process is making this run", "give each machine its own --shard, or wait"
+            raise OutputError(what, where=folder, hint=hint) from error
+        yield
+
+
 def run(job: RunJob) -> RunResult:
     """Train, or go on; export; evaluate; write the result.
 
     Raises:
-        FineEdgeError: when one of them fails.
+        FineEdgeError: when one of them fails, or another process is at the same run.
     """
+    with _alone_in(job.folder):
+        return _run(job)
+
+
+def _run(job: RunJob) -> RunResult:
     from fine_edge.train.run import Watch, train
 
     start_s = time.monotonic()
@@ -190,6 +218,7 @@ def run(job: RunJob) -> RunResult:
 
 def main(argv: list[str]) -> int:
     """Run one job, given as JSON."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     run(from_data(RunJob, json.loads(argv[0])))
     return 0
 

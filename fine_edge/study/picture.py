@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _DPI = 130
 _LONGEST_NAME = 40
+_NAMES_A_ROW = 4
+_STYLES = ("-", "--", ":")
 
 
 def _losses(result: RunResult) -> dict[float, float]:
@@ -39,11 +41,12 @@ PANELS: dict[str, Callable[[RunResult], Mapping[float, float]]] = {
 """Quantities over epochs, by the titles of their axes."""
 
 
-def _draw_one(axes: Any, one: VariantOutcome, over: Mapping[float, OverSeeds], color: str) -> None:
-    epochs = list(over)
+def _draw_one(axes: Any, one: VariantOutcome, over: Mapping[float, OverSeeds], number: int) -> None:
+    epochs, color = list(over), f"C{number % 10}"
     means = [point.mean for point in over.values()]
     name = printable(one.variant.name)[:_LONGEST_NAME]
-    axes.plot(epochs, means, color=color, marker="o", markersize=3, label=name)
+    style = _STYLES[number // 10 % len(_STYLES)]  # matplotlib has ten colours
+    axes.plot(epochs, means, style, color=color, marker="o", markersize=3, label=name)
     spreads = [point.sd or 0.0 for point in over.values()]
     if any(spreads):
         low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
@@ -51,19 +54,24 @@ def _draw_one(axes: Any, one: VariantOutcome, over: Mapping[float, OverSeeds], c
 
 
 def _drawn(found: StudyOutcome) -> Figure:
-    figure = new_figure(4.2 * len(PANELS), 4.4)
-    for place, (title, of) in enumerate(PANELS.items(), 1):
-        axes = figure.add_subplot(1, len(PANELS), place)
-        for number, one in enumerate(found.variants):
-            over = one.over_epochs(of)
-            if over:
-                _draw_one(axes, one, over, f"C{number % 10}")
+    from matplotlib.ticker import MaxNLocator
+
+    drawn = {title: [one.over_epochs(of) for one in found.variants] for title, of in PANELS.items()}
+    drawn = {title: curves for title, curves in drawn.items() if any(curves)}  # data may have no small objects
+    rows = -(-len(found.variants) // _NAMES_A_ROW)
+    figure = new_figure(4.2 * max(len(drawn), 1), 4.2 + 0.2 * rows)
+    for place, (title, curves) in enumerate(drawn.items(), 1):
+        axes = figure.add_subplot(1, len(drawn), place)
+        for number, (one, over) in enumerate(zip(found.variants, curves, strict=True)):
+            _draw_one(axes, one, over, number)
         axes.set_xlabel("epochs")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(title, loc="left", fontsize=10)
         axes.grid(color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
-        if place == 1 and axes.lines:
-            axes.legend(frameon=False, fontsize=8)
+    if drawn:
+        lines, names = figure.axes[0].get_legend_handles_labels()
+        figure.legend(lines, names, loc="outside lower center", ncols=_NAMES_A_ROW, frameon=False, fontsize=8)
     seeds = len(found.seeds)
     band = f"mean of {seeds} seeds, band: one standard deviation" if seeds > 1 else "one seed"
     figure.suptitle(f"{printable(found.title)[:80]} ({band})", fontsize=11)

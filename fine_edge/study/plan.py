@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -222,6 +223,9 @@ def _spanned(grid: Mapping[str, Sequence[str | int]]) -> list[StudyVariant]:
     if not models:
         raise ConfigError("the grid has no models", hint='add model = ["rtdetr_r18_fine"] to [grid]')
     axes = {name: values for name, values in grid.items() if name != "model"}
+    size = len(models) * math.prod(map(len, axes.values()))
+    if size > MOST_RUNS:
+        raise ConfigError(f"the grid has {size} combinations, too many", hint=f"at most {MOST_RUNS} runs")
     found = []
     for name in models:
         own = axes if find(name).method == "fine" else {}

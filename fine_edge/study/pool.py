@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -89,6 +90,8 @@ class StudyPool:
                 code = process.wait()
             finally:
                 self._running.discard(process)
+                if process.stdin:
+                    process.stdin.close()
         if code == 0 and job.result.is_file():
             return ""
         return _last_line(log) or (f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}")
@@ -100,7 +103,7 @@ class StudyPool:
         return subprocess.Popen(
             [*self._worker, json.dumps(to_data(job))],
             env={**os.environ, **threads, **visible},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # closed by the system when this process ends, which ends the other
             stdout=log,
             stderr=log,
             # Ctrl-C in the terminal reaches this process alone, which then ends the others.
@@ -119,10 +122,11 @@ def visible_devices() -> tuple[str, ...]:
 
 
 def _end(process: _Process) -> None:
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    try:
         process.wait(_GRACE_S)
-        return
-    process.kill()
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and what it started
 
 
 def _last_line(log: Path) -> str:

@@ -172,7 +172,7 @@ def _content(data: CocoData, folder: Path) -> dict[str, str]:
 
 def recipe_in(made_from: dict[str, Any]) -> Recipe:
     """Return the recipe of a run."""
-    return from_data(Recipe, made_from["recipe"])
+    return from_data(Recipe, made_from.get("recipe"))
 
 
 def write_result(result: RunResult, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fine_edge.study.outcome import LEAST_SEEDS, OverSeeds, PairedDifference, StudyOutcome, VariantOutcome
 from fine_edge.study.result import FIGURES
 from fine_edge.table import Column, Table, brief
@@ -11,14 +13,13 @@ _SHOWN = ("ap", "ap50", "ap_s")
 
 def study_table(found: StudyOutcome) -> Table:
     """Return the table of a study as far as it has come."""
-    count = len(found.seeds)
     table = Table(
-        f"{found.title}: {len(found.variants)} variants, {count} seed{'s' if count > 1 else ''}",
+        f"{found.title}: {_counted(found.variants, 'variant')}, {_counted(found.seeds, 'seed')}",
         [
             Column("Variant", numeric=False),
             *(Column(title, group="cost") for title in ("#Params (M)", "FLOPs (G)", "ESTIMATE (ms)")),
             *(Column(FIGURES[name], group="figures") for name in _SHOWN),
-            *(Column(f"{FIGURES[name]} - base", group="difference") for name in ("ap", "ap_s")),
+            *(Column(f"{FIGURES[name]} gain", group="gain") for name in ("ap", "ap_s")),
         ],
     )
     for one in found.variants:
@@ -26,6 +27,10 @@ def study_table(found: StudyOutcome) -> Table:
     table.notes = _notes(found)
     table.brief = brief(_doubts(found))
     return table
+
+
+def _counted(items: Sequence[object], word: str) -> str:
+    return f"{len(items)} {word}{'' if len(items) == 1 else 's'}"
 
 
 def _cells(found: StudyOutcome, one: VariantOutcome) -> list[object]:
@@ -76,7 +81,7 @@ def _notes(found: StudyOutcome) -> list[str]:
     return [
         *_doubts(found),
         "AP: per cent, mean ± standard deviation over the seeds, of the exported graph in FP32; the last weights.",
-        "- base: mean over the seeds of the difference to the base of the same seed, with Student's 95 % interval.",
+        "Gain: mean over the seeds of the difference to the base of the same seed, with Student's 95 % interval.",
         *(f"FLOPs: {convention}." for convention in conventions if convention),
         f"ESTIMATE: latency of the FP16 engine on {latency.board}."
         if latency

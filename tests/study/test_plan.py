@@ -1,5 +1,7 @@
 """A study's file: what may stand in it, and what is said of anything else. No torch takes part."""
 
+from pathlib import Path
+
 import pytest
 
 from fine_edge.errors import FineEdgeError
@@ -9,6 +11,10 @@ DATA = '[data]\ntrain = "train.json"\nval = "val.json"\nimages = "images"\n'
 RECIPE = '[recipe]\nepochs = 2\nbatch = 4\ninput_size = "128x160"\n'
 GRID = '[grid]\nmodel = ["fcos_mobilenetv3", "fcos_mobilenetv3_fine"]\nheads = [4, 8]\nmodulation = ["direct"]\n'
 TWO = '[[variant]]\nmodel = "fcos_mobilenetv3"\n[[variant]]\nname = "ours"\nmodel = "fcos_mobilenetv3_fine"\n'
+
+
+HUGE = "".join(f"{name} = {list(range(1, 101))}\n" for name in ("r", "k", "heads"))
+EXAMPLE = Path(__file__).parents[2] / "examples" / "blood_cells" / "study.toml"
 
 
 def read(folder, text, data=None):
@@ -41,6 +47,14 @@ def test_data_lie_where_they_are_said_to(tmp_path):
     assert plan.recipe.weights == tmp_path / "w.pth", "it is no part of the data"
 
 
+def test_the_example_compares_eight_variants_of_three_seeds():
+    plan = read_plan(EXAMPLE)
+    assert (len(plan.variants), plan.seeds, plan.base.model) == (8, (0, 1, 2), "fcos_mobilenetv3")
+    assert [variant.model.removeprefix("fcos_mobilenetv3_fine") for variant in plan.variants[1:]] == [
+        *("", "_heads4", "_downmax", "_moddirect", "_modnone", "_window", "_linear")
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -66,6 +80,10 @@ def test_data_lie_where_they_are_said_to(tmp_path):
         (f'base = "x\x07"\nseeds = [0]\n{DATA}{RECIPE}{TWO}', "is no TOML|base"),
         (f'base = "other"\nseeds = [0]\n{DATA}{RECIPE}{TWO}', "base 'other' is no variant.*ours"),
         (f"seeds = [0]\n{DATA}{RECIPE}[grid]\nheads = [4]\n", "the grid has no models"),
+        (
+            f'seeds = [0]\n{DATA}{RECIPE}[grid]\nmodel = ["rtdetr_r18_fine"]\n{HUGE}',
+            "the grid has 1000000 combinations",
+        ),
         (f'seeds = [0]\n{DATA}{RECIPE}[grid]\nmodel = ["rtdetr_r18_fine"]\nwidth = [4]\n', "is no option of FINE"),
     ],
 )

@@ -1,7 +1,10 @@
 """Studies from the file to the table: what is run, what is not run again, and the statistics. One of them trains."""
 
+import fcntl
 import json
+import os
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,12 @@ from terminal import WIDTHS, assert_fits
 
 from fine_edge.cli.study import main
 from fine_edge.cli.train import main as train
-from fine_edge.errors import DataError, FineEdgeError
+from fine_edge.errors import DataError, FineEdgeError, OutputError
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.study import one_run
 from fine_edge.study.outcome import difference, read_record, spread
 from fine_edge.study.plan import read_plan
-from fine_edge.study.result import runs_of
+from fine_edge.study.result import FIGURES, read_result, runs_of
 from fine_edge.study.tables import study_table
 from fine_edge.text import printable
 
@@ -56,12 +59,15 @@ class Study:
         path = self.figures.with_name("calls")
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
+        self.devices = {line.split()[2] for line in lines}
         return sorted(" ".join(line.split()[:2]) for line in lines)
 
 
-def test_two_seeds_have_means_and_differences_but_no_interval(study, capsys):
+def test_two_seeds_have_means_and_differences_but_no_interval(study, capsys, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert study("--workers", "2") == 0
     assert study.calls() == [f"{FCOS} 0", f"{FCOS} 1", f"{FCOS}_fine 0", f"{FCOS}_fine 1"]
+    assert study.devices == {"3", "5"}
     shown = capsys.readouterr()
     rows = {line.split()[0]: " ".join(line.split()) for line in shown.out.splitlines() if line.split()}
     assert "plain (base) 4.56 0.69 5.00 41.0 ± 1.4 71.0 ± 1.4 20.5 ± 0.7 - -" in rows["plain"]
@@ -113,6 +119,25 @@ def test_a_run_that_fails_stands_in_its_row_and_the_others_go_on(study, capsys):
     assert study.calls() == [f"{FCOS} 1", f"{FCOS}_fine 1"]
     study.write(seeds=(5,), aps={FCOS: {}, f"{FCOS}_fine": {}})
     assert study() == 1, "a study without a result is no success"
+
+
+def test_a_result_of_nothing_is_refused(tmp_path):
+    """Its key is the hash of what it says that it was made from, which is nothing."""
+    figures = dict.fromkeys(FIGURES)
+    counts = {"seed": 0, "params": 1, "flops": 1, "seconds": 1}
+    result = {"key": sha256(b"{}").hexdigest(), "model": FCOS, "convention": "", "losses": [], "figures": figures}
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"format": 1, **result, **counts}))
+    with pytest.raises(DataError, match=r"r\.json: the result of a run is broken \(expected object, got null"):
+        read_result(path)
+
+
+def test_an_interrupted_study_leaves_no_process(study):
+    study.write(aps={FCOS: {"0": "interrupt"}, f"{FCOS}_fine": {"0": 42}})
+    with pytest.raises(KeyboardInterrupt):
+        study()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(study.figures.with_name("pid").read_text()), 0)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +219,11 @@ def test_a_real_run_is_the_training_of_the_command_and_goes_on(study, tmp_path, 
         run.key, *(plan.data.train, plan.data.val, plan.data.images, plan.data.images), tmp_path / "run",
         tmp_path / "r.json", 1, made_from=run.made_from,
     )  # fmt: skip
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / "lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match="another process is making"):
+            one_run.run(job)
     see = one_run._see
 
     def interrupted(*given):
