@@ -164,7 +164,7 @@ def study(
         raise ArtifactError(
             "the outputs are not detections that fine-edge can read, so nothing says what INT8 loses",
             where=network.path,
-            hint="name the outputs labels, boxes_xyxy and scores, or logits and boxes, or export a model of the zoo",
+            hint="name the outputs labels, boxes_xyxy, scores, or logits, boxes, or output0 as ultralytics does",
         )
     view = GraphView(network.model)
     candidates = convolutions(view, plan.keep)
