@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from fine_edge import console, machine
 from fine_edge.contract import Quantization
+from fine_edge.detections import Detections
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.estimate.latency import Conditions
 from fine_edge.fp16.network import Network
@@ -158,7 +160,7 @@ def study(
 
     Raises:
         ArtifactError: when the outputs are no detections, or no convolution suits INT8.
-        ConfigError: when the placement has no convolution, or FP32 detects nothing.
+        ConfigError: when the placement has no convolution, or FP32 detects nothing, or the same in every picture.
     """
     if network.form == "unknown":
         raise ArtifactError(
@@ -179,6 +181,12 @@ def study(
             where="--images",
             hint="give pictures of what the detector knows, or another checkpoint",
         )
+    if _blind(trials.reference):
+        raise ConfigError(
+            "FP32 finds the same in every picture, so INT8 cannot be judged",
+            where=network.path,
+            hint="give trained weights: some random ones make a detector that does not look at its input",
+        )
     blocks = {
         block: trials.run(block, [one for one in candidates if one.block == block], compile_it=False)
         for block in dict.fromkeys(one.block for one in candidates)
@@ -193,6 +201,17 @@ def study(
         reasons = (*reasons, "the weights are random: what a trained detector loses is another figure")
     found = Int8Study(network, plan, half, blocks, tried, chosen, fits, ap, verdict, reasons)
     return found, trials.model(chosen.chosen)
+
+
+def _blind(found: Sequence[Detections]) -> bool:
+    """Return whether the detections of all pictures are one, within what nobody would see."""
+    first = found[0]
+    return len(found) > 1 and all(
+        np.array_equal(first.labels, one.labels)
+        and np.allclose(first.boxes_xyxy_px, one.boxes_xyxy_px, rtol=0, atol=0.05)
+        and np.allclose(first.scores, one.scores, rtol=0, atol=1e-4)
+        for one in found[1:]
+    )
 
 
 def _magnitudes(network: Network, view: GraphView, plan: Plan, candidates: Sequence[Convolution]) -> dict[str, float]:

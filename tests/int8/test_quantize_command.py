@@ -212,6 +212,14 @@ def test_what_nothing_can_be_said_of_is_refused(tmp_path, images):
     foreign = save(unary("Relu", dims=(1, 3, 32, 32)), tmp_path / "foreign.onnx")
     with pytest.raises(ArtifactError, match="not detections"):
         run(foreign, "--images", images, "--out", tmp_path / "out")
+    blind = write(tmp_path / "blind", contract=False)
+    made = onnx.load(blind)
+    for tensor in made.graph.initializer:
+        if tensor.name in ("to_logits", "to_boxes"):
+            tensor.raw_data = bytes(len(tensor.raw_data))
+    onnx.save(made, blind)
+    with pytest.raises(ConfigError, match="the same in every picture"):
+        run(blind, "--images", images, "--out", tmp_path / "out")
     noise = tmp_path / "noise"
     noise.mkdir()
     for index in range(8):
