@@ -19,7 +19,7 @@ from fine_edge.fp16.network import Network
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.view import GraphView
 from fine_edge.int8.pairs import OPSET
-from fine_edge.int8.placement import PLACEMENTS, Convolution, PlacementName, convolutions, placed
+from fine_edge.int8.placement import PLACEMENTS, Convolution, PlacementName, convolutions, depthwise, placed
 from fine_edge.int8.scales import Calibrated, Method, largest_magnitudes, shared
 from fine_edge.int8.trials import Labelled, Trial, Trials
 from fine_edge.int8.verdict import Budget, Precisions, Verdict, kernel_growth, losses, verdict_on
@@ -196,7 +196,7 @@ def study(
     fp32_ap = trials.average_precision(network.model) if labelled else None
     chosen, ap, fits = _fitting(_ever_fewer(best, tried, blocks, trials, half, plan.budget), trials, fp32_ap, plan)
     chosen = trials.run(chosen.title, chosen.chosen)
-    verdict, reasons = verdict_on(chosen, half, ap, plan.budget, tried)
+    verdict, reasons = verdict_on(chosen, half, ap, plan.budget, tried, depthwise(view))
     if network.contract is not None and network.contract.random_weights:
         reasons = (*reasons, "the weights are random: what a trained detector loses is another figure")
     found = Int8Study(network, plan, half, blocks, tried, chosen, fits, ap, verdict, reasons)
