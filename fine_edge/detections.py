@@ -71,6 +71,24 @@ def from_raw(outputs: dict[str, NDArray[np.generic]], height: int, width: int, i
     return Detections((best % classes).astype(np.int64), boxes.astype(np.float32), scores.astype(np.float32))
 
 
+PREDICTIONS_KEPT = 300
+"""Most predictions that :func:`from_predictions` keeps of a picture."""
+
+
+def from_predictions(predictions: NDArray[np.generic], image: int = 0) -> Detections:
+    """Decode a YOLO's output (B, 4 + K, A) as ultralytics exports it, before suppression.
+
+    Its rows are cx, cy, w, h in pixels of the input and K class scores. Takes the best predictions, each with its best
+    class.
+    """
+    rows = predictions[image].astype(np.float32)
+    scores = rows[4:].max(axis=0)
+    best = np.argsort(-scores, kind="stable")[:PREDICTIONS_KEPT]
+    cx, cy, w, h = rows[:4, best]
+    corners = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1)
+    return Detections(rows[4:, best].argmax(axis=0), corners, scores[best])
+
+
 def iou(a: Floats, b: Floats) -> Floats:
     """Return the intersection over union (N, M) of boxes (N, 4) and (M, 4) in x0, y0, x1, y1."""
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])

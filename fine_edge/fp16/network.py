@@ -14,7 +14,7 @@ from onnx import TensorProto, ValueInfoProto
 
 from fine_edge import console
 from fine_edge.contract import Contract, artifact_stem, bound_contract, contract_path
-from fine_edge.detections import Detections, from_outputs, from_raw
+from fine_edge.detections import Detections, from_outputs, from_predictions, from_raw
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.checks import vet
 from fine_edge.graph.input_size import InputSize, fixed, is_open, network_inputs
@@ -29,11 +29,13 @@ from fine_edge.runners.base import Array
 from fine_edge.runners.ort import folded
 
 _STATIC = "export it with one image input and static shapes"
-Form = Literal["postprocessed", "raw", "unknown"]
+Form = Literal["postprocessed", "raw", "predictions", "unknown"]
 _OUTPUTS: dict[Form, tuple[str, ...]] = {
     "postprocessed": ("labels", "boxes_xyxy", "scores"),
     "raw": ("logits", "boxes"),
 }
+_PREDICTIONS = ("output0", "predictions")
+"""Names of ultralytics' output before suppression, in its export and in ours."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Network:
     @property
     def box_output(self) -> str:
         """Name of the output with boxes; an empty text when there is none."""
-        return {"postprocessed": "boxes_xyxy", "raw": "boxes", "unknown": ""}[self.form]
+        return {"postprocessed": "boxes_xyxy", "raw": "boxes"}.get(self.form, "")
 
     def batches(self, images: Sequence[Path]) -> Iterator[tuple[int, Array]]:
         """Yield the number of pictures and the input of each batch; the last batch repeats its last picture."""
@@ -78,6 +80,8 @@ class Network:
         if self.form == "postprocessed":
             return from_outputs(outputs, image)
         with np.errstate(invalid="ignore", over="ignore"):  # a graph that overflowed returns NaN
+            if self.form == "predictions":
+                return from_predictions(next(iter(outputs.values())), image)
             return from_raw(outputs, self.shape[2], self.shape[3], image)
 
 
@@ -122,18 +126,24 @@ def read_network(path: Path, size: InputSize | None = None, *, fold: bool = Fals
     if TensorProto.FLOAT16 in view.dtypes().values():
         raise ArtifactError("the graph holds FP16 tensors already", where=path, hint="give the FP32 export")
     name, shape = _image_input(model, path, contract)
+    preprocessing = contract.preprocessing if contract else Preprocessing()
     if contract is None and fold:
         model = folded(model)
-    preprocessing = contract.preprocessing if contract else Preprocessing()
-    form = _form({output.name for output in model.graph.output})
-    if contract and form != ("postprocessed" if contract.postprocessed else "raw"):
+    form = _form(model)
+    if contract and form not in (("postprocessed",) if contract.postprocessed else ("raw", "predictions")):
         hint = "copy ONNX file and contract from the same place, or export the model again"
         raise ArtifactError("the outputs are not those of its contract", where=path, hint=hint)
     return Network(path, _with_names(model), contract, name, shape, preprocessing, form)
 
 
-def _form(outputs: set[str]) -> Form:
-    return next((form for form, names in _OUTPUTS.items() if outputs >= set(names)), "unknown")
+def _form(model: onnx.ModelProto) -> Form:
+    outputs = {output.name for output in model.graph.output}
+    if found := next((form for form, names in _OUTPUTS.items() if outputs >= set(names)), None):
+        return found
+    dims = GraphView(model).shape(min(outputs)) if len(outputs) == 1 and outputs <= set(_PREDICTIONS) else None
+    # YOLOv10's (B, 300, 6) has another meaning.
+    rows, anchors = (dims[1] or 0, dims[2] or 0) if dims and len(dims) == 3 else (0, 0)
+    return "predictions" if 4 < rows < anchors else "unknown"
 
 
 def _image_input(

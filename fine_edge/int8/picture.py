@@ -26,7 +26,7 @@ def write_picture(study: Int8Study, path: Path) -> None:
 
 
 def _drawn(study: Int8Study) -> Figure:
-    figure = new_figure(10, 4.2)
+    figure = new_figure(10, max(4.2, 1.2 + 0.4 * len(study.blocks)))
     loss, cost = figure.subplots(1, 2)
     _draw_loss(loss, study)
     _draw_cost(cost, study)
@@ -62,6 +62,6 @@ def _draw_cost(axes: Axes, study: Int8Study) -> None:
     labels = [f"{time:.2f} ms, {cost.kernels} kernels" for time, cost in zip(times, costs, strict=True)]
     axes.bar_label(bars, labels, label_type="center", color="white", fontsize=8)
     axes.plot([cost.estimate_ms for cost in costs], range(len(costs)), "|", color="0.2", markersize=14)
-    axes.set_xlabel("ESTIMATED latency, ms; marks: in two kernels, as compiled here")
+    axes.set_xlabel("ESTIMATED latency, ms\nmarks: in two kernels, as compiled here")
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)

@@ -90,6 +90,16 @@ def _block(view: GraphView, node: NodeProto, module: Module) -> str:
     return f"{module} /{round(height / result[2])}"
 
 
+def depthwise(view: GraphView) -> int:
+    """Return the number of convolutions with a filter for each channel."""
+    weights = [
+        (view.constant_tensor(input_name(node, 1)), attribute_int(node, "group", 1))
+        for node in view.nodes
+        if node.op_type == "Conv"
+    ]
+    return sum(group > 1 and tensor is not None and tensor.dims[1] == 1 for tensor, group in weights)
+
+
 def _suits(view: GraphView, node: NodeProto) -> bool:
     """Return whether weights are constant, groups are not used, channels are enough and the step of FINE allows it."""
     weight = view.constant_tensor(input_name(node, 1))

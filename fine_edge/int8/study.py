@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from fine_edge import console, machine
 from fine_edge.contract import Quantization
+from fine_edge.detections import Detections
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.estimate.latency import Conditions
 from fine_edge.fp16.network import Network
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.view import GraphView
 from fine_edge.int8.pairs import OPSET
-from fine_edge.int8.placement import PLACEMENTS, Convolution, PlacementName, convolutions, placed
+from fine_edge.int8.placement import PLACEMENTS, Convolution, PlacementName, convolutions, depthwise, placed
 from fine_edge.int8.scales import Calibrated, Method, largest_magnitudes, shared
 from fine_edge.int8.trials import Labelled, Trial, Trials
 from fine_edge.int8.verdict import Budget, Precisions, Verdict, kernel_growth, losses, verdict_on
@@ -158,13 +160,13 @@ def study(
 
     Raises:
         ArtifactError: when the outputs are no detections, or no convolution suits INT8.
-        ConfigError: when the placement has no convolution, or FP32 detects nothing.
+        ConfigError: when the placement has no convolution, or FP32 detects nothing, or the same in every picture.
     """
     if network.form == "unknown":
         raise ArtifactError(
             "the outputs are not detections that fine-edge can read, so nothing says what INT8 loses",
             where=network.path,
-            hint="name the outputs labels, boxes_xyxy and scores, or logits and boxes, or export a model of the zoo",
+            hint="name the outputs labels, boxes_xyxy, scores, or logits, boxes, or output0 as ultralytics does",
         )
     view = GraphView(network.model)
     candidates = convolutions(view, plan.keep)
@@ -179,6 +181,12 @@ def study(
             where="--images",
             hint="give pictures of what the detector knows, or another checkpoint",
         )
+    if _blind(trials.reference):
+        raise ConfigError(
+            "FP32 finds the same in every picture, so INT8 cannot be judged",
+            where=network.path,
+            hint="give trained weights: some random ones make a detector that does not look at its input",
+        )
     blocks = {
         block: trials.run(block, [one for one in candidates if one.block == block], compile_it=False)
         for block in dict.fromkeys(one.block for one in candidates)
@@ -188,11 +196,22 @@ def study(
     fp32_ap = trials.average_precision(network.model) if labelled else None
     chosen, ap, fits = _fitting(_ever_fewer(best, tried, blocks, trials, half, plan.budget), trials, fp32_ap, plan)
     chosen = trials.run(chosen.title, chosen.chosen)
-    verdict, reasons = verdict_on(chosen, half, ap, plan.budget, tried)
+    verdict, reasons = verdict_on(chosen, half, ap, plan.budget, tried, depthwise(view))
     if network.contract is not None and network.contract.random_weights:
         reasons = (*reasons, "the weights are random: what a trained detector loses is another figure")
     found = Int8Study(network, plan, half, blocks, tried, chosen, fits, ap, verdict, reasons)
     return found, trials.model(chosen.chosen)
+
+
+def _blind(found: Sequence[Detections]) -> bool:
+    """Return whether the detections of all pictures are one, within what nobody would see."""
+    first = found[0]
+    return len(found) > 1 and all(
+        np.array_equal(first.labels, one.labels)
+        and np.allclose(first.boxes_xyxy_px, one.boxes_xyxy_px, rtol=0, atol=0.05)
+        and np.allclose(first.scores, one.scores, rtol=0, atol=1e-4)
+        for one in found[1:]
+    )
 
 
 def _magnitudes(network: Network, view: GraphView, plan: Plan, candidates: Sequence[Convolution]) -> dict[str, float]:

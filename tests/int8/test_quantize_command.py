@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 import pytest
 from convolutional import FIRST, NECK, pictures, write
-from graph_builders import node, save, unary
-from onnx import numpy_helper
+from graph_builders import node, save, unary, value
+from onnx import TensorProto, numpy_helper
 from PIL import Image
 
 from fine_edge.board.shipment import artifact_files
@@ -212,6 +212,14 @@ def test_what_nothing_can_be_said_of_is_refused(tmp_path, images):
     foreign = save(unary("Relu", dims=(1, 3, 32, 32)), tmp_path / "foreign.onnx")
     with pytest.raises(ArtifactError, match="not detections"):
         run(foreign, "--images", images, "--out", tmp_path / "out")
+    blind = write(tmp_path / "blind", contract=False)
+    made = onnx.load(blind)
+    for tensor in made.graph.initializer:
+        if tensor.name in ("to_logits", "to_boxes"):
+            tensor.raw_data = bytes(len(tensor.raw_data))
+    onnx.save(made, blind)
+    with pytest.raises(ConfigError, match="the same in every picture"):
+        run(blind, "--images", images, "--out", tmp_path / "out")
     noise = tmp_path / "noise"
     noise.mkdir()
     for index in range(8):
@@ -265,6 +273,27 @@ def test_a_dynamic_graph_of_others_is_quantised_at_the_size_that_is_given(tmp_pa
     made = onnx.load(tmp_path / "out/small.int8.onnx")
     assert [dim.dim_value for dim in made.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 32, 32]
     assert "Shape" not in {one.op_type for one in made.graph.node}
+
+
+def test_predictions_of_ultralytics_before_suppression_are_judged(tmp_path, images, capsys):
+    path = write(tmp_path / "m", contract=False)
+    made = onnx.load(path)
+    made.graph.node.extend(
+        [
+            node("Mul", ["boxes", "side"], ["px"]),
+            node("Sigmoid", ["logits"], ["scores"]),
+            node("Concat", ["px", "scores"], ["rows"], axis=2),
+            node("Transpose", ["rows"], ["output0"], perm=[0, 2, 1]),
+        ]
+    )
+    made.graph.initializer.append(numpy_helper.from_array(np.array(32, np.float32), "side"))
+    del made.graph.output[:]
+    made.graph.output.append(value("output0", TensorProto.FLOAT, (1, 7, 8)))
+    onnx.save(made, path)
+    code, found = as_json(capsys, path, "--images", images, "--out", tmp_path / "out")
+    assert (code, found["placement"]) == (0, "backbone+neck")
+    assert found["drift"]["matched"] >= 55
+    assert 0 < found["drift"]["median_box_drift_px"] < 1
 
 
 def test_the_matrix_shows_int8_where_it_was_made_and_a_dash_elsewhere(tmp_path, images, monkeypatch):
