@@ -23,7 +23,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-
 def _with_one_thread(start: Callable[..., None]) -> Callable[..., None]:
     """Give sessions of ONNX Runtime one thread unless they ask for more: others spin while they wait for work."""
 
