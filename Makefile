@@ -1,6 +1,8 @@
 # One command per job; each makes the environment it needs, once.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Without compiled files, each process of the tests would compile the package and pytest's plugins anew.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup doctor bench onnx engine parity check matrix plugins results report test test-device lint clean
 
 PYTHON ?= python3

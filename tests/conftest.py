@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import onnxruntime
 import pytest
 from exports import ExportStore
 from host_side import needs_torch
@@ -17,6 +21,21 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores; torch would give each of them all.
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _with_one_thread(start: Callable[..., None]) -> Callable[..., None]:
+    """Give sessions of ONNX Runtime one thread unless they ask for more: others spin while they wait for work."""
+
+    @functools.wraps(start)
+    def begin(self: object, model: object, sess_options: Any = None, *arguments: object, **named: object) -> None:
+        sess_options = sess_options or onnxruntime.SessionOptions()
+        sess_options.intra_op_num_threads = sess_options.intra_op_num_threads or 1
+        start(self, model, sess_options, *arguments, **named)
+
+    return begin
+
+
+onnxruntime.InferenceSession.__init__ = _with_one_thread(onnxruntime.InferenceSession.__init__)
 
 # Untimed and the same every time: shared machines pause, and a failure must come back.
 settings.register_profile("untimed", deadline=None, derandomize=True)

@@ -123,6 +123,8 @@ def test_blood_cells(data, tmp_path, monkeypatch):
         return printed.getvalue()
 
     monkeypatch.setattr(study, "command", command)
+    # The study gives torch all cores, for the rest of this process, in which the other tests run.
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     monkeypatch.setattr(study, "TRAINED_AT", "64x64")
     monkeypatch.setattr(study, "RUN_AT", "64x64")
     study.main([str(data), "--seeds", "0", "--epochs", "2", "--jobs", "1", "--out", str(tmp_path)])

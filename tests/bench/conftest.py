@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def tiny_exports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "require_library", lambda *_arguments, **_options: None)
     monkeypatch.setattr(backends, "SLICE_MS", 5.0)
     monkeypatch.setattr(measure, "WARMUP_MS", 1.0)
+    # A collection before each measurement costs more than the rest, after the imports of a whole run of the tests.
+    monkeypatch.setattr(measure, "no_garbage_collection", nullcontext)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -61,6 +62,7 @@ def built(monkeypatch, device):  # noqa: F811 - the fixture
     monkeypatch.setattr(bench_device, "ensure_engine", build)
     monkeypatch.setattr(cli, "write_picture", lambda _record, path: path.touch())  # see test_render_device.py
     monkeypatch.setattr(measure, "WARMUP_MS", 1.0)
+    monkeypatch.setattr(measure, "no_garbage_collection", nullcontext)  # see conftest.py
     monkeypatch.setattr(bench_device, "SLICE_MS", 1.0)
     monkeypatch.setattr(bench_device, "END_TO_END_ROUNDS", 2)
     monkeypatch.setattr(bench_device, "PROFILE_RUNS", 4)

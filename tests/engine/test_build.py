@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -37,9 +38,24 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
-def test_an_engine_comes_with_the_manifest_that_says_what_it_is(tmp_path):
-    onnx_path, out = attention(tmp_path / "m.fp16.onnx", 16), tmp_path / "out"
-    engine = obtain_engine(onnx_path, RTX, out)
+@pytest.fixture(scope="module")
+def first_build(tmp_path_factory):
+    """An engine, built once for all that read it or begin with a copy."""
+    folder = tmp_path_factory.mktemp("built")
+    return obtain_engine(attention(folder / "m.fp16.onnx", 16), RTX, folder / "out")
+
+
+@pytest.fixture
+def built(first_build, tmp_path):
+    """Graph and folder of an engine, copied."""
+    shutil.copytree(first_build.path.parent.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "m.fp16.onnx", tmp_path / "out"
+
+
+def test_an_engine_comes_with_the_manifest_that_says_what_it_is(first_build):
+    engine, out = first_build, first_build.path.parent
+    onnx_path = out.parent / "m.fp16.onnx"
+    assert not engine.reused
     assert names(out) == {"m.fp16.rtx-sm86.engine", "m.fp16.rtx-sm86.engine.json"}
     manifest = read_manifest(engine.path)
     assert manifest == engine.manifest
@@ -60,16 +76,15 @@ def test_one_stream_needs_less_memory_for_the_same_kernels(tmp_path):
     assert single.options.max_aux_streams == 0
 
 
-def test_a_second_build_does_nothing_and_a_changed_onnx_builds_again(tmp_path):
-    onnx_path, out = attention(tmp_path / "m.fp16.onnx", 16), tmp_path / "out"
-    first = obtain_engine(onnx_path, RTX, out)
-    stamp = first.path.stat().st_mtime_ns
+def test_a_second_build_does_nothing_and_a_changed_onnx_builds_again(first_build, built):
+    onnx_path, out = built
+    stamp = (out / first_build.path.name).stat().st_mtime_ns
     again = obtain_engine(onnx_path, RTX, out)
-    assert (again.reused, again.manifest, again.path.stat().st_mtime_ns) == (True, first.manifest, stamp)
+    assert (again.reused, again.manifest, again.path.stat().st_mtime_ns) == (True, first_build.manifest, stamp)
     attention(onnx_path, 32)  # the same name, another graph
     changed = obtain_engine(onnx_path, RTX, out)
     assert not changed.reused
-    assert changed.manifest.onnx_sha256 != first.manifest.onnx_sha256
+    assert changed.manifest.onnx_sha256 != first_build.manifest.onnx_sha256
 
 
 def test_other_weights_beside_the_same_onnx_build_again(tmp_path):
@@ -91,8 +106,8 @@ def test_other_weights_beside_the_same_onnx_build_again(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["engine cut", "manifest gone", "manifest edited"])
-def test_a_damaged_engine_is_built_again(tmp_path, damage):
-    onnx_path, out = attention(tmp_path / "m.fp16.onnx", 16), tmp_path / "out"
+def test_a_damaged_engine_is_built_again(built, damage):
+    onnx_path, out = built
     engine = obtain_engine(onnx_path, RTX, out).path
     whole = engine.read_bytes()
     if damage == "engine cut":
@@ -105,8 +120,8 @@ def test_a_damaged_engine_is_built_again(tmp_path, damage):
     assert sha256_of(engine) == read_manifest(engine).engine_sha256
 
 
-def test_a_rebuild_can_be_forced(tmp_path):
-    onnx_path, out = attention(tmp_path / "m.fp16.onnx", 16), tmp_path / "out"
+def test_a_rebuild_can_be_forced(built):
+    onnx_path, out = built
     assert ensure_engine(onnx_path, RTX, out) == out / "m.fp16.rtx-sm86.engine"
     assert not obtain_engine(onnx_path, RTX, out, rebuild=True).reused
 

@@ -21,6 +21,11 @@ def r18_fine():
     return distinct("rtdetr_r18_fine")
 
 
+@pytest.fixture(scope="module")
+def r18():
+    return distinct("rtdetr_r18")
+
+
 def lower_raw(model, batch, height, width):
     return family_of("rtdetr").lowered(model, GraphForm(batch, height, width, raw=True))
 
@@ -47,8 +52,8 @@ def test_r18_with_fine(r18_fine, batch, height, width):
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 160, 160), (2, 128, 192)])
-def test_r18(batch, height, width):
-    assert_equal(distinct("rtdetr_r18"), batch, height, width)
+def test_r18(r18, batch, height, width):
+    assert_equal(r18, batch, height, width)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
