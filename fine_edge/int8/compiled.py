@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import onnx
 from fine_edge.engine.inspect import Inspection, inspect
 from fine_edge.engine.rtx_log import Kernel
 from fine_edge.estimate.engine import engine_work
-from fine_edge.estimate.flops import Product
 from fine_edge.estimate.latency import Conditions, estimate
 from fine_edge.estimate.work import KernelWork
 from fine_edge.graph.view import GraphView
@@ -116,14 +114,10 @@ def _estimate_ms(path: Path, found: Inspection, pairs: frozenset[str], board: Co
     # By name: the estimate adds kernels of its own, such as the one that brings pictures into a layout.
     names = {kernel.name for kernel in found.compiled.kernels if is_int8(kernel, pairs)}
     works = tuple(_in_int8(work) if work.name in names else work for work in engine.works)
-    # The rates of FP16, which most of its kernels compute in: the products of the others are told as half as deep.
+    # The rates of FP16, which most of its kernels compute in; products in INT8 are marked.
     return estimate(replace(engine, works=works), replace(board, precision="fp16")).latency_ms
 
 
 def _in_int8(work: KernelWork) -> KernelWork:
-    """Return a kernel whose products take the clocks of INT8: a tensor core multiplies twice as deep as in FP16."""
-    return replace(work, products=tuple(_half_as_deep(product) for product in work.products))
-
-
-def _half_as_deep(product: Product) -> Product:
-    return product if product.is_depthwise else replace(product, depth=ceil(product.depth / 2))
+    """Return a kernel whose products are multiplied in INT8."""
+    return replace(work, products=tuple(replace(product, int8=True) for product in work.products))

@@ -1,5 +1,7 @@
 """The work of nodes, from shapes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -82,6 +84,7 @@ def test_large_products_waste_little_and_small_ones_much():
     assert padded_flops([large], 8) == pytest.approx(1.23 * large.flops, rel=0.01)
     assert padded_flops([large], 8, ends=0) == pytest.approx(1.094 * large.flops, rel=0.01)
     assert padded_flops([small], 8) > 30 * small.flops
+    assert padded_flops([replace(large, int8=True)], 8) == padded_flops([large], 8) / 2
 
 
 @pytest.mark.parametrize("kind", ["Reshape", "Transpose", "Concat"])
