@@ -33,25 +33,28 @@ _SHORTEST_DEPTH = 256
 _DEPTH_STEP = 16
 # Reading an element of an operand takes as long as so many multiply-accumulates, so narrow tiles are slower.
 _OPERAND = 8
-TILE_ENDS = 128
-"""Depth whose time a tile takes beside its products: its pipeline fills, and its results are written."""
+TILE_ENDS = 144
+"""Depth whose time a tile takes beside its products: its pipeline fills, and its results are written.
+
+Products side by side, such as those of an attention's heads, hide the ends of each other's tiles.
+"""
 
 
-def padded_flops(products: Iterable[Product], multiprocessors: int, ends: int = TILE_ENDS) -> int:
+def padded_flops(products: Iterable[Product], multiprocessors: int) -> int:
     """Return the FLOPs that tensor cores could do in the time of the best tiles for each product.
 
-    ``ends`` is the depth that each tile adds; 0 for products of one kernel that hand their tiles on. Products marked as
-    INT8 take half the time.
+    Products marked as INT8 take half the time.
     """
-    return sum(_padded(product, multiprocessors, ends) for product in products if not product.is_depthwise)
+    return sum(_padded(product, multiprocessors) for product in products if not product.is_depthwise)
 
 
 @lru_cache(maxsize=4096)
-def _padded(product: Product, multiprocessors: int, ends: int) -> int:
-    return min(_candidates(product, multiprocessors, ends)) // (2 if product.int8 else 1)
+def _padded(product: Product, multiprocessors: int) -> int:
+    return min(_candidates(product, multiprocessors)) // (2 if product.int8 else 1)
 
 
-def _candidates(product: Product, multiprocessors: int, ends: int) -> Iterator[int]:
+def _candidates(product: Product, multiprocessors: int) -> Iterator[int]:
+    ends = TILE_ENDS if product.batch == 1 else 0
     depth = max(_DEPTH_STEP * ceil(product.depth / _DEPTH_STEP), _NARROWEST)
     columns_of_all = max(product.columns, _NARROWEST)
     for rows, columns in _TILES:
@@ -146,7 +149,7 @@ def demands(works: Sequence[KernelWork], device: Device, mode: Mode, precision: 
     special_slots = device.lanes / device.special_lanes
     return [
         Demand(
-            tensor_ms=_tensor_flops(work, peaks.multiprocessors) / tensor_flops_per_ms,
+            tensor_ms=padded_flops(work.products, peaks.multiprocessors) / tensor_flops_per_ms,
             lanes_ms=(work.plain + special_slots * work.special) / peaks.slots_per_ms,
             gate_ms=work.gates / peaks.slots_per_ms,
             memory_ms=(work.memory_bytes + _PASSES_OF_SCORES * work.scores_bytes) / peaks.memory_bytes_per_ms,
@@ -157,10 +160,6 @@ def demands(works: Sequence[KernelWork], device: Device, mode: Mode, precision: 
         )
         for work in works
     ]
-
-
-def _tensor_flops(work: KernelWork, multiprocessors: int) -> int:
-    return padded_flops(work.products, multiprocessors, 0 if work.is_fused_attention else TILE_ENDS)
 
 
 def _select_clocks(work: KernelWork, multiprocessors: int) -> float:

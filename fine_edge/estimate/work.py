@@ -58,11 +58,6 @@ class KernelWork:
         """Return the FLOPs of its matrix products."""
         return sum(product.flops for product in self.products)
 
-    @property
-    def is_fused_attention(self) -> bool:
-        """Return whether it does both products of an attention and keeps the scores between them."""
-        return self.name.startswith("_gemm_mha") and self.special > 0
-
     def moving(self, memory_bytes: int) -> KernelWork:
         """Return the same work with other bytes from and to memory."""
         return replace(self, memory_bytes=memory_bytes)

@@ -46,10 +46,9 @@ def test_few_filters_take_as_long_as_the_narrowest_tile():
     assert narrow == full
 
 
-def test_a_fused_attention_hands_its_tiles_on():
-    attention = {"products": (Product(16, 400, 64, 400), Product(16, 400, 400, 64)), "special": 1}
-    fused, apart = (timed(**attention, name=name).compute_ms for name in ("_gemm_mha_v2_myl0_1", "gemm"))
-    assert apart / fused == pytest.approx(1 + TILE_ENDS / 2 * (1 / 400 + 1 / 64), rel=0.05)
+def test_products_side_by_side_hide_the_ends_of_their_tiles():
+    one, eight = (timed(products=(Product(batch, 1024, 1024, 256),)).compute_ms for batch in (1, 8))
+    assert one / (eight / 8) == pytest.approx((256 + TILE_ENDS) / 256, rel=0.05)
 
 
 def test_a_copy_is_bound_by_memory():
