@@ -17,7 +17,7 @@ from fine_edge.fields import Amount, Count, Positive, from_data, to_data
 from fine_edge.files import contents_checked, read_document
 from fine_edge.text import printable_all
 
-FORMAT = 3
+FORMAT = 4
 CALIBRATED_SM = "sm_87"
 """The GPU of all Orins, which the constants that come with the package hold for."""
 _FILE = Path(__file__).parent / "calibrations" / "orin.json"
@@ -27,22 +27,7 @@ _HINT = "python -m fine_edge estimate calibrate RECORD... --out FILE"
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-_SHARES = ("tensor_share", "tf32_share", "memory_share", "fp32_memory_share", "lanes_share", "gather_share")
-
-
-@dataclass(frozen=True)
-class Rates:
-    """The constants that depend on the precision.
-
-    Attributes:
-        tensor_share: of the tensor cores' rate.
-        memory_share: of the memory's bandwidth.
-        gate_slots: lane-clocks of an element that a sigmoid or the like makes.
-    """
-
-    tensor_share: float
-    memory_share: float
-    gate_slots: float
+_SHARES = ("tensor_share", "tf32_share", "memory_share", "lanes_share", "gather_share")
 
 
 @dataclass(frozen=True)
@@ -52,29 +37,27 @@ class Constants:
     Attributes:
         tensor_share: of the tensor cores' rate in FP16 and in INT8.
         tf32_share: of their rate in TF32, in which FP32 graphs are multiplied.
-        memory_share: of the memory's bandwidth in FP16 and INT8.
-        fp32_memory_share: the same in FP32.
+        memory_share: of the memory's bandwidth.
         lanes_share: of the CUDA cores' rate.
         gather_share: of L2's bandwidth, for scattered reads.
         input_share: of the memory's bandwidth, while the input is brought into the kernels' layout.
-        gate_slots: lane-clocks of an element that a sigmoid or the like makes, in FP16 and FP32.
-        int8_gate_slots: the same in INT8.
+        gate_slots: lane-clocks of an element that a sigmoid or the like makes.
         kernel_clocks: clocks of the GPU that every kernel takes beside its work.
         gap_us: time between two kernels where no CUDA graph holds them, microseconds.
+        call_us: time that a call from Python takes beside the kernels, microseconds.
         copy_gb_s: of the input to the device and the outputs back, 10^9 bytes a second.
     """
 
     tensor_share: Amount
     tf32_share: Amount
     memory_share: Amount
-    fp32_memory_share: Amount
     lanes_share: Amount
     gather_share: Amount
     input_share: Amount
     gate_slots: Amount
-    int8_gate_slots: Amount
     kernel_clocks: Amount
     gap_us: Amount
+    call_us: Amount
     copy_gb_s: Amount
 
     def __post_init__(self) -> None:
@@ -84,18 +67,14 @@ class Constants:
         if self.copy_gb_s <= 0:
             raise ValueError(f"copy_gb_s is {self.copy_gb_s}, not above 0")
 
-    def rates(self, precision: Precision) -> Rates:
-        """Return the constants of a precision."""
-        return Rates(
-            self.tf32_share if precision == "fp32" else self.tensor_share,
-            self.fp32_memory_share if precision == "fp32" else self.memory_share,
-            self.int8_gate_slots if precision == "int8" else self.gate_slots,
-        )
+    def share_of_tensor_cores(self, precision: Precision) -> float:
+        """Return the share of the tensor cores' rate in a precision."""
+        return self.tf32_share if precision == "fp32" else self.tensor_share
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Factors from an estimate to the bounds that hold 90 of 100 rows, and the number of rows that gave them."""
+    """Factors from an estimate to bounds that hold nine of ten measured times, and the number of rows they are of."""
 
     low: Positive
     high: Positive

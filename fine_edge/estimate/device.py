@@ -68,7 +68,7 @@ class Device:
     modes: dict[str, Mode]
     sources: dict[str, str]
     family: str = ""
-    enqueue_us: Positive = 17.0
+    enqueue_us: Positive = 16.0
 
     def mode(self, name: str | None) -> Mode:
         """Return a mode by its name; without a name, the default mode.

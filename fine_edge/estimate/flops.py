@@ -44,12 +44,16 @@ _CORNERS = 4
 
 @dataclass(frozen=True)
 class Product:
-    """``batch`` matrix products of (rows, depth) by (depth, columns)."""
+    """``batch`` matrix products of (rows, depth) by (depth, columns).
+
+    ``int8`` marks those that are multiplied in INT8 in an engine whose other products are in FP16.
+    """
 
     batch: int
     rows: int
     columns: int
     depth: int
+    int8: bool = False
 
     @property
     def flops(self) -> int:

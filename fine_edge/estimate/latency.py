@@ -72,6 +72,11 @@ class Estimate:
         return self.compute_ms + self.engine.io_bytes / (1e6 * self.conditions.calibration.constants.copy_gb_s)
 
     @property
+    def call_ms(self) -> float:
+        """Return the time of a call from Python whose input is on the device, as libraries' benchmarks time it."""
+        return self.compute_ms + self.conditions.calibration.constants.call_us / 1e3
+
+    @property
     def _spread(self) -> tuple[float, float]:
         low, high = self.conditions.calibration.interval(self.conditions.precision, self.conditions.device)
         wider = WIDER if self._unlike() else 1.0
@@ -173,6 +178,7 @@ class Estimate:
             "latency_ms_high": self.latency_ms_high,
             "fps": self.fps,
             "compute_ms": self.compute_ms,
+            "call_ms": self.call_ms,
             "context_mib": context.likely,
             "context_mib_low": context.low,
             "context_mib_high": context.high,

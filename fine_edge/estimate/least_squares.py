@@ -15,7 +15,7 @@ from fine_edge.estimate.device import Device, Mode
 from fine_edge.estimate.roofline import demands
 from fine_edge.estimate.work import KernelWork
 
-_MOST = {"share": 1.0, "slots": 1e3, "clocks": 1e5, "us": 1e2}
+_MOST = {"share": 1.0, "slots": 1e3, "clocks": 1e5, "us": 1e3}
 _LEAST = 1e-3
 # Errors beyond this many per one count linearly, not squared: single rows are of other exports than ours.
 _USUAL_ERROR = 0.06
@@ -37,11 +37,12 @@ class FitRow:
     Attributes:
         name: of the row.
         works: its kernels.
-        compute_ms: measured time of the kernels.
+        compute_ms: measured time.
         device: the board.
         mode: its power mode.
         precision: of the engine.
         graph: whether a CUDA graph held the kernels.
+        called: whether the time is that of a call from Python; it is that of the kernels otherwise.
         model: detector that it belongs to; rows of one are left out together.
         source: of the figure; rows of one can be left out together as well.
         weight: of its error.
@@ -56,6 +57,7 @@ class FitRow:
     mode: Mode
     precision: Precision = "fp16"
     graph: bool = True
+    called: bool = False
     model: str = ""
     source: str = ""
     weight: float = 1.0
@@ -76,6 +78,7 @@ class Rows:
             name: np.array([getattr(kernel, name) for kernels in found for kernel in kernels]) for name in columns
         }
         self._loose = np.array([0.0 if row.graph else 1.0 for row in rows])
+        self._called = np.array([1.0 if row.called else 0.0 for row in rows])
         self._enqueued_ms = self._loose * np.array(
             [row.device.enqueue_us / 1e3 * count for row, count in zip(rows, counts, strict=True)]
         )
@@ -84,21 +87,17 @@ class Rows:
         self._added = [(index, at[row.over]) for index, row in enumerate(rows) if row.over in at]
 
     def totals_ms(self, constants: Constants) -> NDArray[np.float64]:
-        """Return the time of each row, as :class:`fine_edge.estimate.latency.Estimate` has it."""
-        rates = [constants.rates(row.precision) for row in self.rows]
-        tensor, memory, gate = (
-            np.array([getattr(rate, name) for rate in rates])[self._of]
-            for name in ("tensor_share", "memory_share", "gate_slots")
-        )
+        """Return the time of each row, ``compute_ms`` or ``call_ms`` of an estimate."""
+        tensor = np.array([constants.share_of_tensor_cores(row.precision) for row in self.rows])[self._of]
         demand = self._demand
         compute = np.maximum(demand["tensor_ms"] / tensor, demand["lanes_ms"] / constants.lanes_share)
-        compute += gate * demand["gate_ms"] + demand["select_ms"]
-        moved = np.maximum(demand["memory_ms"] / memory, demand["gather_ms"] / constants.gather_share)
+        compute += constants.gate_slots * demand["gate_ms"] + demand["select_ms"]
+        moved = np.maximum(demand["memory_ms"] / constants.memory_share, demand["gather_ms"] / constants.gather_share)
         moved += demand["convert_ms"] / constants.input_share
         launch = constants.kernel_clocks * demand["clock_ms"] + self._loose[self._of] * constants.gap_us / 1e3
         kernels = np.maximum(compute, moved) + launch
         found: NDArray[np.float64] = np.maximum(np.add.reduceat(kernels, self._starts), self._enqueued_ms)
-        return found
+        return found + self._called * constants.call_us / 1e3
 
     def errors(self, constants: Constants) -> NDArray[np.float64]:
         """Return the logarithm of the estimated over the measured time, by row."""
@@ -206,12 +205,16 @@ def left_out_errors(
 
 
 def interval(errors: Sequence[float]) -> Interval:
-    """Return the factors that hold nine of ten measured over estimated times, from errors of rows left out."""
-    factors = sorted(exp(-error) for error in errors)
-    outside = round((1 - _COVERAGE) / 2 * (len(factors) - 1))
-    low, high = factors[outside], factors[-1 - outside]
-    # Rounded outwards, so that the rows that gave the bounds are inside.
-    return Interval(floor(1e4 * min(low, 1.0)) / 1e4, ceil(1e4 * max(high, 1.0)) / 1e4, len(factors))
+    """Return the factors that hold nine of ten further measured over estimated times, from errors of rows left out.
+
+    Split conformal prediction: of n errors and one more, all equally likely to be the largest, the distance of rank
+    0.9 (n + 1) holds the one more nine times of ten. Fewer than nine errors hold it less often, whatever is taken.
+    """
+    distances = sorted(abs(error) for error in errors)
+    rank = min(ceil(_COVERAGE * (len(distances) + 1)), len(distances))
+    reach = exp(distances[rank - 1])
+    # Rounded outwards, so that the row that gave the bounds is inside.
+    return Interval(floor(1e4 / reach) / 1e4, ceil(1e4 * reach) / 1e4, len(distances))
 
 
 def relative(errors: NDArray[np.float64]) -> list[float]:

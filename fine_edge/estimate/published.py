@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fine_edge.errors import ArtifactError
-from fine_edge.estimate.calibration import PRECISIONS, Calibration, Constants, Precision
+from fine_edge.estimate.calibration import PRECISIONS, Calibration, Constants, Interval, Precision
 from fine_edge.estimate.device import find_device
 from fine_edge.estimate.engine import EngineWork
 from fine_edge.estimate.least_squares import FitRow, Rows, fit, interval, left_out_errors, relative, rounded
@@ -24,22 +25,21 @@ from fine_edge.files import contents_checked, parse_json
 from fine_edge.machine import MIB
 
 ORIGIN = "latencies that others published of Orin Nano, Orin NX and AGX Orin"
-FEWEST_FOR_INTERVAL = 10
-"""Rows of one family of boards that an interval of its own needs: nine of fewer cannot be told from all."""
+FEWEST_FOR_INTERVAL = 20
+"""Rows of one family of boards that an interval of its own needs: that of fewer is the largest error of few models."""
 _FILE = Path(__file__).parent / "published.json.gz"
 
 MEASURED = Constants(
-    tensor_share=0.65,
-    tf32_share=0.55,
+    tensor_share=0.8,
+    tf32_share=0.6,
     memory_share=0.84,
-    fp32_memory_share=0.5,
     lanes_share=0.3,
-    gather_share=0.25,
+    gather_share=0.2,
     input_share=0.109,
-    gate_slots=70.0,
-    int8_gate_slots=35.0,
-    kernel_clocks=5000.0,
-    gap_us=5.0,
+    gate_slots=40.0,
+    kernel_clocks=4000.0,
+    gap_us=4.0,
+    call_us=300.0,
     copy_gb_s=15.45,
 )
 """Where the fit begins. Three stay: they were measured apart from any network's total.
@@ -50,8 +50,8 @@ the profiler lengthens every layer, and the 5.2 us that the fit gives a kernel b
 paper's Table 3 have beyond a query.
 """
 FITTED = (
-    *("tensor_share", "tf32_share", "fp32_memory_share", "lanes_share", "gather_share"),
-    *("gate_slots", "int8_gate_slots", "kernel_clocks", "gap_us"),
+    *("tensor_share", "tf32_share", "lanes_share", "gather_share"),
+    *("gate_slots", "kernel_clocks", "gap_us", "call_us"),
 )
 
 
@@ -69,8 +69,10 @@ class PublishedRow:
         mode: power mode.
         mode_known: whether the source tells the mode; it is assumed otherwise.
         cuda_graph: whether a CUDA graph held the kernels.
-        compute_ms: time of the kernels, or of a call where nothing else is told.
-        fitted: whether constants are fitted to it.
+        called: whether it is the time of a call from Python; it is that of the kernels otherwise.
+        compute_ms: that time.
+        fitted: whether constants are fitted to it and errors count it. A row of another graph than ours, or of FP32
+            without TF32, is only shown.
         weight: of its error in the fit.
         over: row that it extends.
         note: what is to know of it.
@@ -86,6 +88,7 @@ class PublishedRow:
     mode_known: bool
     cuda_graph: bool
     compute_ms: Positive
+    called: bool = False
     fitted: bool = True
     weight: Positive = 1.0
     over: str | None = None
@@ -141,6 +144,7 @@ def _fit_row(row: PublishedRow) -> FitRow:
         mode=device.mode(row.mode),
         precision=row.precision,
         graph=row.cuda_graph,
+        called=row.called,
         model=row.model,
         source=row.source,
         weight=row.weight,
@@ -165,12 +169,8 @@ class PublishedFit:
         """Return the calibration that comes with the package."""
         names = [row.name for row in self.rows]
         families = {name: find_device(name).family for name in dict.fromkeys(row.device for row in self.rows)}
-        unseen = self.without_model
         intervals = {
-            precision: {
-                family: interval([float(unseen[index]) for index in self._like(precision, family)])
-                for family in dict.fromkeys(families.values())
-            }
+            precision: {family: self._interval(precision, family) for family in dict.fromkeys(families.values())}
             for precision in PRECISIONS
         }
         return Calibration(
@@ -179,16 +179,25 @@ class PublishedFit:
             constants=self.constants,
             origin=f"{ORIGIN} ({sum(row.fitted for row in self.rows)} rows)",
             rows=dict(zip(names, relative(self.errors), strict=True)),
-            left_out=dict(zip(names, relative(unseen), strict=True)),
+            left_out=dict(zip(names, relative(self.without_model), strict=True)),
             compiler=str(_document()["compiler"]),
             intervals=intervals,
         )
 
-    def _like(self, precision: Precision, family: str) -> list[int]:
-        """Return the rows of a precision on a family of boards; on all boards where these are too few."""
-        alike = [index for index, row in enumerate(self.rows) if row.precision == precision]
-        found = [index for index in alike if find_device(self.rows[index].device).family == family]
-        return found if len(found) >= FEWEST_FOR_INTERVAL else alike
+    def is_inside(self, row: PublishedRow, error: float) -> bool:
+        """Return whether a row's error lies within the interval that rows of other models give."""
+        found = self._interval(row.precision, find_device(row.device).family, without=row.model)
+        return found.low <= exp(-error) <= found.high
+
+    def _interval(self, precision: Precision, family: str, without: str = "") -> Interval:
+        """Return the interval of a precision on a family of boards; on all boards where these have too few rows."""
+        alike = [
+            (find_device(row.device).family, float(error))
+            for row, error in zip(self.rows, self.without_model, strict=True)
+            if row.fitted and row.precision == precision and row.model != without
+        ]
+        found = [error for of, error in alike if of == family]
+        return interval(found if len(found) >= FEWEST_FOR_INTERVAL else [error for _, error in alike])
 
 
 @lru_cache(1)

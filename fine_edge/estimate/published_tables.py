@@ -40,25 +40,47 @@ def errors_table(found: PublishedFit) -> Table:
     )
     columns = [Column("Precision, board", numeric=False), *map(Column, titles)]
     table = Table("Calibration: absolute errors of published latencies, median and worst", columns)
-    calibration = found.calibration()
     for precision, device, chosen in _groups(found.rows):
         errors = (found.errors[chosen], found.without_model[chosen], found.without_source[chosen])
-        low, high = calibration.interval(precision, device)
-        factors = np.exp(-found.without_model[chosen])
-        inside = np.mean((factors >= low) & (factors <= high))
+        inside = np.mean([found.is_inside(found.rows[index], float(found.without_model[index])) for index in chosen])
         table.add(
             f"{precision.upper()}, {device.name}",
             len(chosen),
             *(f"{figure:.1f}" for of in errors for figure in _median_and_worst(of)),
             f"{100 * inside:.0f}",
         )
-    table.notes = [
+    table.brief = [
         f"Constants: {constants_text(found.constants)}",
+        f"FINE adds {', '.join(_additions(found))}.",
+        f"Not fitted and not counted: {'; '.join(_shown_only(found.rows))}.",
+    ]
+    table.notes = [
+        *table.brief,
         "Model left out: every row of the model was left out of the fit; source left out: those of its publisher.",
-        "Inside: rows within the interval, which is of errors with their model left out.",
-        "Rows of YOLOv9 are of another export than ours and never fitted.",
+        "Inside: rows within the interval that rows of other models give, for nine of ten.",
     ]
     return table
+
+
+def _additions(found: PublishedFit) -> list[str]:
+    """Return what FINE adds to each detector that was measured with it and without, by estimate and as measured."""
+    measured = {row.name: row.compute_ms for row in found.rows}
+    errors = dict(zip(measured, found.errors, strict=True))
+    ms = {name: measured[name] * float(np.exp(error)) for name, error in errors.items()}
+    return [
+        f"{ms[row.name] - ms[row.over]:.2f} ms to {row.model} (measured {row.compute_ms - measured[row.over]:.2f})"
+        for row in found.rows
+        if row.over
+    ]
+
+
+def _shown_only(rows: Sequence[PublishedRow]) -> list[str]:
+    """Return the models whose rows are only shown, by the reason why."""
+    models: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if not row.fitted:
+            models.setdefault(row.note.rpartition("; ")[2], {})[row.model] = None
+    return [f"{', '.join(names)} ({reason})" for reason, names in models.items()]
 
 
 def rows_table(found: PublishedFit) -> Table:
@@ -67,7 +89,8 @@ def rows_table(found: PublishedFit) -> Table:
     table = Table("Every published row: measured time, and errors of its estimate", columns)
     for index, row in enumerate(found.rows):
         errors = (found.errors[index], found.without_model[index])
-        table.add(row.name, f"{row.compute_ms:.3f}", *(f"{100 * np.expm1(error):+.1f}" for error in errors))
+        name = row.name if row.fitted else f"{row.name}, not counted"
+        table.add(name, f"{row.compute_ms:.3f}", *(f"{100 * np.expm1(error):+.1f}" for error in errors))
     return table
 
 
@@ -89,6 +112,9 @@ def _draw(found: PublishedFit) -> Figure:
     ends = np.array([measured.min() / 1.3, measured.max() * 1.3])
     axes.fill_between(ends, 0.8 * ends, 1.25 * ends, color="0.93", label="0.8 to 1.25 of the measured time")
     axes.plot(ends, ends, color="0.6", linewidth=1)
+    shown = [index for index, row in enumerate(found.rows) if not row.fitted]
+    not_counted = "another graph or no TF32: not counted"
+    axes.plot(measured[shown], estimated[shown], "x", color="0.6", markersize=4, label=not_counted)
     for precision, device, chosen in _groups(found.rows):
         axes.plot(
             measured[chosen],
@@ -99,11 +125,13 @@ def _draw(found: PublishedFit) -> Figure:
             alpha=0.75,
             label=f"{device.title}, {precision.upper()}",
         )
-    worst = {found.rows[index].graph: index for index in np.argsort(np.abs(found.without_model))}
-    for graph, index in list(worst.items())[-_NAMED:]:
+    counted = [int(index) for index in np.argsort(-np.abs(found.without_model)) if index not in shown]
+    for index in counted[:_NAMED]:
         at = (float(measured[index]), float(estimated[index]))
         above = found.without_model[index] > 0
-        axes.annotate(graph, at, (-6, 6) if above else (8, -6), ha="right" if above else "left", **_SMALL)
+        row = found.rows[index]
+        named = row.name.partition(f", {row.device}")[0]
+        axes.annotate(named, at, (-6, 6) if above else (8, -6), ha="right" if above else "left", **_SMALL)
     for axis, set_scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
         set_scale("log")
         axis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -116,9 +144,11 @@ def _draw(found: PublishedFit) -> Figure:
 
 
 def _groups(rows: Sequence[PublishedRow]) -> Iterator[tuple[Precision, Device, list[int]]]:
+    """Yield the counted rows by precision and board."""
     for precision in PRECISIONS:
         for name in dict.fromkeys(row.device for row in rows):
-            chosen = [index for index, row in enumerate(rows) if row.precision == precision and row.device == name]
+            of = (True, precision, name)
+            chosen = [index for index, row in enumerate(rows) if (row.fitted, row.precision, row.device) == of]
             if chosen:
                 yield precision, find_device(name), chosen
 

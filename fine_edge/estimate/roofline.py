@@ -1,6 +1,6 @@
 """Compute the time of one kernel: compute or memory, whichever takes longer, and what every kernel takes beside.
 
-tensor    matrix products, padded to whole tiles and waves, on tensor cores
+tensor    matrix products on tensor cores, as whole tiles in whole waves; each tile also reads, starts and ends
 lanes     arithmetic and exponentials on CUDA cores, overlapping with the matrix products of the same kernel
 gates     sigmoids behind a convolution, after its products
 select    the largest of a row, which one multiprocessor finds element by element
@@ -31,27 +31,39 @@ _SPLITS = (1, 2, 4)
 _SHORTEST_DEPTH = 256
 # Tensor cores multiply 16 elements deep.
 _DEPTH_STEP = 16
+# Reading an element of an operand takes as long as so many multiply-accumulates, so narrow tiles are slower.
+_OPERAND = 8
+TILE_ENDS = 144
+"""Depth whose time a tile takes beside its products: its pipeline fills, and its results are written.
+
+Products side by side, such as those of an attention's heads, hide the ends of each other's tiles.
+"""
 
 
 def padded_flops(products: Iterable[Product], multiprocessors: int) -> int:
-    """Return the FLOPs that keep tensor cores busy with the best tiles for each product; at least its own FLOPs."""
+    """Return the FLOPs that tensor cores could do in the time of the best tiles for each product.
+
+    Products marked as INT8 take half the time.
+    """
     return sum(_padded(product, multiprocessors) for product in products if not product.is_depthwise)
 
 
 @lru_cache(maxsize=4096)
 def _padded(product: Product, multiprocessors: int) -> int:
-    return min(_candidates(product, multiprocessors))
+    return min(_candidates(product, multiprocessors)) // (2 if product.int8 else 1)
 
 
 def _candidates(product: Product, multiprocessors: int) -> Iterator[int]:
+    ends = TILE_ENDS if product.batch == 1 else 0
     depth = max(_DEPTH_STEP * ceil(product.depth / _DEPTH_STEP), _NARROWEST)
     columns_of_all = max(product.columns, _NARROWEST)
     for rows, columns in _TILES:
         tiles = product.batch * ceil(product.rows / rows) * ceil(columns_of_all / columns)
+        step = 2 * (rows * columns + _OPERAND * (rows + columns))
         for split in _SPLITS:
             if split == 1 or depth >= _SHORTEST_DEPTH * split:
                 waves = ceil(tiles * split / multiprocessors)
-                yield waves * multiprocessors * 2 * rows * columns * ceil(depth / split)
+                yield waves * multiprocessors * step * (ceil(depth / split) + ends)
 
 
 Bound = Literal["compute", "memory", "launch"]
@@ -118,13 +130,13 @@ class Demand:
 
     def timed(self, work: KernelWork, constants: Constants, precision: Precision, *, graph: bool) -> KernelTime:
         """Return the time with the shares of its peaks that the board reaches."""
-        rates = constants.rates(precision)
-        products_ms = max(self.tensor_ms / rates.tensor_share, self.lanes_ms / constants.lanes_share)
-        memory_ms = max(self.memory_ms / rates.memory_share, self.gather_ms / constants.gather_share)
+        tensor_share = constants.share_of_tensor_cores(precision)
+        products_ms = max(self.tensor_ms / tensor_share, self.lanes_ms / constants.lanes_share)
+        memory_ms = max(self.memory_ms / constants.memory_share, self.gather_ms / constants.gather_share)
         launch_ms = constants.kernel_clocks * self.clock_ms + (0.0 if graph else constants.gap_us / 1e3)
         return KernelTime(
             work,
-            compute_ms=products_ms + rates.gate_slots * self.gate_ms + self.select_ms,
+            compute_ms=products_ms + constants.gate_slots * self.gate_ms + self.select_ms,
             memory_ms=memory_ms + self.convert_ms / constants.input_share,
             launch_ms=launch_ms,
         )

@@ -29,6 +29,8 @@ def estimate_table(found: Estimate) -> Table:
         f"Latency {found.latency_ms:.2f} ms ({found.latency_ms_low:.2f} to {found.latency_ms_high:.2f}), copies of"
         f" input and outputs included; {found.fps:.1f} FPS."
     )
+    if not found.conditions.cuda_graph:
+        latency += f" A call from Python takes {found.call_ms:.2f} ms, copies left out."
     table.notes = [latency, *notes(found)]
     table.brief = [latency, _nature(found), _memory(found), *found.warnings]
     return table

@@ -19,6 +19,7 @@ from fine_edge.engine.inspect import Inspection, inspect
 from fine_edge.engine.rtx_log import Kernel
 from fine_edge.estimate.engine import engine_work
 from fine_edge.estimate.latency import Conditions, estimate
+from fine_edge.estimate.work import KernelWork
 from fine_edge.graph.view import GraphView
 from fine_edge.int8.pairs import weight_pairs
 
@@ -120,12 +121,11 @@ def _estimate_ms(path: Path, found: Inspection, pairs: frozenset[str], board: Co
     engine = engine_work(path, board.device, run=lambda *_, **__: found)
     # By name: the estimate adds kernels of its own, such as the one that brings pictures into a layout.
     names = {kernel.name for kernel in found.compiled.kernels if is_int8(kernel, pairs)}
-    fp16 = estimate(engine, replace(board, precision="fp16"))
-    if not names:
-        return fp16.latency_ms
-    int8 = estimate(engine, replace(board, precision="int8"))
-    kernels = (
-        in_int8 if in_int8.work.name in names else in_fp16
-        for in_fp16, in_int8 in zip(fp16.kernels, int8.kernels, strict=True)
-    )
-    return replace(fp16, kernels=tuple(kernels)).latency_ms
+    works = tuple(_in_int8(work) if work.name in names else work for work in engine.works)
+    # The rates of FP16, which most of its kernels compute in; products in INT8 are marked.
+    return estimate(replace(engine, works=works), replace(board, precision="fp16")).latency_ms
+
+
+def _in_int8(work: KernelWork) -> KernelWork:
+    """Return a kernel whose products are multiplied in INT8."""
+    return replace(work, products=tuple(replace(product, int8=True) for product in work.products))

@@ -78,18 +78,20 @@ def test_without_a_graph_the_host_can_be_what_takes_longest():
     replayed, enqueued = estimate(engine, at()), estimate(engine, at(cuda_graph=False))
     assert enqueued.compute_ms == pytest.approx(100 * DEVICE.enqueue_us / 1e3)
     assert replayed.compute_ms < enqueued.compute_ms
-    assert "without CUDA graph" in estimate_table(enqueued).title
+    table = estimate_table(enqueued)
+    assert "without CUDA graph" in table.title
+    assert f"A call from Python takes {enqueued.compute_ms + MEASURED.call_us / 1e3:.2f} ms" in table.brief[0]
 
 
 def test_the_context_of_10_7_is_near_what_its_logs_say():
     logs = {
         "rtdetr_r18, FP16": 64.2,
-        "rtdetr_r18_fine, FP32": 139.5,
+        "rtdetr_r18_fine, 4C, FP32": 139.5,
         "rtdetr_r50, FP16": 109.0,
-        "yolov5s_fine, FP16": 17.2,
+        "yolov5s_fine, 4C, FP16": 17.2,
         "yolov8s, FP16": 17.0,
-        "rtdetr_r18_fine_vanilla, 8 heads, FP16": 343.9,
-        "rtdetr_r18_fine_vanilla, 8 heads, FP32": 664.5,
+        "rtdetr_r18_fine_vanilla, 8 heads, 4C, FP16": 343.9,
+        "rtdetr_r18_fine_vanilla, 8 heads, 4C, FP32": 664.5,
     }
     for name, mib in logs.items():
         assert context_mib(engine_of(name)).likely == pytest.approx(mib, rel=0.16), name

@@ -26,7 +26,7 @@ from fine_edge.files import sha256_of
 DEVICE = find_device("orin-nano-8gb")
 MODE = DEVICE.mode("25W")
 KNOWN = find_calibration(DEVICE)
-TRUE = replace(KNOWN.constants, tensor_share=0.6, memory_share=0.7, gather_share=0.2, kernel_clocks=6000.0)
+TRUE = replace(KNOWN.constants, tensor_share=0.75, memory_share=0.8, gather_share=0.2, kernel_clocks=4000.0)
 
 
 def row(model, sha256, compute_ms, copied_ms):
@@ -84,7 +84,7 @@ def board(tmp_path, monkeypatch):
 def test_the_constants_of_a_board_are_found(board):
     folder, _ = board
     found = records.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder, KNOWN)
-    assert found.constants.tensor_share == pytest.approx(0.6, rel=0.02)
+    assert found.constants.tensor_share == pytest.approx(0.75, rel=0.02)
     assert found.constants.gate_slots == KNOWN.constants.gate_slots
     assert found.constants.copy_gb_s == pytest.approx(15, rel=0.01)
     assert found.origin == "own records mine.json (14 models)"
@@ -139,7 +139,7 @@ def test_logs_with_their_graphs_and_an_imported_record_give_the_same_constants(l
     out = folder / "mine.json"
     assert command.main(["calibrate", *pairs, str(imported), *graphs, "--mode", "25W", "--out", str(out)]) == 0
     data = json.loads(out.read_text(encoding="utf-8"))
-    assert data["constants"]["tensor_share"] == pytest.approx(0.6, rel=0.02)
+    assert data["constants"]["tensor_share"] == pytest.approx(0.75, rel=0.02)
     assert data["constants"]["copy_gb_s"] == pytest.approx(15, rel=0.01)
     assert data["origin"].startswith("trtexec's figures in ")
     assert data["origin"].endswith("imported.json (14 models)")
