@@ -120,7 +120,9 @@ def main(argv: list[str]) -> int:
     batches = opened.contract.batches
     if batches:
         tried = ", ".join(map(str, batches_tried(opened.contract)))
-        shown.notes.append(f"Compared at batches of {tried}; it takes {batches[0]} to {batches[2]}, {batches[1]} best.")
+        shown.notes.append(
+            f"Compared at batches of {tried}; it takes {batches[0]} to {batches[2]}, optimum {batches[1]}."
+        )
     deliver(args, report.to_json(), [shown])
     if not report.ok:
         console.warn(f"parity fails: {report.failure}")

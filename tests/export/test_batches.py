@@ -46,7 +46,7 @@ def test_parity_at_the_smallest_the_optimum_three_and_the_largest(exported, caps
     assert parity([str(exported), "--golden"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "photographs x 1, photographs x 2, photographs x 3, photographs x 4" in said
-    assert "Compared at batches of 1, 2, 3, 4; it takes 1 to 4, 2 best." in said
+    assert "Compared at batches of 1, 2, 3, 4; it takes 1 to 4, optimum 2." in said
 
 
 def test_an_engine_is_compared_at_the_batches_that_it_takes(exported):
