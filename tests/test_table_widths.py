@@ -315,7 +315,7 @@ def tables():
         "graph-fp16-budget": lambda: graph.budget_table(_hazards().rows),
         "parity": lambda: parity.table(_parity()),
         "quantize": lambda: quantize.placement_table(_quantised()),
-        "quantize-modules": lambda: quantize.module_table(_quantised()),
+        "quantize-blocks": lambda: quantize.block_table(_quantised()),
         "engine-build": lambda: engine._engine_table(_engine(), Path("m.onnx")),
         "engine-inspect": lambda: engine._inspection_table(Path("m.onnx"), _inspection()),
         "deploy": _deployed,

@@ -99,7 +99,7 @@ def test_commands_that_are_not_for_a_board(words, said):
         (["bench", "--backend", "predict"], "estimates need no board"),
         (["bench", "--suite", "exporters"], "own exporters need PyTorch"),
         (["bench", "--suite", "tablex"], "no suite"),
-        (["bench", "--precision", "int8"], "no precision"),
+        (["bench", "--precision", "fp8"], "no precision"),
         (["parity", "rtdetr_r18"], "no PyTorch"),
         (["evaluate", "--data", "x.json", "--images", "x"], "no such file"),
         (["evaluate", "--data", "x.json", "--detections", "y.json"], "without a board"),
