@@ -1,11 +1,13 @@
 """Compare what ``fine-edge stream`` gets through with the bare network, in one run, slice by slice in turns.
 
-    python bench/stream_throughput.py --json FILE           # a generated 1080p video, all cores and all but one
+    python bench/stream_throughput.py --json FILE           # a generated 1080p video
     python bench/stream_throughput.py --minutes 60          # one stream, its memory every 500 frames
 
-Each turn runs the network alone, back to back, and then the whole stream over the video with the same runner: decoding,
-preprocessing, the network, postprocessing, nothing drawn. Beside frames per second stands the CPU time of this process
-by frame, which other programs on the machine disturb less. Nothing of this is a test: it takes minutes.
+Each turn runs the network alone, back to back on all cores, and then the whole stream over the video: decoding,
+preprocessing, the network, postprocessing, nothing drawn; as files are streamed, a batch on each core, and as cameras
+are, one batch on all cores, or on all but one (against a bare network of as many). Beside frames per second stands the
+CPU time of this process by frame, which other programs on the machine disturb less. Nothing of this is a test: it takes
+minutes.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from fine_edge.feed import Feed
 from fine_edge.libraries import opencv
 from fine_edge.machine import MIB
 from fine_edge.runners.ort import OrtRunner
+from fine_edge.stream.network import batches_at_a_time
 from fine_edge.stream.pipeline import Pipeline, Tally
 from fine_edge.stream.source import open_source
 from fine_edge.table import Column, Table
@@ -87,25 +90,41 @@ class Share:
         return self.stream_fps / self.bare_fps
 
 
-def streamed(video: Path, contract: Contract, runner: OrtRunner) -> Tally:
+@dataclass(frozen=True)
+class Way:
+    """A way to stream: threads of the bare network, threads of the stream's, and its batches at a time."""
+
+    bare_threads: int
+    threads: int
+    at_a_time: int
+
+
+def ways(cores: int) -> dict[str, Way]:
+    """Return the ways that are compared, by name."""
+    found = {"file: a batch a core": Way(cores, 1, batches_at_a_time()), "live: all cores": Way(cores, cores, 1)}
+    return found | ({"live: all but one": Way(cores - 1, cores - 1, 1)} if cores > 1 else {})
+
+
+def streamed(video: Path, contract: Contract, runner: OrtRunner, at_a_time: int) -> Tally:
     """Run the stream over the video once."""
     with contextlib.closing(open_source(str(video))) as source:
-        return Pipeline([source], contract, runner, THRESHOLD).run(lambda _tally: None)
+        return Pipeline([source], contract, runner, THRESHOLD, at_a_time=at_a_time).run(lambda _tally: None)
 
 
-def measure(video: Path, contract: Contract, runner: OrtRunner, bare_s: float) -> Share:
+def measure(video: Path, contract: Contract, runners: dict[int, OrtRunner], way: Way, bare_s: float) -> Share:
     """Run the network back to back for ``bare_s``, then the stream over the whole video."""
+    bare = runners[way.bare_threads]
     frame = opencv().cvtColor(scene(0), opencv().COLOR_BGR2RGB)
     tensor, _ = Feed(contract.input_hw, contract.preprocessing)(frame)
     inputs = {contract.inputs[0].name: tensor}
     for _ in range(WARMUP_RUNS):
-        runner.run(inputs)
+        bare.run(inputs)
     deadline = time.perf_counter() + bare_s
     begun, cpu = time.perf_counter(), time.process_time()
-    queries = runner.back_to_back(_until(deadline, inputs))
+    queries = bare.back_to_back(_until(deadline, inputs))
     bare_fps, bare_cpu = queries / (time.perf_counter() - begun), (time.process_time() - cpu) / queries
     cpu = time.process_time()
-    tally = streamed(video, contract, runner)
+    tally = streamed(video, contract, runners[way.threads], way.at_a_time)
     stream_cpu = (time.process_time() - cpu) / sum(tally.frames)
     return Share(
         bare_fps=bare_fps,
@@ -123,34 +142,35 @@ def _until(deadline: float, inputs: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def compare(onnx: Path, video: Path, turns: int, bare_s: float) -> dict[str, Any]:
-    """Return every turn by number of threads: all cores, and all but one. Turns of both are interleaved."""
+    """Return every turn by way, in turns."""
     contract, _ = bound_contract(onnx)
-    cores = len(os.sched_getaffinity(0))
-    runners = {threads: OrtRunner(onnx, threads) for threads in sorted({cores, max(1, cores - 1)}, reverse=True)}
-    taken: dict[int, list[Share]] = {threads: [] for threads in runners}
+    tried = ways(len(os.sched_getaffinity(0)))
+    used = {threads for way in tried.values() for threads in (way.bare_threads, way.threads)}
+    runners = {threads: OrtRunner(onnx, threads) for threads in used}
+    taken: dict[str, list[Share]] = {name: [] for name in tried}
     for turn in range(turns):
-        for threads, runner in runners.items():
-            taken[threads].append(measure(video, contract, runner, bare_s))
-            console.remark(f"turn {turn + 1} of {turns}, {threads} threads: ratio {taken[threads][-1].ratio:.3f}")
+        for name, way in tried.items():
+            taken[name].append(measure(video, contract, runners, way, bare_s))
+            console.remark(f"turn {turn + 1} of {turns}, {name}: ratio {taken[name][-1].ratio:.3f}")
     return {
         "model": contract.model,
         "video": f"{WIDTH}x{HEIGHT}",
         "load": os.getloadavg()[0],
         "machine": machine.describe(),
-        "threads": {str(threads): [vars(share) for share in shares] for threads, shares in taken.items()},
+        "ways": {name: [vars(share) for share in shares] for name, shares in taken.items()},
     }
 
 
 def to_table(data: dict[str, Any]) -> Table:
-    """Return medians over the turns, one row for each number of threads."""
+    """Return medians over the turns, one row for each way."""
     names = ["Bare FPS", "Stream FPS", "Ratio", "Bare CPU (ms)", "Stream CPU (ms)", "decode (ms)", "preprocess (ms)"]
     title = f"{data['model']}: {data['video']} through a stream, {data['machine']['cpu']}"
     notes = [
         f"Bar: {BAR:g}. CPU time of the process by frame, threads that wait by spinning included.",
         f"Load of the machine at the end: {data['load']:.1f} on {data['machine']['cores']} cores.",
     ]
-    table = Table(title, [Column("Network's threads", numeric=False), *map(Column, names)], notes=notes)
-    for threads, shares in data["threads"].items():
+    table = Table(title, [Column("Stream", numeric=False), *map(Column, names)], notes=notes)
+    for name, shares in data["ways"].items():
 
         def middle(key: str, shares: list[dict[str, Any]] = shares) -> float:
             return median(share[key] for share in shares)
@@ -158,7 +178,7 @@ def to_table(data: dict[str, Any]) -> Table:
         ratio = median(share["stream_fps"] / share["bare_fps"] for share in shares)
         figures = [f"{middle('bare_fps'):.1f}", f"{middle('stream_fps'):.1f}", f"{ratio:.3f}"]
         keys = ("bare_cpu_ms", "stream_cpu_ms", "decode_ms", "preprocess_ms")
-        table.add(threads, *figures, *(f"{middle(key):.2f}" for key in keys))
+        table.add(name, *figures, *(f"{middle(key):.2f}" for key in keys))
     return table
 
 
@@ -178,8 +198,8 @@ def watch_memory(onnx: Path, video: Path, minutes: float) -> dict[str, Any]:
             raise KeyboardInterrupt
 
     with contextlib.closing(open_source(str(video), loop=True)) as source:
-        runner = OrtRunner(onnx)
-        tally = Pipeline([source], contract, runner, THRESHOLD).run(look)
+        pipeline = Pipeline([source], contract, OrtRunner(onnx, 1), THRESHOLD, at_a_time=batches_at_a_time())
+        tally = pipeline.run(look)
     return {"frames": sum(tally.frames), "fps": tally.frames_per_s, "machine": machine.describe(), "memory": seen}
 
 

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from fine_edge import console
 from fine_edge.cli.arguments import Parser, add_json, deliver
-from fine_edge.cli.target import add_target_options, open_target
+from fine_edge.cli.target import add_target_options, open_target, target_of
 from fine_edge.command import Terminated
 from fine_edge.errors import ConfigError
 from fine_edge.files import refuse_unwritable
 from fine_edge.runners.opened import Opened
+from fine_edge.stream.network import batches_at_a_time
 from fine_edge.stream.pipeline import Pipeline, require_frames
 from fine_edge.stream.record import live_line, to_json, to_table, write_picture
 from fine_edge.stream.sinks import CODECS, UNSTATED_FRAMES_PER_S, PictureFolder, Sink, Window, video_file
-from fine_edge.stream.source import CSI_CAMERA, USB_CAMERA, FrameSource, PictureSource, open_source
+from fine_edge.stream.source import CSI_CAMERA, USB_CAMERA, FrameSource, PictureSource, comes_live, open_source
 from fine_edge.stream.tracking import Tracks
 from fine_edge.text import file_stem
 
@@ -61,7 +62,10 @@ def main(argv: list[str]) -> int:
     """Run until the sources end; return 0 also after Ctrl-C, 143 after a signal."""
     given = make_parser().parse_args(argv)
     _refuse_useless(given)
-    opened = open_target(given)
+    # A live source wants its newest frame soon; a file wants all of its frames soon.
+    waits = target_of(given).engine is None and not any(map(comes_live, given.sources))
+    at_a_time = batches_at_a_time() if waits else 1
+    opened = open_target(given, threads=1 if at_a_time > 1 else None)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(opened.runner))
         sources = [
@@ -78,6 +82,7 @@ def main(argv: list[str]) -> int:
             window=stack.enter_context(contextlib.closing(Window(_line(opened)))) if given.show else None,
             tracks=tracks,
             most_frames=given.frames,
+            at_a_time=at_a_time,
         )
         with console.live_line() as say:
             tally = pipeline.run(lambda state: say(live_line(state, sum(pipeline.dropped))))

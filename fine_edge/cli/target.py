@@ -112,8 +112,12 @@ def target_of(given: argparse.Namespace) -> Target:
     return Target.parse(given.model, given.fine)
 
 
-def open_target(given: argparse.Namespace) -> Opened:
+def open_target(given: argparse.Namespace, threads: int | None = None) -> Opened:
     """Open what the options of :func:`add_target_options` name.
+
+    Args:
+        given: the options.
+        threads: of ONNX Runtime for each inference; ``None`` for its own choice.
 
     Raises:
         FineEdgeError: when it is missing, broken, stale or foreign.
@@ -126,4 +130,4 @@ def open_target(given: argparse.Namespace) -> Opened:
     height, width = parse_size(given.input_size)
     size = {"height": height, "width": width}
     path = target.onnx_path(given.artifacts, given.weights, precision=given.precision, **size)
-    return open_onnx(path, rounded=given.rounded)
+    return open_onnx(path, rounded=given.rounded, threads=threads)

@@ -44,12 +44,13 @@ def open_engine(path: Path) -> Opened:
     return Opened(runner, contract, manifest.precision, manifest.onnx_sha256, manifest.engine_sha256)
 
 
-def open_onnx(path: Path, *, rounded: bool) -> Opened:
+def open_onnx(path: Path, *, rounded: bool, threads: int | None = None) -> Opened:
     """Open an exported ONNX file on the CPU.
 
     Args:
         path: the file, with its contract beside it.
         rounded: whether to round after every operator of an FP16 or INT8 file, as a device does.
+        threads: of each inference; ``None`` for ONNX Runtime's own choice.
 
     Raises:
         ConfigError: when an FP32 file shall be rounded.
@@ -58,6 +59,6 @@ def open_onnx(path: Path, *, rounded: bool) -> Opened:
     contract, artifact = bound_contract(path)  # checked before the file is loaded
     if rounded and artifact.precision == "fp32":
         raise ConfigError("an FP32 file has nothing to round", where="--rounded", hint="use --precision fp16")
-    runner = RoundingRunner(path) if rounded else OrtRunner(path)
+    runner = RoundingRunner(path, threads) if rounded else OrtRunner(path, threads)
     runner.require(contract)
     return Opened(runner, contract, artifact.precision, artifact.sha256, artifact.sha256)

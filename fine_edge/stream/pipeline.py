@@ -3,7 +3,7 @@
     a thread for each source -> preprocessing thread -> the network, in the caller's thread -> finishing thread -> sinks
 
 Between them are channels of a few items, so that memory is the same after a minute and after a day. The network stays
-in the caller's thread, because CUDA binds its context to the thread that made it; so does a window.
+in the caller's thread, unless it takes several batches at a time (:mod:`fine_edge.stream.network`); so does a window.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,9 +22,9 @@ from fine_edge.decode import Prediction, from_network, require_finite
 from fine_edge.detections import Detections
 from fine_edge.errors import DataError
 from fine_edge.feed import Feed, Input
-from fine_edge.preprocess import Placement
-from fine_edge.runners.base import Array, Runner
+from fine_edge.runners.base import Runner
 from fine_edge.stream.channel import Channel
+from fine_edge.stream.network import Answers, Batch, NetworkStage
 from fine_edge.stream.overlay import draw_frame
 from fine_edge.stream.sinks import Sink, Window
 from fine_edge.stream.source import Frame, FrameSource, Pixels, frames
@@ -35,23 +36,6 @@ _LIVE_LINE_S = 0.5
 # How long the network waits for a batch before it looks at the window and the signals again.
 _PATIENCE_S = 0.05
 _JOIN_S = 5.0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Frames that go through the network together; ``feed`` is filled up with the last one."""
-
-    frames: tuple[Frame, ...]
-    placements: tuple[Placement, ...]
-    feed: Array
-
-
-@dataclass(frozen=True)
-class Answers:
-    """A batch and what the network gave for it."""
-
-    batch: Batch
-    outputs: dict[str, Array]
 
 
 @dataclass
@@ -93,13 +77,14 @@ class Pipeline:
     Args:
         sources: opened ones.
         contract: of the network.
-        runner: the network; it is called in the thread that calls :meth:`run`.
+        runner: the network.
         threshold: lowest score.
         sinks: for each source what takes its drawn frames; nothing is drawn where there is none.
         line: text at the bottom of drawn frames.
         window: shows the frames of the first source.
         tracks: for each source its tracks; empty without tracking.
         most_frames: of all sources together, where it should end by itself.
+        at_a_time: batches in the network at a time; of one, the runner is called in the thread that calls :meth:`run`.
     """
 
     def __init__(
@@ -114,13 +99,15 @@ class Pipeline:
         window: Window | None = None,
         tracks: Sequence[Tracks] = (),
         most_frames: int | None = None,
+        at_a_time: int = 1,
     ) -> None:
-        self.sources, self._contract, self._runner, self._threshold = sources, contract, runner, threshold
+        self.sources, self._contract, self._threshold = sources, contract, threshold
+        self.network = NetworkStage(runner, contract.inputs[0].name, at_a_time)
         self._sinks = tuple(sinks) or (None,) * len(sources)
         self._line, self._window, self._tracks, self._most = line, window, tuple(tracks), most_frames
         self._decoded: Channel[Frame] = Channel([source.is_live for source in sources], _CAPACITY * contract.batch)
         self._batches: Channel[Batch] = Channel([False], _CAPACITY)
-        self._answers: Channel[Answers] = Channel([False], _CAPACITY)
+        self._answers: Channel[Future[Answers]] = Channel([False], max(_CAPACITY, at_a_time))
         self._shown: Channel[Pixels] = Channel([True], 1)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -153,6 +140,7 @@ class Pipeline:
             self.tally.end = end
         finally:
             self._end(threads)
+            self.network.close()
         if self._failure is not None:
             raise self._failure
         return self.tally
@@ -206,18 +194,11 @@ class Pipeline:
         self._batches.finish()
 
     def _infer(self, tell: Callable[[Tally], None]) -> None:
-        name = self._contract.inputs[0].name
         begun_frames, told_s = 0, time.monotonic()
         while not self._batches.is_done:
             for batch in self._batches.receive(timeout_s=_PATIENCE_S):
-                begun = time.perf_counter()
-                outputs = self._runner.run({name: batch.feed})
-                count = len(batch.frames)
-                self.tally.stages["inference"].add(1e3 * (time.perf_counter() - begun) / count, count)
-                begun_frames += count
-                self.tally.batches += 1
-                # A backend may use the memory of its outputs again.
-                self._answers.send(Answers(batch, {key: np.array(value) for key, value in outputs.items()}))
+                begun_frames += len(batch.frames)
+                self._answers.send(self.network.begin(batch))
             if not self._show() or (self._most is not None and begun_frames >= self._most):
                 return
             if time.monotonic() - told_s >= _LIVE_LINE_S:
@@ -226,8 +207,11 @@ class Pipeline:
 
     def _finish(self) -> None:
         while taken := self._answers.receive():
-            for answers in taken:
+            for answers in (begun.result() for begun in taken):
                 require_finite(answers.outputs, self._contract)
+                count = len(answers.batch.frames)
+                self.tally.batches += 1
+                self.tally.stages["inference"].add(answers.took_ms / count, count)
                 for place, frame in enumerate(answers.batch.frames):
                     self._finish_frame(answers, place, frame)
 

@@ -53,6 +53,7 @@ def to_json(pipeline: Pipeline, opened: Opened, threshold: float, tracks: Sequen
         "precision": opened.precision,
         "batch": opened.contract.batch,
         "frames_per_batch": sum(tally.frames) / tally.batches if tally.batches else None,
+        "batches_at_a_time": pipeline.network.at_a_time,
         "backend": opened.runner.name,
         "artifact_sha256": opened.artifact_sha256,
         "process_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -77,7 +78,12 @@ def to_table(data: dict[str, Any]) -> Table:
         notes.append(f"{data['frames_per_batch']:.1f} frames in each batch of at most {data['batch']}.")
     if data["tracks"] is not None:
         notes.append(f"{data['tracks']} tracks.")
-    notes.append("Stages run side by side: the slowest one sets the FPS, their sum is the age of a frame.")
+    beside = data["batches_at_a_time"]
+    notes.append(
+        "Stages run side by side: the slowest one sets the FPS, their sum is the age of a frame."
+        if beside == 1
+        else f"Stages run side by side, the network on {beside} batches at a time, each on a core of its own."
+    )
     table = Table(title, [Column("Stage", numeric=False), Column("p50 (ms)"), Column("p90 (ms)")], notes=notes)
     for name, times in data["stages_ms"].items():
         if times["p50"] is not None:

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -100,6 +101,31 @@ def test_an_open_batch_holds_the_frames_that_are_there_and_no_others(video, tmp_
     assert sum(fed) == 36
     assert max(fed) in (2, 3, 4), "the network is slow, so frames of several sources wait for it"
     assert f"{36 / len(fed):.1f} frames in each batch of at most 4." in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_a_file_has_a_batch_on_each_core_and_its_frames_stay_in_order(
+    video, detector, tmp_path, capsys, monkeypatch, cores
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
+    lock, inside, most, run = threading.Lock(), 0, 0, OrtRunner.run
+
+    def slow(self, inputs):
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.03 - 0.02 * float(inputs["images"].mean()))  # brighter frames are faster
+        found = run(self, inputs)
+        with lock:
+            inside -= 1
+        return found
+
+    monkeypatch.setattr(OrtRunner, "run", slow)
+    found = stream(capsys, video, "--onnx", detector, "--out", tmp_path / "out.avi", "--threshold", 0.95)
+    assert (found["frames"], found["batches_at_a_time"], most) == (12, cores, cores)
+    numbers = [round((np.median(frame) - 16) / 30) for frame in frames_of(tmp_path / "out.avi")]
+    assert numbers == [number % 8 for number in range(12)]
 
 
 def test_tracks_follow_objects():
