@@ -104,8 +104,8 @@ def verdict_on(
     slower = int8.fused_estimate_ms >= fp16.estimate_ms
     if slower and depthwise:
         reasons.append(
-            f"{depthwise} depthwise convolutions stay FP16 here; MobileNetV2, estimated a fifth too slow for that, ran on a"
-            " board in 0.78 of FP16's time"
+            f"{depthwise} depthwise convolutions stay FP16 here; MobileNetV2, estimated a fifth too slow for that,"
+            " ran on a board in 0.78 of FP16's time"
         )
     bad = lossy or too_many or slower
     return "fp16" if bad else "int8", tuple(reasons)
