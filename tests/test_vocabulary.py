@@ -23,6 +23,12 @@ def test_no_two_classes_share_a_name():
     assert len(places) > 100
 
 
+def test_no_two_test_files_share_a_name():
+    """Pytest imports them by name alone, and collects none of two."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_retired_words_do_not_come_back():
     files = [*PACKAGE.rglob("*.py"), *ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "bench" / "METHOD.md"]
     found = {str(path): RETIRED.findall(path.read_text(encoding="utf-8")) for path in files}
