@@ -144,7 +144,7 @@ def _until(deadline: float, inputs: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def compare(onnx: Path, video: Path, turns: int, bare_s: float) -> dict[str, Any]:
     """Return every turn by way, in turns."""
     contract, _ = bound_contract(onnx)
-    tried = ways(len(os.sched_getaffinity(0)))
+    tried = ways(machine.cores())
     used = {threads for way in tried.values() for threads in (way.bare_threads, way.threads)}
     runners = {threads: OrtRunner(onnx, threads) for threads in used}
     taken: dict[str, list[Share]] = {name: [] for name in tried}

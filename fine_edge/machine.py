@@ -48,6 +48,11 @@ def version(package: str) -> str | None:
         return None
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe() -> dict[str, Any]:
     """Return CPU, cores usable by this process, memory, operating system and libraries; on a Jetson also its model."""
     import psutil
@@ -55,7 +60,7 @@ def describe() -> dict[str, Any]:
     jetson = "".join(_lines("/proc/device-tree/model")).strip("\0 ") or None
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "arch": platform.machine(),
         "os": platform.system(),
         "memory_gib": round(psutil.virtual_memory().total / GIB),

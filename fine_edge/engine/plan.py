@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from fine_edge.engine.batches import Profile
 from fine_edge.engine.options import BuildOptions
 from fine_edge.machine import MIB
@@ -60,7 +62,7 @@ class BuildJob:
             name: None if data[name] is None else Path(data[name]) for name in ("plan", "layers", "timing_cache")
         }
         options = BuildOptions.from_json(data["options"])
-        profile: Profile = {name: tuple(map(tuple, shapes)) for name, shapes in data["profile"].items()}  # type: ignore[misc]
+        profile = msgspec.convert(data["profile"], Profile)
         return cls(Path(data["onnx"]), options, workspace_mib=data["workspace_mib"], profile=profile, **optional)
 
 

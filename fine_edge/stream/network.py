@@ -7,13 +7,13 @@ other stages; but every single batch takes longer, so that this is for sources t
 
 from __future__ import annotations
 
-import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from fine_edge import machine
 from fine_edge.preprocess import Placement
 from fine_edge.runners.base import Array, Runner
 from fine_edge.stream.source import Frame
@@ -42,8 +42,7 @@ class Answers:
 
 def batches_at_a_time() -> int:
     """Return how many batches a CPU computes at a time where no source is live: one a core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_AT_A_TIME)
+    return min(machine.cores(), _MOST_AT_A_TIME)
 
 
 class NetworkStage:
