@@ -5,14 +5,13 @@ Here a picture stays uint8 until it has its final size:
 
 - Without antialiasing, ``cv2.resize`` reads the same four pixels, with weights of 11 bits.
 - With it, OpenCV has no such filter (INTER_AREA is a box, Pillow's a triangle). The triangle is applied to columns,
-  then to rows, each rounded to uint8 as Pillow does; a pass combines whole rows of pixels, which numpy's BLAS does at
-  the speed of memory, so the picture is transposed for the first.
+  then to rows, each rounded to uint8 as Pillow does; a pass combines whole rows of pixels by products of small
+  matrices, so the picture is transposed for the first, in bands. What else was tried: docs/FIGURES.md.
 - A table of 256 values by channel replaces scaling and normalisation: to a level, the reference's own float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,8 +24,10 @@ from fine_edge.preprocess import Placement, Preprocessing, normalised, placed
 
 Pixels = NDArray[np.uint8]
 
-# Rows that are combined at a time: their floats stay in the cache.
-_BLOCK_ROWS = 8
+# Targets that one product of matrices gives: fewer cost calls, more cost products with weights of zero.
+_BLOCK_TARGETS = 8
+# Rows that are turned at a time: columns are written to memory that stays in the cache.
+_BAND_ROWS = 360
 # Pillow's weights are integers of this unit, which decides how sums near a half are rounded.
 _UNIT = 2.0**-22
 
@@ -62,42 +63,66 @@ def triangle(source: int, target: int) -> tuple[Tap, ...]:
     return tuple(taps)
 
 
-def _combined(rows: Pixels, taps: Sequence[Tap]) -> Pixels:
-    """Return the weighted sums of rows (N, L), rounded, one for each tap."""
-    sums = np.empty((len(taps), rows.shape[1]), np.uint8)
-    kind = taps[0].weights.dtype
-    buffer = np.empty((_BLOCK_ROWS, rows.shape[1]), kind)
-    starts = range(0, len(taps), _BLOCK_ROWS)
-    longest = max(taps[min(start + _BLOCK_ROWS, len(taps)) - 1].end - taps[start].begin for start in starts)
-    floats = np.empty((longest, rows.shape[1]), kind)
-    for start in starts:
-        block = taps[start : start + _BLOCK_ROWS]
-        begin = block[0].begin
-        np.copyto(floats[: block[-1].end - begin], rows[begin : block[-1].end])
-        exact = buffer[: len(block)]
-        for tap, row in zip(block, exact, strict=True):
-            np.dot(tap.weights, floats[tap.begin - begin : tap.end - begin], out=row)
-        exact += 0.5  # halves up, as Pillow; numpy and OpenCV would round them to even
-        np.copyto(sums[start : start + len(block)], exact, casting="unsafe")
-    return sums
+@dataclass(frozen=True)
+class _Block:
+    """Neighbouring targets: their weights (targets, ``end - begin``) of the source pixels from ``begin`` to ``end``."""
+
+    first: int
+    begin: int
+    end: int
+    weights: NDArray[np.float32] | NDArray[np.float64]
 
 
-def _turned(pixels: Pixels) -> Pixels:
-    """Return (H, W, 3) as (W, H, 3), in a tenth of numpy's time."""
+@lru_cache(maxsize=64)
+def _blocks(source: int, target: int) -> tuple[_Block, ...]:
+    taps = triangle(source, target)
+    blocks = []
+    for first in range(0, target, _BLOCK_TARGETS):
+        inside = taps[first : first + _BLOCK_TARGETS]
+        begin, end = inside[0].begin, inside[-1].end
+        weights = np.zeros((len(inside), end - begin), taps[0].weights.dtype)
+        for row, tap in zip(weights, inside, strict=True):
+            row[tap.begin - begin : tap.end - begin] = tap.weights
+        blocks.append(_Block(first, begin, end, weights))
+    return tuple(blocks)
+
+
+def _combined(rows: Pixels, target: int) -> Pixels:
+    """Return rows (N, L) resized to (target, L) by the triangle, rounded."""
     cv2 = opencv()
 
-    turned: NDArray[np.uint8] = cv2.transpose(pixels)
-    return turned
+    blocks = _blocks(len(rows), target)
+    kind, length = blocks[0].weights.dtype, rows.shape[1]
+    resized = np.empty((target, length), np.uint8)
+    floats = np.zeros((max(block.end - block.begin for block in blocks), length), kind)
+    sums = np.empty((_BLOCK_TARGETS, length), kind)
+    for block in blocks:
+        window, exact = floats[: block.end - block.begin], sums[: len(block.weights)]
+        # What was there counts nothing at a weight of one: levels become floats in two thirds of numpy's time.
+        cv2.accumulateWeighted(rows[block.begin : block.end], window, 1.0)
+        np.matmul(block.weights, window, out=exact)
+        exact += 0.5  # halves up, as Pillow; numpy and OpenCV would round them to even
+        np.copyto(resized[block.first : block.first + len(exact)], exact, casting="unsafe")
+    return resized
+
+
+def _narrowed(pixels: Pixels, width: int) -> Pixels:
+    """Return (H, W, 3) resized to (H, width, 3): columns are turned into rows, combined, and turned back."""
+    cv2 = opencv()
+
+    narrowed = np.empty((len(pixels), width, 3), np.uint8)
+    for top in range(0, len(pixels), _BAND_ROWS):
+        band = pixels[top : top + _BAND_ROWS]
+        turned = cv2.transpose(band).reshape(pixels.shape[1], len(band) * 3)  # in a tenth of numpy's time
+        cv2.transpose(_combined(turned, width).reshape(width, len(band), 3), narrowed[top : top + _BAND_ROWS])
+    return narrowed
 
 
 def _antialiased(pixels: Pixels, height: int, width: int) -> Pixels:
-    rows, columns = pixels.shape[:2]
-    if columns != width:  # first, as in Pillow, because each pass rounds
-        turned = _turned(pixels).reshape(columns, rows * 3)
-        pixels = _turned(_combined(turned, triangle(columns, width)).reshape(width, rows, 3))
-    if rows != height:
-        flat = pixels.reshape(rows, width * 3)
-        pixels = _combined(flat, triangle(rows, height)).reshape(height, width, 3)
+    if pixels.shape[1] != width:  # first, as in Pillow, because each pass rounds
+        pixels = _narrowed(pixels, width)
+    if len(pixels) != height:
+        pixels = _combined(pixels.reshape(len(pixels), width * 3), height).reshape(height, width, 3)
     return pixels
 
 
