@@ -190,6 +190,12 @@ def batches_text(batches: Sequence[int]) -> str:
     return ":".join(map(str, batches))
 
 
+def batches_in_name(batches: Batches) -> str:
+    """Return batches as a part of a file name: ``.batch1-8``, or ``.batch1-4-8`` with an optimum of 4."""
+    least, optimum, most = batches
+    return f".batch{least}-{most}" if optimum == most else f".batch{least}-{optimum}-{most}"
+
+
 def artifact_stem(onnx_path: Path) -> str:
     """Return ``MODEL`` of ``MODEL.onnx``, ``MODEL.fp16.onnx`` or ``MODEL.int8.onnx``: all its files begin with it."""
     return onnx_path.name.removesuffix(".onnx").removesuffix(".fp16").removesuffix(".int8")

@@ -17,6 +17,7 @@ from fine_edge.contract import (
     Contract,
     Precision,
     artifact_stem,
+    batches_in_name,
     bound_contract,
     contract_path,
     read_contract,
@@ -90,9 +91,19 @@ def model_of(path: Path) -> str:
 
 
 def engine_name(source: Source, options: BuildOptions) -> str:
-    """Return the name of an engine file, ``MODEL.fp16.engine`` or ``MODEL.fp16.rtx-sm86.engine``."""
+    """Return the name of an engine file, ``MODEL.fp16.engine`` or ``MODEL.fp16.rtx-sm86.engine``.
+
+    What was chosen for the open dimensions of the graph is a part of it, unless the graph's own name says it:
+    ``MODEL.batch1-8.fp16.engine``, ``MODEL.4x480x640.fp16.engine``. So no engine replaces one for other inputs.
+    """
+    stem, size = artifact_stem(source.path), options.input_size
+    if options.batches is None:
+        chosen = f".{size.batch}x{size.height}x{size.width}" if size else ""
+    else:
+        batches = batches_in_name(options.batches)
+        chosen = ("" if stem.endswith(batches) else batches) + (f".{size.height}x{size.width}" if size else "")
     target = "" if options.target == "tensorrt" else f".{options.target}"
-    return f"{artifact_stem(source.path)}.{options.precision}{target}.engine"
+    return f"{stem}{chosen}.{options.precision}{target}.engine"
 
 
 def read_source(path: Path, size: InputSize | None = None, batches: Batches | None = None) -> Source:

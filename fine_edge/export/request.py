@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fine_edge.contract import NmsName, Precision
+from fine_edge.contract import NmsName, Precision, batches_in_name
 from fine_edge.errors import ConfigError
 from fine_edge.preprocess import Color
 from fine_edge.zoo.catalog import find
@@ -58,7 +58,8 @@ class ExportRequest:
             that takes preprocessed pictures. The files are then ``MODEL.frameHxW.*``.
         color: order of a frame's channels.
         batches: the smallest batch, the optimum and the largest of a graph that takes several, ``batch`` then being the
-            largest; ``None`` for a graph that takes ``batch`` pictures. The files are then ``MODEL.batchMIN-MAX.*``.
+            largest; ``None`` for a graph that takes ``batch`` pictures. The files are then ``MODEL.batchMIN-MAX.*``, or
+            ``MODEL.batchMIN-OPTIMUM-MAX.*`` where the optimum is not the largest.
     """
 
     model: str
@@ -148,7 +149,7 @@ class ExportRequest:
     def stem(self) -> str:
         """Return the beginning of the names of all files of this export."""
         frame = f".frame{self.frame[0]}x{self.frame[1]}" if self.frame else ""
-        batches = f".batch{self.batches[0]}-{self.batches[2]}" if self.batches else ""
+        batches = batches_in_name(self.batches) if self.batches else ""
         return f"{self.model}{'.plugin' if self.plugin else ''}{frame}{batches}"
 
     def onnx_name(self) -> str:

@@ -18,6 +18,7 @@ from fine_edge.engine.build import obtain_engine
 from fine_edge.engine.manifest import build_key, read_manifest
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.plan import BuildJob
+from fine_edge.engine.source import Source, engine_name
 from fine_edge.engine.supervise import build
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.graph.input_size import InputSize
@@ -72,8 +73,25 @@ def test_the_builder_is_told_of_the_profile(tmp_path, capsys):
     assert "--minShapes=x:1x3x16x16 --optShapes=x:2x3x16x16 --maxShapes=x:8x3x16x16" in " ".join(said.split())
     (tmp_path / "m.json").write_text('{"model": "m", "build": {"batches": [1, 2, 4]}}')
     assert engine_command([*build, "--batch", "4", "--recipes", str(tmp_path), "--json"]) == 0
-    found = read_manifest(tmp_path / "out" / "m.fp16.rtx-sm86.engine")
+    found = read_manifest(tmp_path / "out" / "m.4x16x16.fp16.rtx-sm86.engine")
     assert (found.options.batches, found.options.input_size) == (None, InputSize(16, 16, 4))
+    # The engine of the range is still there.
+    assert read_manifest(tmp_path / "out" / "m.batch1-2-8.fp16.rtx-sm86.engine").options.batches == (1, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("stem", "options", "name"),
+    [
+        ("m", BuildOptions(), "m.fp16.engine"),
+        ("m", BuildOptions(batches=(1, 8, 8)), "m.batch1-8.fp16.engine"),
+        ("m.batch1-8", BuildOptions(batches=(1, 8, 8)), "m.batch1-8.fp16.engine"),
+        ("m.batch1-8", BuildOptions(batches=(1, 4, 4)), "m.batch1-8.batch1-4.fp16.engine"),
+        ("m", BuildOptions(batches=(1, 2, 8), input_size=InputSize(480, 640)), "m.batch1-2-8.480x640.fp16.engine"),
+        ("m", BuildOptions(input_size=InputSize(480, 640, 2)), "m.2x480x640.fp16.engine"),
+    ],
+)
+def test_each_choice_of_batches_and_size_has_a_name_of_its_own(stem, options, name):
+    assert engine_name(Source(Path(f"{stem}.fp16.onnx"), "", "m", True, None), options) == name
 
 
 def test_a_graph_of_others_whose_size_is_open_gets_both(tmp_path, capsys):

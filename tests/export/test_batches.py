@@ -27,11 +27,11 @@ MODEL = "fcos_mobilenetv3"
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
     assert export([MODEL, "--input-size", "64", "--batch", "1:2:4", "--artifacts", str(folder), "--json"]) == 0
-    return folder / f"{MODEL}.batch1-4.onnx"
+    return folder / f"{MODEL}.batch1-2-4.onnx"
 
 
 def test_the_contract_says_what_it_takes(exported):
-    contract = read_contract(exported.with_name(f"{MODEL}.batch1-4.contract.json"))
+    contract = read_contract(exported.with_name(f"{MODEL}.batch1-2-4.contract.json"))
     assert (contract.batches, contract.batch) == ((1, 2, 4), 4)
     assert [contract.filled(count) for count in (1, 3, 4)] == [1, 3, 4]
     fixed = contract.of_batch(2)
@@ -98,6 +98,7 @@ def test_ranges():
     assert parse_batches("1:8") == (8, (1, 8, 8))
     assert parse_batches("2:4:8") == (8, (2, 4, 8))
     assert ExportRequest(MODEL, batch=8, batches=(1, 8, 8)).stem() == f"{MODEL}.batch1-8"
+    assert ExportRequest(MODEL, batch=8, batches=(1, 4, 8)).stem() == f"{MODEL}.batch1-4-8"
     for text in ("", "1:", "a", "1:2:3:4", "-1", "1:99999"):
         with pytest.raises(ConfigError, match="is not understood"):
             parse_batches(text)
