@@ -18,7 +18,7 @@ from fine_edge.engine.source import model_of
 from fine_edge.errors import ConfigError
 from fine_edge.export.request import parse_batches, parse_size
 from fine_edge.images import SUFFIXES as PICTURES
-from fine_edge.stream.source import comes_live
+from fine_edge.stream.source import comes_live, file_path
 
 OUTPUTS = ("json", "csv", "markdown", "picture", "html", "out", "artifacts", "profile")
 """Options whose files come back."""
@@ -98,7 +98,7 @@ def need_sources(task: Task) -> None:
     if given.show:
         what = "the window would open on the board's own screen"
         raise ConfigError(what, where="--show", hint="write a file, which is brought back: --out FILE.mp4")
-    given.sources = [text if comes_live(text) else Path(text) for text in given.sources]
+    given.sources = [text if comes_live(text) else file_path(text) for text in given.sources]
     for source in given.sources:
         if isinstance(source, Path):
             task.shipment.add_path(source, PICTURES, deep=False)

@@ -17,8 +17,16 @@ from fine_edge.runners.opened import Opened
 from fine_edge.stream.network import batches_at_a_time
 from fine_edge.stream.pipeline import Pipeline, require_frames
 from fine_edge.stream.record import live_line, to_json, to_table, write_picture
-from fine_edge.stream.sinks import CODECS, UNSTATED_FRAMES_PER_S, PictureFolder, Sink, Window, video_file
-from fine_edge.stream.source import CSI_CAMERA, USB_CAMERA, FrameSource, PictureSource, comes_live, open_source
+from fine_edge.stream.sinks import CODECS, OTHER_ENDINGS, UNSTATED_FRAMES_PER_S, PictureFolder, Sink, Window, video_file
+from fine_edge.stream.source import (
+    CSI_CAMERA,
+    USB_CAMERA,
+    FrameSource,
+    PictureSource,
+    comes_live,
+    file_path,
+    open_source,
+)
 from fine_edge.stream.tracking import Tracks
 from fine_edge.text import file_stem
 
@@ -101,16 +109,27 @@ def _refuse_useless(given: argparse.Namespace) -> None:
         raise ConfigError(f"{given.threshold:g} is not a score", where="--threshold", hint="give a number from 0 to 1")
     if given.frames is not None and given.frames < 1:
         raise ConfigError(f"{given.frames} is no number of frames", where="--frames", hint="give 1 or more")
+    _refuse_to_replace_sources(given)
     if given.out is None:
         return
-    if given.out.suffix.lower() not in CODECS:
+    ending = given.out.suffix.lower()
+    if ending in OTHER_ENDINGS and not given.out.is_dir():
+        known = ", ".join(CODECS)
+        raise ConfigError(f"{ending} is not written", where="--out", hint=f"a file ({known}), or a folder")
+    if ending not in CODECS:
         refuse_unwritable([given.out / "frame.png"])
         return
     refuse_unwritable([given.out])
     if len(given.sources) > 1:
         raise ConfigError("one video cannot hold several sources", where="--out", hint="give a folder")
-    if any(Path(source).absolute() == given.out.absolute() for source in given.sources):
-        raise ConfigError("the video would replace its own source", where="--out", hint="choose another name")
+
+
+def _refuse_to_replace_sources(given: argparse.Namespace) -> None:
+    sources = {file_path(source).resolve() for source in given.sources}
+    for option in ("out", "picture"):
+        file: Path | None = getattr(given, option)
+        if file is not None and file.is_file() and file.resolve() in sources:
+            raise ConfigError("it would replace a source", where=f"--{option}", hint="choose another name")
 
 
 def _tracks(given: argparse.Namespace, opened: Opened, sources: Sequence[FrameSource]) -> list[Tracks]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +20,12 @@ from fine_edge.text import file_stem
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
 """What OpenCV writes without other libraries, by the ending of the file."""
+OTHER_ENDINGS = (".gif", ".jpg", ".jpeg", ".png", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+"""Of files that it does not write; a name that ends otherwise is that of a folder."""
 UNSTATED_FRAMES_PER_S = 30.0
+
+# What names the screen of a Linux program, or says that Qt needs none.
+_SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
 
 
 class Sink(Protocol):
@@ -92,10 +99,13 @@ class Window:
     def __init__(self, title: str) -> None:
         self._title = title
         cv2 = opencv()
+        hint = "on a machine without a screen write a file: --out FILE.mp4"
+        # Without a screen Qt, of which OpenCV's windows on PyPI are, ends the process instead of raising an error.
+        if sys.platform == "linux" and not any(map(os.environ.get, _SCREENS)):
+            raise BackendError("there is no screen here", where="--show", hint=hint)
         try:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL)
         except cv2.error as error:
-            hint = "on a machine without a screen write a file: --out FILE.mp4"
             raise BackendError("OpenCV cannot open a window here", where="--show", hint=hint) from error
 
     def show(self, pixels: Pixels) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,9 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 _OPEN_MS = 10_000
 _MOST_PIXELS = 8192 * 8192
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_FILE_SCHEME = "file://"
+# A damaged frame is passed over; after so many in a row, what follows is taken for the end.
+_MOST_DAMAGED_IN_A_ROW = 32
 _CAMERA = re.compile(r"^(?:/dev/video)?(\d{1,3})$")
 
 
@@ -135,20 +139,33 @@ class VideoSource(FrameSource):
         self._stated_frames = 0 if is_live else int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def pictures(self, stop: Event) -> Iterator[Pixels]:
-        given = 0
+        given = damaged = 0  # since it was opened
         while not stop.is_set():
-            is_read, picture = self._capture.read()
-            if is_read:
-                given += 1
+            passed, picture = self._read(self._stated_frames - given - damaged)
+            if picture is not None:
+                given, damaged = given + 1, damaged + passed
                 yield picture[..., ::-1]  # a view: whoever needs RGB in one piece makes it
             elif self.is_live:
                 self._open_again(stop)
             elif self._loop and given:
                 self._capture.release()
                 self._capture = self._opened()
+                given = damaged = 0
             else:
-                self._say_early_end(given)
+                self._say_losses(given, damaged)
                 return
+
+    def _read(self, left: int) -> tuple[int, Pixels | None]:
+        """Return how many damaged frames were passed over, and the picture behind them; ``None`` at the end.
+
+        Args:
+            left: frames that a file states beyond those that were read.
+        """
+        for passed in range(1 + min(max(left - 1, 0), _MOST_DAMAGED_IN_A_ROW)):
+            is_read, picture = self._capture.read()
+            if is_read:
+                return passed, picture
+        return 0, None
 
     def _open_again(self, stop: Event) -> None:
         """Open a broken stream again, with longer and longer pauses until it gives pictures."""
@@ -165,12 +182,14 @@ class VideoSource(FrameSource):
             self._capture.release()
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
-    def _say_early_end(self, given: int) -> None:
+    def _say_losses(self, given: int, damaged: int) -> None:
         if not given:
             raise ImageError("holds no frame that can be decoded", where=self.name, hint="is it whole?")
+        if damaged:
+            console.warn(f"{self.name}: {damaged} of {self._stated_frames} frames cannot be decoded and were left out")
         # Containers state a frame or two more than there are.
-        if not self._loop and given < self._stated_frames - 2:
-            console.warn(f"{self.name} ends at frame {given} of {self._stated_frames}: is the file whole?")
+        if given + damaged < self._stated_frames - 2:
+            console.warn(f"{self.name} ends at frame {given + damaged} of {self._stated_frames}: is the file whole?")
 
     def close(self) -> None:
         self._capture.release()
@@ -187,7 +206,14 @@ def _hint(name: str) -> str:
 
 def comes_live(text: str) -> bool:
     """Return whether what a person names is a camera, an address or a GStreamer pipeline, and no file."""
+    if text.startswith(_FILE_SCHEME):
+        return False
     return bool(_CAMERA.match(text)) or " ! " in text or bool(_SCHEME.match(text))
+
+
+def file_path(text: str) -> Path:
+    """Return the path of a file that a person names, by itself or as ``file://``."""
+    return Path(url2pathname(text.removeprefix(_FILE_SCHEME)) if text.startswith(_FILE_SCHEME) else text)
 
 
 def open_source(text: str, *, loop: bool = False) -> FrameSource:
@@ -205,12 +231,13 @@ def open_source(text: str, *, loop: bool = False) -> FrameSource:
     is_live = comes_live(text)
     if is_live and loop:
         raise ConfigError("a live source has no end", where="--loop", hint="leave it out")
-    path = Path(text)
+    path = file_path(text)
     if not is_live and (is_folder(path) or path.suffix.lower() in SUFFIXES):
         return PictureSource(path, loop=loop)
     if not is_live and not path.is_file():
         raise ImageError("there is no such file", where=text, hint=_hint(""))
-    return VideoSource(_without_password(text), lambda: _capture(text), is_live=is_live, loop=loop)
+    opened = text if is_live else str(path)
+    return VideoSource(_without_password(opened), lambda: _capture(opened), is_live=is_live, loop=loop)
 
 
 def _without_password(text: str) -> str:

@@ -124,6 +124,33 @@ def test_a_cut_video_says_where_it_ends(opened, video, tmp_path, capsys):
     assert f"ends at frame {len(seen)} of 12: is the file whole?" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_damaged_frame_is_passed_over_and_counted(opened, video, tmp_path, capsys):
+    content = bytearray(video.read_bytes())
+    fifth, sixth = (at for number, at in enumerate(_begins(content)) if number in (4, 5))
+    content[fifth : sixth - 8] = bytes(sixth - 8 - fifth)
+    damaged = tmp_path / "damaged.avi"
+    damaged.write_bytes(content)
+    kept = [number % 8 for number in range(12) if number != 4]
+    assert brightness(opened(damaged)) == kept
+    said = " ".join(capsys.readouterr().err.split())
+    assert "damaged.avi: 1 of 12 frames cannot be decoded and were left out" in said
+    assert "ends at" not in said
+    assert brightness(opened(damaged, loop=True), 13) == [*kept, 0, 1]
+
+
+def _begins(content):
+    """Where the JPEG of each frame begins."""
+    at = -1
+    while (at := content.find(b"\xff\xd8\xff", at + 1)) >= 0:
+        yield at
+
+
+def test_the_address_of_a_file_is_a_file(opened, video):
+    source = opened(video.as_uri())
+    assert not source.is_live
+    assert len(brightness(source)) == 12
+
+
 def test_a_live_source_has_no_end():
     with pytest.raises(ConfigError, match="--loop"):
         open_source("rtsp://127.0.0.1:9/none", loop=True)

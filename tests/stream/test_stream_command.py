@@ -210,13 +210,20 @@ def test_a_failure_in_a_stage_ends_all_and_is_one_line(detector, tmp_path, capsy
     [
         (["--threshold", "2"], "2 is not a score"),
         (["--frames", "0"], "0 is no number of frames"),
-        (["--out", "VIDEO"], "the video would replace its own source"),
+        (["--out", "VIDEO"], "--out: it would replace a source"),
+        (["--picture", "VIDEO"], "--picture: it would replace a source"),
+        (["--out", "drawn.mkv"], ".mkv is not written -> a file (.mp4, .avi, .webm), or a folder"),
+        (["--show"], "--show: there is no screen here -> on a machine without a screen write a file"),
         (["VIDEO", "--out", "both.mp4"], "one video cannot hold several sources -> give a folder"),
     ],
 )
 def test_useless_options_are_one_line_before_any_work(video, detector, tmp_path, monkeypatch, capsys, options, said):
     monkeypatch.chdir(tmp_path)
+    for screen in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(screen, raising=False)
+    was = video.read_bytes()
     options = [str(video) if option == "VIDEO" else option for option in options]
     assert command.exit_code(main, [str(video), *options, "--onnx", str(detector)]) == 2
-    assert said in capsys.readouterr().err
+    assert said in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
+    assert video.read_bytes() == was
