@@ -21,7 +21,7 @@ from fine_edge.contract import TensorSpec, artifact_stem, contract_path
 from fine_edge.engine.options import EnginePrecision
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.graph.identity import identity_of
-from fine_edge.graph.input_size import InputSize, described, fixed, network_inputs, require_static
+from fine_edge.graph.input_size import InputSize, described, fixed, is_open, network_inputs
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView, value_dims
 from fine_edge.preprocess import Preprocessing
@@ -95,8 +95,10 @@ def _foreign(path: Path, label: str, size: InputSize | None) -> Prepared:
     model = read_model(path, weights=False)
     if size:
         model = fixed(model, size, path)
-    require_static(model, path)
     inputs = network_inputs(model)
+    dynamic = next((value for value in inputs if is_open(value)), None)
+    if dynamic is not None and len(value_dims(dynamic)) == 4:
+        raise ArtifactError(f"input {described(dynamic)} is dynamic", where=path, hint="--input-size HEIGHTxWIDTH")
     dims = [dim or 0 for dim in value_dims(inputs[0])] if len(inputs) == 1 else []
     if len(dims) != 4 or dims[0] != 1 or dims[1] not in _CHANNELS:
         takes = ", ".join(map(described, inputs)) or "no input"

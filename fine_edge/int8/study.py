@@ -21,7 +21,7 @@ from fine_edge.graph.view import GraphView
 from fine_edge.int8.pairs import OPSET
 from fine_edge.int8.placement import PLACEMENTS, Convolution, PlacementName, convolutions, depthwise, placed
 from fine_edge.int8.scales import Calibrated, Method, largest_magnitudes, shared
-from fine_edge.int8.trials import Labelled, Trial, Trials
+from fine_edge.int8.trials import BLOCK_STEP, Labelled, Trial, Trials
 from fine_edge.int8.verdict import Budget, Precisions, Verdict, kernel_growth, losses, verdict_on
 
 MOST_DRIFT_PICTURES = 8
@@ -120,6 +120,7 @@ class Int8Study:
                 "images_sha256": self.plan.calibrated.sha256,
             },
             "drift_images": len(self.plan.drift_images),
+            "sensitivity_images": len(self.plan.drift_images[::BLOCK_STEP]),
             "machine": machine.describe(),
         }
 
@@ -187,10 +188,7 @@ def study(
             where=network.path,
             hint="give trained weights: some random ones make a detector that does not look at its input",
         )
-    blocks = {
-        block: trials.run(block, [one for one in candidates if one.block == block], compile_it=False)
-        for block in dict.fromkeys(one.block for one in candidates)
-    }
+    blocks = {block: trials.of_block(block, candidates) for block in dict.fromkeys(one.block for one in candidates)}
     tried = tuple(trials.run(name, chosen) for name, chosen in _placements(plan, candidates))
     best = min(tried, key=lambda trial: _preference(trial, half, plan.budget))
     fp32_ap = trials.average_precision(network.model) if labelled else None

@@ -128,7 +128,7 @@ def test_labels_are_as_short_as_they_can_be():
         ([PICTURE], ["x.onnx"], "x.onnx: is named twice"),
         ([PICTURE], ["e.engine", "--backend", "ort"], "e.engine: an engine runs in TensorRT"),
         ([PICTURE], ["--input-size", "32"], "has a fixed size"),
-        ([("x", T.FLOAT, ["n", 3, "h", "w"])], [], "--input-size 640x640"),
+        ([("x", T.FLOAT, ["n", 3, "h", "w"])], [], "is dynamic -> --input-size HEIGHTxWIDTH"),
         ([("ids", T.INT64, [1, 8])], [], "takes 'ids' (1, 8), not one picture (1, C, H, W)"),
         ([PICTURE, ("ids", T.INT64, [1, 8])], [], "not one picture"),
         ([("x", T.FLOAT, [4, 3, SIDE, SIDE])], [], "not one picture"),

@@ -72,6 +72,7 @@ def test_the_fastest_placement_is_written_with_its_contract(tmp_path, images, ca
     assert found["ap"] is None
     assert [row["placement"] for row in found["candidates"]] == ["backbone", "neck", "backbone+neck"]
     assert list(found["sensitivity"]) == ["backbone /2", "encoder"]
+    assert (found["drift_images"], found["sensitivity_images"]) == (8, 4)
     contract, artifact = bound_contract(out / "small.int8.onnx")
     assert [one.file for one in contract.artifacts] == ["small.int8.onnx"]
     assert (artifact.precision, artifact.quantization.images, artifact.quantization.method) == (
