@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -191,6 +192,9 @@ def study(
     blocks = {block: trials.of_block(block, candidates) for block in dict.fromkeys(one.block for one in candidates)}
     tried = tuple(trials.run(name, chosen) for name, chosen in _placements(plan, candidates))
     best = min(tried, key=lambda trial: _preference(trial, half, plan.budget))
+    if all(kernel_growth(trial, half) > plan.budget.kernel_growth for trial in tried):
+        best = _with_fewer_kernels(best, trials, half, plan.budget)
+        tried = (*tried, best)
     fp32_ap = trials.average_precision(network.model) if labelled else None
     chosen, ap, fits = _fitting(_ever_fewer(best, tried, blocks, trials, half, plan.budget), trials, fp32_ap, plan)
     chosen = trials.run(chosen.title, chosen.chosen)
@@ -244,6 +248,23 @@ def _preference(trial: Trial, half: Trial, budget: Budget) -> tuple[bool, bool, 
         return bool(losses(trial, None, budget)), False, -float(sum(one.flops for one in trial.chosen))
     grown = kernel_growth(trial, half) > budget.kernel_growth
     return bool(losses(trial, None, budget)), grown, trial.compiled.fused_estimate_ms
+
+
+def _with_fewer_kernels(trial: Trial, trials: Trials, half: Trial, budget: Budget) -> Trial:
+    """Return a trial without the blocks whose convolutions gain the least, until it keeps the limit of kernels.
+
+    Each INT8 convolution costs about one kernel more, so what counts is how much it computes.
+    """
+    blocks = trial.blocks
+    mean_flops = {name: fmean(one.flops for one in trial.chosen if one.block == name) for name in blocks}
+    left, gone = trial, list[str]()
+    for block in sorted(blocks, key=mean_flops.__getitem__):
+        fewer = left.without(block)
+        if not fewer or kernel_growth(left, half) <= budget.kernel_growth:
+            break
+        gone.append(block)
+        left = trials.run(f"{trial.title} without {', '.join(gone)}", fewer)
+    return left
 
 
 def _ever_fewer(
