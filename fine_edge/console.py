@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NoReturn, cast
 
@@ -107,6 +108,14 @@ err = _Console(stderr=True)
 def json_text(data: Any) -> str:
     """Return data as one JSON document; NaN and infinities become null, because JSON has no form for them."""
     return json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
+
+
+def print_lines(text: str) -> None:
+    """Print lines on standard output, each wrapped between words; what follows stands two characters further in."""
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        wrapped = textwrap.wrap(line, out.width, subsequent_indent=indent, break_on_hyphens=False) or [""]
+        out.print("\n".join(wrapped), highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(data: Any) -> None:

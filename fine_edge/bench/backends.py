@@ -47,7 +47,7 @@ class BenchOptions:
         cuda_graph, spin, profile: for TensorRT, see :class:`fine_edge.bench.device.DeviceOptions`.
     """
 
-    suite: str = "table3"
+    suite: str = suites.DEFAULT_SUITE
     only: tuple[str, ...] = ()
     backend: str = "ort"
     precision: EnginePrecision | None = None

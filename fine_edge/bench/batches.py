@@ -11,19 +11,16 @@ from fine_edge import machine
 from fine_edge.bench import device
 from fine_edge.bench.backends import BenchOptions, device_length, host_length
 from fine_edge.bench.device import DeviceOptions, DeviceSetup
+from fine_edge.bench.group import time_group
 from fine_edge.bench.measure import Length, Slice
-from fine_edge.bench.prepare import Prepared, load_images, weights_mib
+from fine_edge.bench.prepare import Prepared, load_images, vouched
 from fine_edge.bench.record import MeasuredGroup, Record
-from fine_edge.bench.row import Row
-from fine_edge.bench.session import Timings, time_group
+from fine_edge.bench.session import make_row
 from fine_edge.bench.setup import Extras, HostSetup, Setup
 from fine_edge.bench.suites import SuiteRow
-from fine_edge.contract import Contract, batches_text, bound_contract
-from fine_edge.engine.manifest import read_manifest
-from fine_edge.engine.plan_file import contract_of
+from fine_edge.contract import Contract, batches_text
 from fine_edge.errors import ConfigError
 from fine_edge.images import NamedImage
-from fine_edge.zoo.catalog import CATALOG
 
 SUITE = "batches"
 MOST_BATCHES = 16
@@ -74,26 +71,21 @@ def subjects(path: Path, batches: Sequence[int]) -> Subjects:
         ArtifactError: when the file and its contract do not belong together.
         ConfigError: when the file does not take one of the batches.
     """
-    if path.suffix == ".engine":
-        contract, manifest = contract_of(path), read_manifest(path)
-        precision, sha256, weights = manifest.precision, manifest.onnx_sha256, manifest.weights_mib or 0.0
-    else:
-        contract, artifact = bound_contract(path)
-        precision, sha256, weights = artifact.precision, artifact.sha256, weights_mib(path)
-    _require_taken(contract, batches, path)
-    image = contract.inputs[0]
+    known = vouched(path)
+    _require_taken(known.contract, batches, path)
+    image = known.contract.inputs[0]
     rows = tuple(
         Prepared(
-            BatchRow(contract.model, batch=batch),
+            BatchRow(known.contract.model, batch=batch),
             path,
-            sha256,
-            contract,
+            known.sha256,
+            known.contract,
             replace(image, shape=(batch, *image.shape[1:])),
-            weights,
+            known.weights_mib,
         )
         for batch in batches
     )
-    return Subjects(path, contract, precision, rows)
+    return Subjects(path, known.contract, known.precision, rows)
 
 
 def _require_taken(contract: Contract, batches: Sequence[int], path: Path) -> None:
@@ -109,9 +101,6 @@ def _require_taken(contract: Contract, batches: Sequence[int], path: Path) -> No
 
 class EngineSetup(DeviceSetup):
     """One engine, loaded once for each batch, so that each has buffers and a CUDA graph of its own."""
-
-    def prepare(self) -> None:
-        self._engines = [row.path for row in self._prepared]
 
     def finish(self, images: Sequence[NamedImage]) -> None:  # noqa: ARG002 - a batch has no time from end to end
         self._watch.finish()
@@ -152,7 +141,11 @@ def run_batches(path: Path, batches: Sequence[int], options: BenchOptions) -> Re
     images = load_images(options.images, length.rounds, _frame(measured.contract))
     setup.prepare()
     timings = time_group(measured.rows, images, setup)
-    rows = tuple(_row(measured, index, timings) for index in range(len(measured.rows)))
+    first = measured.rows[0].row.label
+    rows = tuple(
+        make_row(item, index, timings, rtx=None, baseline=first, batch=item.image.shape[0])
+        for index, item in enumerate(measured.rows)
+    )
     return Record(
         suite=SUITE,
         title=f"{measured.contract.model} at batches of {', '.join(map(str, batches))}",
@@ -175,28 +168,3 @@ def run_batches(path: Path, batches: Sequence[int], options: BenchOptions) -> Re
 
 def _frame(contract: Contract) -> tuple[int, int] | None:
     return contract.input_hw if contract.preprocessing.in_graph else None
-
-
-def _row(measured: Subjects, index: int, timings: Timings) -> Row:
-    item, extras, contract = measured.rows[index], timings.extras[index], measured.contract
-    entry = CATALOG.get(contract.model)
-    return Row(
-        model=item.row.label,
-        attention=entry.attention if entry else None,
-        complexity=entry.complexity if entry else "-",
-        params_m=contract.cost["params"] / 1e6 if contract.cost else None,
-        flops_g=contract.cost["flops"] / 1e9 if contract.cost else None,
-        mem_mib=extras.mem_mib,
-        weights_mib=item.weights_mib,
-        rtx=None,
-        artifact_sha256=item.sha256,
-        random_weights=contract.random_weights,
-        samples_ms=timings.samples_ms(index),
-        throughput=tuple(timings.throughput[index]),
-        compute_ms=timings.compute_ms(index),
-        engine=extras.engine,
-        state=extras.state,
-        baseline=measured.rows[0].row.label,
-        input_hw=item.input_hw,
-        batch=item.image.shape[0],
-    )

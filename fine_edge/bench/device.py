@@ -196,10 +196,15 @@ class DeviceSetup(Setup):
         self._end_to_end_ms: list[tuple[float, ...] | None] = [None] * len(prepared)
 
     def prepare(self) -> None:
-        self._engines = [
-            ensure_engine(row.path, build_options(row.row.model, self._options), row.path.parent)
-            for row in self._prepared
-        ]
+        self._engines = [self._engine_of(row) for row in self._prepared]
+
+    def _engine_of(self, row: Prepared) -> Path:
+        if row.path.suffix == ".engine":
+            return row.path
+        options = build_options(row.row.model, self._options)
+        if row.row.precision:
+            options = replace(options, precision=row.row.precision)
+        return ensure_engine(row.path, options, row.path.parent)
 
     def open(self, stack: contextlib.ExitStack) -> list[TrtRunner]:
         cuda = stack.enter_context(contextlib.closing(Cuda()))

@@ -15,6 +15,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,6 @@ from fine_edge.fields import Amount
 INFERENCES = 3
 MOST_PROCESS_MIB = 6 * 1024
 """Tables warn above this: a Jetson has 8 GB, which its GPU shares."""
-# ONNX Runtime's names of the types that an image input may have.
-_NUMPY_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -62,37 +61,36 @@ def process_peak_mib() -> float:
     return _status_mib("VmHWM")
 
 
-def peak_mib(onnx_path: Path, threads: int | None = None, batch: int = 1) -> float:
+def peak_mib(onnx_path: Path, threads: int | None = None, shape: Sequence[int] = ()) -> float:
     """Return the peak of loading and running ``onnx_path`` in this process; call it once, in a fresh process.
 
     Args:
         onnx_path: the model.
         threads: of ONNX Runtime.
-        batch: pictures of each run, where the model leaves that open.
+        shape: of the image input, where the model leaves dimensions open.
     """
     import numpy as np
     import onnxruntime  # noqa: F401 - its own memory must not count as the model's
 
-    from fine_edge.runners.ort import create_session
+    from fine_edge.runners.ort import ELEMENT_TYPES, create_session
 
     before = _status_mib("VmRSS")
     forget_peak()
     session = create_session(onnx_path, threads)
-    # All but the batch is static, so allocations do not depend on pixel values.
-    shapes = {i.name: [dim if isinstance(dim, int) else batch for dim in i.shape] for i in session.get_inputs()}
-    feed = {i.name: np.full(shapes[i.name], 0.5, dtype=_NUMPY_TYPES[i.type]) for i in session.get_inputs()}
+    # Shapes alone decide on allocations, not the values of pixels.
+    feed = {i.name: np.full(shape or i.shape, 0.5, dtype=ELEMENT_TYPES[i.type]) for i in session.get_inputs()}
     for _ in range(INFERENCES):
         session.run(None, feed)
     return process_peak_mib() - before
 
 
-def measure_peak_mib(onnx_path: Path, threads: int | None = None, batch: int = 1) -> float:
+def measure_peak_mib(onnx_path: Path, threads: int | None = None, shape: Sequence[int] = ()) -> float:
     """Run :func:`peak_mib` in a fresh process.
 
     Raises:
         BackendError: when that process fails.
     """
-    options = [*(["--threads", str(threads)] if threads else []), *(["--batch", str(batch)] if batch > 1 else [])]
+    options = [*(["--threads", str(threads)] if threads else []), *(["--shape", *map(str, shape)] if shape else [])]
     arguments = ["fine_edge.bench.memory", str(onnx_path), *options]
     return float(_child_json(arguments, onnx_path)["peak_mib"])
 
@@ -123,9 +121,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m fine_edge.bench.memory", description="peak memory of an ONNX file")
     parser.add_argument("onnx", type=Path)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--shape", type=int, nargs="+", default=[])
     options = parser.parse_args(argv)
-    console.print_json({"peak_mib": peak_mib(options.onnx, options.threads, options.batch), "inferences": INFERENCES})
+    console.print_json({"peak_mib": peak_mib(options.onnx, options.threads, options.shape), "inferences": INFERENCES})
     return 0
 
 

@@ -57,7 +57,8 @@ def power_modes(record: Record) -> list[str]:
 def conditions(record: Record) -> str:
     """Return machine, threads, backend, precision and input size in one line."""
     sizes = size_text(record.input_hw) if record.input_hw else "input sizes as listed"
-    precision = f"{record.precision.upper()}, {sizes}"
+    precisions = {row.precision or record.precision for row in record.rows}
+    precision = f"{record.precision.upper() if len(precisions) == 1 else 'precisions as listed'}, {sizes}"
     backend = BACKEND_TITLES.get(record.backend, record.backend)
     platform = record.platform or {}
     if record.backend == "tensorrt":

@@ -11,6 +11,9 @@ import numpy as np
 
 from fine_edge.bench.suites import SuiteRow
 from fine_edge.contract import Contract, Precision, TensorSpec, bound_contract
+from fine_edge.engine.manifest import read_manifest
+from fine_edge.engine.options import EnginePrecision
+from fine_edge.engine.plan_file import contract_of
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.artifacts import can_export, exported, exported_plainly
 from fine_edge.export.request import ExportRequest
@@ -21,7 +24,6 @@ from fine_edge.graph.model_file import read_model
 from fine_edge.images import NamedImage, Pictures, sample_photographs
 from fine_edge.preprocess import Preprocessing
 from fine_edge.runners.base import Array
-from fine_edge.zoo.catalog import find
 
 # A 640x640 input takes 5 MB, and so many pictures are enough to vary the rounds.
 MOST_IMAGES = 32
@@ -41,13 +43,41 @@ class Prepared:
     @property
     def preprocessing(self) -> Preprocessing:
         """Return the steps from a picture to the input."""
-        return self.contract.preprocessing if self.contract else find(self.row.model).detector.preprocessing
+        return self.contract.preprocessing if self.contract else self.row.preprocessing
+
+    @property
+    def random_weights(self) -> bool:
+        """Return whether the weights are known to be random: those of a plain export are."""
+        return self.contract.random_weights if self.contract else self.row.exporter == "plain"
 
     @property
     def input_hw(self) -> tuple[int, int]:
         """Return height and width of the input, or of the frames that the graph takes, pixels."""
         height, width = self.image.shape[1:3] if self.preprocessing.in_graph else self.image.shape[2:4]
         return height, width
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """A file with its contract: what a row says of it. An engine's hash is that of the ONNX file it was built from."""
+
+    contract: Contract
+    precision: EnginePrecision
+    sha256: str
+    weights_mib: float
+
+
+def vouched(path: Path) -> Vouched:
+    """Read the contract of an ONNX file or of an engine.
+
+    Raises:
+        ArtifactError: when it is missing, or is of another file.
+    """
+    if path.suffix == ".engine":
+        contract, manifest = contract_of(path), read_manifest(path)
+        return Vouched(contract, manifest.options.precision, manifest.onnx_sha256, manifest.weights_mib or 0.0)
+    contract, artifact = bound_contract(path)
+    return Vouched(contract, artifact.precision, artifact.sha256, weights_mib(path))
 
 
 Frame = tuple[int, int] | None
@@ -196,7 +226,14 @@ def _together(images: Sequence[NamedImage], spec: TensorSpec, how: Preprocessing
     return {spec.name: np.concatenate(parts) if len(parts) > 1 else parts[0]}
 
 
+NOISE = "noise"
+"""Meaning of an input that no photograph fits: it is fed with random numbers from 0 to 1, of the type's levels."""
+
+
 def _feed(image: NamedImage, spec: TensorSpec, how: Preprocessing) -> dict[str, Array]:
+    if spec.meaning == NOISE:
+        levels = 1 if spec.dtype.startswith("float") else 100
+        return {spec.name: (levels * np.random.default_rng(0).random(spec.shape)).astype(spec.dtype)}
     size = spec.shape[1:3] if how.in_graph else spec.shape[2:4]
     tensor, _ = Feed((size[0], size[1]), how, exact=True)(image.pixels, image.name)
     return {spec.name: np.ascontiguousarray(tensor, dtype=spec.dtype)}

@@ -2,175 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 from fine_edge import console, machine
 from fine_edge.bench import memory
 from fine_edge.bench.backends import BACKENDS, BenchOptions
-from fine_edge.bench.end_to_end import Way, encoded, end_to_end, measure_overlapped, measure_stages
-from fine_edge.bench.measure import (
-    HarnessCost,
-    Length,
-    Slice,
-    Subject,
-    harness_cost,
-    measure_latency,
-    measure_throughput,
-    warm_up,
-)
+from fine_edge.bench.group import Timings, time_group
 from fine_edge.bench.memory import RtxMemory
-from fine_edge.bench.prepare import (
-    Prepared,
-    artifacts_folder,
-    export_request,
-    export_row,
-    load_images,
-    make_feeds,
-    prepare,
-)
+from fine_edge.bench.prepare import Prepared, artifacts_folder, export_request, export_row, load_images, prepare
 from fine_edge.bench.record import MeasuredGroup, Record
 from fine_edge.bench.row import Row
-from fine_edge.bench.setup import Extras, Setup
-from fine_edge.bench.stages import EndToEnd
+from fine_edge.bench.setup import Setup
 from fine_edge.bench.suites import Group, Suite, SuiteRow
 from fine_edge.export.artifacts import require_library
 from fine_edge.images import NamedImage
-from fine_edge.runners.base import NullRunner, Timing
-from fine_edge.zoo import catalog, paper
-
-
-@dataclass(frozen=True)
-class Timings:
-    """The results of measuring one group.
-
-    Attributes:
-        samples: latencies, by row and round.
-        throughput: slices, by row.
-        ends: stages from JPEGs to detections, by row; ``None`` where they were not measured.
-        extras: figures besides time, by row.
-        harness: time that measuring adds.
-        process_peak_mib: highest resident set of this process meanwhile.
-        backend: name that the runners give their backend.
-    """
-
-    samples: list[list[Timing]]
-    throughput: list[list[Slice]]
-    ends: list[EndToEnd | None]
-    extras: list[Extras]
-    harness: HarnessCost
-    process_peak_mib: float
-    backend: str
-
-    def samples_ms(self, row: int) -> tuple[float, ...]:
-        """Return the latencies of a row by round."""
-        return tuple(sample.latency_ms for sample in self.samples[row])
-
-    def compute_ms(self, row: int) -> tuple[float, ...] | None:
-        """Return the GPU times of a row by round; ``None`` where the backend does not measure them."""
-        times = tuple(sample.compute_ms for sample in self.samples[row] if sample.compute_ms is not None)
-        return times if len(times) == len(self.samples[row]) else None
-
-
-def time_group(prepared: Sequence[Prepared], images: Sequence[NamedImage], setup: Setup, heading: str = "") -> Timings:
-    """Measure the rows of a group against each other; ``heading`` begins each line of progress."""
-    memory.forget_peak()
-    feeds = make_feeds(prepared, images)
-    with setup:
-        subjects = [
-            Subject(row.row.label, runner, feed)
-            for row, runner, feed in zip(prepared, setup.runners, feeds, strict=True)
-        ]
-        with _ticking(f"{heading}warming up", len(subjects)) as tick:
-            for subject in subjects:
-                warm_up(subject)
-                tick()
-        samples = _latency(subjects, setup, heading)
-        throughput = _throughput(subjects, setup, heading)
-        ends = _end_to_end(prepared, images, setup, heading)
-        setup.finish(images)
-        contract = next(row.contract for row in prepared if row.contract)
-        harness = harness_cost(Subject("null", NullRunner(contract), feeds[0]))
-        extras = [
-            setup.extras(index, [sample.latency_ms for sample in row], throughput[index])
-            for index, row in enumerate(samples)
-        ]
-        return Timings(samples, throughput, ends, extras, harness, memory.process_peak_mib(), subjects[0].runner.name)
-
-
-def _latency(subjects: Sequence[Subject], setup: Setup, heading: str) -> list[list[Timing]]:
-    length: Length = setup.length
-    with _ticking(f"{heading}latency rounds", length.rounds) as tick:
-
-        def round_done() -> None:
-            setup.round_done()
-            tick()
-
-        return measure_latency(subjects, length.rounds, round_done, latency_s=length.latency_s)
-
-
-def _throughput(subjects: Sequence[Subject], setup: Setup, heading: str) -> list[list[Slice]]:
-    length = setup.length
-    with _ticking(f"{heading}throughput slices", length.slices) as tick, setup.throughput():
-        return measure_throughput(subjects, length.slices, length.slice_ms, tick, around=setup.slice_of)
-
-
-def _end_to_end(
-    prepared: Sequence[Prepared], images: Sequence[NamedImage], setup: Setup, heading: str
-) -> list[EndToEnd | None]:
-    """Measure the stages of the rows that decode their outputs, against each other."""
-    found: list[EndToEnd | None] = [None] * len(prepared)
-    length = setup.length
-    if not length.end_to_end_rounds:
-        return found
-    jpegs = encoded(images)
-    ways = {
-        index: Way(runner, row.contract, jpegs)
-        for index, (row, runner) in enumerate(zip(prepared, setup.runners, strict=True))
-        if row.contract and row.row.decodes
-    }
-    places, subjects = list(ways), list(ways.values())
-    with _ticking(f"{heading}end-to-end rounds", length.end_to_end_rounds) as tick:
-        passages = measure_stages(subjects, length.end_to_end_rounds, tick)
-    with _ticking(f"{heading}end-to-end slices", length.slices) as tick, setup.throughput():
-        slices = measure_overlapped(
-            subjects, length.slices, tick, lambda number: setup.overlapped_slice_of(places[number])
-        )
-    for index, way, taken, parts in zip(places, subjects, passages, slices, strict=True):
-        found[index] = end_to_end(way, taken, parts, setup.overlapped_energy_mj(index, parts))
-    return found
-
-
-@contextlib.contextmanager
-def _ticking(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar that is drawn only between measurements: its own thread would take time from them."""
-    with console.progress() as bar:
-        bar.stop()
-        bar.live.auto_refresh = False
-        bar.start()
-        task = bar.add_task(title, total=total)
-
-        def tick() -> None:
-            bar.advance(task)
-            bar.refresh()
-
-        yield tick
-
+from fine_edge.zoo import paper
+from fine_edge.zoo.catalog import CATALOG
 
 # Load average per core above which other programs are likely to disturb a measurement.
 BUSY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class _ReadyGroup:
+class ReadyGroup:
     """A group whose files are there; ``rtx`` is by row."""
 
     name: str
-    prepared: list[Prepared]
-    rtx: list[RtxMemory | None]
+    prepared: Sequence[Prepared]
+    rtx: Sequence[RtxMemory | None]
     setup: Setup
 
 
@@ -191,7 +54,21 @@ def run_bench(options: BenchOptions) -> Record:
             artifacts_folder(row, options.folder),
             plain=row.exporter == "plain",
         )
-    groups = [_ready(group, options) for group in suite.groups]
+    return measure_groups(suite, [_ready(group, options) for group in suite.groups], images, options, load)
+
+
+def measure_groups(
+    suite: Suite, groups: Sequence[ReadyGroup], images: Sequence[NamedImage], options: BenchOptions, load: float
+) -> Record:
+    """Measure groups one after the other, and return the record.
+
+    Args:
+        suite: what they are of.
+        groups: with their files.
+        images: photographs.
+        options: how to measure; the precision is the record's.
+        load: of the machine before any work of ours.
+    """
     for group in groups:
         group.setup.prepare()
     console.remark(f"images: {', '.join(image.name for image in images)}")
@@ -205,13 +82,13 @@ def run_bench(options: BenchOptions) -> Record:
     return _record(suite, options, [image.name for image in images], groups, timings)
 
 
-def _ready(group: Group, options: BenchOptions) -> _ReadyGroup:
+def _ready(group: Group, options: BenchOptions) -> ReadyGroup:
     # First, because an FP16 export writes the FP32 file again, which must not change once its hash is in the record.
     rtx = [_rtx_memory(row, options) for row in group.rows]
     asked = options.folder, options.input_hw, options.onnx_precision, options.frame
     prepared = [prepare(row, *asked) for row in group.rows]
     backend = BACKENDS[options.backend]
-    return _ReadyGroup(group.name, prepared, rtx, backend.setup(prepared, backend.length(options), options))
+    return ReadyGroup(group.name, prepared, rtx, backend.setup(prepared, backend.length(options), options))
 
 
 def _warn_of_load(load: float) -> None:
@@ -233,11 +110,13 @@ def _record(
     suite: Suite,
     options: BenchOptions,
     images: Sequence[str],
-    groups: Sequence[_ReadyGroup],
+    groups: Sequence[ReadyGroup],
     timings: Sequence[Timings],
 ) -> Record:
     rows = tuple(
-        row for group, timed in zip(groups, timings, strict=True) for row in _rows(suite.paper_table, group, timed)
+        row
+        for group, timed in zip(groups, timings, strict=True)
+        for row in _rows(suite, options.chosen_precision, group, timed)
     )
     sizes = {item.input_hw for group in groups for item in group.prepared}
     return Record(
@@ -263,32 +142,54 @@ def _record(
     )
 
 
-def _rows(paper_table: str | None, group: _ReadyGroup, timings: Timings) -> Iterator[Row]:
+def make_row(item: Prepared, index: int, timings: Timings, **more: Any) -> Row:
+    """Return a row of a record.
+
+    Args:
+        item: what was measured.
+        index: of it in its group.
+        timings: of the group.
+        more: fields of the row that do not follow from these.
+    """
+    entry, cost = CATALOG.get(item.row.model), item.contract.cost if item.contract else None
+    extras = timings.extras[index]
+    return Row(
+        model=item.row.label,
+        attention=entry.attention if entry else None,
+        complexity=entry.complexity if entry else "-",
+        params_m=cost["params"] / 1e6 if cost else None,
+        flops_g=cost["flops"] / 1e9 if cost else None,
+        mem_mib=extras.mem_mib,
+        weights_mib=item.weights_mib,
+        artifact_sha256=item.sha256,
+        random_weights=item.random_weights,
+        samples_ms=timings.samples_ms(index),
+        throughput=tuple(timings.throughput[index]),
+        compute_ms=timings.compute_ms(index),
+        engine=extras.engine,
+        state=extras.state,
+        input_hw=item.input_hw,
+        **more,
+    )
+
+
+def _rows(suite: Suite, precision: str, group: ReadyGroup, timings: Timings) -> list[Row]:
+    found = []
     for index, item in enumerate(group.prepared):
-        entry = catalog.find(item.row.model)
-        contract, extras, stages = item.contract, timings.extras[index], timings.ends[index]
-        yield Row(
-            model=item.row.label,
-            attention=entry.attention,
-            complexity=entry.complexity,
-            params_m=contract.cost["params"] / 1e6 if contract and contract.cost else None,
-            flops_g=contract.cost["flops"] / 1e9 if contract and contract.cost else None,
-            mem_mib=extras.mem_mib,
-            weights_mib=item.weights_mib,
+        stages = timings.ends[index]
+        row = make_row(
+            item,
+            index,
+            timings,
             rtx=group.rtx[index],
-            artifact_sha256=item.sha256,
-            random_weights=contract.random_weights if contract else True,
-            samples_ms=timings.samples_ms(index),
-            throughput=tuple(timings.throughput[index]),
-            paper=_paper(item.row.model, paper_table),
-            compute_ms=timings.compute_ms(index),
-            end_to_end_ms=stages.after_decode_ms if stages else extras.end_to_end_ms,
+            paper=_paper(item.row.model, suite.paper_table),
+            end_to_end_ms=stages.after_decode_ms if stages else timings.extras[index].end_to_end_ms,
             end_to_end=stages,
-            engine=extras.engine,
-            state=extras.state,
+            precision=None if item.row.precision in (None, precision) else item.row.precision,
             baseline=group.prepared[0].row.label,
-            input_hw=item.input_hw,
         )
+        found.append(row)
+    return found
 
 
 def _paper(model: str, table: str | None) -> dict[str, float | None] | None:

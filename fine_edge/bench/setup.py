@@ -107,7 +107,7 @@ class HostSetup(Setup):
 
     def _peak_mib(self, row: Prepared) -> float:
         with console.status(f"memory of {row.row.label}"):
-            return memory.measure_peak_mib(row.path, self._threads, row.image.shape[0])
+            return memory.measure_peak_mib(row.path, self._threads, row.image.shape)
 
     def extras(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> Extras:  # noqa: ARG002
         return Extras(mem_mib=self._peaks_mib[index])

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from fine_edge.engine.options import EnginePrecision
 from fine_edge.errors import ConfigError
+from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo import catalog
 
 
@@ -18,19 +20,27 @@ class SuiteRow:
     Attributes:
         model: name in the zoo.
         raw: dense outputs of the network instead of what postprocessing leaves of them.
-        exporter: ours, or ``plain``: what the model's own library writes, or torch.onnx on the model as it comes.
+        exporter: ours, or ``plain``: what the model's own library writes, or torch.onnx on the model as it comes; or
+            ``foreign``: somebody's, without a contract.
         beside: of a baseline that is measured in several groups, what it is measured beside.
+        precision: of this artifact, where it is not what the whole suite is measured in.
     """
 
     model: str
     raw: bool = False
-    exporter: Literal["fine_edge", "plain"] = "fine_edge"
+    exporter: Literal["fine_edge", "plain", "foreign"] = "fine_edge"
     beside: str = ""
+    precision: EnginePrecision | None = None
 
     @property
     def decodes(self) -> bool:
         """Return whether its outputs are decoded to what is found in a picture."""
         return not self.raw and self.exporter == "fine_edge"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Return the steps from a picture to the input of an artifact without a contract."""
+        return catalog.find(self.model).detector.preprocessing
 
     @property
     def label(self) -> str:
@@ -152,6 +162,7 @@ _ALL = (
     ),
 )
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _ALL}
+DEFAULT_SUITE = "table3"
 
 
 def find(name: str) -> Suite:

@@ -35,7 +35,13 @@ class Parser(argparse.ArgumentParser):
         Raises:
             OutputError: when a file that was named for results cannot be written.
         """
-        given = super().parse_args(_with_value(args or []), namespace)
+        return self._writable(super().parse_args(_with_value(args or []), namespace))
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments as :meth:`parse_args`, with options between those that have no name."""
+        return self._writable(super().parse_intermixed_args(_with_value(args or []), namespace))
+
+    def _writable(self, given: Any) -> Any:
         named = [getattr(given, name, None) for name in ("json", "csv", "markdown", "picture", "html")]
         files.refuse_unwritable([path for path in named if path is not None and path != STDOUT])
         return given

@@ -14,13 +14,14 @@ from fine_edge.bench.backends import BACKENDS, ESTIMATES, PRECISIONS, QUICK_ROUN
 from fine_edge.bench.imported import ImportedRecord
 from fine_edge.bench.imported_table import imported_table, write_imported_picture
 from fine_edge.bench.medians import compare_any
+from fine_edge.bench.named import run_named
 from fine_edge.bench.picture import write_picture
 from fine_edge.bench.record import Record
 from fine_edge.bench.row import Row
 from fine_edge.bench.session import run_bench
 from fine_edge.bench.sources import read_logs, read_measurements
 from fine_edge.bench.stages_picture import write_stages
-from fine_edge.bench.suites import SUITES, find
+from fine_edge.bench.suites import DEFAULT_SUITE, SUITES, find
 from fine_edge.bench.table import to_table
 from fine_edge.cli.arguments import (
     STDOUT,
@@ -34,7 +35,9 @@ from fine_edge.cli.arguments import (
     sub_command,
 )
 from fine_edge.cli.bench_batches import measure_batches, wants_batches
+from fine_edge.cli.bench_targets import NamedTargets
 from fine_edge.cli.estimate import add_conditions, add_outputs, deliver_all, read_conditions, validate_tables
+from fine_edge.cli.target import ANY_TARGET
 from fine_edge.errors import ConfigError
 from fine_edge.estimate.picture import write_suite
 from fine_edge.estimate.suite import estimate_suite
@@ -120,13 +123,16 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of a measurement."""
     parser = Parser(
         prog="fine-edge bench",
-        description="Measure a suite of models against each other on real images, group by group.",
-        epilog="Also: show RECORD (render it again), compare RECORD RECORD, import LOG (of trtexec); each with --help."
+        description="Measure files, models, or a suite of models against each other on real images. The first file, or"
+        " the first model of each group, is the baseline.",
+        epilog="A FILE without a contract is measured on pictures stretched to its input, or on noise."
+        " Also: show RECORD (render it again), compare RECORD RECORD, import LOG (of trtexec); each with --help."
         " Where a RECORD is asked for, a log of trtexec will do. --backend predict and --suite validate-predictor"
         " ESTIMATE instead of measuring and have options of their own: --backend predict --help; so has one artifact at"
         " several batches: MODEL|FILE --batches 1,2,4,8 --help.",
     )
-    parser.add_argument("--suite", default="table3", help=f"{', '.join(SUITES)} (default: table3)")
+    parser.add_argument("targets", nargs="*", metavar=ANY_TARGET, help="what to measure, in the place of a suite")
+    parser.add_argument("--suite", help=f"{', '.join(SUITES)} (default: {DEFAULT_SUITE})")
     parser.add_argument(
         "--only",
         action="append",
@@ -134,9 +140,11 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="PATTERN",
         help="groups of the suite by their detector's name, such as 'yolo*'; can be given several times (default: all)",
     )
-    parser.add_argument("--backend", default="ort", help=f"{', '.join(BACKENDS)}, {ESTIMATES} (default: ort)")
+    parser.add_argument(
+        "--backend", help=f"{', '.join(BACKENDS)}, {ESTIMATES} (default: ort; trt where an engine is named)"
+    )
     takes = "; ".join(f"{name}: {', '.join(precisions)}" for name, precisions in PRECISIONS.items())
-    parser.add_argument("--precision", help=f"of the artifacts ({takes}; default: the first)")
+    parser.add_argument("--precision", help=f"of models; a file has its own ({takes}; default: the first)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="photographs (default: those of scikit-image)")
     length = parser.add_mutually_exclusive_group()
     on_device = f"{device.ROUNDS}, and at least {device.LATENCY_S:g} s of each model"
@@ -166,12 +174,12 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(argv: list[str]) -> int:
-    given = make_parser().parse_args(argv)
-    options = BenchOptions(
-        suite=given.suite,
+def read_options(given: argparse.Namespace, backend: str) -> BenchOptions:
+    """Return how to measure."""
+    return BenchOptions(
+        suite=given.suite or DEFAULT_SUITE,
         only=tuple(given.only),
-        backend=given.backend,
+        backend=given.backend or backend,
         precision=given.precision,
         images=given.images,
         rounds=given.rounds,
@@ -186,11 +194,19 @@ def _measure(argv: list[str]) -> int:
         spin=given.spin,
         profile=given.profile,
     )
-    given.picture = given.picture or given.artifacts / f"bench_{given.suite}.png"
+
+
+def _measure(argv: list[str]) -> int:
+    given = make_parser().parse_intermixed_args(argv)
+    named = NamedTargets.parse(given) if given.targets else None
+    options = read_options(given, named.backend if named else "ort")
+    if named is None:
+        given.picture = given.picture or given.artifacts / f"bench_{options.suite}.png"
     profile = given.profile / "x.profile.json" if given.profile else None
     files.refuse_unwritable([given.picture, profile])
     evaluations = read_evaluations(given.evaluations)
-    _deliver(with_accuracy(run_bench(options), evaluations), given)
+    record = run_named(*named.files(options), options) if named else run_bench(options)
+    _deliver(with_accuracy(record, evaluations), given)
     return 0
 
 

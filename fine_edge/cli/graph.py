@@ -78,7 +78,7 @@ def _print(found: Study, *, explain: bool) -> None:
         budget_table(found.rows).print(console.out)
     for note in (note for note in found.notes() if explain or note != EMULATION):
         console.out.print(note, style="dim", highlight=False, markup=False)
-    console.out.print(verdict(found), highlight=False, markup=False)
+    console.print_lines(verdict(found))
 
 
 def hazard_table(found: Study) -> Table:

@@ -29,7 +29,7 @@ from fine_edge.int8.picture import write_picture
 from fine_edge.int8.placement import PLACEMENTS
 from fine_edge.int8.scales import METHODS, Calibrated, calibration_pictures
 from fine_edge.int8.study import MOST_DRIFT_PICTURES, Int8Study, Plan, study
-from fine_edge.int8.trials import Labelled, Trial
+from fine_edge.int8.trials import BLOCK_STEP, Labelled, Trial
 from fine_edge.int8.verdict import Budget
 from fine_edge.int8.write import check_folder, write_int8
 from fine_edge.table import Column, Table
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
     found, model = study(network, plan, read_conditions(given), labelled)
     deliver(given, found.to_json(), [placement_table(found), block_table(found)])
     if given.json != STDOUT:
-        console.out.print(verdict(found), highlight=False, markup=False)
+        console.print_lines(verdict(found))
     if given.picture:
         write_picture(found, given.picture)
     if found.fits:
@@ -195,7 +195,10 @@ def _losses(trial: Trial) -> list[str | None]:
 def block_table(found: Int8Study) -> Table:
     """Return one row for each block alone in INT8."""
     titles = ["Convs", "Box median px", "Box p90 px", "Score p90", "Flipped"]
-    table = Table("One block in INT8 at a time", [Column("Block", numeric=False), *map(Column, titles)])
+    pictures = len(found.plan.drift_images[::BLOCK_STEP])
+    table = Table(
+        f"One block in INT8 at a time, on {pictures} pictures", [Column("Block", numeric=False), *map(Column, titles)]
+    )
     for name, trial in found.blocks.items():
         boxes = [f"{value:.2f}" for value in trial.drift.box_px[:2]] if trial.drift.box_px else [None] * 2
         score = f"{trial.drift.score[1]:.4f}" if trial.drift.score else None

@@ -17,7 +17,7 @@ from fine_edge.contract import Contract, artifact_stem, bound_contract, contract
 from fine_edge.detections import Detections, from_outputs, from_predictions, from_raw
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.checks import vet
-from fine_edge.graph.input_size import InputSize, fixed, is_open, network_inputs
+from fine_edge.graph.input_size import InputSize, described, fixed, is_open, network_inputs
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.open_batch import largest_batch
 from fine_edge.graph.rules_model import valid_onnx
@@ -157,7 +157,7 @@ def _image_input(
     if not batch and largest_batch(model):
         batch = contract.batches[0] if contract and contract.batches else 1
     if len(inputs) != 1 or not is_float or channels != 3 or not batch or not height or not width:
-        given = ", ".join(f"{v.name} {tuple('?' if d is None else d for d in value_dims(v))}" for v in inputs)
+        given = ", ".join(map(described, inputs))
         raise ArtifactError(
             f"takes {given or 'no input'}, not one static float input (B, 3, H, W)",
             where=path,

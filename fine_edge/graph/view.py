@@ -56,6 +56,8 @@ class GraphView:
             for name in node.input:
                 self._consumers.setdefault(name, []).append(node)
         self._values = {value.name: value for value in _inferred_values(model)}
+        # Asked of every node in turn, each of which would be followed back to the inputs again.
+        self._constant: dict[str, bool] = {}
 
     def producer(self, name: str) -> NodeProto | None:
         """Return the node that computes a tensor; ``None`` for inputs, initialisers and unknown names."""
@@ -144,14 +146,19 @@ class GraphView:
 
     def is_constant(self, name: str) -> bool:
         """Return whether a tensor can be folded: it depends on no network input, or only on an input's static shape."""
+        if name not in self._constant:
+            self._constant[name] = self._depends_on_no_input(name)
+        return self._constant[name]
+
+    def _depends_on_no_input(self, name: str) -> bool:
         pending, seen = [name], set()
         while pending:
             current = pending.pop()
-            if current in seen or current in self._initializers or not current:
+            if current in seen or current in self._initializers or not current or self._constant.get(current):
                 continue
             seen.add(current)
             node = self.producer(current)
-            if node is None:
+            if node is None or current in self._constant:  # known, and no constant
                 return False
             if node.op_type == "Shape" and is_static(self.shape(input_name(node, 0))):
                 continue

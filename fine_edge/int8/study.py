@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from fine_edge.graph.view import GraphView
 from fine_edge.int8.pairs import OPSET
 from fine_edge.int8.placement import PLACEMENTS, Convolution, PlacementName, convolutions, depthwise, placed
 from fine_edge.int8.scales import Calibrated, Method, largest_magnitudes, shared
-from fine_edge.int8.trials import Labelled, Trial, Trials
+from fine_edge.int8.trials import BLOCK_STEP, Labelled, Trial, Trials
 from fine_edge.int8.verdict import Budget, Precisions, Verdict, kernel_growth, losses, verdict_on
 
 MOST_DRIFT_PICTURES = 8
@@ -120,6 +121,7 @@ class Int8Study:
                 "images_sha256": self.plan.calibrated.sha256,
             },
             "drift_images": len(self.plan.drift_images),
+            "sensitivity_images": len(self.plan.drift_images[::BLOCK_STEP]),
             "machine": machine.describe(),
         }
 
@@ -187,12 +189,12 @@ def study(
             where=network.path,
             hint="give trained weights: some random ones make a detector that does not look at its input",
         )
-    blocks = {
-        block: trials.run(block, [one for one in candidates if one.block == block], compile_it=False)
-        for block in dict.fromkeys(one.block for one in candidates)
-    }
+    blocks = {block: trials.of_block(block, candidates) for block in dict.fromkeys(one.block for one in candidates)}
     tried = tuple(trials.run(name, chosen) for name, chosen in _placements(plan, candidates))
     best = min(tried, key=lambda trial: _preference(trial, half, plan.budget))
+    if all(kernel_growth(trial, half) > plan.budget.kernel_growth for trial in tried):
+        best = _with_fewer_kernels(best, trials, half, plan.budget)
+        tried = (*tried, best)
     fp32_ap = trials.average_precision(network.model) if labelled else None
     chosen, ap, fits = _fitting(_ever_fewer(best, tried, blocks, trials, half, plan.budget), trials, fp32_ap, plan)
     chosen = trials.run(chosen.title, chosen.chosen)
@@ -246,6 +248,23 @@ def _preference(trial: Trial, half: Trial, budget: Budget) -> tuple[bool, bool, 
         return bool(losses(trial, None, budget)), False, -float(sum(one.flops for one in trial.chosen))
     grown = kernel_growth(trial, half) > budget.kernel_growth
     return bool(losses(trial, None, budget)), grown, trial.compiled.fused_estimate_ms
+
+
+def _with_fewer_kernels(trial: Trial, trials: Trials, half: Trial, budget: Budget) -> Trial:
+    """Return a trial without the blocks whose convolutions gain the least, until it keeps the limit of kernels.
+
+    Each INT8 convolution costs about one kernel more, so what counts is how much it computes.
+    """
+    blocks = trial.blocks
+    mean_flops = {name: fmean(one.flops for one in trial.chosen if one.block == name) for name in blocks}
+    left, gone = trial, list[str]()
+    for block in sorted(blocks, key=mean_flops.__getitem__):
+        fewer = left.without(block)
+        if not fewer or kernel_growth(left, half) <= budget.kernel_growth:
+            break
+        gone.append(block)
+        left = trials.run(f"{trial.title} without {', '.join(gone)}", fewer)
+    return left
 
 
 def _ever_fewer(

@@ -30,6 +30,9 @@ from fine_edge.parity.tolerance import TOLERANCES
 from fine_edge.runners.opened import Opened
 from fine_edge.runners.ort import OrtRunner
 
+BLOCK_STEP = 2
+"""Of the pictures that drift is measured on, each block alone runs on every second: blocks are only set in order."""
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -96,7 +99,7 @@ class Trials:
     @cached_property
     def reference(self) -> list[Detections]:
         """What the FP32 graph detects, in its own opset."""
-        return self._detections("FP32", self.network.model)
+        return self._detections("FP32", self.network.model, self.images)
 
     def model(self, chosen: Sequence[Convolution]) -> onnx.ModelProto:
         """Return the graph with these convolutions in INT8."""
@@ -106,15 +109,24 @@ class Trials:
         """Return a trial; what was run before is not run again."""
         key = frozenset(one.name for one in chosen)
         done = self._done.get(key)
-        if done is None:
+        wants_cost = compile_it and (done is None or done.compiled is None) and bool(here().rtx)
+        if done is None or wants_cost:
             model = self.model(chosen)
-            reference = self.reference
-            drift = deviation(reference, self._detections(title, emulated(model)), TOLERANCES["int8"])
-            done = Trial(title, tuple(chosen), pair_count(model), drift, None)
-        if compile_it and done.compiled is None and here().rtx:
-            done = replace(done, compiled=compiled(self.model(chosen), self.board, self.network.path.name))
+            done = done or self._tried(title, chosen, model, 1)
+            if wants_cost:
+                done = replace(done, compiled=compiled(model, self.board, self.network.path.name))
         self._done[key] = done
         return replace(done, title=title)
+
+    def of_block(self, block: str, candidates: Sequence[Convolution]) -> Trial:
+        """Return a trial of one block alone, which says where INT8 hurts: on each :data:`BLOCK_STEP`-th picture."""
+        chosen = [one for one in candidates if one.block == block]
+        return self._tried(block, chosen, self.model(chosen), BLOCK_STEP)
+
+    def _tried(self, title: str, chosen: Sequence[Convolution], model: onnx.ModelProto, step: int) -> Trial:
+        reference = self.reference[::step]
+        found = self._detections(title, emulated(model), self.images[::step])
+        return Trial(title, tuple(chosen), pair_count(model), deviation(reference, found, TOLERANCES["int8"]), None)
 
     def average_precision(self, model: onnx.ModelProto) -> float:
         """Return the AP of a graph on the labelled pictures, 0 to 100; FP16 results are rounded as a device does.
@@ -136,7 +148,7 @@ class Trials:
         """Return the AP of a trial, 0 to 100, see :meth:`average_precision`."""
         return self.average_precision(emulated(self.model(trial.chosen)))
 
-    def _detections(self, title: str, model: onnx.ModelProto) -> list[Detections]:
+    def _detections(self, title: str, model: onnx.ModelProto, images: Sequence[Path]) -> list[Detections]:
         with console.progress() as bar:
-            task = bar.add_task(f"running {title}", total=-(-len(self.images) // self.network.shape[0]))
-            return detections_of(self.network, model, self.images, lambda: bar.advance(task))
+            task = bar.add_task(f"running {title}", total=-(-len(images) // self.network.shape[0]))
+            return detections_of(self.network, model, images, lambda: bar.advance(task))

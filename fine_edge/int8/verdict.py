@@ -99,7 +99,7 @@ def verdict_on(
         f"estimated {int8.fused_estimate_ms:.2f} ms against {fp16.estimate_ms:.2f} in FP16, or {int8.estimate_ms:.2f}"
         " with a convolution and what follows it in two kernels"
     )
-    if faster := _faster_with_more_kernels(chosen, half, budget, tried):
+    if faster := _faster(chosen, half, budget, tried):
         reasons.append(faster)
     slower = int8.fused_estimate_ms >= fp16.estimate_ms
     if slower and depthwise:
@@ -116,14 +116,16 @@ def kernel_growth(trial: Trial, half: Trial) -> float:
     return trial.compiled.kernels / half.compiled.kernels if trial.compiled and half.compiled else 1.0
 
 
-def _faster_with_more_kernels(chosen: Trial, half: Trial, budget: Budget, tried: Sequence[Trial]) -> str:
-    """Say which accurate placement the limit of kernels alone has excluded, if it is faster; else nothing."""
+def _faster(chosen: Trial, half: Trial, budget: Budget, tried: Sequence[Trial]) -> str:
+    """Say which placement would be the fastest, and the limit that excludes it; nothing if that is the chosen one."""
     assert chosen.compiled is not None
-    for trial in sorted(tried, key=lambda one: one.compiled.fused_estimate_ms if one.compiled else 0.0):
-        growth = kernel_growth(trial, half)
-        if trial.compiled is None or growth <= budget.kernel_growth or losses(trial, None, budget):
-            continue
-        if trial.compiled.fused_estimate_ms < chosen.compiled.fused_estimate_ms:
-            estimate_ms = trial.compiled.fused_estimate_ms
+    compiled = [(one.compiled.fused_estimate_ms, one) for one in tried if one.compiled]
+    for estimate_ms, trial in sorted(compiled, key=lambda pair: pair[0]):
+        lost, growth = losses(trial, None, budget), kernel_growth(trial, half)
+        if estimate_ms >= chosen.compiled.fused_estimate_ms:
+            return ""
+        if lost and budget.ap_drop is None:  # where AP decides, only that of the chosen one is known
+            return f"{trial.title} would be estimated {estimate_ms:.2f} ms, but {lost[0]}"
+        if not lost and growth > budget.kernel_growth:
             return f"{trial.title} would be estimated {estimate_ms:.2f} ms, with {growth:.2f} times the kernels"
     return ""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 _EXPORT_AGAIN = "copy ONNX file and contract from the same place, or export again"
-_ELEMENT_TYPES = {
+ELEMENT_TYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
     "tensor(double)": "float64",
@@ -100,7 +100,7 @@ def _require_same(side: str, node: Any, spec: TensorSpec, where: Path, *, open_b
         dim == wanted or (not isinstance(dim, int) and (side == "output" or (open_batch and axis == 0)))
         for axis, (dim, wanted) in enumerate(zip(dims, spec.shape, strict=False))
     )
-    if not fits or _ELEMENT_TYPES.get(node.type) != spec.dtype:
+    if not fits or ELEMENT_TYPES.get(node.type) != spec.dtype:
         what = f"{side} {spec.name} is {node.type} {dims}, its contract says {spec.dtype} {spec.shape}"
         raise ArtifactError(what, where=where, hint=_EXPORT_AGAIN)
 

@@ -5,6 +5,7 @@ import pytest
 from graph_builders import model, node, value
 from onnx import TensorProto as T
 
+from fine_edge import console
 from fine_edge.fp16.budget import Deviation
 from fine_edge.graph.view import GraphView
 from fine_edge.int8.compiled import GraphCost
@@ -13,8 +14,8 @@ from fine_edge.int8.trials import Trial
 from fine_edge.int8.verdict import Budget, verdict_on
 
 
-def trial(title, kernels, estimate_ms):
-    same = Deviation(10, 0, 0.0, (0.1, 0.2, 0.3), (0.0, 0.0, 0.0))
+def trial(title, kernels, estimate_ms, box_p90_px=0.2):
+    same = Deviation(10, 0, 0.0, (0.1, box_p90_px, 30.0), (0.0, 0.0, 0.0))
     return Trial(title, (), 0, same, GraphCost(kernels, 0, 1.0, 1.0, estimate_ms, kernels, estimate_ms))
 
 
@@ -32,6 +33,30 @@ def test_reasons_say_how_many_kernels_and_what_an_estimate_cannot_tell(kernels, 
     assert found == verdict
     assert any(reason.startswith(words) for reason in reasons)
     assert any("depthwise" in reason for reason in reasons) == (ms > 10)
+
+
+@pytest.mark.parametrize(
+    ("other", "budget", "words"),
+    [
+        (trial("all", 110, 7.0, 9.0), Budget(), "all would be estimated 7.00 ms, but 0.0% of the detections flip"),
+        (trial("all", 140, 7.0), Budget(), "all would be estimated 7.00 ms, with 1.40 times the kernels"),
+        (trial("all", 110, 7.0, 9.0), Budget(ap_drop=1.0), ""),
+        (trial("all", 140, 9.0), Budget(), ""),
+    ],
+)
+def test_what_excludes_a_faster_placement_is_said(other, budget, words):
+    half, chosen = trial("FP16", 100, 10.0), trial("neck", 105, 8.0)
+    _, reasons = verdict_on(chosen, half, None, budget, [chosen, other])
+    said = [reason for reason in reasons if reason.startswith("all")]
+    assert [reason[: len(words)] for reason in said] == ([words] if words else [])
+
+
+def test_lines_are_broken_between_words_and_what_follows_stands_further_in(monkeypatch, capsys):
+    monkeypatch.setattr(console.out, "width", 40)
+    console.print_lines("verdict: int8\n  " + "reason " * 10)
+    first, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert (first, second) == ("verdict: int8", "  reason reason reason reason reason")
+    assert third == "    reason reason reason reason reason"
 
 
 def test_depthwise_convolutions_have_a_filter_for_each_channel():

@@ -72,6 +72,7 @@ def test_the_fastest_placement_is_written_with_its_contract(tmp_path, images, ca
     assert found["ap"] is None
     assert [row["placement"] for row in found["candidates"]] == ["backbone", "neck", "backbone+neck"]
     assert list(found["sensitivity"]) == ["backbone /2", "encoder"]
+    assert (found["drift_images"], found["sensitivity_images"]) == (8, 4)
     contract, artifact = bound_contract(out / "small.int8.onnx")
     assert [one.file for one in contract.artifacts] == ["small.int8.onnx"]
     assert (artifact.precision, artifact.quantization.images, artifact.quantization.method) == (
@@ -156,13 +157,16 @@ def test_a_budget_is_a_gate_and_keeps_modules_in_fp16(tmp_path, images, capsys):
     assert not (tmp_path / "none").exists()
 
 
-def test_too_many_kernels_speak_for_fp16(tmp_path, images, capsys):
+def test_a_limit_of_kernels_takes_the_blocks_that_gain_the_least_back_to_fp16(tmp_path, images, capsys):
     path = write(tmp_path / "m")
-    given = (path, "--images", images, "--out", tmp_path / "out", "--placement", "convolutions", "--max-kernels", 1.1)
-    code, found = as_json(capsys, *given)
+    given = (path, "--images", images, "--out", tmp_path / "out", "--placement", "convolutions")
+    code, found = as_json(capsys, *given, "--max-kernels", 1.1)
+    assert (code, found["verdict"], found["placement"]) == (0, "int8", "convolutions without encoder")
+    assert [row["compiled"]["kernels"] for row in found["candidates"]] == [23, 22]
+    code, found = as_json(capsys, *given, "--max-kernels", 1)
     assert (code, found["verdict"]) == (0, "fp16")  # no limit on what is lost was given
     assert any("1.15 times the kernels" in reason for reason in found["reasons"])
-    assert run(*given, "--require", "int8") == 1
+    assert run(*given, "--max-kernels", 1, "--require", "int8") == 1
 
 
 def test_without_a_compiler_the_detections_decide(tmp_path, images, monkeypatch, capsys):
