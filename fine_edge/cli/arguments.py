@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fine_edge import console, files
 from fine_edge.engine.batches import optimum_size
+from fine_edge.fields import MOST_SEED
 from fine_edge.graph.input_size import InputSize, picture_size
 from fine_edge.graph.model_file import read_model
 from fine_edge.table import Table
@@ -42,7 +44,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print usage and message, exit code 2."""
-        if "unrecognized arguments" in message and "--json" in self.format_usage():
+        if re.match(r"unrecognized arguments: [^-]", message) and "--json" in self.format_usage():
             message += " (a FILE for --json ends in .json)"
         super().error(message)
 
@@ -92,6 +94,17 @@ def add_fine(parser: argparse.ArgumentParser, of: str = "of a model") -> None:
         metavar="r=1,heads=4,...",
         help=f"options of the FINE {of}: attention, r, k, heads, d, down, modulation, ffn, window, areas",
     )
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > MOST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: give a whole number of 0 to {MOST_SEED}")
+    return int(text)
+
+
+def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
+    """Add ``--seed``, which every library takes."""
+    parser.add_argument("--seed", type=_seed, default=0, help=f"{of} (default: 0)")
 
 
 def add_input_size(

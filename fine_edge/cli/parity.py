@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, deliver
+from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, add_seed, deliver
 from fine_edge.cli.target import ANY_TARGET, Target
 from fine_edge.contract import Precision, bound_contract
 from fine_edge.engine.manifest import read_manifest
@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of MODEL (default: fp32)")
     parser.add_argument("--golden", action="store_true", help="check against the stored outputs, without torch")
     parser.add_argument("--weights", type=Path, help="checkpoint the model was exported from (default: random weights)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
+    add_seed(parser, "of the random weights")
     parser.add_argument(
         "--images", type=Path, nargs="+", help="pictures or folders (default: scikit-image's photographs)"
     )
