@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser, add_fine, add_seed
+from fine_edge.cli.arguments import Parser, add_fine, add_seed, count
 from fine_edge.errors import MissingExtraError
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.export.request import SIZE_MULTIPLE_PX, parse_size
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_seed(parser, "of weights, order of pictures and flips")
     parser.add_argument("--half", action="store_true", help="write the weights in FP16, which halves the file")
-    parser.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all)")
+    parser.add_argument("--threads", type=count, metavar="N", help="number of CPU threads (default: all)")
     parser.add_argument(
         "--out",
         type=Path,
