@@ -28,6 +28,10 @@ Positive = Annotated[float, Meta(ge=1e-12, le=_MOST)]
 Whole = Annotated[int, Meta(ge=0, le=10**15)]
 Count = Annotated[int, Meta(ge=1, le=10**15)]
 
+MOST_SEED = 2**31 - 1
+"""What every library here takes for a seed."""
+Seed = Annotated[int, Meta(ge=0, le=MOST_SEED)]
+
 Level = Annotated[int, Meta(ge=0, le=255)]
 """A value of a pixel in 8 bits."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fine_edge import console, files
-from fine_edge.engine.batches import optimum_size
-from fine_edge.graph.input_size import InputSize, picture_size
-from fine_edge.graph.model_file import read_model
+from fine_edge.engine.batches import batch_size, optimum_size
+from fine_edge.fields import MOST_SEED
+from fine_edge.graph.input_size import InputSize
 from fine_edge.table import Table
 
 STDOUT = Path("-")
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print usage and message, exit code 2."""
-        if "unrecognized arguments" in message and "--json" in self.format_usage():
+        if re.match(r"unrecognized arguments: [^-]", message) and "--json" in self.format_usage():
             message += " (a FILE for --json ends in .json)"
         super().error(message)
 
@@ -100,6 +101,24 @@ def add_fine(parser: argparse.ArgumentParser, of: str = "of a model") -> None:
     )
 
 
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > MOST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: give a whole number of 0 to {MOST_SEED}")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """Return a number of things, of which there is one at least; the type of an option."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of them: give 1 or more")
+    return int(text)
+
+
+def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
+    """Add ``--seed``, which every library takes."""
+    parser.add_argument("--seed", type=_seed, default=0, help=f"{of} (default: 0)")
+
+
 def add_input_size(
     parser: argparse.ArgumentParser, of: str = "a graph whose input is dynamic", *, ranges: bool = False
 ) -> None:
@@ -124,7 +143,7 @@ def input_size_of(given: argparse.Namespace, path: Path | None) -> InputSize | N
     if given.input_size is not None or path is None:
         return InputSize.parse(given.input_size, given.batch)
     if given.batch is not None:
-        return picture_size(read_model(path, weights=False), given.batch, path)
+        return batch_size(path, given.batch)
     size = optimum_size(path)
     if size:
         console.remark(

@@ -22,6 +22,8 @@ from fine_edge.stream.source import comes_live, file_path
 
 OUTPUTS = ("json", "csv", "markdown", "picture", "html", "out", "artifacts", "profile")
 """Options whose files come back."""
+_OF_MODELS = ("--weights", "--precision", "--input-size")
+"""Options of what finds objects in pictures that say how a model is exported."""
 
 
 def here_instead(words: list[str]) -> str:
@@ -86,10 +88,24 @@ def need_target(task: Task) -> None:
         return
     height, width = parse_size(given.input_size)
     size = {"height": height, "width": width}
-    onnx = target.onnx_path(given.artifacts, given.weights, precision=given.precision, **size)
+    onnx = target.onnx_path(given.artifacts, given.weights, precision=given.precision or "fp32", **size)
     task.shipment.add(*artifact_files(onnx))
     if given.model:
+        task.argv = _without_options_of_models(task.argv)
         task.more = ["--model", argument_there(onnx)]
+
+
+def _without_options_of_models(argv: list[str]) -> list[str]:
+    """Leave out how a model is exported: the board gets a file, which refuses these options."""
+    kept, is_value = [], False
+    for word in argv:
+        name, equals, _ = word.partition("=")
+        # argparse takes the beginning of an option's name as well.
+        ours = not is_value and len(name) > len("--") and any(option.startswith(name) for option in _OF_MODELS)
+        if not ours and not is_value:
+            kept.append(word)
+        is_value = ours and not equals
+    return kept
 
 
 def need_sources(task: Task) -> None:
@@ -133,8 +149,14 @@ def need_golden(task: Task) -> None:
         given.engine = target.engine
         return
     height, width = parse_size(given.input_size)
-    options = {"precision": given.precision, "height": height, "width": width, "raw": given.raw, "seed": given.seed}
-    onnx = target.onnx_path(given.artifacts, given.weights, **options)
+    options = {
+        "precision": given.precision or "fp32",
+        "height": height,
+        "width": width,
+        "raw": given.raw,
+        "seed": given.seed,
+    }
+    onnx = target.onnx_path(given.artifacts, given.weights, precision=given.precision or "fp32", **options)
     task.shipment.add(*artifact_files(onnx))
     json = [] if given.json is None else ["--json"] if given.json == STDOUT else ["--json", argument_there(given.json)]
     task.argv, task.more = ["parity", argument_there(onnx), "--golden", *json], []

@@ -10,7 +10,7 @@ from typing import Any
 
 from fine_edge import console
 from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, deliver
-from fine_edge.cli.target import ANY_TARGET, Target
+from fine_edge.cli.target import ANY_TARGET, Target, refuse_options_of_models
 from fine_edge.deploy import cpp, deepstream, isaac_ros, triton
 from fine_edge.deploy.deployable import Deployable, read_deployable
 from fine_edge.deploy.folder import Deployment, write
@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_fine(parser)
     parser.add_argument("--weights", type=Path, help="checkpoint for a model (default: random weights)")
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of a model (default: fp32)")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), help="of a model (default: fp32)")
     add_artifacts(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="gets a folder NAME (default: deployments/TARGET)")
     parser.add_argument("--name", help="of the folder and the model (default: the model's own)")
@@ -121,9 +121,10 @@ def main(argv: list[str]) -> int:
     given = make_parser().parse_args(argv)
     _settle(given)
     target = Target.parse(given.source, given.fine)
+    refuse_options_of_models(target, given, "weights", "precision")
     if given.device == "cpu" and target.engine:
         raise ConfigError("an engine computes on the GPU", where="--device", hint="leave it out, or name an ONNX file")
-    path = target.engine or target.onnx_path(given.artifacts, given.weights, precision=given.precision)
+    path = target.engine or target.onnx_path(given.artifacts, given.weights, precision=given.precision or "fp32")
     with console.status(f"reading {path.name}"):
         source = read_deployable(path)
         deployment = _TARGETS[given.target][2](source, given.name or source.contract.model, given)

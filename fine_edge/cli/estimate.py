@@ -20,6 +20,7 @@ from fine_edge.cli.arguments import (
     add_input_size,
     add_json,
     add_table_files,
+    count,
     deliver,
     deliver_files,
     input_size_of,
@@ -269,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_input_size(parser, "a model, or of a graph whose input is dynamic")
     parser.add_argument(
-        "--kernels", type=int, default=10, metavar="N", help="number of slowest kernels to list (default: 10)"
+        "--kernels", type=count, default=10, metavar="N", help="number of slowest kernels to list (default: 10)"
     )
     add_artifacts(parser, or_out=True)
     add_outputs(parser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, deliver
+from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, add_seed, deliver
 from fine_edge.contract import Contract, contract_path, read_contract
 from fine_edge.errors import ConfigError
 from fine_edge.export.artifacts import ensure_exported, existing
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--colour", choices=("rgb", "bgr"), default="rgb", help="order of a frame's channels (default: rgb)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
+    add_seed(parser, "of the random weights")
     add_artifacts(parser, or_out=True)
     add_json(parser)
     return parser

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fine_edge import console
 from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_explain, add_fine, add_json, deliver
-from fine_edge.cli.target import ONNX_TARGET, Target
+from fine_edge.cli.target import ONNX_TARGET, Target, refuse_options_of_models
 from fine_edge.files import write_text
 from fine_edge.fp16.budget import BudgetRow
 from fine_edge.fp16.keep_list import read_keep_list, write_keep_list
@@ -170,7 +170,9 @@ def _summary(findings: list[Finding]) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    path = Target.parse(arguments.target, arguments.fine).onnx_path(arguments.artifacts, precision=arguments.precision)
+    target = Target.parse(arguments.target, arguments.fine)
+    refuse_options_of_models(target, arguments, "precision")
+    path = target.onnx_path(arguments.artifacts, precision=arguments.precision or "fp32")
     findings = check(read_model(path, weights=False), path)
     deliver(arguments, [finding.to_json() for finding in findings], [_table(path, findings)] if findings else [])
     if arguments.json != STDOUT:
@@ -187,7 +189,7 @@ def main(argv: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     checker = commands.add_parser("check", help="run all rules on an ONNX file")
     checker.add_argument("target", metavar=ONNX_TARGET, help="a model of the zoo, exported if needed, or an ONNX file")
-    checker.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of a model (default: fp32)")
+    checker.add_argument("--precision", choices=("fp32", "fp16"), help="of a model (default: fp32)")
     add_fine(checker)
     add_artifacts(checker)
     add_json(checker)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def _jobs(args: argparse.Namespace) -> dict[str, MatrixJob]:
     """Return the jobs of the models asked for, all checked before the first one is run."""
     if args.jobs < 1:
         raise ConfigError(f"{args.jobs} jobs are none", where="--jobs", hint="use 1 or more")
-    if args.timeout_s <= 0:
+    if not 0 < args.timeout_s < math.inf:
         raise ConfigError(f"{args.timeout_s:g} s are none", where="--timeout-s", hint="leave it out")
     most = len(sample_photographs())
     if not 1 <= args.photographs <= most:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import cast, get_args
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, deliver
-from fine_edge.cli.target import ANY_TARGET, Target
+from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, add_seed, deliver
+from fine_edge.cli.target import ANY_TARGET, Target, refuse_options_of_models
 from fine_edge.contract import Precision, bound_contract
 from fine_edge.engine.manifest import read_manifest
 from fine_edge.errors import ArtifactError
@@ -68,10 +68,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="a model of the zoo (exported if needed), an ONNX file, or a TensorRT engine of this machine",
     )
     add_fine(parser)
-    parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of MODEL (default: fp32)")
+    parser.add_argument("--precision", choices=get_args(Precision), help="of MODEL (default: fp32)")
     parser.add_argument("--golden", action="store_true", help="check against the stored outputs, without torch")
     parser.add_argument("--weights", type=Path, help="checkpoint the model was exported from (default: random weights)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
+    add_seed(parser, "of the random weights")
     parser.add_argument(
         "--images", type=Path, nargs="+", help="pictures or folders (default: scikit-image's photographs)"
     )
@@ -96,11 +96,12 @@ def _of_engine(engine: Path) -> tuple[Path, Opened]:
 def _open(args: argparse.Namespace) -> tuple[Path, Opened]:
     """Return the ONNX file that is compared, and what runs it; FP16 and INT8 are rounded as a device rounds."""
     target = Target.parse(args.target, args.fine)
+    refuse_options_of_models(target, args, "precision", "input_size", "raw")
     if target.engine:
         return _of_engine(target.engine)
     height, width = parse_size(args.input_size)
-    asked = {"precision": args.precision, "height": height, "width": width, "raw": args.raw, "seed": args.seed}
-    onnx_path = target.onnx_path(args.artifacts, args.weights, **asked)
+    asked = {"height": height, "width": width, "raw": args.raw, "seed": args.seed}
+    onnx_path = target.onnx_path(args.artifacts, args.weights, precision=args.precision or "fp32", **asked)
     _, artifact = bound_contract(onnx_path)
     return onnx_path, open_onnx(onnx_path, rounded=artifact.precision != "fp32")
 

@@ -19,7 +19,7 @@ from fine_edge.cli.arguments import (
     deliver,
 )
 from fine_edge.cli.estimate import add_conditions, read_conditions
-from fine_edge.cli.target import ONNX_TARGET, Target
+from fine_edge.cli.target import ONNX_TARGET, Target, refuse_options_of_models
 from fine_edge.errors import ConfigError
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.fp16.network import Network, read_network
@@ -110,6 +110,7 @@ def _network(given: argparse.Namespace) -> Network:
     """Read the file, or export the model, at the size that was asked for."""
     size = InputSize.parse(given.input_size, given.batch)
     target = Target.parse(given.target, given.fine)
+    refuse_options_of_models(target, given, "weights")
     if target.onnx:
         return read_network(target.onnx, size, fold=True)
     asked = {"height": size.height, "width": size.width, "batch": size.batch} if size else {}

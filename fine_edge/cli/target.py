@@ -81,6 +81,27 @@ def refuse_fine(fine: str | None, path: Path) -> None:
         raise ConfigError(f"{path.name} is a file and has its FINE", where="--fine", hint="name a model of the zoo")
 
 
+def refuse_options_of_models(target: Target, given: argparse.Namespace, *options: str) -> None:
+    """Refuse options that say how a model is exported beside a file, which would not heed them.
+
+    Args:
+        target: what was named.
+        given: options of a command.
+        options: names of those that are for models alone, by default absent.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    path = target.onnx or target.engine
+    for option in options if path else ():
+        if getattr(given, option):
+            raise ConfigError(
+                f"is for a model, and {path.name if path else ''} is a file that has its own",
+                where=f"--{option.replace('_', '-')}",
+                hint="leave it out, or name a model of the zoo",
+            )
+
+
 def add_target_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add what commands on pictures run: ``--model``, ``--onnx`` or ``--engine``, and what a model is exported from."""
     source = parser.add_mutually_exclusive_group(required=required)
@@ -93,7 +114,7 @@ def add_target_options(parser: argparse.ArgumentParser, *, required: bool = True
     )
     add_fine(parser)
     parser.add_argument("--weights", type=Path, help="checkpoint for a model (default: random weights)")
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of a model (default: fp32)")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), help="of a model (default: fp32)")
     parser.add_argument("--input-size", metavar="SIDE|HxW", help="of a model (default: its own)")
     parser.add_argument(
         "--rounded",
@@ -105,11 +126,18 @@ def add_target_options(parser: argparse.ArgumentParser, *, required: bool = True
 
 
 def target_of(given: argparse.Namespace) -> Target:
-    """Return what the options of :func:`add_target_options` name."""
+    """Return what the options of :func:`add_target_options` name.
+
+    Raises:
+        ConfigError: when options of a model are given beside a file.
+    """
     if given.model is None:
         refuse_fine(given.fine, given.onnx or given.engine)
-        return Target(onnx=given.onnx, engine=given.engine)
-    return Target.parse(given.model, given.fine)
+        target = Target(onnx=given.onnx, engine=given.engine)
+    else:
+        target = Target.parse(given.model, given.fine)
+    refuse_options_of_models(target, given, "weights", "precision", "input_size")
+    return target
 
 
 def open_target(given: argparse.Namespace, threads: int | None = None) -> Opened:
@@ -129,5 +157,5 @@ def open_target(given: argparse.Namespace, threads: int | None = None) -> Opened
         return open_engine(target.engine)
     height, width = parse_size(given.input_size)
     size = {"height": height, "width": width}
-    path = target.onnx_path(given.artifacts, given.weights, precision=given.precision, **size)
+    path = target.onnx_path(given.artifacts, given.weights, precision=given.precision or "fp32", **size)
     return open_onnx(path, rounded=given.rounded, threads=threads)

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser, add_fine
+from fine_edge.cli.arguments import Parser, add_fine, add_seed, count
 from fine_edge.errors import MissingExtraError
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.export.request import SIZE_MULTIPLE_PX, parse_size
@@ -35,9 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         default="horizontal",
         help=f"{', '.join(FLIPS)}; both is for pictures without a natural up (default: horizontal)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order of pictures and flips (default: 0)")
+    add_seed(parser, "of weights, order of pictures and flips")
     parser.add_argument("--half", action="store_true", help="write the weights in FP16, which halves the file")
-    parser.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all)")
+    parser.add_argument("--threads", type=count, metavar="N", help="number of CPU threads (default: all)")
     parser.add_argument(
         "--out",
         type=Path,

@@ -6,6 +6,7 @@ no optimum, it is the largest batch: a server that waits for a batch fills it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +41,26 @@ def optimum_size(path: Path) -> InputSize | None:
     return picture_size(model, batches[1], path) if batches else None
 
 
+def batch_size(path: Path, batch: int) -> InputSize:
+    """Return the size of a graph's inputs at one batch.
+
+    Raises:
+        ArtifactError: when the batch is beyond those of the graph.
+    """
+    model = read_model(path, weights=False)
+    own = own_batches(model, path)
+    if own is not None:
+        _require_within(own, (batch,), path)
+    return picture_size(model, batch, path)
+
+
+def _require_within(own: Batches, asked: Sequence[int], path: Path) -> None:
+    if not own[0] <= asked[0] <= asked[-1] <= own[2]:
+        what = f"batch {batches_text(asked)} is beyond what the graph takes, {batches_text(own)}"
+        hint = f"export it with --batch {min(own[0], asked[0])}:{max(own[2], asked[-1])}"
+        raise ArtifactError(what, where=path, hint=hint)
+
+
 def resolved(path: Path, options: BuildOptions) -> BuildOptions:
     """Return the options with the batches of the graph's own, where it takes several and nothing else is asked for.
 
@@ -51,9 +72,7 @@ def resolved(path: Path, options: BuildOptions) -> BuildOptions:
     if own is None:
         return options
     asked = options.batches or ((options.input_size.batch,) if options.input_size else own)
-    if not own[0] <= asked[0] <= asked[-1] <= own[2]:
-        what = f"batch {batches_text(asked)} is beyond what the graph takes, {batches_text(own)}"
-        raise ArtifactError(what, where=path, hint=f"export it with --batch {min(own[0], asked[0])}:{asked[-1]}")
+    _require_within(own, asked, path)
     return options if options.batches or options.input_size else replace(options, batches=own)
 
 

@@ -94,8 +94,8 @@ class Estimate:
 
     @property
     def fps(self) -> float:
-        """Return the throughput back to back, where copies overlap with the next inference, as trtexec measures it."""
-        return 1000 / self.compute_ms
+        """Return pictures per second back to back, where copies overlap with the next inference, as in trtexec."""
+        return 1000 * self.engine.batch / self.compute_ms
 
     @property
     def bound_ms(self) -> dict[Bound, float]:

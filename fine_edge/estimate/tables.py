@@ -25,8 +25,9 @@ def estimate_table(found: Estimate) -> Table:
     for module, ms in found.module_ms().items():
         table.add(_title(module), f"{ms:.3f}", f"{100 * ms / found.kernels_ms:.1f}", counts.count(module))
     table.add("all kernels", f"{found.kernels_ms:.3f}", "100.0", len(found.kernels))
+    of = f"of {found.engine.batch} pictures at a time " if found.engine.batch > 1 else ""
     latency = (
-        f"Latency {found.latency_ms:.2f} ms ({found.latency_ms_low:.2f} to {found.latency_ms_high:.2f}), copies of"
+        f"Latency {of}{found.latency_ms:.2f} ms ({found.latency_ms_low:.2f} to {found.latency_ms_high:.2f}), copies of"
         f" input and outputs included; {found.fps:.1f} FPS."
     )
     if not found.conditions.cuda_graph:

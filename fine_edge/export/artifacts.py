@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
+from typing import Any
 
 from fine_edge import command, console, machine
 from fine_edge.contract import Contract, bound_contract, contract_path, read_contract
@@ -30,17 +32,46 @@ def can_export() -> bool:
     return all(importlib.util.find_spec(package) for package in ("torch", "transformers"))
 
 
+def _said(options: object) -> dict[str, Any]:
+    """Return options as a person knows them: height and width as one size."""
+    if not isinstance(options, dict):
+        return {}
+    size = f"{options.get('height')}x{options.get('width')}"
+    return {"size": size} | {name: value for name, value in options.items() if name not in ("height", "width")}
+
+
+def _other_options(contract: Contract, request: ExportRequest) -> str:
+    before, asked = _said(contract.made_by.get("options")), _said(request.options())
+    names = [name for name in (asked | before) if before.get(name) != asked.get(name)]
+    return ", ".join(f"{name} {before.get(name, 'none')}, now {asked.get(name, 'none')}" for name in names)
+
+
+def _other_weights(contract: Contract, request: ExportRequest) -> str | None:
+    """Return the weights that existing files hold, where those are not the request's."""
+    weights = contract.made_by["weights"]
+    if request.weights is None:
+        same = weights["source"] == "random" and weights.get("seed") == request.seed
+    else:
+        same = weights["source"] != "random" and weights.get("sha256") == weights_sha256(request.weights)
+    if same:
+        return None
+    held = f"random weights (seed {weights.get('seed')})" if contract.random_weights else f"weights {_origin(contract)}"
+    asked = f"random ones (seed {request.seed})" if request.weights is None else request.weights.name
+    return f"{held}, now {asked}"
+
+
+def _origin(contract: Contract) -> str:
+    weights = contract.made_by["weights"]
+    return str(weights.get("file", weights["source"]))
+
+
 def _difference(contract: Contract, request: ExportRequest) -> str | None:
     """Return why existing files do not match a request; ``None`` when they do."""
     made_by = contract.made_by
     if contract.model != request.model or made_by.get("options") != request.options():
-        return "other options"
-    weights = made_by["weights"]
-    if request.weights is None:
-        if weights["source"] != "random" or weights.get("seed") != request.seed:
-            return "other weights"
-    elif weights["source"] == "random" or weights.get("sha256") != weights_sha256(request.weights):
-        return "other weights"
+        return _other_options(contract, request)
+    if other := _other_weights(contract, request):
+        return other
     if can_export() and made_by.get("source_sha256") != machine.source_sha256():
         return "made by other code"
     return None
@@ -59,20 +90,39 @@ def existing(request: ExportRequest, folder: Path) -> Path | None:
         return None
 
 
-def _refuse_to_replace_trained(request: ExportRequest, folder: Path) -> None:
-    """Refuse to replace an artifact with trained weights by one with random weights, which is the default."""
+def _refuse_to_replace(request: ExportRequest, folder: Path, *, trained: bool) -> None:
+    """Refuse to replace what an export cannot make again: a file of somebody's, and by default trained weights."""
     path = folder / request.onnx_name()
+    if not contract_path(path).exists():
+        _refuse_to_replace_foreign(request, folder)
+        return
     try:
-        weights = read_contract(contract_path(path)).made_by["weights"]
+        contract = read_contract(contract_path(path))
     except ArtifactError:
         return
-    if request.weights is None and weights["source"] != "random":
+    if not trained and request.weights is None and not contract.random_weights:
         raise ArtifactError(
-            f"the folder holds this model with trained weights ({weights.get('file', weights['source'])}), which an"
-            " export with random ones would replace",
+            f"the folder holds this model with trained weights ({_origin(contract)}), which an export with random"
+            " ones would replace",
             where=path,
             hint="give --weights, the ONNX file itself, or another folder",
         )
+    if difference := _difference(contract, request):
+        console.remark(f"{path}: exported again ({difference})")
+
+
+def _refuse_to_replace_foreign(request: ExportRequest, folder: Path) -> None:
+    """Refuse to replace an ONNX file that stands alone: an export writes contract and golden file with it."""
+    if (folder / f"{request.stem()}.golden.npz").exists():
+        return
+    for precision in {"fp32", request.precision}:
+        path = folder / replace(request, precision=precision).onnx_name()
+        if path.exists():
+            raise ArtifactError(
+                "no contract and no golden file stand beside it, and an export would replace this file of somebody's",
+                where=path,
+                hint=f"name the file itself ({path}), move it, or give another --artifacts DIR",
+            )
 
 
 def _refuse_int8(request: ExportRequest, folder: Path) -> None:
@@ -100,8 +150,7 @@ def ensure_exported(request: ExportRequest, folder: Path, *, replace_trained: bo
     if found:
         return found
     _refuse_int8(request, folder)
-    if not replace_trained:
-        _refuse_to_replace_trained(request, folder)
+    _refuse_to_replace(request, folder, trained=replace_trained)
     if not can_export():
         raise ArtifactError(
             "this ONNX is not here, or is another, and there is no torch here to export it",

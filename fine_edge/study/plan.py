@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from fine_edge.errors import ConfigError, MissingExtraError
 from fine_edge.export.request import parse_size
-from fine_edge.fields import Text, from_data
+from fine_edge.fields import Seed, Text, from_data
 from fine_edge.files import contents_checked, read_text
 from fine_edge.text import printable
 from fine_edge.train.recipe import Recipe
@@ -83,7 +83,7 @@ class _Document:
 
     data: DataFiles
     recipe: StudyRecipe
-    seeds: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31 - 1)], ...], Meta(min_length=1, max_length=100)]
+    seeds: Annotated[tuple[Seed, ...], Meta(min_length=1, max_length=100)]
     title: Text = "Study"
     base: Text | None = None
     variant: Annotated[tuple[_Given, ...], Meta(max_length=1000)] = ()

@@ -136,7 +136,7 @@ def train(
             if "loss" in logged
         ]
         _require_finite(model)
-        save(model, checkpoint, name=recipe.model, labels=labels, half=half)
+        save(model, checkpoint, name=recipe.model, labels=labels, half=half, trained_hw=(recipe.height, recipe.width))
         record["checkpoint"] = {"sha256": sha256_of(checkpoint)}
         files.write_text(record_file, json.dumps(record, indent=1) + "\n")
     return Trained(checkpoint, record)

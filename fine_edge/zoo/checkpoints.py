@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from fine_edge.errors import ArtifactError, OutputError, WeightsError
+from fine_edge.fields import Count, from_data
 from fine_edge.files import file_size, output_errors, parse_json, read_json, written_together
 from fine_edge.preprocess import Preprocessing
 from fine_edge.text import printable
@@ -248,6 +249,8 @@ def own(read: ReadFile, path: Path) -> Checkpoint | None:
         settings = parse_json(metadata.get("fine_edge.settings", "null"))
         stated = parse_json(metadata.get("fine_edge.preprocessing", "null"))
         preprocessing = None if stated is None else Preprocessing.from_json(stated)
+        size = metadata.get("fine_edge.trained_hw")  # files of older versions have none
+        trained_hw = None if size is None else from_data(tuple[Count, Count], parse_json(size))
     except (ValueError, ArtifactError, TypeError) as error:
         raise WeightsError(f"its header is broken ({error})", where=path) from error
     return Checkpoint(
@@ -257,6 +260,7 @@ def own(read: ReadFile, path: Path) -> Checkpoint | None:
         _own_labels(metadata, path),
         settings=settings,
         preprocessing=preprocessing,
+        trained_hw=trained_hw,
     )
 
 
@@ -278,6 +282,7 @@ def save(
     labels: tuple[str, ...],
     half: bool = False,
     preprocessing: Preprocessing | None = None,
+    trained_hw: tuple[int, int] | None = None,
 ) -> None:
     """Write a detector's weights as safetensors in our own layout, atomically.
 
@@ -289,6 +294,7 @@ def save(
         half: whether to store weights as FP16. Biases and norms stay FP32, as they are small and variances may leave
             FP16's range. So do weights that leave it.
         preprocessing: preprocessing from a picture to the input, where it is not the model's usual one.
+        trained_hw: height and width that the weights were trained at, pixels.
 
     Raises:
         WeightsError: for a weight that is not finite.
@@ -307,6 +313,8 @@ def save(
         metadata["fine_edge.settings"] = json.dumps(settings)
     if preprocessing is not None:
         metadata["fine_edge.preprocessing"] = json.dumps(preprocessing.to_json())
+    if trained_hw is not None:
+        metadata["fine_edge.trained_hw"] = json.dumps(trained_hw)
     with written_together(path.parent, path.name) as partial, output_errors(path):
         try:
             save_file(state, str(partial / path.name), metadata=metadata)

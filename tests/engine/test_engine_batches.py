@@ -13,7 +13,7 @@ from small_graphs import attention, open_batch
 from fine_edge.cli.engine import main as engine_command
 from fine_edge.cli.layers import main as layers_command
 from fine_edge.engine.adopt import adopt
-from fine_edge.engine.batches import profile_of, resolved, trtexec_flags
+from fine_edge.engine.batches import batch_size, profile_of, resolved, trtexec_flags
 from fine_edge.engine.build import obtain_engine
 from fine_edge.engine.manifest import build_key, read_manifest
 from fine_edge.engine.options import BuildOptions
@@ -159,6 +159,13 @@ def test_a_plan_of_trtexec_says_itself_which_batches_it_takes(tmp_path, monkeypa
 def test_a_plan_is_not_told_which_batches_it_takes(tmp_path):
     with pytest.raises(ConfigError, match="a plan says itself which batches it takes"):
         engine_command(["adopt", "p", "--onnx", str(open_batch(tmp_path / "m.fp16.onnx")), "--batch", "1:8"])
+
+
+def test_a_batch_beyond_the_graphs_is_told_before_it_is_compiled(tmp_path):
+    path = open_batch(tmp_path / "m.onnx")
+    assert batch_size(path, 8).batch == 8
+    with pytest.raises(ArtifactError, match=r"batch 9 is beyond what the graph takes, 1:8:8 -> export .* 1:9"):
+        batch_size(path, 9)
 
 
 def test_what_trtexec_is_told(tmp_path):

@@ -58,6 +58,8 @@ def test_what_is_unlike_everything_measured_is_said_and_widens_the_interval():
     kernels = [works.kernel("topk", selections=(SelectedKernels(1, 10**6),)), works.kernel("conv", memory_bytes=10**8)]
     found = estimate(replace(works.engine("net", *kernels), batch=4, quantised=True), at())
     assert found.latency_ms_high == pytest.approx(1.25 * 1.2 * found.latency_ms)
+    assert found.fps == pytest.approx(4 * 1000 / found.compute_ms), "pictures a second, not batches"
+    assert "of 4 pictures at a time" in estimate_table(found).notes[0]
     warnings = " ".join(found.warnings)
     assert "Only single pictures were measured" in warnings
     assert "Top-k takes" in warnings

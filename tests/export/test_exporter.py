@@ -283,6 +283,20 @@ def test_trained_weights_are_replaced_by_random_ones_only_where_that_was_asked_f
     assert len(exports) == 2
 
 
+def test_what_is_exported_again_is_said_and_a_file_of_somebodys_stays(copied, exports, tmp_path, capsys):
+    ensure_exported(replace(FP32, width=192, seed=3), copied)
+    assert "exported again (size 160x160, now 160x192)" in " ".join(capsys.readouterr().err.split())
+    ensure_exported(replace(FP32, seed=3), copied)
+    assert "random weights (seed 0), now random ones (seed 3)" in " ".join(capsys.readouterr().err.split())
+    foreign = tmp_path / f"{MODEL}.onnx"
+    foreign.write_bytes(b"of ultralytics")
+    for request in (FP32, FP16):
+        with pytest.raises(ArtifactError, match=r"this file of somebody's -> name the file itself \(.*\.onnx\)"):
+            ensure_exported(request, tmp_path)
+    assert foreign.read_bytes() == b"of ultralytics"
+    assert len(exports) == 2
+
+
 def test_code_that_changed_means_another_export(folder, exports, monkeypatch):
     monkeypatch.setattr(machine, "source_sha256", lambda: "other")
     ensure_exported(FP32, folder)

@@ -35,6 +35,7 @@ def test_the_checkpoint_is_taken_everywhere(trained):
     detector = load(find(NAME), trained / f"{NAME}.safetensors")
     assert detector.labels == ("__background__", "cell", "platelet")
     assert detector.report.fine == "loaded"
+    assert detector.trained_hw == (128, 160), "an export at another size says so"
     blocks = [module for module in detector.model.modules() if type(module).__name__ == "Fine"]
     assert all(block.ffn.down.weight.abs().max() > 0 for block in blocks), "training has moved FINE off the identity"
 
@@ -145,6 +146,7 @@ def test_a_checkpoint_that_was_changed_is_not_finished(cells, trained, tmp_path)
         ({"128x160": "32x32"}, ConfigError, "at least 128x128"),
         ({"both": "diagonal"}, ConfigError, "known: none, horizontal, both"),
         ({"2": "0"}, ConfigError, "must be above 0"),
+        ({"--flips": "--learning-rate", "both": "nan"}, ConfigError, "must be above 0"),
         ({NAME: "rtdetr_r18", "128x160": "240x320"}, ConfigError, "not a positive multiple of 32 -> use 256"),
         ({NAME: "yolov8s"}, ConfigError, "trained by its own library"),
     ],
