@@ -14,6 +14,12 @@ MODELS  = $(if $(filter table3,$(MODEL)),$(TABLE3),$(MODEL))
 OUT    ?= engines
 ARGS   ?=
 DEVICE_TESTS ?= tests
+# The tests make and free thousands of graphs of many MiB. glibc hands such memory back to the kernel, which clears every
+# page that is asked for again: a third of the time of a study of FP16. What the tests start inherits this.
+KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=16777216
+# Protobuf trims the heap besides, which takes a compiler to prevent. To the loader, blanks and colons end a name.
+KEPT        := build/keep_memory.so
+PRELOADED   := LD_PRELOAD="$$(realpath -qe $(KEPT) | grep -v "[ :]")"
 # Of the bench: table1, table2, table3, table7, small or exporters.
 SUITE  ?= table3
 # A Jetson brings TensorRT with its system; everything else is a host that exports and tests.
@@ -76,13 +82,17 @@ check: onnx ## graph rules and NVIDIA's compiler on MODEL's ONNX
 matrix: $(READY) ## every model exported, checked, compared and compiled: bench/MATRIX.md and matrix.json
 	$(BIN)/python -m fine_edge matrix --artifacts $(OUT) --json bench/matrix.json --markdown bench/MATRIX.md $(ARGS)
 
-test: $(READY) ## all tests
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+$(KEPT): tests/keep_memory.c
+	@mkdir -p $(@D)
+	@cc -shared -fPIC -O2 -o $@ $< 2>/dev/null || rm -f $@
 
-test-device: ## the tests of what runs without torch, or DEVICE_TESTS of them; PYTHON=python3.10 for the Jetson's
+test: $(READY) $(KEPT) ## all tests
+	$(KEEP_MEMORY) $(PRELOADED) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-device: $(KEPT) ## the tests of what runs without torch, or DEVICE_TESTS of them; PYTHON=python3.10 for the Jetson's
 	$(PYTHON) -m venv $(VENV)-device
 	$(VENV)-device/bin/python -m pip install --quiet --disable-pip-version-check '.[video,track]' 'pytest<10' 'hypothesis<7' 'pytest-xdist<4' 'asyncssh<3'
-	$(VENV)-device/bin/python -m pytest -n auto --dist loadfile -m "not host" $(ARGS) $(DEVICE_TESTS)
+	$(KEEP_MEMORY) $(PRELOADED) $(VENV)-device/bin/python -m pytest -n auto --dist loadfile -m "not host" $(ARGS) $(DEVICE_TESTS)
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .
@@ -91,5 +101,5 @@ lint: $(READY) ## style and types
 	$(BIN)/lint-imports
 
 clean: ## remove exported artifacts and caches, keep the environment
-	rm -rf $(VENV)-device .pytest_cache .mypy_cache .ruff_cache .hypothesis predictions evaluations
+	rm -rf $(VENV)-device .pytest_cache .mypy_cache .ruff_cache .hypothesis predictions evaluations $(KEPT)
 	git clean -fdXq $(OUT)

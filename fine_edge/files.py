@@ -289,19 +289,30 @@ def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Pat
     """Give a hidden folder to write into; on success move its files to ``folder``.
 
     ``last`` names the file that describes the others (a contract); it is moved after them, so it is never there alone.
+    The files get the permissions that the umask gives to new ones.
     """
     with output_errors(folder):
         _refuse_special(folder / (last or name))
     with _partial_folder(folder, name) as partial:
         yield partial
         for file in sorted(partial.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
-            _flush(file)
+            _finish(file, partial)
             _refuse_special(folder / file.name)
             file.replace(folder / file.name)
 
 
-def _flush(file: Path) -> None:
+def _finish(file: Path, partial: Path) -> None:
+    """Bring a file onto the disk, and let those read it whom the umask lets.
+
+    Libraries that write by a temporary file of their own, as safetensors does, close it to all but its owner.
+    """
+    # What mkdir has left of 0o777. The umask itself cannot be asked for without setting it, for all threads.
+    allowed = partial.stat().st_mode
     with file.open("rb") as handle:
+        mode = os.fstat(handle.fileno()).st_mode
+        executable = 0o111 if mode & stat.S_IXUSR else 0
+        if (wanted := allowed & (0o666 | executable)) != stat.S_IMODE(mode):
+            os.fchmod(handle.fileno(), wanted)
         os.fsync(handle.fileno())
 
 
@@ -330,7 +341,7 @@ def written_folder(folder: Path) -> Iterator[Path]:
         yield new
         for file in new.rglob("*"):
             if file.is_file():
-                _flush(file)
+                _finish(file, partial)
         if folder.exists():
             folder.rename(old)
         try:

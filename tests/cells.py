@@ -9,8 +9,11 @@ WIDTH, HEIGHT = 160, 128
 NAMES = ("cell", "platelet")
 
 
-def write_cells(folder):
-    """``train.json`` and ``images/`` in a folder; the last picture holds a crowd and a box without area as well."""
+def write_cells(folder, *, odd=True):
+    """``train.json`` and ``images/`` in a folder.
+
+    Where ``odd`` is set, the last picture holds a crowd and a box without area as well.
+    """
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     pictures, boxes = [], []
@@ -21,8 +24,9 @@ def write_cells(folder):
         Image.fromarray(pixels).save(folder / "images" / f"{index}.png")
         pictures.append({"id": index, "file_name": f"{index}.png", "width": WIDTH, "height": HEIGHT})
         boxes.append({"id": index, "image_id": index, "category_id": 3 + 4 * (index % 2), "bbox": [x, y, 48, 40]})
-    boxes.append({"id": 10, "image_id": 3, "category_id": 3, "bbox": [0, 0, 100, 100], "iscrowd": 1})
-    boxes.append({"id": 11, "image_id": 3, "category_id": 3, "bbox": [5, 5, 0, 20]})
+    if odd:
+        boxes.append({"id": 10, "image_id": 3, "category_id": 3, "bbox": [0, 0, 100, 100], "iscrowd": 1})
+        boxes.append({"id": 11, "image_id": 3, "category_id": 3, "bbox": [5, 5, 0, 20]})
     categories = [{"id": 3 + 4 * index, "name": name} for index, name in enumerate(NAMES)]
     document = {"images": pictures, "annotations": boxes, "categories": categories}
     (folder / "train.json").write_text(json.dumps(document))

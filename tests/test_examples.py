@@ -7,13 +7,13 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from cells import HEIGHT, NAMES, WIDTH, write_cells
 
 from fine_edge.cli import program
 from fine_edge.zoo.catalog import find
@@ -23,30 +23,21 @@ from fine_edge.zoo.load import load
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SIDE, NAMES = 128, ("cell", "platelet")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Four pictures with a bright box each, described as COCO and as ultralytics have it."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "images").mkdir()
+    """See :mod:`cells`; described as COCO and as ultralytics have it."""
+    folder = write_cells(tmp_path_factory.mktemp("data") / "cells", odd=False)
+    shutil.copy(folder / "train.json", folder / "test.json")
     (folder / "labels").mkdir()
-    rng = np.random.default_rng(0)
-    pictures, boxes = [], []
-    for index in range(4):
-        pixels = rng.integers(0, 90, (SIDE, SIDE, 3), dtype=np.uint8)
-        x, y = (int(v) for v in rng.integers(8, 60, 2))
-        pixels[y : y + 40, x : x + 48] += 150
-        Image.fromarray(pixels).save(folder / "images" / f"{index}.png")
-        pictures.append({"id": index, "file_name": f"{index}.png", "width": SIDE, "height": SIDE})
-        boxes.append({"id": index, "image_id": index, "category_id": 1 + index % 2, "bbox": [x, y, 48, 40]})
-        centre = ((x + 24) / SIDE, (y + 20) / SIDE, 48 / SIDE, 40 / SIDE)
-        (folder / "labels" / f"{index}.txt").write_text(" ".join(map(str, (index % 2, *centre))) + "\n")
-    categories = [{"id": index, "name": name} for index, name in enumerate(NAMES, 1)]
-    document = {"images": pictures, "annotations": boxes, "categories": categories}
-    for name in ("train.json", "test.json"):
-        (folder / name).write_text(json.dumps(document))
+    document = json.loads((folder / "train.json").read_text())
+    numbers = [category["id"] for category in document["categories"]]
+    for box in document["annotations"]:
+        x, y, width, height = box["bbox"]
+        centre = ((x + width / 2) / WIDTH, (y + height / 2) / HEIGHT, width / WIDTH, height / HEIGHT)
+        line = " ".join(map(str, (numbers.index(box["category_id"]), *centre)))
+        (folder / "labels" / f"{box['image_id']}.txt").write_text(line + "\n")
     (folder / "data.yaml").write_text(
         json.dumps({"path": str(folder), "train": "images", "val": "images", "names": dict(enumerate(NAMES))})
     )
@@ -77,7 +68,7 @@ def check(name, weights, labels):
 
 
 def test_rtdetr(data, tmp_path):
-    size = ("--side", SIDE, "--batch", 2, "--steps", 1)
+    size = ("--side", 128, "--batch", 2, "--steps", 1)
     run("finetune_rtdetr.py", data / "train.json", data / "images", *size, folder=tmp_path)
     check("rtdetr_r18_fine", tmp_path / "fine_edge.safetensors", NAMES)
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from fine_edge.errors import DataError, OutputError
-from fine_edge.files import read_json, read_text, sha256_of_files, write_bytes, write_text, written_together
+from fine_edge.files import (
+    read_json,
+    read_text,
+    sha256_of_files,
+    write_bytes,
+    write_text,
+    written_folder,
+    written_together,
+)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +100,29 @@ def test_the_file_that_vouches_for_the_others_comes_last(tmp_path, monkeypatch):
         for name in ("c.npz", "b.contract.json", "a.onnx"):
             (partial / name).write_bytes(b"1")
     assert order == ["a.onnx", "c.npz", "b.contract.json"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_permissions_are_those_of_new_files_whoever_writes_them(tmp_path, umask):
+    """Libraries make temporary files that only their owner reads; what can be run stays so."""
+
+    def fill(folder):
+        (folder / "plain").write_bytes(b"1")
+        for name, mode in (("closed", 0o600), ("script", 0o700)):
+            (folder / name).touch()
+            (folder / name).chmod(mode)
+
+    before = os.umask(umask)
+    try:
+        with written_together(tmp_path / "files", "model") as partial:
+            fill(partial)
+        with written_folder(tmp_path / "folder") as partial:
+            fill(partial)
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "files", tmp_path / "folder"):
+        found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+        assert found == {"plain": 0o666 & ~umask, "closed": 0o666 & ~umask, "script": 0o777 & ~umask}
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, MemoryError])

@@ -17,7 +17,7 @@ from fine_edge.layers.by_part import attribute
 from fine_edge.layers.join import joined
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.layers.layer_info import read_layer_info
-from fine_edge.trtexec.profile import read_profile
+from fine_edge.trtexec.exported import read_profile
 from fine_edge.trtexec.times import read_medians
 
 

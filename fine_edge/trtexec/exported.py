@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from fine_edge.errors import ArtifactError
+from fine_edge.fields import amount
 from fine_edge.files import file_size
 
 MOST_BYTES = 256 * 2**20
 """Largest file; it holds the times of a million inferences."""
+
+_PROFILE_HINT = "trtexec --loadEngine=ENGINE --separateProfileRun --dumpProfile --exportProfile=FILE"
 
 
 @dataclass(frozen=True)
@@ -58,3 +61,25 @@ def read_exported(path: Path, hint: str) -> Any:
         raise ArtifactError(f"cannot be read ({error.strerror})", where=path, hint=hint) from error
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"is no JSON ({type(error).__name__}: {error})", where=path, hint=hint) from error
+
+
+def read_profile(path: Path) -> list[tuple[str, float]]:
+    """Return name and milliseconds of one run for each layer, in order, of a profile by trtexec or by our bench.
+
+    Raises:
+        ArtifactError: when the file is missing, broken or of another kind.
+    """
+    data = read_exported(path, _PROFILE_HINT)
+    try:
+        entries = [(str(entry["name"]), _layer_ms(entry)) for entry in data if "count" not in entry]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"is no profile of trtexec ({type(error).__name__}: {error})"
+        raise ArtifactError(what, where=path, hint=_PROFILE_HINT) from error
+    if not entries:
+        raise ArtifactError("holds no layers", where=path, hint=_PROFILE_HINT)
+    return entries
+
+
+def _layer_ms(entry: dict[str, Any]) -> float:
+    # Before release 8.4 there was no median.
+    return amount(entry["medianMs"] if "medianMs" in entry else entry["averageMs"])

@@ -23,7 +23,7 @@ from fine_edge.cli import bench as cli
 from fine_edge.contract import contract_path, read_contract
 from fine_edge.engine.manifest import layers_path
 from fine_edge.errors import BackendError
-from fine_edge.trtexec.profile import read_profile
+from fine_edge.trtexec.exported import read_profile
 
 LATENCY_MS = COPY_MS + COMPUTE_MS + 3 * COPY_MS
 TABLE3 = ["rtdetr_r18", *(f"rtdetr_r18_fine{x}" for x in ("_vanilla", "_window", "_area", "_linear", ""))]

@@ -22,7 +22,7 @@ from fine_edge.layers.layer import REFORMAT
 from fine_edge.layers.layer_info import read_layer_info
 from fine_edge.layers.sources import from_trtexec
 from fine_edge.layers.tables import parts_table
-from fine_edge.trtexec.profile import read_profile
+from fine_edge.trtexec.exported import read_profile
 from fine_edge.trtexec.times import InferenceMedians, read_medians, read_times
 
 
