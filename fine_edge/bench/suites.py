@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from fine_edge.contract import SamplingName
 from fine_edge.errors import ConfigError
 from fine_edge.zoo import catalog
 
@@ -19,6 +20,7 @@ class SuiteRow:
         model: name in the zoo.
         raw: dense outputs of the network instead of what postprocessing leaves of them.
         exporter: ours, or ``plain``: what the model's own library writes, or torch.onnx on the model as it comes.
+        sampling: how RT-DETR's decoder reads maps; ``grid`` is what published boards have run.
         beside: of a baseline that is measured in several groups, what it is measured beside.
     """
 
@@ -26,6 +28,7 @@ class SuiteRow:
     raw: bool = False
     exporter: Literal["fine_edge", "plain"] = "fine_edge"
     beside: str = ""
+    sampling: SamplingName = "rows"
 
     @property
     def decodes(self) -> bool:
