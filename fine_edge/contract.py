@@ -30,6 +30,8 @@ Precision = Literal["fp32", "fp16", "int8"]
 Task = Literal["detection", "instance", "semantic", "panoptic"]
 NmsName = Literal["graph", "onnx"]
 """How a graph suppresses: by operators that every compiler has, or by ONNX's NonMaxSuppression."""
+SamplingName = Literal["rows", "grid"]
+"""How a graph reads a map at computed positions: rows of tokens, or by GridSample."""
 
 ELEMENT_TYPES = ("float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool")
 """Element types of network inputs and outputs, as numpy names them."""

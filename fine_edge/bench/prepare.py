@@ -98,7 +98,15 @@ def export_request(
     if row.exporter == "plain" and frame:
         raise ConfigError(f"{row.label} takes no frames", where="--frame", hint="choose a suite of our exports")
     height, width = input_hw
-    return ExportRequest(model=row.model, precision=precision, height=height, width=width, raw=row.raw, frame=frame)
+    return ExportRequest(
+        row.model,
+        precision=precision,
+        height=height,
+        width=width,
+        raw=row.raw,
+        sampling=row.sampling,
+        frame=frame,
+    )
 
 
 def artifacts_folder(row: SuiteRow, folder: Path) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from fine_edge.contract import SamplingName
 from fine_edge.engine.options import EnginePrecision
 from fine_edge.errors import ConfigError
 from fine_edge.preprocess import Preprocessing
@@ -22,6 +23,7 @@ class SuiteRow:
         raw: dense outputs of the network instead of what postprocessing leaves of them.
         exporter: ours, or ``plain``: what the model's own library writes, or torch.onnx on the model as it comes; or
             ``foreign``: somebody's, without a contract.
+        sampling: how RT-DETR's decoder reads maps; ``grid`` is what published boards have run.
         beside: of a baseline that is measured in several groups, what it is measured beside.
         precision: of this artifact, where it is not what the whole suite is measured in.
     """
@@ -31,6 +33,7 @@ class SuiteRow:
     exporter: Literal["fine_edge", "plain", "foreign"] = "fine_edge"
     beside: str = ""
     precision: EnginePrecision | None = None
+    sampling: SamplingName = "rows"
 
     @property
     def decodes(self) -> bool:

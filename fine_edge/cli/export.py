@@ -40,6 +40,12 @@ def _parser() -> argparse.ArgumentParser:
         default="graph",
         help="overlapping boxes: in ordinary operators, or as NonMaxSuppression (default: graph)",
     )
+    parser.add_argument(
+        "--sampling",
+        choices=("rows", "grid"),
+        default="rows",
+        help="RT-DETR's decoder: rows of tokens, or GridSample (files MODEL.grid.*; default: rows)",
+    )
     parser.add_argument("--plugin", choices=PLUGINS, help="TensorRT plugin in the graph (files MODEL.plugin.*)")
     parser.add_argument(
         "--keep-fp32", type=Path, metavar="FILE", help="nodes that stay FP32, one a line (graph fp16 --keep-list)"
@@ -94,6 +100,7 @@ def main(argv: list[str]) -> int:
         plugin=args.plugin,
         keep_fp32=_keep_list(args),
         nms=args.nms,
+        sampling=args.sampling,
         frame=None if args.frame is None else parse_frame(args.frame),
         color="BGR" if args.colour == "bgr" else "RGB",
         batches=batches,

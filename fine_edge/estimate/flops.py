@@ -8,11 +8,11 @@ A multiply-accumulate is two FLOPs, as in the paper's figures of RT-DETR and YOL
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from fine_edge.graph.view import GraphView, attribute_int, input_name, is_static, label, output_name
 
@@ -29,8 +29,8 @@ _PLAIN = {"Softmax": 6}
 # Operators that only move or rename elements: their bytes are counted with the kernels' tensors.
 _MOVES = frozenset(
     (
-        *("Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
-        *("GridSample", "Identity", "Pad", "Range", "Reshape", "Resize", "ScatterElements", "ScatterND", "Shape"),
+        *("Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Pad", "Range", "Reshape"),
+        *("Resize", "ScatterElements", "ScatterND", "Shape"),
         *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
     )
 )
@@ -40,6 +40,15 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that are matrix products."""
 # Bilinear interpolation reads four neighbours.
 _CORNERS = 4
+# Bytes of an element that a gather reads; other types are taken for FP16.
+_WIDTHS: dict[int, int] = {
+    TensorProto.FLOAT: 4,
+    TensorProto.INT32: 4,
+    TensorProto.INT64: 8,
+    TensorProto.INT8: 1,
+    TensorProto.BOOL: 1,
+}
+_NARROW = 2
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,8 @@ def _node_work(view: GraphView, node: NodeProto, out: tuple[int, ...]) -> NodeWo
         return NodeWork(product, plain=product.flops // 2 if product.is_depthwise else 0)
     if node.op_type == "GridSample":
         return NodeWork(gathered_bytes=_CORNERS * SECTOR_BYTES * prod(out))
+    if node.op_type in ("Gather", "GatherElements", "GatherND"):
+        return NodeWork(gathered_bytes=_gathered_bytes(view, node, out))
     if node.op_type == "TopK":
         rows = _numbers(view.shape(input_name(node, 0)))
         length = rows[attribute_int(node, "axis", -1)] if rows else 0
@@ -136,6 +147,28 @@ def _node_work(view: GraphView, node: NodeProto, out: tuple[int, ...]) -> NodeWo
         elements = max(elements, prod(_numbers(view.shape(input_name(node, 0)))))
     plain, special = _PLAIN.get(node.op_type, 1), _SPECIAL.get(node.op_type, 0)
     return NodeWork(plain=plain * elements, special=special * elements)
+
+
+def _gathered_bytes(view: GraphView, node: NodeProto, out: tuple[int, ...]) -> int:
+    """Return the bytes of the sectors that a gather fetches, each row once for every index that names it.
+
+    A row is what lies beside each other behind an index. Indices that are constants are a copy, which nothing scatters.
+    """
+    if view.is_constant(input_name(node, 1)):
+        return 0
+    table, indices = (view.shape(input_name(node, place)) for place in (0, 1))
+    row = prod(_numbers(table)[_behind(node, table or (), indices or ()) :])
+    row_bytes = _WIDTHS.get(view.dtype(input_name(node, 0)) or 0, _NARROW) * row
+    return prod(out) // max(1, row) * SECTOR_BYTES * ceil(row_bytes / SECTOR_BYTES)
+
+
+def _behind(node: NodeProto, table: Sequence[int | None], indices: Sequence[int | None]) -> int:
+    """Return the first axis of a gather's table that lies behind its indices."""
+    if node.op_type == "GatherElements":
+        return len(table)
+    if node.op_type == "GatherND":
+        return attribute_int(node, "batch_dims", 0) + (indices[-1] or 0 if indices else 0)
+    return attribute_int(node, "axis", 0) % max(1, len(table)) + 1
 
 
 def _product(view: GraphView, node: NodeProto, out: tuple[int, ...]) -> Product | None:

@@ -172,7 +172,7 @@ def export(request: ExportRequest, folder: Path) -> Path:
     _warn_of_other_size(detector, request)
     _require_one_file(detector.model, request)
     family = detector.family
-    form = GraphForm(request.batch, request.height, request.width, request.raw, request.nms)
+    form = GraphForm(request.batch, request.height, request.width, request.raw, request.nms, request.sampling)
     outputs = family.outputs(detector.model, form)
     with output_errors(folder):  # now, not after a minute of tracing
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fine_edge.contract import NmsName, Precision, batches_in_name
+from fine_edge.contract import NmsName, Precision, SamplingName, batches_in_name
 from fine_edge.errors import ConfigError
 from fine_edge.preprocess import Color
 from fine_edge.zoo.catalog import find
@@ -54,6 +54,8 @@ class ExportRequest:
         keep_fp32: nodes that stay FP32 in the FP16 file, besides those of every export (a keep-list).
         nms: how detectors suppress overlapping boxes: ``graph`` writes operators that every compiler has, ``onnx``
             a NonMaxSuppression, which TensorRT 10.7 reads as its INMSLayer.
+        sampling: how the decoder of RT-DETR reads maps at computed positions: ``rows`` gathers rows of tokens, ``grid``
+            is GridSample, as published boards have run it. The files of ``grid`` are ``MODEL.grid.*``.
         frame: height and width of the frames that the graph takes and preprocesses itself, pixels; ``None`` for a graph
             that takes preprocessed pictures. The files are then ``MODEL.frameHxW.*``.
         color: order of a frame's channels.
@@ -73,6 +75,7 @@ class ExportRequest:
     plugin: str | None = None
     keep_fp32: tuple[str, ...] = ()
     nms: NmsName = "graph"
+    sampling: SamplingName = "rows"
     frame: tuple[int, int] | None = None
     color: Color = "RGB"
     batches: tuple[int, int, int] | None = None
@@ -90,6 +93,9 @@ class ExportRequest:
         if self.batches is not None and not 1 <= self.batches[0] <= self.batches[1] <= self.batches[2] == self.batch:
             what = f"batches {':'.join(map(str, self.batches))} do not rise"
             raise ConfigError(what, where="--batch", hint="give MIN:MAX or MIN:OPTIMUM:MAX, such as 1:8")
+        if self.sampling != "rows" and not find(self.model).detector.samples:
+            what = f"{self.model} reads no map at computed positions"
+            raise ConfigError(what, where="--sampling", hint="leave it out: it is for the decoder of RT-DETR")
         self._require_frame()
 
     def _require_frame(self) -> None:
@@ -133,13 +139,15 @@ class ExportRequest:
         # Options at their defaults are left out: artifacts made before these options existed keep their identity.
         kept = {"keep_fp32": sorted(self.keep_fp32)} if self.keep_fp32 else {}
         nms = {} if self.nms == "graph" else {"nms": self.nms}
+        # Written whatever it is: files made before there was a choice hold GridSample, and say nothing of it.
+        sampling = {"sampling": self.sampling} if find(self.model).detector.samples else {}
         shape = {"height": self.height, "width": self.width, "batch": self.batch}
         frame = {} if self.frame is None else {"frame": list(self.frame), "color": self.color}
         batches = {} if self.batches is None else {"batches": list(self.batches)}
         # The attention stood in the model's name alone before there were others.
         changed = {name: value for name, value in find(self.model).options.changed().items() if name != "attention"}
         fine = {"fine": changed} if changed else {}
-        return {**shape, "raw": self.raw, **plugin, **kept, **nms, **frame, **batches, **fine}
+        return {**shape, "raw": self.raw, **plugin, **kept, **nms, **sampling, **frame, **batches, **fine}
 
     @property
     def input_hw(self) -> tuple[int, int]:
@@ -150,7 +158,8 @@ class ExportRequest:
         """Return the beginning of the names of all files of this export."""
         frame = f".frame{self.frame[0]}x{self.frame[1]}" if self.frame else ""
         batches = batches_in_name(self.batches) if self.batches else ""
-        return f"{self.model}{'.plugin' if self.plugin else ''}{frame}{batches}"
+        grid = ".grid" if self.sampling == "grid" else ""
+        return f"{self.model}{'.plugin' if self.plugin else ''}{grid}{frame}{batches}"
 
     def onnx_name(self) -> str:
         """Return the file name of the artifact."""

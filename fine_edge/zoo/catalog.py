@@ -63,6 +63,7 @@ class Detector:
         preprocessing: the preprocessing from a picture to the input.
         methods: the fusion methods that the catalogue lists for it.
         suppresses: whether it finds objects more than once and drops all but the best by their overlap.
+        samples: whether its decoder reads maps at computed positions, in one of the forms of ``--sampling``.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Detector:
     preprocessing: Preprocessing
     methods: tuple[MethodName, ...] = ("fine",)
     suppresses: bool = False
+    samples: bool = False
 
     @property
     def library(self) -> Library:
@@ -93,8 +95,8 @@ _ALL: tuple[MethodName, ...] = get_args(MethodName)
 _SMALL, _SQUARE, _LARGE = (320, 320), (640, 640), (800, 800)
 
 DETECTORS: tuple[Detector, ...] = (
-    Detector("rtdetr_r18", "rtdetr", "r18", "H-Enc", "detection", _SQUARE, _STRETCHED, _ALL),
-    Detector("rtdetr_r50", "rtdetr", "r50", "H-Enc", "detection", _SQUARE, _STRETCHED),
+    Detector("rtdetr_r18", "rtdetr", "r18", "H-Enc", "detection", _SQUARE, _STRETCHED, _ALL, samples=True),
+    Detector("rtdetr_r50", "rtdetr", "r50", "H-Enc", "detection", _SQUARE, _STRETCHED, samples=True),
     Detector("yolov5s", "yolo", "yolov5s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS, suppresses=True),
     Detector("yolov6s", "yolo", "yolov6s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS, suppresses=True),
     Detector("yolov8s", "yolo", "yolov8s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS, suppresses=True),

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fine_edge.contract import NmsName, TensorSpec
+from fine_edge.contract import NmsName, SamplingName, TensorSpec
 from fine_edge.errors import ConfigError, MissingExtraError
 from fine_edge.fusion.methods import MethodConfig
 from fine_edge.lowering.modules import fold_batch_norms, lower_modules
@@ -46,6 +46,7 @@ class GraphForm:
         batch, height, width: sizes of the input (B, 3, H, W).
         raw: whether the graph gives the network's dense outputs instead of postprocessed detections.
         nms: ``graph`` for operators that every compiler has, ``onnx`` for NonMaxSuppression, TensorRT's INMSLayer.
+        sampling: how maps are read at computed positions: ``rows`` gathers tokens, ``grid`` is GridSample.
     """
 
     batch: int = 1
@@ -53,6 +54,7 @@ class GraphForm:
     width: int = 640
     raw: bool = False
     nms: NmsName = "graph"
+    sampling: SamplingName = "rows"
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,27 @@ def test_exponentials_and_gathers_are_counted_apart():
     assert found.gathered_bytes == 4 * 32 * 40  # four corners, a sector each
 
 
+@pytest.mark.parametrize(
+    ("operator", "table", "kind", "indices", "options", "out", "sectors"),
+    [
+        # Rows of 32 channels in FP16, two sectors each, and in FP32; a row that two indices name is read twice.
+        ("Gather", (6400, 32), T.FLOAT16, (1200,), {"axis": 0}, (1200, 32), 1200 * 2),
+        ("Gather", (6400, 32), T.FLOAT, (1200,), {"axis": 0}, (1200, 32), 1200 * 4),
+        # Three channels do not fill a sector; on another axis each element is one of its own.
+        ("Gather", (2, 90, 3), T.FLOAT16, (5,), {"axis": 1}, (2, 5, 3), 2 * 5),
+        ("Gather", (32, 6400), T.FLOAT16, (7,), {"axis": -1}, (32, 7), 32 * 7),
+        ("GatherElements", (1, 100), T.INT64, (1, 9), {"axis": 1}, (1, 9), 9),
+        ("GatherND", (4, 100, 24), T.FLOAT16, (4, 5, 1), {"batch_dims": 1}, (4, 5, 24), 4 * 5 * 2),
+    ],
+)
+def test_a_gather_fetches_the_sectors_of_its_rows(operator, table, kind, indices, options, out, sectors):
+    node = helper.make_node(operator, ["x", "i"], ["y"], name="g", **options)
+    ends = [value("x", kind, table), value("i", T.INT64, indices)], [value("y", kind, out)]
+    assert works([node], *ends)["g"].gathered_bytes == 32 * sectors
+    constant = [("i", np.zeros(indices, np.int64))]
+    assert works([node], ends[0][:1], ends[1], constant)["g"].gathered_bytes == 0
+
+
 def test_what_folds_and_what_has_no_shape_costs_nothing():
     constants = [("a", np.zeros((4, 4), np.float32))]
     fold = helper.make_node("MatMul", ["a", "a"], ["c"], name="folds")

@@ -25,6 +25,9 @@ def test_yolo_is_timed_as_its_library_exports_it(monkeypatch, tmp_path):
         f"yolov{version}{fine}" for version in ("8s", "10s", "12s") for fine in ("", "_fine")
     }
     assert all(row.raw == (row.exporter == "plain") for row in asked)
+    assert {row.model for row in asked if row.sampling == "grid"} == {
+        row.model for row in asked if row.model.startswith("rtdetr")
+    }
     assert {engine.name for engine in found} == set(validate.published_fps())
 
 

@@ -53,3 +53,12 @@ def test_precisions_share_everything_but_the_file():
     fp32, fp16 = (ExportRequest("rtdetr_r18", precision=precision) for precision in ("fp32", "fp16"))
     assert (fp32.onnx_name(), fp16.onnx_name()) == ("rtdetr_r18.onnx", "rtdetr_r18.fp16.onnx")
     assert fp32.options() == fp16.options()
+
+
+def test_the_sampling_of_rtdetr_is_told_apart_by_name_and_options():
+    rows, grid = (ExportRequest("rtdetr_r18_fine", sampling=how) for how in ("rows", "grid"))
+    assert (rows.onnx_name(), grid.onnx_name()) == ("rtdetr_r18_fine.onnx", "rtdetr_r18_fine.grid.onnx")
+    assert (rows.options()["sampling"], grid.options()["sampling"]) == ("rows", "grid")
+    assert "sampling" not in ExportRequest("yolov8s").options()
+    with pytest.raises(ConfigError, match="yolov8s reads no map at computed positions"):
+        ExportRequest("yolov8s", sampling="grid")

@@ -1,20 +1,22 @@
 """The lowered query selection and decoder of RT-DETR.
 
 * ``decoder_input_proj`` is linear, so that it composes with the two-stage head and with each decoder layer's value
-  projection. One product per level computes them all.
+  projection. TensorRT computes all products of a level as one, and each leaves a table of its own: none is a slice.
 * Boxes of the two-stage head are computed for the selected queries alone, class logits for the last layer alone.
-* Deformable attention is a sum over levels, which TensorRT fuses into one kernel together with the gather.
+* Deformable attention samples tokens: :mod:`fine_edge.lowering.token_sampling`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fine_edge.contract import SamplingName
 from fine_edge.lowering.layers import attend, attention, fold, linear, mlp3
+from fine_edge.lowering.token_sampling import FORMS
 from fine_edge.lowering.topk import largest
 from fine_edge.zoo.rtdetr.encoder import Size
 
@@ -43,14 +45,14 @@ class QuerySelection(nn.Module):
         self.batch, self.queries = batch, int(model.config.num_queries)
         head, self.norm = model.enc_output
         values = [layer.encoder_attn.value_proj for layer in model.decoder.layers]
-        self.levels, self.biases = nn.ModuleList(), nn.ParameterList()
+        self.memory, self.values = nn.ModuleList(), nn.ModuleList()
         for project in model.decoder_input_proj:
             weight, bias = fold(*project)
             weight = weight.flatten(1)
             # enc_output's own bias comes after the mask, so that it is not included here.
-            self.levels.append(linear(torch.cat([head.weight @ weight, *(v.weight @ weight for v in values)])))
-            biases = [head.weight @ bias, *(v.weight @ bias + v.bias for v in values)]
-            self.biases.append(torch.stack(biases))  # (1 + layers, C)
+            self.memory.append(linear(head.weight @ weight, head.weight @ bias))
+            by_layer = (linear(v.weight @ weight, v.weight @ bias + v.bias) for v in values)
+            self.values.append(nn.ModuleList(by_layer))
         anchors, valid = make_anchors(sizes)
         self.anchors = nn.Buffer(anchors.float()[None])  # (1, N, 4)
         self.valid = nn.Buffer(valid.float())  # (N, 1)
@@ -66,15 +68,12 @@ class QuerySelection(nn.Module):
             Features (B, Q, C), anchors and their corrections (B, Q, 4), values by layer and level (B, H_i * W_i, C).
         """
         batch, channels = self.batch, maps[0].shape[1]
-        memory: list[Tensor] = []
-        values: list[list[Tensor]] = []
-        for x, level, bias in zip(maps, self.levels, self.biases, strict=True):
-            height, width = x.shape[2:]
-            y = level(x.permute(0, 2, 3, 1).reshape(batch, height * width, channels))  # (B, HW, (1 + layers) * C)
-            own, *per_layer = y.split(channels, dim=-1)
-            memory.append(own + bias[0])
-            values.append([value + bias[j] for j, value in enumerate(per_layer, start=1)])
-        tokens = self.norm(torch.cat(memory, 1) * self.valid + self.head_bias)  # (B, N, C)
+        pixels = [x.permute(0, 2, 3, 1).reshape(batch, -1, channels) for x in maps]  # (B, H_i * W_i, C)
+        memory = torch.cat([level(x) for level, x in zip(self.memory, pixels, strict=True)], 1)
+        values = [
+            [layer(x) for layer in cast(nn.ModuleList, level)] for level, x in zip(self.values, pixels, strict=True)
+        ]
+        tokens = self.norm(memory * self.valid + self.head_bias)  # (B, N, C)
         _, index = largest(self.score(tokens).amax(-1), self.queries)  # (B, Q)
         if batch == 1:
             index = index.reshape(-1)
@@ -89,17 +88,18 @@ class QuerySelection(nn.Module):
 class DecoderLayer(nn.Module):
     """A decoder layer: self-attention, deformable cross-attention, feed-forward and the layer's box head."""
 
-    def __init__(self, layer: Any, box: nn.ModuleList, sizes: list[Size]) -> None:
+    def __init__(self, layer: Any, box: nn.ModuleList, sizes: list[Size], sampling: SamplingName) -> None:
         super().__init__()
         attn, cross = layer.self_attn, layer.encoder_attn
-        self.sizes, self.heads, self.points = sizes, cross.n_heads, cross.n_points
+        self.heads, self.levels, self.points = cross.n_heads, len(sizes), cross.n_points
+        self.sampled = FORMS[sampling](sizes, self.heads, self.points)
         scale = attn.head_dim**-0.5
         q, q_bias = attn.q_proj.weight * scale, attn.q_proj.bias * scale
         # k needs no bias, as softmax does not depend on it; v's goes through the attention into the output projection.
         self.qk = linear(torch.cat([q, attn.k_proj.weight]), torch.cat([q_bias, torch.zeros_like(q_bias)]))
         self.v = nn.Buffer(attn.v_proj.weight.T.contiguous())
         self.out = linear(attn.o_proj.weight, attn.o_proj.bias + attn.o_proj.weight @ attn.v_proj.bias)
-        # location = xy + offset / points * wh / 2, and the grid is 2 * location - 1: together offset / points * wh.
+        # A sample lies at xy + offset / points * wh / 2.
         self.offsets = linear(cross.sampling_offsets.weight / self.points, cross.sampling_offsets.bias / self.points)
         self.weights, self.cross_out = cross.attention_weights, cross.output_proj
         self.norm1, self.norm2 = layer.self_attn_layer_norm, layer.encoder_attn_layer_norm
@@ -128,20 +128,8 @@ class DecoderLayer(nn.Module):
 
     def _deformable(self, x: Tensor, reference: Tensor, values: list[Tensor]) -> Tensor:
         """Sum ``points`` weighted samples of every level around the box, for each head."""
-        batch, count, channels = x.shape
-        heads, levels, points = self.heads, len(self.sizes), self.points
-        offsets = self.offsets(x).reshape(batch, count, heads, levels, points, 2)
-        weights = self.weights(x).reshape(batch, count, heads, levels * points).softmax(-1)
-        centre = (2 * reference[..., :2] - 1)[:, :, None, None, None]
-        grid = centre + offsets * reference[..., 2:][:, :, None, None, None]  # in [-1, 1] over each level
-        grid = grid.permute(0, 2, 1, 3, 4, 5).reshape(batch * heads, count, levels, points, 2)
-        weights = weights.transpose(1, 2).reshape(batch * heads, 1, count, levels * points)
-        sums = []
-        for i, (value, (height, width)) in enumerate(zip(values, self.sizes, strict=True)):
-            level = value.transpose(1, 2).reshape(batch * heads, channels // heads, height, width)
-            sample = F.grid_sample(level, grid[:, :, i], mode="bilinear", padding_mode="zeros", align_corners=False)
-            sums.append((sample * weights[..., i * points : (i + 1) * points]).sum(-1))  # (B * h, d, Q)
-        total: Tensor = sums[0]
-        for level_sum in sums[1:]:
-            total = total + level_sum
-        return total.reshape(batch, channels, count).transpose(1, 2)
+        batch, count = x.shape[:2]
+        offsets = self.offsets(x).reshape(batch, count, self.heads, self.levels, self.points, 2)
+        weights = self.weights(x).reshape(batch, count, self.heads, self.levels * self.points).softmax(-1)
+        total: Tensor = self.sampled(reference, offsets, weights, values)
+        return total

@@ -47,22 +47,22 @@ class BoxRefinement(nn.Module):
 class LoweredRTDetr(nn.Module):
     """The lowered detector; all sizes are static."""
 
-    def __init__(self, detector: RTDetrForObjectDetection, batch: int, height: int, width: int) -> None:
+    def __init__(self, detector: RTDetrForObjectDetection, form: GraphForm) -> None:
         super().__init__()
         _check(detector.config)
         config, model = detector.config, detector.model
-        sizes = [(height // stride, width // stride) for stride in config.feat_strides]
+        sizes = [(form.height // stride, form.width // stride) for stride in config.feat_strides]
         decoder: Any = model.decoder
         self.backbone = Backbone(model.backbone.model)
         self.encoder = HybridEncoder(model, sizes)
-        self.selection = QuerySelection(model, batch, sizes)
+        self.selection = QuerySelection(model, form.batch, sizes)
         widen, narrow = decoder.query_pos_head.layers
         # Each decoder layer has a copy: the exporter transposes a weight ahead of time only if it is used once.
         self.position = nn.ModuleList(
             nn.Sequential(copy.deepcopy(widen), nn.ReLU(), copy.deepcopy(narrow)) for _ in decoder.layers
         )
         self.decoder = nn.ModuleList(
-            DecoderLayer(layer, head.layers, sizes)
+            DecoderLayer(layer, head.layers, sizes, form.sampling)
             for layer, head in zip(decoder.layers, decoder.bbox_embed, strict=True)
         )
         self.refine = BoxRefinement()
@@ -119,7 +119,7 @@ class RTDetrGraph(nn.Module):
 
     def __init__(self, detector: RTDetrForObjectDetection, form: GraphForm) -> None:
         super().__init__()
-        self.detector = LoweredRTDetr(detector, form.batch, form.height, form.width)
+        self.detector = LoweredRTDetr(detector, form)
         self.postprocess = None if form.raw else TopPairs(form.height, form.width)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
