@@ -19,6 +19,8 @@ _WITH_DECODER = (2.1, 1.9, 2.3)
 _PLAIN = (0.65, 0.15, 0.9)
 # The extra block was of at most 100 MiB; dense attention in FP32 needs much at one moment and no more of it.
 _MOST_EXTENDED_MIB = 48.0
+# A decoder that samples maps reads far more at computed indices than the selection of boxes: RT-DETR, 7 MiB a layer.
+_LEAST_SAMPLED_MIB = 1.0
 # Scores that are not fused are held before and after the softmax.
 _COPIES_OF_SCORES = 2
 
@@ -34,7 +36,7 @@ class ContextMemory:
 
 def context_mib(engine: EngineWork) -> ContextMemory:
     """Return the memory of an execution context, which trtexec prints as it creates it."""
-    decoder = any(work.gathered_bytes for work in engine.works)
+    decoder = any(work.gathered_bytes >= _LEAST_SAMPLED_MIB * MIB for work in engine.works)
     scores_mib = _COPIES_OF_SCORES * max((work.scores_bytes for work in engine.works), default=0) / MIB
     extended = min(engine.live_mib, _MOST_EXTENDED_MIB)
     factors = _WITH_DECODER if decoder else _PLAIN

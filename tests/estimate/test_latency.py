@@ -99,6 +99,12 @@ def test_the_context_of_10_7_is_near_what_its_logs_say():
         assert context_mib(engine_of(name)).likely == pytest.approx(mib, rel=0.16), name
 
 
+def test_a_decoder_is_known_by_how_much_it_samples():
+    selecting, sampling = (works.engine("net", works.kernel("k", gathered_bytes=mib * 2**20)) for mib in (0.2, 7))
+    assert context_mib(selecting).likely == pytest.approx(1.65 * 20)
+    assert context_mib(sampling).likely == pytest.approx(3.1 * 20)
+
+
 def test_json_keeps_its_promise():
     data = made().to_json()
     promised = {"device", "mode", "precision", "estimate", "latency_ms", "latency_ms_low", "latency_ms_high", "fps"}
