@@ -82,7 +82,7 @@ def _draw_key(pen: ImageDraw.ImageDraw, key: Sequence[tuple[str, Color]], top: i
         pen.rectangle((left, top + 2, left + 11, top + 13), fill=color)
         pen.text((left + 16, top), text, fill="black", font=font)
         left += needed
-    return top + _LINE_PX
+    return top + _LINE_PX + _GAP_PX
 
 
 def panel_sheet(title: str, rows: Sequence[PanelRow], key: Sequence[tuple[str, Color]] = ()) -> Image.Image:

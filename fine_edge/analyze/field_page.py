@@ -17,6 +17,7 @@ from fine_edge.table import Column, Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _DECADES = 4
 _DPI = 110
@@ -181,13 +182,17 @@ def write_tokens(found: Fields, path: Path) -> None:
 def _draw_stages(found: Fields) -> Figure:
     columns = len(found.stages)
     height, width = found.origin["input_hw"]
-    figure = new_figure(_PANEL_IN * columns, _PANEL_IN * height / width + 0.75)
+    figure = new_figure(_PANEL_IN * columns + 0.9, _PANEL_IN * height / width + 0.8)
     grid: Any = figure.subplots(1, columns, squeeze=False)
     for axes, one in zip(grid[0], found.stages, strict=True):
-        _draw_field(axes, one.field)
-        axes.set_title(f"stage {one.stage}, stride {one.stride} px\nE[sigma] {_size(one.field, one.field.sigma_px)} px")
+        shown = _draw_field(axes, one.field)
+        size = f"E[sigma] {_size(one.field, one.field.sigma_px)} px"
+        axes.set_title(f"stage {one.stage}, stride {one.stride} px\n{size}", fontsize=10)
+    scale = figure.colorbar(shown, ax=grid[0], pad=0.01, label="of the largest gradient")
+    scale.set_ticks([-place for place in range(_DECADES + 1)])
+    scale.set_ticklabels([f"{100 * 10.0**-place:g} %" for place in range(_DECADES + 1)])
     mean = f"mean ratio {_mean_ratio(found)}" if found.mean_ratio else "a single stage"
-    figure.suptitle(f"{_conditions(found)}: {mean}", fontsize=9)
+    figure.suptitle(f"{_conditions(found)}: {mean}", fontsize=11)
     return figure
 
 
@@ -221,13 +226,15 @@ def _window(tokens: Sequence[TokenFields]) -> tuple[float, float, float, float]:
     return left, right, min(height - 0.5, y + reach), max(-0.5, y - reach)
 
 
-def _draw_field(axes: Axes, field: MeanField) -> None:
+def _draw_field(axes: Axes, field: MeanField) -> AxesImage:
+    """Draw a field, the logarithm of its share of the maximum, with the circle of its sigma; return the image."""
     from matplotlib.patches import Circle
 
     mean = field.mean / field.mean.max()
     shown = np.log10(np.maximum(mean, 10.0**-_DECADES))
-    axes.imshow(shown, cmap="magma", vmin=-_DECADES, vmax=0, interpolation="nearest")
+    image = axes.imshow(shown, cmap="magma", vmin=-_DECADES, vmax=0, interpolation="nearest")
     fitted = field.fitted
     axes.add_patch(Circle((fitted.x, fitted.y), fitted.sigma, fill=False, edgecolor="white", linewidth=1.2))
     axes.set_xticks([])
     axes.set_yticks([])
+    return image

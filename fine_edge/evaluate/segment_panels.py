@@ -19,7 +19,7 @@ from fine_edge.evaluate.segment_data import IGNORED
 from fine_edge.evaluate.segment_maps import SegmentMap, path_of, read_map, true_map
 
 _WIDTH_PX = 300
-_OPACITY, _PALE = 0.6, 0.25
+_OPACITY, _PALE = 0.7, 0.25
 _MOST_NAMED = 12
 """Classes that the key names; the most common ones."""
 _COUNTED = {"fp": 3, "fn": 4}  # columns of panoptic's rows of counts
@@ -121,7 +121,11 @@ def _color(comparison: SegmentComparison, category: int) -> Color:
 def _changed(comparison: SegmentComparison, only: Only | None) -> list[int]:
     """Return the ids of the images that differ by their counts, those that differ most first."""
     if only is None:
-        return [one.image_id for one in comparison.by_image if one.moved or one.a != one.b]
+        counts = [
+            {image: side.counts.rows[side.counts.image_ids == image].tolist() for image in comparison.data.images}
+            for side in (comparison.a, comparison.b)
+        ]
+        return [one.image_id for one in comparison.by_image if counts[0][one.image_id] != counts[1][one.image_id]]
     change: Counter[int] = Counter()
     for sign, side in ((1, comparison.a), (-1, comparison.b)):
         for image_id, row in zip(side.counts.image_ids.tolist(), side.counts.rows, strict=True):
@@ -231,7 +235,9 @@ def _tinted(comparison: SegmentComparison, image: _Image, found: SegmentMap) -> 
         drawn[where] += _OPACITY * (np.array(_color(comparison, category)) - drawn[where])
     for axis in (0, 1):
         border = np.zeros(numbers.shape, dtype=np.bool_)
-        np.not_equal(*_neighbours(numbers, axis), out=_neighbours(border, axis)[0])
+        here, there = _neighbours(numbers, axis)
+        inside = [one != IGNORED for one in _neighbours(classes, axis)]  # a line around a tiny segment would hide it
+        _neighbours(border, axis)[0][:] = (here != there) & inside[0] & inside[1]
         drawn[border] = 255
     return drawn
 
