@@ -22,13 +22,14 @@ from fine_edge.text import printable
 
 Pixels = NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Color = tuple[int, int, int]
 
 # Opacity of masks and segments.
 _OPACITY = 0.5
 _GAP_PX, _LINE_PX = 8, 18
 
 
-def color_of(index: int) -> tuple[int, int, int]:
+def color_of(index: int) -> Color:
     """Return a colour for an index; neighbouring indices get distant hues."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.618 % 1, 0.75, 1.0)
     return int(red * 255), int(green * 255), int(blue * 255)
@@ -71,8 +72,27 @@ class PanelRow:
     panels: tuple[tuple[str, Image.Image], ...]
 
 
-def panel_sheet(title: str, rows: Sequence[PanelRow]) -> Image.Image:
-    """Return all rows below each other on white, under a title; text of others is made printable and may wrap."""
+def _draw_key(pen: ImageDraw.ImageDraw, key: Sequence[tuple[str, Color]], top: int, width_px: int, font: Font) -> int:
+    """Draw names, each with a square of its colour, in as many lines as they need; return the row below them."""
+    left = _GAP_PX
+    for text, color in ((printable(name), color) for name, color in key):
+        needed = 16 + int(font.getlength(text)) + 2 * _GAP_PX
+        if left > _GAP_PX and left + needed > width_px:
+            left, top = _GAP_PX, top + _LINE_PX
+        pen.rectangle((left, top + 2, left + 11, top + 13), fill=color)
+        pen.text((left + 16, top), text, fill="black", font=font)
+        left += needed
+    return top + _LINE_PX + _GAP_PX
+
+
+def panel_sheet(title: str, rows: Sequence[PanelRow], key: Sequence[tuple[str, Color]] = ()) -> Image.Image:
+    """Return all rows below each other on white, under a title; text of others is made printable and may wrap.
+
+    Args:
+        title: above all.
+        rows: of panels.
+        key: names of colours, below the title.
+    """
     font, small = ImageFont.load_default(15), ImageFont.load_default(12)
     across = max(sum(picture.width + _GAP_PX for _, picture in row.panels) for row in rows)
     heads = [_wrapped(printable(row.title), small, across) for row in rows]
@@ -81,8 +101,12 @@ def panel_sheet(title: str, rows: Sequence[PanelRow]) -> Image.Image:
     above = [(len(head) + max(map(len, below))) * _LINE_PX for head, below in zip(heads, names, strict=True)]
     tall = [max(picture.height for _, picture in row.panels) + 2 * _GAP_PX for row in rows]
     top = _GAP_PX + len(lines) * (_LINE_PX + 4)
-    sheet = Image.new("RGB", (across + _GAP_PX, top + sum(above) + sum(tall)), "white")
+    blank = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    head_px = _draw_key(blank, key, top, across, small) if key else top
+    sheet = Image.new("RGB", (across + _GAP_PX, head_px + sum(above) + sum(tall)), "white")
     pen = ImageDraw.Draw(sheet)
+    if key:
+        top = _draw_key(pen, key, top, across, small)
     pen.multiline_text((_GAP_PX, _GAP_PX // 2), "\n".join(lines), fill="black", font=font)
     for row, head, below, text_px, picture_px in zip(rows, heads, names, above, tall, strict=True):
         pen.multiline_text((_GAP_PX, top), "\n".join(head), fill="#5b6770", font=small, spacing=2)
@@ -105,7 +129,7 @@ def write_drawing(image: Image.Image, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _tint(picture: Pixels, where: NDArray[np.bool_], color: tuple[int, int, int]) -> None:
+def _tint(picture: Pixels, where: NDArray[np.bool_], color: Color) -> None:
     picture[where] = (1 - _OPACITY) * picture[where] + _OPACITY * np.array(color)
 
 

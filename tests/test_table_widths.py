@@ -258,9 +258,10 @@ def _origin():
 
 def _fields():
     wide = MeanField(None, (1.0, 2.0), 1234.567, 123.456, 2345.678, Gaussian(1.0, 2.0, 1234.567, 0.4567))
-    stages = tuple(StageField(number, 2 ** (number + 1), wide) for number in (1, 2, 3, 4))
-    tokens = tuple(TokenFields(f"l={level}", 4, r, r == 2, wide, wide) for level in (3, 2, 1) for r in (1, 2, 4))
-    return Fields(_origin(), stages, tokens, 12345, {})
+    ratio = Ratio(12.345, 11.234, 13.456)
+    stages = tuple(StageField(one, 2 ** (one + 1), wide, ratio if one > 1 else None) for one in (1, 2, 3, 4))
+    tokens = tuple(TokenFields(f"l={level}", 4, r, r == 2, wide, wide, ratio) for level in (3, 2, 1) for r in (1, 2, 4))
+    return Fields(_origin(), stages, tokens, ratio, 12345, {})
 
 
 def _heatmaps():

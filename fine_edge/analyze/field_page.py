@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fine_edge import files
-from fine_edge.analyze.fields import MOST_CUT_OFF, PAPER_RATIO, Fields, MeanField, TokenFields
+from fine_edge.analyze.fields import LEAST_PICTURES, MOST_CUT_OFF, PAPER_RATIO, Fields, MeanField, TokenFields, interval
 from fine_edge.figure import new_figure, to_png
+from fine_edge.samples import Ratio
 from fine_edge.table import Column, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _DECADES = 4
 _DPI = 110
@@ -27,15 +29,24 @@ _LOWER_BOUND = (
     " --input-size moves the border away. Of two lower bounds the ratio (~) is neither an upper nor a lower one."
 )
 
+_INTERVAL = (
+    f"95 % interval: Student's, over the pictures, of the ratio of the two means (delta method); none below"
+    f" {LEAST_PICTURES} pictures. It knows nothing of other weights, nor of the border."
+)
+
 
 def _size(field: MeanField, sigma: float) -> str:
     return f"{'>= ' if field.touches_border else ''}{sigma:.2f}"
 
 
-def _ratio(ratio: float, high: MeanField, low: MeanField) -> str:
+def _ratio(ratio: Ratio, high: MeanField, low: MeanField) -> str:
     """Return the ratio of two sizes, and how far it can be trusted."""
-    mark = "~ " if low.touches_border else ">= " if high.touches_border else ""
-    return f"{mark}{ratio:.2f}"
+    return f"{'~ ' if low.touches_border else '>= ' if high.touches_border else ''}{ratio.value:.2f}"
+
+
+def _interval(ratio: Ratio) -> str | None:
+    known = interval(ratio)
+    return f"{known[0]:.2f} to {known[1]:.2f}" if known else None
 
 
 def _percent(share: float) -> str:
@@ -58,13 +69,14 @@ def _mean_ratio(found: Fields) -> str:
     if found.mean_ratio is None:
         return ""
     cut = [one.field.touches_border for one in found.stages]
-    return f"{'~ ' if any(cut[:-1]) else '>= ' if cut[-1] else ''}{found.mean_ratio:.2f}"
+    return f"{'~ ' if any(cut[:-1]) else '>= ' if cut[-1] else ''}{found.mean_ratio.value:.2f}"
 
 
 def stage_table(found: Fields) -> Table:
     """Return E[sigma] by stage of the backbone, and the ratio to the stage before."""
     mean = _mean_ratio(found) or "none: a single stage"
-    summary = f"Mean ratio between adjacent stages: {mean}. Paper, ResNet-50 on COCO val2017: {PAPER_RATIO}."
+    known = f" ({_interval(found.mean_ratio)})" if found.mean_ratio and _interval(found.mean_ratio) else ""
+    summary = f"Mean ratio between adjacent stages: {mean}{known}. Paper, ResNet-50 on COCO val2017: {PAPER_RATIO}."
     brief = [summary, *([_LOWER_BOUND] if any(one.field.touches_border for one in found.stages) else [])]
     table = Table(
         f"Effective receptive fields by stage: {_conditions(found)}",
@@ -74,6 +86,7 @@ def stage_table(found: Fields) -> Table:
             Column("E[sigma] (px)"),
             Column("SD (px)"),
             Column("Ratio"),
+            Column("95 % interval"),
             Column("Mean field (px)"),
             Column("Moments (px)"),
             Column("Cut off (%)"),
@@ -86,6 +99,7 @@ def stage_table(found: Fields) -> Table:
             " standard deviation over pictures. Ratio: E[sigma] over that of the stage before (Eq. 13).",
             "Mean field: sigma of the Gaussian that fits the mean of all pictures' fields. Moments: root of the field's"
             " variance, mean over pictures; a faint far halo widens it.",
+            _INTERVAL,
             f"Position: {_share(found.origin['stages_at'])} of the input's width and height.",
         ],
         brief=brief,
@@ -97,7 +111,8 @@ def stage_table(found: Fields) -> Table:
             one.stride,
             _size(field, field.sigma_px),
             None if field.sigma_sd_px is None else f"{field.sigma_sd_px:.2f}",
-            _ratio(found.ratios[number - 1], field, found.stages[number - 1].field) if number else None,
+            one.ratio and _ratio(one.ratio, field, found.stages[number - 1].field),
+            one.ratio and _interval(one.ratio),
             f"{field.fitted.sigma:.2f}",
             f"{field.sigma_moments_px:.2f}",
             _percent(field.fitted.cut_off),
@@ -120,6 +135,7 @@ def token_table(found: Fields) -> Table:
             Column("Low (px)"),
             Column("High (px)"),
             Column("Ratio"),
+            Column("95 % interval"),
             Column("Low cut off (%)"),
             Column("High cut off (%)"),
             Column("Model's own", numeric=False),
@@ -128,6 +144,7 @@ def token_table(found: Fields) -> Table:
             *brief,
             "Low, high: E[sigma] of the low-level token, sampled r k x r k, and of the high-level one, sampled k x k,"
             " at one point of the input. The model itself samples at its own r alone.",
+            _INTERVAL,
             f"Position: {_share(found.origin['tokens_at'])} of the input's width and height.",
         ],
         brief=brief,
@@ -140,6 +157,7 @@ def token_table(found: Fields) -> Table:
             _size(one.low, one.low.sigma_px),
             _size(one.high, one.high.sigma_px),
             _ratio(one.ratio, one.high, one.low),
+            _interval(one.ratio),
             _percent(one.low.fitted.cut_off),
             _percent(one.high.fitted.cut_off),
             "yes" if one.own else "",
@@ -164,13 +182,17 @@ def write_tokens(found: Fields, path: Path) -> None:
 def _draw_stages(found: Fields) -> Figure:
     columns = len(found.stages)
     height, width = found.origin["input_hw"]
-    figure = new_figure(_PANEL_IN * columns, _PANEL_IN * height / width + 0.75)
+    figure = new_figure(_PANEL_IN * columns + 0.9, _PANEL_IN * height / width + 0.8)
     grid: Any = figure.subplots(1, columns, squeeze=False)
     for axes, one in zip(grid[0], found.stages, strict=True):
-        _draw_field(axes, one.field)
-        axes.set_title(f"stage {one.stage}, stride {one.stride} px\nE[sigma] {_size(one.field, one.field.sigma_px)} px")
+        shown = _draw_field(axes, one.field)
+        size = f"E[sigma] {_size(one.field, one.field.sigma_px)} px"
+        axes.set_title(f"stage {one.stage}, stride {one.stride} px\n{size}", fontsize=10)
+    scale = figure.colorbar(shown, ax=grid[0], pad=0.01, label="of the largest gradient")
+    scale.set_ticks([-place for place in range(_DECADES + 1)])
+    scale.set_ticklabels([f"{100 * 10.0**-place:g} %" for place in range(_DECADES + 1)])
     mean = f"mean ratio {_mean_ratio(found)}" if found.mean_ratio else "a single stage"
-    figure.suptitle(f"{_conditions(found)}: {mean}", fontsize=9)
+    figure.suptitle(f"{_conditions(found)}: {mean}", fontsize=11)
     return figure
 
 
@@ -204,13 +226,15 @@ def _window(tokens: Sequence[TokenFields]) -> tuple[float, float, float, float]:
     return left, right, min(height - 0.5, y + reach), max(-0.5, y - reach)
 
 
-def _draw_field(axes: Axes, field: MeanField) -> None:
+def _draw_field(axes: Axes, field: MeanField) -> AxesImage:
+    """Draw a field, the logarithm of its share of the maximum, with the circle of its sigma; return the image."""
     from matplotlib.patches import Circle
 
     mean = field.mean / field.mean.max()
     shown = np.log10(np.maximum(mean, 10.0**-_DECADES))
-    axes.imshow(shown, cmap="magma", vmin=-_DECADES, vmax=0, interpolation="nearest")
+    image = axes.imshow(shown, cmap="magma", vmin=-_DECADES, vmax=0, interpolation="nearest")
     fitted = field.fitted
     axes.add_patch(Circle((fitted.x, fitted.y), fitted.sigma, fill=False, edgecolor="white", linewidth=1.2))
     axes.set_xticks([])
     axes.set_yticks([])
+    return image

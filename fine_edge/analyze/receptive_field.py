@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fine_edge import console, files
-from fine_edge.analyze.fields import Fields, StageField, TokenFields, mean_field
+from fine_edge.analyze.fields import Fields, StageField, TokenFields, mean_field, mean_ratio
 from fine_edge.analyze.maps import Seen, frozen, influence, look
 from fine_edge.analyze.sums import Sums, path_of, read_sums, write_sums
 from fine_edge.errors import ConfigError, DataError, ImageError
@@ -220,12 +220,19 @@ def _fields(seen: Seen, taps: list[_Tap], sums: Sums, options: FieldOptions, ori
     found = [
         mean_field(tap.name, sums, place, tap.near_xy(options.height, options.width)) for place, tap in enumerate(taps)
     ]
-    stages = [StageField(one.stage, one.stride, field) for one, field in zip(seen.stages, found, strict=False)]
-    left = iter(found[len(stages) :])
+    places = {tap.name: place for place, tap in enumerate(taps)}
+    pairs = [(place, place - 1) for place in range(1, len(seen.stages))]
+    ratios = [None, *(mean_ratio(sums, [pair]) for pair in pairs)]
+    stages = tuple(
+        StageField(one.stage, one.stride, field, ratio)
+        for one, field, ratio in zip(seen.stages, found, ratios, strict=False)
+    )
     tokens = []
     for fusion in seen.fusions:
-        config, high = fusion.block.config, next(left)
+        config, high = fusion.block.config, places[f"{fusion.name} high"]
         for r in options.ratios:
-            own = config.attention == "aats" and r == config.r
-            tokens.append(TokenFields(fusion.name, config.k, r, own, next(left), high))
-    return Fields(origin, tuple(stages), tuple(tokens), sums.images, sums.skipped)
+            low, own = places[f"{fusion.name} low r={r}"], config.attention == "aats" and r == config.r
+            ratio = mean_ratio(sums, [(high, low)])
+            tokens.append(TokenFields(fusion.name, config.k, r, own, found[low], found[high], ratio))
+    overall = mean_ratio(sums, pairs) if pairs else None
+    return Fields(origin, stages, tuple(tokens), overall, sums.images, sums.skipped)

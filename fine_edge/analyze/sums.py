@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from fine_edge.analyze.gaussian import Field, fit, moments
 from fine_edge.errors import DataError
 from fine_edge.files import file_size, output_errors, parse_json, write_bytes
 
-FORMAT = 1
+FORMAT = 2
 _HINT = "remove it, or choose another --out"
 _MOST_LINE_BYTES = 2**24
-# Number of fields, and sums of sigma by the fit, its square, and sigma by moments.
-_FIGURES = 4
+# Number of fields, and sums of sigma by the fit and by moments.
+_FIGURES = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Sums:
 
     Attributes:
         fields: (T, H, W) sums of the fields.
-        figures: (T, 4) number of fields that have a size, sums of their sigma, of its square, and of sigma by moments.
+        figures: (T, 3) number of fields that have a size, sums of their sigma, and of sigma by moments.
+        products: (T, T) sums of the products of two fields' sigmas, from which their spread and covariance follow.
         done: number of files that have been read.
         images: number of pictures in the sums.
         skipped: why a file was left out, by its name.
@@ -41,6 +43,7 @@ class Sums:
 
     fields: NDArray[np.float64]
     figures: NDArray[np.float64]
+    products: NDArray[np.float64]
     done: int = 0
     images: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
@@ -48,7 +51,7 @@ class Sums:
     @classmethod
     def empty(cls, number: int, height: int, width: int) -> Sums:
         """Return the sums of no picture."""
-        return cls(np.zeros((number, height, width)), np.zeros((number, _FIGURES)))
+        return cls(np.zeros((number, height, width)), np.zeros((number, _FIGURES)), np.zeros((number, number)))
 
     def with_pictures(self, found: NDArray[np.float64], near_xy: list[tuple[float, float]]) -> Sums:
         """Return the sums with more pictures; the sums themselves stay, so that an interruption finds them whole.
@@ -57,11 +60,14 @@ class Sums:
             found: (T, B, H, W) the fields of B pictures.
             near_xy: where each of the T fields is about, pixels.
         """
-        figures = self.figures.copy()
-        for place, (fields, near) in enumerate(zip(found, near_xy, strict=True)):
-            figures[place] += sum(_figures(one, near) for one in fields)
+        added = np.array([[_figures(one, near) for one in fields] for fields, near in zip(found, near_xy, strict=True)])
+        sigmas = added[:, :, 1]  # (T, B)
         return replace(
-            self, fields=self.fields + found.sum(axis=1), figures=figures, images=self.images + found.shape[1]
+            self,
+            fields=self.fields + found.sum(axis=1),
+            figures=self.figures + added.sum(axis=1),
+            products=self.products + sigmas @ sigmas.T,
+            images=self.images + found.shape[1],
         )
 
 
@@ -69,8 +75,7 @@ def _figures(field: Field, near_xy: tuple[float, float]) -> NDArray[np.float64]:
     """Return what one field adds to the figures; one that is zero everywhere has no size."""
     if not field.any():
         return np.zeros(_FIGURES)
-    sigma = fit(field, near_xy).sigma
-    return np.array([1.0, sigma, sigma**2, moments(field).sigma])
+    return np.array([1.0, fit(field, near_xy).sigma, moments(field).sigma])
 
 
 def path_of(folder: Path, origin: dict[str, Any]) -> Path:
@@ -84,7 +89,7 @@ def _header(origin: dict[str, Any]) -> bytes:
 
 def write_sums(path: Path, origin: dict[str, Any], sums: Sums) -> None:
     """Write sums, whole or not at all."""
-    numbers = sums.fields.astype("<f8").tobytes() + sums.figures.astype("<f8").tobytes()
+    numbers = b"".join(part.astype("<f8").tobytes() for part in (sums.fields, sums.figures, sums.products))
     progress = {"done": sums.done, "images": sums.images, "skipped": sums.skipped}
     progress["check"] = _check(progress, numbers)
     write_bytes(path, b"\n".join((_header(origin), json.dumps(progress).encode(), numbers)))
@@ -98,8 +103,9 @@ def read_sums(path: Path, origin: dict[str, Any], shape: tuple[int, int, int]) -
     """
     if not path.exists():
         return Sums.empty(*shape)
-    counts = [int(np.prod(shape)), shape[0] * _FIGURES]
-    size = 8 * sum(counts)
+    shapes = [shape, (shape[0], _FIGURES), (shape[0], shape[0])]
+    ends = np.cumsum([math.prod(one) for one in shapes]).tolist()
+    size = 8 * ends[-1]
     file_size(path, DataError, hint=_HINT, limit=size + 2 * _MOST_LINE_BYTES)
     with output_errors(path):
         header, _, rest = path.read_bytes().partition(b"\n")
@@ -111,9 +117,9 @@ def read_sums(path: Path, origin: dict[str, Any], shape: tuple[int, int, int]) -
         check = progress.pop("check")
         if len(numbers) != size or check != _check(progress, numbers):
             raise ValueError("its numbers are not those that were written")
-        values = np.frombuffer(numbers, "<f8")
-        fields, figures = values[: counts[0]].reshape(shape), values[counts[0] :].reshape(shape[0], _FIGURES)
-        return Sums(fields.copy(), figures.copy(), progress["done"], progress["images"], progress["skipped"])
+        parts = np.split(np.frombuffer(numbers, "<f8"), ends[:-1])
+        fields, figures, products = (part.reshape(one).copy() for part, one in zip(parts, shapes, strict=True))
+        return Sums(fields, figures, products, progress["done"], progress["images"], progress["skipped"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"cannot be gone on with ({error})", where=path, hint=_HINT) from error
 

@@ -177,12 +177,14 @@ def deliver(given: argparse.Namespace, data: Any, tables: Iterable[Table]) -> No
         files.write_text(given.json, console.json_text(data))
 
 
-def deliver_files(given: argparse.Namespace, table: Table, draw: Callable[[Path], None]) -> None:
-    """Write what ``--csv``, ``--markdown`` and ``--picture`` ask for."""
+def deliver_files(
+    given: argparse.Namespace, table: Table, draw: Callable[[Path], None], also: Iterable[Table] = ()
+) -> None:
+    """Write what ``--csv``, ``--markdown`` and ``--picture`` ask for; Markdown holds the other tables as well."""
     if given.csv:
         files.write_text(given.csv, table.to_csv())
     if given.markdown:
-        files.write_text(given.markdown, table.to_markdown())
+        files.write_text(given.markdown, "\n".join(one.to_markdown() for one in (table, *also)))
     if given.picture:
         draw(given.picture)
         console.remark(f"picture: {given.picture}")

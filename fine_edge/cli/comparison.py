@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from fine_edge import console
 from fine_edge.cli.arguments import Parser, add_json, deliver
 from fine_edge.drawing import write_drawing
@@ -26,8 +28,9 @@ from fine_edge.evaluate.matching import CONFIDENCE
 from fine_edge.evaluate.panels import sheet
 from fine_edge.evaluate.resampling import RESAMPLES
 from fine_edge.evaluate.segment_comparison import SegmentComparison, compare_segments
-from fine_edge.evaluate.segment_data import SegmentData
-from fine_edge.evaluate.sides import read_sides, require_one_model
+from fine_edge.evaluate.segment_data import Data, SegmentData
+from fine_edge.evaluate.segment_panels import segment_sheet
+from fine_edge.evaluate.sides import StoredEvaluation, read_sides, require_one_model
 from fine_edge.files import write_text
 from fine_edge.table import Table
 
@@ -65,10 +68,15 @@ def _compare_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only",
         choices=("fp", "fn", "masks"),
-        help="draw false positives (fp) or missed objects (fn), both by boxes, or masks of objects that both find,"
-        " magnified (masks)",
+        help="draw false positives (fp) or missed objects (fn), by boxes or panoptic segments, or masks of objects that"
+        " both find, magnified (masks)",
     )
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="what --only names, A left and B right (PNG)")
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="what --only names, A left and B right; of segments without --only, where the two differ (PNG)",
+    )
     parser.add_argument(
         "--panels",
         type=_panels,
@@ -79,8 +87,9 @@ def _compare_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_both(args: argparse.Namespace, threshold: float = CONFIDENCE) -> Comparison | SegmentComparison:
-    sides = read_sides(args.a, args.b)
+def _compared(
+    args: argparse.Namespace, sides: tuple[StoredEvaluation, StoredEvaluation], threshold: float = CONFIDENCE
+) -> Comparison | SegmentComparison:
     with console.progress() as bar:
         task = bar.add_task("resampling images", total=args.resamples)
 
@@ -102,27 +111,51 @@ def _deliver(args: argparse.Namespace, page: Callable[[], str], data: dict[str, 
     deliver(args, data, tables)
 
 
+def _draw(args: argparse.Namespace, drawn: Callable[[], Image]) -> None:
+    with console.status("drawing"):
+        write_drawing(drawn(), args.picture)
+    console.remark(f"picture: {args.picture}")
+
+
+def _refuse_undrawable(args: argparse.Namespace, data: Data) -> None:
+    """Refuse what cannot be drawn of such data, before images are resampled."""
+    if not isinstance(data, SegmentData):
+        if args.picture and not args.only:
+            raise ConfigError("nothing says what to draw", where="--picture", hint="add --only fp, fn or masks")
+        return
+    if args.threshold is not None:
+        hint = "segments have no scores: leave it out"
+        raise ConfigError("the evaluations are of segments", where="--threshold", hint=hint)
+    if args.only and data.segments is None:
+        what = "classes of pixels are no objects: what is false for one class is missed for another"
+        raise ConfigError(what, where="--only", hint="leave it out: --picture draws where the classes differ")
+    if args.only == "masks":
+        hint = "give fp or fn, or leave it out: --picture draws where the segments differ"
+        raise ConfigError("segments have no masks of their own", where="--only masks", hint=hint)
+
+
 def compare_command(argv: list[str]) -> int:
     """Run ``evaluate compare``; return the exit code."""
     args = _compare_parser().parse_args(argv)
-    if args.picture and not args.only:
-        raise ConfigError("nothing says what to draw", where="--picture", hint="add --only fp, fn or masks")
     if args.only and not (args.picture or args.html):
         raise ConfigError("draws nothing without a file", where="--only", hint="add --picture FILE or --html FILE")
-    found = _read_both(args, CONFIDENCE if args.threshold is None else args.threshold)
+    sides = read_sides(args.a, args.b)
+    _refuse_undrawable(args, sides[0].data)
+    found = _compared(args, sides, CONFIDENCE if args.threshold is None else args.threshold)
     if isinstance(found, SegmentComparison):
-        if args.only or args.threshold is not None:
-            hint = "segments have no scores: leave them out"
-            raise ConfigError("the evaluations are of segments", where="--only, --threshold", hint=hint)
+        if args.picture:
+            _draw(args, lambda: segment_sheet(found, args.only, args.panels))
         tables = [segment_change_table(found), image_change_table(found)]
         a, b = found.names
         title = f"{b} against {a}"
-        _deliver(args, lambda: comparison_page.segments_to_html(found, title, tables), found.to_json(), tables)
+
+        def page() -> str:
+            return comparison_page.segments_to_html(found, title, tables, args.only, args.panels)
+
+        _deliver(args, page, found.to_json(), tables)
         return 0
     if args.picture:
-        with console.status("drawing"):
-            write_drawing(sheet(found, args.only, args.panels), args.picture)
-        console.remark(f"picture: {args.picture}")
+        _draw(args, lambda: sheet(found, args.only, args.panels))
     only = None if args.only == "masks" else args.only
     tables = [precision_change_table(found), *(error_change_table(found, kind) for kind in found.kinds)]
     _deliver(args, lambda: comparison_page.to_html(found, only, args.panels), found.to_json(), tables)
@@ -145,7 +178,7 @@ def drift_command(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.max_ap_drop is not None and not math.isfinite(args.max_ap_drop):
         raise ConfigError(f"{args.max_ap_drop} is not a finite number", where="--max-ap-drop", hint="such as 0.1")
-    both = _read_both(args)
+    both = _compared(args, read_sides(args.a, args.b))
     if isinstance(both, SegmentComparison):
         return _segment_drift(args, both)
     found = drift(both)

@@ -19,7 +19,7 @@ from fine_edge.study.picture import write_curves
 from fine_edge.study.plan import StudyPlan, read_plan
 from fine_edge.study.pool import LOG, WORKER, StudyPool, visible_devices
 from fine_edge.study.result import RunResult, StudyRun, finished, runs_of
-from fine_edge.study.tables import study_table
+from fine_edge.study.tables import paired_table, study_table
 
 RECORD, CURVES = "study.json", "study.png"
 
@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=1, metavar="N", help="runs at a time, dealt out to the GPUs (default: 1)"
     )
     parser.add_argument("--shard", metavar="I/N", help="run the I-th of N parts only, and show all that is there")
+    parser.add_argument(
+        "--no-run", action="store_true", help="show the runs that are finished, also of a study that is going on"
+    )
     add_json(parser)
     add_explain(parser)
     add_table_files(parser, f"of the curves (PNG; default: {CURVES} in --out)")
@@ -134,8 +137,9 @@ def _run(
 
 def _deliver(given: argparse.Namespace, found: StudyOutcome) -> int:
     table = study_table(found)
-    deliver(given, found.to_json(), [table])
-    deliver_files(given, table, lambda path: write_curves(found, path))
+    also = [paired_table(found)] if len(found.variants) > 1 else []
+    deliver(given, found.to_json(), [table, *also])
+    deliver_files(given, table, lambda path: write_curves(found, path), also)
     return 1 if found.broken or not any(one.results for one in found.variants) else 0
 
 
@@ -149,6 +153,9 @@ def main(argv: list[str], worker: tuple[str, ...] = WORKER) -> int:
     if not 1 <= given.workers <= 256:
         raise ConfigError(f"{given.workers} is no number of workers", where="--workers", hint="1 to 256")
     plan = read_plan(given.file, given.data)
+    if given.no_run:  # nothing is written that a study that is going on writes
+        runs = runs_of(plan)
+        return _deliver(given, outcome(plan, runs, finished(runs, given.out), {}))
     _Shard.parse(given.shard)
     given.picture = given.picture or given.out / CURVES
     files.refuse_unwritable([given.out / RECORD, given.picture])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fine_edge import __version__
+from fine_edge.errors import DataError
 from fine_edge.evaluate.change_tables import category_table, error_change_table, precision_change_table
 from fine_edge.evaluate.comparison import Comparison
 from fine_edge.evaluate.image_pairs import (
@@ -29,6 +30,8 @@ from fine_edge.evaluate.image_pairs import (
 )
 from fine_edge.evaluate.mask_crops import MaskCrop, crop, crop_title
 from fine_edge.evaluate.segment_comparison import SegmentComparison
+from fine_edge.evaluate.segment_panels import key as segment_key
+from fine_edge.evaluate.segment_panels import panels
 from fine_edge.figure import new_figure
 from fine_edge.html import CSS, WIDTH_IN, to_svg
 from fine_edge.table import Table
@@ -39,13 +42,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _CSS = f"""
-.pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: 0.6rem; max-width: 60rem; margin: 1.2rem 0; }}
+.pair {{ display: grid; gap: 0.6rem; max-width: 60rem; margin: 1.2rem 0; }}
 .pair img {{ width: 100%; height: auto; display: block; border-radius: 4px; }}
 .pair p {{ grid-column: 1 / -1; margin: 0; }} .pair span {{ font-size: 0.875rem; }}
 .key b {{ border-left: 0.9em solid; padding-left: 0.4em; margin-right: 1.2em; font-weight: 400; }}
 .key .right {{ border-color: {RIGHT}; }} .key .wrong {{ border-color: {WRONG}; }}
 .key .missed {{ border-color: {MISSED}; }} .key .labelled {{ border-color: {LABELLED}; }}
-.crops {{ grid-template-columns: repeat(4, 1fr); }}
 """
 
 
@@ -89,7 +91,8 @@ def _side_by_side(title: str, pictures: list[tuple[Image.Image, str]]) -> str:
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for picture, caption in ((picture, printable(caption)) for picture, caption in pictures)
     )
-    return f'<div class="pair{" crops" * (len(pictures) > 2)}"><p class="soft">{name}</p>{figures}</div>'
+    columns = f"grid-template-columns: repeat({len(pictures)}, 1fr)"
+    return f'<div class="pair" style="{columns}"><p class="soft">{name}</p>{figures}</div>'
 
 
 def _data_url(picture: Image.Image) -> str:
@@ -263,8 +266,28 @@ def draw_categories(comparison: SegmentComparison, width_in: float) -> Figure:
     return figure
 
 
-def segments_to_html(comparison: SegmentComparison, title: str, tables: Sequence[Table]) -> str:
-    """Return the page of two segmenters: the tables, and IoU or PQ by category as a figure."""
+def _segments(comparison: SegmentComparison, only: Only | None, number: int) -> str:
+    """Return the images whose segments change most, with the colours' key; the reason where none can be drawn."""
+    try:
+        drawn = panels(comparison, only, number)
+    except DataError as error:
+        return f'<p class="soft">No picture is shown: {escape(printable(error.what))}.</p>'
+    marks = "".join(
+        f'<b style="border-color: rgb{color}">{escape(printable(name))}</b>'
+        for name, color in segment_key(comparison, drawn, only)
+    )
+    rows = "".join(_side_by_side(one.row.title, [(picture, name) for name, picture in one.row.panels]) for one in drawn)
+    return f'<section><h2>Pictures that change most</h2><p class="key soft">{marks}</p>{rows}</section>'
+
+
+def segments_to_html(
+    comparison: SegmentComparison,
+    title: str,
+    tables: Sequence[Table],
+    only: Only | None = None,
+    number: int = PICTURES,
+) -> str:
+    """Return the page of two segmenters: the tables, IoU or PQ by category as a figure, and pictures."""
     svg = to_svg(lambda: draw_categories(comparison, WIDTH_IN), "by category", "categories")
     return frame(
         title,
@@ -272,6 +295,7 @@ def segments_to_html(comparison: SegmentComparison, title: str, tables: Sequence
             _of_images(comparison),
             *(table(one, f"table-{number}") for number, one in enumerate(tables)),
             f"<figure>{svg}<figcaption>By category, those that differ most first.</figcaption></figure>",
+            _segments(comparison, only, number),
             origins(comparison),
         ],
     )

@@ -13,6 +13,7 @@ from fine_edge.errors import ImageError
 from fine_edge.evaluate.coco_data import CocoData, Found, Truth
 from fine_edge.evaluate.comparison import Comparison
 from fine_edge.evaluate.matching import LEFT_OUT, TRUE_POSITIVE, Verdicts
+from fine_edge.evaluate.segment_comparison import SegmentComparison
 from fine_edge.images import read_image
 from fine_edge.text import printable
 
@@ -132,7 +133,7 @@ def _draw(picture: Image.Image, scale: float, judged: Judged, categories: dict[i
     return drawn
 
 
-def picture_of(comparison: Comparison, image_id: int) -> Image.Image | None:
+def picture_of(comparison: Comparison | SegmentComparison, image_id: int) -> Image.Image | None:
     """Return the picture of an image; ``None`` where it is gone or has changed."""
     if comparison.images is None:
         return None

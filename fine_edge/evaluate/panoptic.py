@@ -21,6 +21,7 @@ COLUMNS = 5
 """Of a row of counts: category, sum of IoUs, TP, FP, FN."""
 
 _NOBODY = 0
+_LEAST_IOU = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,32 @@ class PanopticFigures:
     pq_by_category: dict[str, float]
 
 
-def rows(
-    truth: Ints, segments: tuple[TrueSegment, ...], found: Ints, categories: dict[int, int]
-) -> list[tuple[int, float, int, int, int]]:
-    """Return category, sum of IoUs, TP, FP and FN for each category that occurs in one image.
+@dataclass(frozen=True)
+class Pair:
+    """A labelled segment, the number of the segment that matches it, and their IoU."""
+
+    segment: TrueSegment
+    number: int
+    iou: float
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What became of the segments of one image.
+
+    Attributes:
+        pairs: labelled segments that are found.
+        missed: labelled segments that are not.
+        wrong: numbers of the found segments that match none and are not ignored.
+    """
+
+    pairs: tuple[Pair, ...]
+    missed: tuple[TrueSegment, ...]
+    wrong: tuple[int, ...]
+
+
+def matches(truth: Ints, segments: tuple[TrueSegment, ...], found: Ints, categories: dict[int, int]) -> Matches:
+    """Return which segments of one image match.
 
     Args:
         truth: (H, W) numbers of the labelled segments, 0 where there is none.
@@ -47,25 +70,39 @@ def rows(
     pairs, shared = np.unique(np.stack([truth.ravel(), found.ravel()]), axis=1, return_counts=True)
     overlap = {(int(a), int(b)): int(n) for (a, b), n in zip(pairs.T, shared, strict=True)}
     true_area, found_area = _areas(truth), _areas(found)
-    tally: dict[int, list[float]] = {}
-    matched: set[int] = set()
+    matched, missed, wrong = [], [], []
     for segment in segments:
         if segment.crowd:
             continue
-        counts = tally.setdefault(segment.category, [0.0, 0, 0, 0])
         iou, number = _best(segment, overlap, true_area, found_area, categories)
-        if iou > 0.5:
-            matched.add(number)
-            counts[0] += iou
-            counts[1] += 1
+        if iou > _LEAST_IOU:
+            matched.append(Pair(segment, number, iou))
         else:
-            counts[3] += 1
+            missed.append(segment)
+    taken = {pair.number for pair in matched}
     for number, category in categories.items():
         area = found_area.get(number, 0)
         crowds = [s.number for s in segments if s.crowd and s.category == category]
         void = sum(overlap.get((true, number), 0) for true in (_NOBODY, *crowds))
-        if area and number not in matched and void <= 0.5 * area:
-            tally.setdefault(category, [0.0, 0, 0, 0])[2] += 1
+        if area and number not in taken and void <= 0.5 * area:
+            wrong.append(number)
+    return Matches(tuple(matched), tuple(missed), tuple(wrong))
+
+
+def rows(
+    truth: Ints, segments: tuple[TrueSegment, ...], found: Ints, categories: dict[int, int]
+) -> list[tuple[int, float, int, int, int]]:
+    """Return category, sum of IoUs, TP, FP and FN for each category that occurs in one image, see :func:`matches`."""
+    judged = matches(truth, segments, found, categories)
+    tally: dict[int, list[float]] = {}
+    for pair in judged.pairs:
+        counts = tally.setdefault(pair.segment.category, [0.0, 0, 0, 0])
+        counts[0] += pair.iou
+        counts[1] += 1
+    for number in judged.wrong:
+        tally.setdefault(categories[number], [0.0, 0, 0, 0])[2] += 1
+    for segment in judged.missed:
+        tally.setdefault(segment.category, [0.0, 0, 0, 0])[3] += 1
     return [(category, iou, int(tp), int(fp), int(fn)) for category, (iou, tp, fp, fn) in sorted(tally.items())]
 
 

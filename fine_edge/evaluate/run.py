@@ -113,6 +113,7 @@ def run_images(
     entry: Callable[[ImageResult], Entry],
     *,
     exact: bool = False,
+    usable: Callable[[int], bool] = lambda _: True,
 ) -> ImageRun:
     """Run a model on all images that the journal has no entry of, or an entry of another picture.
 
@@ -124,6 +125,7 @@ def run_images(
         categories: see :func:`fine_edge.evaluate.class_names.categories_of`.
         entry: returns the journal's entry of an image.
         exact: preprocess by the reference.
+        usable: whether what is kept beside the journal for an image is there, so that it need not be made again.
 
     Raises:
         FineEdgeError: when a file cannot be read or written, is broken, or contradicts the labels.
@@ -134,9 +136,10 @@ def run_images(
     path = folder / f"{stem(opened, data, exact=exact)}.jsonl"
     skipped: dict[int, str] = {}
     with Journal(path, _identity(opened, data, categories, exact=exact)) as journal:
-        done = _unchanged(journal, data, images)
+        unchanged = _unchanged(journal, data, images)
+        done = {number for number in unchanged if usable(number)}
         left = [(number, name) for number, name in data.images.items() if number not in done]
-        if changed := len(journal.pictures) - len(done):
+        if changed := len(journal.pictures) - len(unchanged):
             console.remark(f"{changed} pictures have changed since the last run and are evaluated again")
         if done and left:
             console.remark(f"{len(done)} of {len(data.images)} images were evaluated before: {path}")

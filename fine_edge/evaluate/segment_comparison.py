@@ -1,7 +1,7 @@
 """Compare two evaluations of segmenters by the counts of each image: mean IoU of pixels, or panoptic quality.
 
-The journals hold counts and no maps, so how many pixels or segments changed between A and B is known from below: what
-the counts of one image against its labels differ by.
+How many pixels or segments changed between A and B is known from below: what the counts of one image against its labels
+differ by. The maps beside the counts are read for the images that are drawn.
 """
 
 from __future__ import annotations
@@ -31,10 +31,18 @@ _NO_CATEGORY = "no category"
 
 @dataclass(frozen=True)
 class SegmentSide:
-    """One side: its origin, and its figures on the images of both."""
+    """One side.
+
+    Attributes:
+        origin: what was evaluated.
+        figures: on the images of both sides.
+        counts: by image; ``journal`` is their file, beside which the maps lie.
+    """
 
     origin: Origin
     figures: SemanticFigures | PanopticFigures
+    counts: Counts
+    journal: Path
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class SegmentComparison:
         by_category: of the IoU, or the PQ, of each category.
         by_image: what changed in each image, those that changed most first.
         images: folder of the pictures, where one of the evaluations names it.
+        pictures: sha256 of the picture files by image id.
     """
 
     data: SegmentData
@@ -77,6 +86,7 @@ class SegmentComparison:
     by_category: dict[str, Difference | None]
     by_image: tuple[ImageChange, ...]
     images: Path | None
+    pictures: dict[int, str]
 
     @property
     def names(self) -> tuple[str, str]:
@@ -180,12 +190,13 @@ def compare_segments(
     ]
     return SegmentComparison(
         data,
-        SegmentSide(a.origin, figures_of(a.found.rows, data)),
-        SegmentSide(b.origin, figures_of(b.found.rows, data)),
+        SegmentSide(a.origin, figures_of(a.found.rows, data), a.found, a.kept),
+        SegmentSide(b.origin, figures_of(b.found.rows, data), b.found, b.kept),
         dict(zip(names, found[: len(names)], strict=True)),
         dict(zip(data.categories.values(), found[len(names) :], strict=True)),
         tuple(sorted(changes, key=lambda one: (-one.moved / max(1, one.of), one.image_id))),
         a.folder or b.folder,
+        a.pictures | b.pictures,
     )
 
 

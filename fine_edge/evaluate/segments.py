@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fine_edge.errors import DataError
-from fine_edge.evaluate import panoptic, semantic
+from fine_edge.evaluate import panoptic, segment_maps, semantic
 from fine_edge.evaluate.class_names import categories_of
 from fine_edge.evaluate.detect import ImageResult
 from fine_edge.evaluate.evaluation import FORMAT, Origin, now, sha256_of_pictures
-from fine_edge.evaluate.journal import Entry, Line, read_journal, table_of
+from fine_edge.evaluate.journal import Entry, read_journal, table_of
 from fine_edge.evaluate.panoptic import PanopticFigures
-from fine_edge.evaluate.run import origin_of, run_images
-from fine_edge.evaluate.segment_data import IGNORED, SegmentData
+from fine_edge.evaluate.run import origin_of, run_images, stem
+from fine_edge.evaluate.segment_data import SegmentData
 from fine_edge.evaluate.semantic import SemanticFigures
 from fine_edge.files import sha256_of
 from fine_edge.runners.opened import Opened
@@ -74,35 +74,6 @@ class SegmentEvaluation:
         }
 
 
-def _class_map(found: Panoptic, category_of: dict[int, int]) -> NDArray[np.int64]:
-    """Return the category of each pixel (H, W); classes without a category become :data:`IGNORED`."""
-    of_number = np.full(len(found.segments) + 1, IGNORED, dtype=np.int64)
-    for segment in found.segments:
-        of_number[segment.number] = category_of.get(segment.label, IGNORED)
-    classes: NDArray[np.int64] = of_number[found.numbers]
-    return classes
-
-
-def _same_size(truth: NDArray[np.int64], found: NDArray[np.generic], where: Path) -> None:
-    if truth.shape != found.shape:
-        sizes = " and ".join("x".join(map(str, shape[::-1])) for shape in (found.shape, truth.shape))
-        raise DataError(f"picture and annotation are of {sizes} pixels", where=where, hint="give the pictures of it")
-
-
-def _semantic_rows(found: Panoptic, data: SegmentData, image_id: int, category_of: dict[int, int]) -> list[Line]:
-    truth, classes = data.numbers(image_id), _class_map(found, category_of)
-    _same_size(truth, classes, data.truths[image_id])
-    return [*semantic.rows(truth, classes)]
-
-
-def _panoptic_rows(found: Panoptic, data: SegmentData, image_id: int, category_of: dict[int, int]) -> list[Line]:
-    truth = data.numbers(image_id)
-    _same_size(truth, found.numbers, data.truths[image_id])
-    categories = {s.number: category_of[s.label] for s in found.segments if s.label in category_of}
-    segments = (data.segments or {})[image_id]
-    return [*panoptic.rows(truth, segments, found.numbers.astype(np.int64), categories)]
-
-
 def evaluate_segments(
     opened: Opened,
     data: SegmentData,
@@ -126,8 +97,13 @@ def evaluate_segments(
         FineEdgeError: when model and data set do not belong together, or a file cannot be read or written.
     """
     category_of = categories_of(opened.contract, data, same)
-    rows_of = _semantic_rows if data.segments is None else _panoptic_rows
-    run = run_images(opened, data, images, folder, category_of, _entries(rows_of, data, category_of), exact=exact)
+    journal = folder / f"{stem(opened, data, exact=exact)}.jsonl"
+    entry = _entries(data, category_of, journal)
+
+    def has_map(number: int) -> bool:
+        return segment_maps.path_of(journal, number).is_file()
+
+    run = run_images(opened, data, images, folder, category_of, entry, exact=exact, usable=has_map)
     if not run.pictures:
         raise DataError("none of the images can be read", where=data.path, hint="check --images")
     _, table = table_of(read_journal(run.journal, run.pictures), columns_of(data), run.journal)
@@ -151,14 +127,15 @@ def figures_of(table: NDArray[np.float64], data: SegmentData) -> SemanticFigures
     return (semantic.figures if data.segments is None else panoptic.figures)(table, data.categories)
 
 
-def _entries(
-    rows_of: Callable[[Panoptic, SegmentData, int, dict[int, int]], list[Line]],
-    data: SegmentData,
-    category_of: dict[int, int],
-) -> Callable[[ImageResult], Entry]:
+def _entries(data: SegmentData, category_of: dict[int, int], journal: Path) -> Callable[[ImageResult], Entry]:
+    """Return what makes the journal's entry of an image, and keeps its map beside the journal."""
+
     def entry(seen: ImageResult) -> Entry:
         if not isinstance(seen.found, Panoptic):
             return Entry(seen.image_id, error=str(seen.error))
-        return Entry(seen.image_id, seen.sha256, tuple(rows_of(seen.found, data, seen.image_id, category_of)))
+        found = segment_maps.found_map(seen.found, category_of)
+        counted = segment_maps.rows(found, data, seen.image_id)
+        segment_maps.write_map(found, segment_maps.path_of(journal, seen.image_id))
+        return Entry(seen.image_id, seen.sha256, tuple(counted))
 
     return entry

@@ -130,10 +130,17 @@ def read_network(path: Path, size: InputSize | None = None, *, fold: bool = Fals
     if contract is None and fold:
         model = folded(model)
     form = _form(model)
-    if contract and form not in (("postprocessed",) if contract.postprocessed else ("raw", "predictions")):
+    if contract and form not in _forms(contract):
         hint = "copy ONNX file and contract from the same place, or export the model again"
         raise ArtifactError("the outputs are not those of its contract", where=path, hint=hint)
     return Network(path, _with_names(model), contract, name, shape, preprocessing, form)
+
+
+def _forms(contract: Contract) -> tuple[Form, ...]:
+    """Return the forms that the outputs of an artifact may have."""
+    if contract.task == "semantic":  # a class for each pixel is no detection
+        return ("unknown",)
+    return ("postprocessed",) if contract.postprocessed else ("raw", "predictions")
 
 
 def _form(model: onnx.ModelProto) -> Form:

@@ -164,6 +164,12 @@ def study(
         ArtifactError: when the outputs are no detections, or no convolution suits INT8.
         ConfigError: when the placement has no convolution, or FP32 detects nothing, or the same in every picture.
     """
+    if network.contract and network.contract.task == "semantic":
+        raise ArtifactError(
+            "gives a class for each pixel, and what INT8 loses is measured on detections",
+            where=network.path,
+            hint="FP16 can be judged: evaluate --precision fp16 --rounded, then evaluate drift",
+        )
     if network.form == "unknown":
         raise ArtifactError(
             "the outputs are not detections that fine-edge can read, so nothing says what INT8 loses",

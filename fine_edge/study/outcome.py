@@ -54,6 +54,10 @@ class PairedDifference:
         """Return the mean over the seeds."""
         return mean(self.by_seed.values())
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the data that the record holds."""
+        return {"mean": self.mean, "by_seed": list(self.by_seed.values()), "low": self.low, "high": self.high}
+
 
 def spread(values: Sequence[float]) -> OverSeeds | None:
     """Return mean and standard deviation; ``None`` of nothing."""
@@ -155,6 +159,19 @@ class StudyOutcome:
         return self.variants[0]
 
     @property
+    def pairs(self) -> list[tuple[VariantOutcome, VariantOutcome]]:
+        """Return each variant with the base, and where it has options of FINE, with the paper's block as well."""
+        by_model = {one.variant.model: one for one in self.variants[1:]}
+        found = []
+        for one in self.variants[1:]:
+            found.append((one, self.base))
+            entry = find(one.variant.model)
+            plain = by_model.get(f"{entry.detector.name}_fine")
+            if plain and entry.options.changed():
+                found.append((one, plain))
+        return found
+
+    @property
     def broken(self) -> list[BrokenRun]:
         """Return all runs that failed."""
         return [BrokenRun(one.variant.model, *pair) for one in self.variants for pair in one.broken.items()]
@@ -173,10 +190,15 @@ class StudyOutcome:
             "seeds": list(self.seeds),
             "variants": [to_data(one.variant) for one in self.variants],
             "summary": [self._summary(one) for one in self.variants],
+            "ap_differences": [self._pair(one, other) for one, other in self.pairs],
             "results": [to_data(result) for one in self.variants for result in one.results.values()],
             "broken": [to_data(run) for run in self.broken],
             "made_at": now(),
         }
+
+    def _pair(self, one: VariantOutcome, other: VariantOutcome) -> dict[str, Any]:
+        against = difference(other.by_seed("ap"), one.by_seed("ap"))
+        return {"variant": one.variant.name, "against": other.variant.name, **(against.to_json() if against else {})}
 
     def _summary(self, one: VariantOutcome) -> dict[str, Any]:
         found: dict[str, Any] = {"variant": one.variant.name, "seeds": sorted(one.results)}
@@ -185,9 +207,7 @@ class StudyOutcome:
             found[figure] = over and {
                 "mean": over.mean,
                 "sd": over.sd,
-                "difference": against
-                and {"mean": against.mean, "by_seed": list(against.by_seed.values()), "low": against.low}
-                | {"high": against.high},
+                "difference": against and against.to_json(),
             }
         return found
 

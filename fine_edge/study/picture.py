@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _DPI = 130
 _LONGEST_NAME = 40
-_NAMES_A_ROW = 4
+_NAMES_A_PANEL = 2
 _STYLES = ("-", "--", ":")
 
 
@@ -49,7 +49,9 @@ def _draw_one(axes: Any, one: VariantOutcome, over: Mapping[float, OverSeeds], n
     axes.plot(epochs, means, style, color=color, marker="o", markersize=3, label=name)
     spreads = [point.sd or 0.0 for point in over.values()]
     if any(spreads):
-        low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+        # A standard deviation does not know that no AP is below zero.
+        low = [max(m - s, min(m, 0.0)) for m, s in zip(means, spreads, strict=True)]
+        high = [m + s for m, s in zip(means, spreads, strict=True)]
         axes.fill_between(epochs, low, high, color=color, alpha=0.12, linewidth=0)
 
 
@@ -58,7 +60,8 @@ def _drawn(found: StudyOutcome) -> Figure:
 
     drawn = {title: [one.over_epochs(of) for one in found.variants] for title, of in PANELS.items()}
     drawn = {title: curves for title, curves in drawn.items() if any(curves)}  # data may have no small objects
-    rows = -(-len(found.variants) // _NAMES_A_ROW)
+    a_row = _NAMES_A_PANEL * max(len(drawn), 1)
+    rows = -(-len(found.variants) // a_row)
     figure = new_figure(4.2 * max(len(drawn), 1), 4.2 + 0.2 * rows)
     for place, (title, curves) in enumerate(drawn.items(), 1):
         axes = figure.add_subplot(1, len(drawn), place)
@@ -71,7 +74,7 @@ def _drawn(found: StudyOutcome) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     if drawn:
         lines, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(lines, names, loc="outside lower center", ncols=_NAMES_A_ROW, frameon=False, fontsize=8)
+        figure.legend(lines, names, loc="outside lower center", ncols=a_row, frameon=False, fontsize=8)
     seeds = len(found.seeds)
     band = f"mean of {seeds} seeds, band: one standard deviation" if seeds > 1 else "one seed"
     figure.suptitle(f"{printable(found.title)[:80]} ({band})", fontsize=11)

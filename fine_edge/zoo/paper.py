@@ -124,6 +124,54 @@ DOWN_ROWS: tuple[PaperFigures, ...] = (
 """Table 6, by FINE's Down operator instead of a model; its FLOPs are multiply-accumulates. A dash there is 0 here."""
 
 
+@dataclass(frozen=True)
+class PaperChange:
+    """What a choice changes in the paper, in points of ``figure`` on COCO val2017.
+
+    Attributes:
+        where: its table or figure, and the detector.
+    """
+
+    points: float
+    figure: str
+    where: str
+
+
+_HEADS_AP = {1: 37.9, 4: 38.1, 8: 38.1, 16: 38.2, 32: 38.2, 64: 38.1, 128: 38.0}
+"""Table 4, by number of heads; the paper's block has 16."""
+_MODULATION_AP_S = {"none": 15.4, "direct": 22.2, "residual": 22.4}
+"""Fig. 7, RT-DETR R18."""
+
+
+def change_of_option(name: str, value: object) -> PaperChange | None:
+    """Return what the paper has for one option of FINE against its own block; ``None`` where it has nothing."""
+    if name == "heads" and value in _HEADS_AP:
+        return _change(_HEADS_AP[int(str(value))] - _HEADS_AP[16], "AP", "Table 4, fasterrcnn_r50 with 16 heads")
+    if name == "down":
+        by_down = {row.model: row.accuracy["ap"] for row in DOWN_ROWS}
+        return _change(by_down[str(value)] - by_down["avg"], "AP", "Table 6, fasterrcnn_r50")
+    if name == "modulation":
+        return _change(_MODULATION_AP_S[str(value)] - _MODULATION_AP_S["residual"], "AP_s", "Fig. 7, rtdetr_r18")
+    if name == "attention":
+        aps = {row.model: row.ap for row in ROWS if row.table == "3"}
+        own, other = aps["rtdetr_r18_fine"], aps.get(f"rtdetr_r18_fine_{value}")
+        return _change(other - own, "AP", "Table 3, rtdetr_r18") if own and other else None
+    return None
+
+
+def change_of_fine(detector: str) -> PaperChange | None:
+    """Return what FINE adds in Table 1 to a detector, or to one of its kind on another backbone."""
+    aps = {row.model: row.ap for row in ROWS if row.table == "1"}
+    kind = detector.split("_")[0]
+    named = detector if detector in aps else next((name for name in aps if name.startswith(f"{kind}_")), "")
+    before, after = aps.get(named), aps.get(f"{named}_fine")
+    return _change(after - before, "AP", f"Table 1, {named}") if before and after else None
+
+
+def _change(points: float, figure: str, where: str) -> PaperChange:
+    return PaperChange(round(points, 1), figure, where)
+
+
 def rows_of(model: str) -> tuple[PaperFigures, ...]:
     """Return all rows of a model, those of the timed tables first (Table 3, then 1)."""
     found = [row for row in ROWS if row.model == model]

@@ -9,22 +9,29 @@ TEXT = (ROOT / "docs" / "ANALYSES.md").read_text(encoding="utf-8")
 
 
 def test_receptive_fields_are_those_of_the_kept_results():
-    small, large = KEPT["erf 256x320"], KEPT["erf 512x640 --at centre"]
-    assert small["images"] == large["images"] == 72
-    for near, far in zip(small["stages"], large["stages"], strict=True):
-        bound = ">= " if near["touches_border"] else ""
-        assert f"| {near['stage']} | {near['stride']} | {bound}{near['sigma_px']:.2f} | " in TEXT
-        assert f" | {far['sigma_px']:.2f} | " in TEXT
-        assert not far["touches_border"]
-    for one in (*small["ratios"], *large["ratios"], small["mean_ratio"], large["mean_ratio"]):
-        assert f"{one:.2f} |" in TEXT
-    for near, far in zip(small["tokens"], large["tokens"], strict=True):
-        own = " (FINE's own)" if far["own_r"] else ""
-        row = f"| {far['fusion']}, k={far['k']} | {far['r']}{own} | {far['sigma_low_px']:.2f} | "
-        row += f"{far['sigma_high_px']:.2f} | {far['ratio']:.2f} | ~ {near['ratio']:.2f} |"
-        assert row in TEXT
-        assert near["touches_border"]
-        assert not far["touches_border"]
+    small, middle, large = (KEPT[f"erf {size}"] for size in ("256x320", "480x640 --at centre", "960x1280 --at centre"))
+    aside, corner = KEPT["erf 480x640 --at 0.3,0.3"], KEPT["erf 480x640"]
+    assert {found["images"] for found in (small, middle, large, aside, corner)} == {72}
+    assert large["made_by"]["weights"]["sha256"][:12] in TEXT
+    for one in zip(small["stages"], middle["stages"], large["stages"], strict=True):
+        sizes = " | ".join(f"{'>= ' if stage['touches_border'] else ''}{stage['sigma_px']:.2f}" for stage in one)
+        assert f"| {one[0]['stage']} | {one[0]['stride']} | {sizes} |" in TEXT
+    for found in (middle, large):
+        pairs = zip([*found["ratios"], found["mean_ratio"]], [*found["ratios_ci"], found["mean_ratio_ci"]], strict=True)
+        assert all(f"{ratio:.2f} ({low:.2f} to {high:.2f}) |" in TEXT for ratio, (low, high) in pairs)
+        assert not any(one["touches_border"] for one in (*found["stages"], *found["tokens"]))
+    for one, *others in zip(*(found["tokens"] for found in (large, middle, aside, corner)), strict=True):
+        own = " (FINE's own)" if one["own_r"] else ""
+        row = f"| {one['fusion']}, k={one['k']} | {one['r']}{own} | {one['sigma_low_px']:.2f} | "
+        row += f"{one['sigma_high_px']:.2f} | {one['ratio']:.2f} "
+        row += "({:.2f} to {:.2f}) | ".format(*one["ratio_ci"])
+        assert row + " | ".join(map(marked, others)) + " |" in TEXT
+
+
+def marked(token):
+    """The ratio as tables mark it."""
+    mark = "~ " if token["low"]["touches_border"] else ">= " if token["high"]["touches_border"] else ""
+    return f"{mark}{token['ratio']:.2f}"
 
 
 def test_heatmaps_are_those_of_the_kept_results():

@@ -29,7 +29,7 @@ def test_the_field_of_stacked_averages_is_that_of_their_variances(tmp_path):
         assert one.field.fitted.sigma == pytest.approx(one.field.sigma_px, rel=1e-4)
         assert one.field.sigma_sd_px == pytest.approx(0, abs=1e-5)
         assert not one.field.touches_border
-    assert found.mean_ratio == pytest.approx(box_sigma(2) / box_sigma(1), rel=0.02)
+    assert found.mean_ratio.value == pytest.approx(box_sigma(2) / box_sigma(1), rel=0.02)
 
 
 def test_a_field_at_the_border_is_a_lower_bound(tmp_path):
@@ -58,8 +58,24 @@ def test_tokens_are_sampled_as_fine_samples_them_and_their_fields_are_torchs_gra
     sizes = [one.low.sigma_moments_px for one in found.tokens]
     assert sizes[0] < sizes[1] < sizes[2]
     assert len({one.high.sigma_px for one in found.tokens}) == 1
-    assert found.tokens[0].ratio == found.tokens[0].high.sigma_px / found.tokens[0].low.sigma_px
+    assert found.tokens[0].ratio.value == found.tokens[0].high.sigma_px / found.tokens[0].low.sigma_px
     assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_the_interval_of_a_ratio_is_students_over_the_pictures(tmp_path):
+    detector, folder = loaded(random_stack()), write_pictures(tmp_path, 4, (64, 64))
+    alone = [receptive_fields(detector, one, options(), None) for one in sorted(folder.iterdir())]
+    assert [one.tokens[0].to_json()["ratio_ci"] for one in alone] == [None] * 4  # one picture shows no spread
+    low, high = ([getattr(one.tokens[0], side).sigma_px for one in alone] for side in ("low", "high"))
+    found = receptive_fields(detector, folder, options(), None)
+    ratio = np.mean(high) / np.mean(low)
+    half = (
+        3.182 * np.std(np.array(high) - ratio * np.array(low), ddof=1) / np.mean(low) / 2
+    )  # t of 3 degrees; root of 4
+    assert half > 1e-4
+    assert found.tokens[0].to_json()["ratio_ci"] == pytest.approx([ratio - half, ratio + half], rel=1e-4)
+    # Two stages have one ratio, which is the mean of all.
+    assert found.to_json()["mean_ratio_ci"] == pytest.approx(found.to_json()["ratios_ci"][0])
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same_figures(tmp_path, monkeypatch):

@@ -142,7 +142,7 @@ def test_a_sheet_holds_at_most_so_many_rows(both, scene, only, rows, capsys):
         assert sheet.width >= 2 * across
         assert rows * height < sheet.height < (rows + 1) * height + 60
     text = page.read_text()
-    assert text.count('class="pair crops"') == 2
+    assert text.count("repeat(4, 1fr)") == 2
     assert ("1 false positive" in text, "1 missed" in text) == (only == "fp", only != "fp")
     assert "&lt;i&gt;.png" in text
     assert "<i>" not in text

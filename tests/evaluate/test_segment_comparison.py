@@ -13,6 +13,8 @@ from fine_edge.cli.evaluate import main
 from fine_edge.errors import ConfigError, DataError
 from fine_edge.evaluate.segment_comparison import compare_segments
 from fine_edge.evaluate.segment_data import read_data
+from fine_edge.evaluate.segment_maps import SegmentMap, write_map
+from fine_edge.evaluate.segment_panels import key, panels
 from fine_edge.evaluate.segments import evaluate_segments
 from fine_edge.evaluate.sides import read_sides
 from fine_edge.files import sha256_of
@@ -123,6 +125,73 @@ def test_drift_is_gated_by_mean_iou(streets, capsys, limit, code):
 def test_segments_have_no_scores_to_draw_by(streets):
     with pytest.raises(ConfigError, match="the evaluations are of segments"):
         main(["compare", *map(str, streets), "--threshold", "0.8", "--resamples", "2"])
+    with pytest.raises(ConfigError, match="classes of pixels are no objects"):
+        main(["compare", *map(str, streets), "--only", "fp", "--picture", "sheet.png", "--resamples", "2"])
+
+
+def test_panels_of_classes_show_which_of_the_two_is_right(streets, tmp_path, capsys):
+    found = compare_segments(*read_sides(*streets), resamples=2)
+    rows = [one.row for one in panels(found, None, 3)]
+    assert [row.title for row in rows] == [f"ulm/{number}<b>_leftImg8bit.png" for number in (3, 2, 1)]
+    assert [title for title, _ in rows[1].panels] == [
+        "picture",
+        "labelled",
+        "m fp32 (A): 75.0% of the pixels right",
+        "m fp32 (B): 100.0% of the pixels right",
+        "differ: 25.00%",
+    ]
+    # Of the picture 2, A takes the columns 2 and 3 of road for car; of the picture 3, B finds sky from column 2 on.
+    better, worse = (np.asarray(row.panels[-1][1])[0] for row in rows[1::-1])
+    assert ["".join("." if len(set(pixel)) == 1 else "#" for pixel in one.tolist()) for one in (better, worse)] == [
+        "..##....",
+        ".#######",
+    ]
+    assert better[2].tolist() == [0x3F, 0xA7, 0xFF]  # B alone is right
+    assert worse[1].tolist() == [0x3F, 0xA7, 0xFF]
+    assert worse[2].tolist() == [0xFF, 0xB0, 0x00]  # both are wrong, differently
+    assert worse[4].tolist() == [0xFF, 0x4D, 0x4D]  # A alone is right
+    assert [name for name, _ in key(found, panels(found, None, 3), None)][3:] == ["car", "road", "sky"]
+
+    sheet, page = tmp_path / "sheet.png", tmp_path / "page.html"
+    arguments = ["--resamples", "2", "--panels", "1", "--picture", str(sheet), "--html", str(page)]
+    assert main(["compare", *map(str, streets), *arguments]) == 0
+    assert f"picture: {sheet}" in capsys.readouterr().err.replace("\n", "")
+    with Image.open(sheet) as picture:
+        assert picture.format == "PNG"
+    assert page.read_text().count("<img") == 5
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:50]), "is no map of segments"),
+        (lambda path: path.write_bytes(b"\x00" * 9), "is no map of segments"),
+        (lambda path: Image.new("L", (SIDE, SIDE)).save(path), "is no map of segments"),
+        (lambda path: path.write_bytes((path.parent / "1.png").read_bytes()), "gives other counts"),
+        (lambda path: write_map(SegmentMap(np.ones((3, 3), int), {1: 7}), path), "of 3x3 and 8x8 pixels"),
+        (lambda path: write_map(SegmentMap(np.ones((8, 8), int), {1: 9}), path), "categories that the data set lacks"),
+    ],
+    ids=["gone", "cut", "binary", "foreign", "another", "size", "category"],
+)
+def test_a_map_that_is_not_that_of_the_counts_is_refused(streets, tmp_path, damage, says):
+    damage(next((tmp_path / "a").glob("*.maps")) / "4.png")
+    with pytest.raises(DataError, match=says) as caught:
+        main(["compare", *map(str, streets), "--resamples", "2", "--picture", str(tmp_path / "sheet.png")])
+    assert "again" in caught.value.hint or "of it" in caught.value.hint
+    assert not (tmp_path / "sheet.png").exists()
+    page = tmp_path / "page.html"  # tables are worth a page without pictures
+    assert main(["compare", *map(str, streets), "--resamples", "2", "--html", str(page)]) == 0
+    assert "No picture is shown" in page.read_text()
+
+
+@pytest.mark.usefixtures("streets")
+def test_a_lost_map_is_made_again(tmp_path):
+    lost = next((tmp_path / "a").glob("*.maps")) / "2.png"
+    lost.unlink()
+    data = read_data(tmp_path / "labels")
+    evaluated(data, tmp_path, "a", CITYSCAPES_LABELS, [{"classes": classes((ROAD, 3), (CAR, 5))}])  # one picture alone
+    assert lost.is_file()
 
 
 def test_counts_that_changed_and_old_evaluations_are_refused(streets):
@@ -210,6 +279,25 @@ def test_panoptic_quality_and_matched_segments(scenes, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "PQ dropped by" in printed.err
     assert "cat: 1 to 0 matched" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("only", "a", "b", "titles"),
+    [
+        ("fn", cat(0.1), cat(0.9), ["m fp32 (A): 2 missed", "m fp32 (B): 1 missed"]),
+        ("fp", cat(0.9), cat(0.9, right=8), ["m fp32 (A): 0 false positives", "m fp32 (B): 1 false positive"]),
+    ],
+)
+def test_panels_of_segments_that_match_none(scenes, tmp_path, only, a, b, titles):
+    sides = [evaluated(scenes, tmp_path, name, LABELS, [cat(0.9), one]) for name, one in (("a", a), ("b", b))]
+    found = compare_segments(*read_sides(*sides), resamples=2)
+    (drawn,) = panels(found, only, 9)
+    assert [title for title, _ in drawn.row.panels] == ["picture", "labelled", *titles]
+    sheet = tmp_path / "sheet.png"
+    assert main(["compare", *map(str, sides), "--resamples", "2", "--only", only, "--picture", str(sheet)]) == 0
+    assert sheet.stat().st_size > 500
+    with pytest.raises(ConfigError, match="segments have no masks of their own"):
+        main(["compare", *map(str, sides), "--resamples", "2", "--only", "masks", "--picture", str(sheet)])
 
 
 def test_two_that_find_nothing_prove_nothing(scenes, tmp_path):

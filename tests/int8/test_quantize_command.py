@@ -22,6 +22,7 @@ from fine_edge.engine.source import engine_name, onnx_name, read_source, require
 from fine_edge.errors import ArtifactError, ConfigError, FineEdgeError, ImageError
 from fine_edge.export.artifacts import ensure_exported
 from fine_edge.export.request import ExportRequest
+from fine_edge.files import sha256_of
 from fine_edge.int8 import trials
 from fine_edge.int8.compiled import GraphCost
 from fine_edge.matrix import stages
@@ -216,6 +217,17 @@ def test_what_nothing_can_be_said_of_is_refused(tmp_path, images):
     foreign = save(unary("Relu", dims=(1, 3, 32, 32)), tmp_path / "foreign.onnx")
     with pytest.raises(ArtifactError, match="not detections"):
         run(foreign, "--images", images, "--out", tmp_path / "out")
+    classes = write(tmp_path / "classes")
+    made = onnx.load(classes)
+    made.graph.output.pop()
+    made.graph.output[0].name = next(node for node in made.graph.node if node.output[0] == "logits").output[0] = "map"
+    onnx.save(made, classes)
+    contract = json.loads((tmp_path / "classes" / "small.contract.json").read_text())
+    contract["artifacts"][0]["sha256"] = sha256_of(classes)
+    (tmp_path / "classes" / "small.contract.json").write_text(json.dumps(contract | {"task": "semantic"}))
+    with pytest.raises(ArtifactError, match="gives a class for each pixel") as caught:
+        run(classes, "--images", images, "--out", tmp_path / "out")
+    assert "drift" in caught.value.hint
     blind = write(tmp_path / "blind", contract=False)
     made = onnx.load(blind)
     for tensor in made.graph.initializer:

@@ -6,6 +6,7 @@ import os
 import sys
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,10 +20,10 @@ from fine_edge.cli.train import main as train
 from fine_edge.errors import DataError, FineEdgeError, OutputError
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.study import one_run
-from fine_edge.study.outcome import difference, read_record, spread
-from fine_edge.study.plan import read_plan
+from fine_edge.study.outcome import StudyOutcome, VariantOutcome, difference, read_record, spread
+from fine_edge.study.plan import StudyVariant, read_plan
 from fine_edge.study.result import FIGURES, read_result, runs_of
-from fine_edge.study.tables import study_table
+from fine_edge.study.tables import paired_table, study_table
 from fine_edge.text import printable
 
 FCOS = "fcos_mobilenetv3"
@@ -70,7 +71,7 @@ def test_two_seeds_have_means_and_differences_but_no_interval(study, capsys, mon
     assert study.devices == {"3", "5"}
     shown = capsys.readouterr()
     _, plain, ours = (study.folder / "table.csv").read_text().splitlines()
-    assert plain == "plain (base),4.56,0.69,5.00,41.0 ± 1.4,71.0 ± 1.4,20.5 ± 0.7,-,-"
+    assert plain == "plain (base),2 of 2,4.56,0.69,5.00,41.0 ± 1.4,71.0 ± 1.4,20.5 ± 0.7,-,-"
     assert "43.5 ± 2.1" in ours
     assert "+2.5" in ours
     assert "Fewer than 3 seeds" in shown.out
@@ -81,6 +82,32 @@ def test_two_seeds_have_means_and_differences_but_no_interval(study, capsys, mon
     assert record["summary"][1]["ap"]["difference"] == {"mean": 2.5, "by_seed": [2.0, 3.0], "low": None, "high": None}
     for width in WIDTHS:
         assert_fits(study_table(read_record(study.out / "study.json")), width)
+        assert_fits(paired_table(read_record(study.out / "study.json")), width)
+
+
+def _variant(name, model, *aps):
+    results = {seed: SimpleNamespace(figures={"ap": ap}) for seed, ap in enumerate(aps)}
+    return VariantOutcome(StudyVariant(name, model), results, {}, ())
+
+
+def test_options_of_fine_are_compared_with_the_papers_block_too_and_with_the_paper():
+    variants = (
+        _variant("plain", "fcos_mobilenetv3", 29.8, 39.9, 36.6),
+        _variant("ours", "fcos_mobilenetv3_fine", 41.2, 42.8, 41.6),
+        _variant("max", "fcos_mobilenetv3_fine_downmax", 39.4, 41.4, 42.2),
+        _variant("direct", "fcos_mobilenetv3_fine_moddirect", 40.8, 42.8),
+    )
+    table = paired_table(StudyOutcome("made up", (0, 1, 2), variants))
+    assert table.rows == [
+        ["ours", "plain", "+11.4", "+2.9", "+5.0", "3", "+6.4", "-4.6 to +17.4", "+0.6 AP", "Table 1, fcos_r50"],
+        ["max", "plain", "+9.6", "+1.5", "+5.6", "3", "+5.6", "-4.5 to +15.6", "-", "-"],
+        ["max", "ours", "-1.8", "-1.4", "+0.6", "3", "-0.9", "-4.1 to +2.3", "+0.0 AP", "Table 6, fasterrcnn_r50"],
+        ["direct", "plain", "+11.0", "+2.9", "-", "2", "+6.9", "-", "-", "-"],
+        ["direct", "ours", "-0.4", "+0.0", "-", "2", "-0.2", "-", "-0.2 AP_s", "Fig. 7, rtdetr_r18"],
+    ]
+    assert "holds 0" in " ".join(table.brief)
+    for width in WIDTHS:
+        assert_fits(table, width)
 
 
 def test_what_is_there_is_not_run_again(study, capsys):
@@ -88,6 +115,11 @@ def test_what_is_there_is_not_run_again(study, capsys):
     assert study("--shard", "2/2") == 0
     assert study.calls() == [f"{FCOS}_fine 0"]
     assert "1 of 2 runs are not there yet" in capsys.readouterr().out
+    (study.out / "study.json").unlink()
+    assert study("--no-run") == 0
+    assert study.calls() == []
+    assert "1 of 2 runs are not there yet" in capsys.readouterr().out
+    assert not (study.out / "study.json").exists()
     assert study("--shard", "1/2") == 0
     assert study.calls() == [f"{FCOS} 0"]
     table = capsys.readouterr().out
