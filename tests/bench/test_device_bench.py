@@ -256,7 +256,7 @@ def test_a_machine_that_cannot_export_takes_what_was_brought(tmp_path, monkeypat
     row = prepare.SuiteRow("rtdetr_r18")
     path = write_detector(tmp_path, name="rtdetr_r18")
     contract = read_contract(contract_path(path))
-    options = {"height": 64, "width": 64, "batch": 1, "raw": False}
+    options = {"height": 64, "width": 64, "batch": 1, "raw": False, "sampling": "rows"}
     trained = {"weights": {"source": "best.pth", "sha256": "ab" * 32}, "options": options}
     brought = replace(contract, model="rtdetr_r18", made_by=trained)
     contract_path(path).write_text(brought.to_text(), encoding="utf-8")
