@@ -1,14 +1,11 @@
 """RoIAlign over the levels of a pyramid, with operators that every compiler has.
 
-The levels lie side by side in one map, the atlas, which a single GridSample reads at the sampling points of all boxes.
-The level of each box is computed arithmetically. No shape depends on data, and each box is pooled from its own level
-alone. There is no operator RoiAlign, which is a plugin in TensorRT 10.7 and compiles nowhere without a GPU. In real
-arithmetic the result is that of torchvision.ops.MultiScaleRoIAlign with ``aligned=False``.
-
-Points are computed in FP32 (:class:`SamplingGrid` must be in a scope that stays FP32), but TensorRT needs both inputs
-of GridSample in one type. In FP16 a normalised coordinate is off by at most 2**-12, which is S / 2**13 pixels of a
-level for an atlas of side S: 1/27 pixel at 800x800 (S = 300), on average 1/100. A bin of a box is one or two pixels
-wide.
+The levels are kept as tokens, one table for all. A sampling point is four tokens with four shares, and a bin is the
+mean of its points: one product of its shares with its tokens, which are gathered as rows. A row is the channels of a
+cell side by side, so that nothing else is fetched; GridSample would fetch a sector for every channel of it. The level
+of each box is computed arithmetically. No shape depends on data, and each box is pooled from its own level alone. There
+is no operator RoiAlign, which is a plugin in TensorRT 10.7 and compiles nowhere without a GPU. In real arithmetic the
+result is that of torchvision.ops.MultiScaleRoIAlign with ``aligned=False``.
 """
 
 from __future__ import annotations
@@ -17,56 +14,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fine_edge.lowering.topk import take_rows
 
 Size = tuple[int, int]
 
-# A position outside of an atlas of any size, at which a sample is zero; exact in FP16.
-_OUTSIDE = -4.0
-
-
-@dataclass(frozen=True)
-class Atlas:
-    """The layout of a pyramid's levels in one map: the finest on top, the others beside each other below it.
-
-    Attributes:
-        sizes: sizes (H_i, W_i) of the levels, finest first.
-    """
-
-    sizes: tuple[Size, ...]
-
-    @property
-    def size(self) -> Size:
-        """Return height and width of the atlas."""
-        (height, width), below = self.sizes[0], self.sizes[1:]
-        height += max((h for h, _ in below), default=0)
-        return height, max(width, sum(w for _, w in below))
-
-    @property
-    def origins(self) -> tuple[Size, ...]:
-        """Return row and column of each level's first pixel."""
-        below = self.sizes[1:]
-        return (0, 0), *((self.sizes[0][0], sum(w for _, w in below[:i])) for i in range(len(below)))
-
-
-class AtlasPacking(nn.Module):
-    """The copy of all levels into the atlas, which is zero where no level lies."""
-
-    def __init__(self, atlas: Atlas) -> None:
-        super().__init__()
-        self.size = atlas.size
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        """Map levels (B, C, H_i, W_i), finest first, to the atlas (B, C, H, W)."""
-        height, width = self.size
-        top, *below = maps
-        rows = height - top.shape[2]
-        top = F.pad(top, (0, width - top.shape[3]))
-        if not below:
-            return top
-        bottom = torch.cat([F.pad(x, (0, 0, 0, rows - x.shape[2])) for x in below], 3)
-        return torch.cat([top, F.pad(bottom, (0, width - bottom.shape[3]))], 2)
+AT_ONCE = 100
+"""Boxes of an image whose tokens are gathered at once: 40 MB in FP16 for bins of 7 x 7 and 256 channels."""
 
 
 @dataclass(frozen=True)
@@ -91,71 +46,106 @@ def stride_exponents(sizes: tuple[Size, ...], image_height: int) -> list[int]:
     return [-round(math.log2(height / image_height)) for height, _ in sizes]
 
 
-class SamplingGrid(nn.Module):
-    """The positions at which GridSample reads the atlas for boxes; must stay FP32.
+def tokens_of(maps: list[Tensor]) -> Tensor:
+    """Return levels (B, C, H_i, W_i), finest first, as one table of tokens (B, M, C)."""
+    return torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in maps], 1)
+
+
+class BinRows(nn.Module):
+    """The tokens of each bin, and the share of each in the bin's mean; must stay FP32.
+
+    The points of a bin are a grid, so that rows and shares are sums and products of those along either side.
 
     Args:
-        atlas: layout of the atlas.
+        sizes: sizes (H_i, W_i) of the levels, finest first.
         image_height: height of the boxes' image in pixels.
         pooling: pooling of each box.
     """
 
-    def __init__(self, atlas: Atlas, image_height: int, pooling: Pooling) -> None:
+    def __init__(self, sizes: tuple[Size, ...], image_height: int, pooling: Pooling) -> None:
         super().__init__()
         self.output, self.ratio = pooling.output, pooling.ratio
-        exponents = stride_exponents(atlas.sizes, image_height)
+        exponents = stride_exponents(sizes, image_height)
         # Level k begins at a side of 2**(k - level) canonical ones; torchvision adds 1e-6 to the logarithm of the side.
         octaves = [k - pooling.canonical_level - 1e-6 for k in range(exponents[0] + 1, exponents[-1] + 1)]
         self.areas = nn.Buffer(torch.tensor([4.0**octave for octave in octaves]))
         self.canonical_scale = pooling.canonical_scale
-        # One row for each level: scale, then x and y of its last pixel, then x and y of its origin.
-        places = zip(exponents, atlas.sizes, atlas.origins, strict=True)
-        rows = [[2.0**-k, width - 1.0, height - 1.0, x, y] for k, (height, width), (y, x) in places]
-        self.levels = nn.Buffer(torch.tensor(rows))
-        # Offsets (ratio, 1, output, 1) as shares of a box's side: the first points of all bins, then the second ones.
+        self.levels = nn.Buffer(self._levels(sizes, exponents))
+        # Positions (1, 1, output * ratio, 1) of the points as shares of a box's side.
         points = (torch.arange(self.output * self.ratio) + 0.5) / (self.output * self.ratio)
-        self.offsets = nn.Buffer(points.reshape(self.output, self.ratio).T[:, None, :, None].contiguous())
-        height, width = atlas.size
-        self.to_normalised = nn.Buffer(torch.tensor([2 / width, 2 / height]))
+        self.points = nn.Buffer(points[:, None].contiguous())
 
-    def forward(self, boxes: Tensor) -> Tensor:
-        """Map boxes (B, N, 4) x0, y0, x1, y1 in pixels to positions in the atlas, whose borders are at -1 and 1.
+    @staticmethod
+    def _levels(sizes: tuple[Size, ...], exponents: list[int]) -> Tensor:
+        """Return a row for each level, x before y.
 
-        Returns:
-            Positions (B, ratio * ratio * N * output, output, 2), x before y.
+        Scale; the last cell; the last cell that has a next one; the distance of tokens between a cell and its next one,
+        0 on a side of one cell; width; the first token.
+        """
+        rows, first = [], 0
+        for k, (height, width) in zip(exponents, sizes, strict=True):
+            next_to = float(width > 1), float(width) * (height > 1)
+            last = width - 1.0, height - 1.0
+            rows.append([2.0**-k, *last, *(max(0.0, side - 1) for side in last), *next_to, float(width), float(first)])
+            first += height * width
+        return torch.tensor(rows)
+
+    def forward(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Map boxes (B, N, 4) x0, y0, x1, y1 in pixels to tokens int32 and shares, (B, N, output ** 2, K) each.
+
+        K is (2 * ratio) ** 2: two cells for each of ``ratio`` points along either side.
         """
         batch, count = boxes.shape[:2]
         start, end = boxes[..., :2], boxes[..., 2:]
         area = ((end - start) / self.canonical_scale).prod(-1, keepdim=True)  # as a share, which FP16 could hold too
         level = (area >= self.areas).sum(-1)  # (B, N)
-        chosen = self.levels.index_select(0, level.reshape(-1)).reshape(batch, 1, count, 1, 5)
-        scale, last, origin = chosen[..., :1], chosen[..., 1:3], chosen[..., 3:]
-        start = start[:, None, :, None] * scale  # (B, 1, N, 1, 2)
-        side = (end[:, None, :, None] * scale - start).clamp_min(1.0)
-        at = start + self.offsets * side  # (B, ratio, N, output, 2), pixels of the level
-        inside = (at >= -1.0) & (at <= last + 1.0)
-        at = torch.minimum(at.clamp_min(0.0), last) + origin + 0.5
-        at = torch.where(inside, at * self.to_normalised - 1.0, _OUTSIDE)
-        ratio, output = self.ratio, self.output
-        x = at[..., 0].reshape(batch, 1, ratio, count, 1, output).expand(-1, ratio, -1, -1, output, -1)
-        y = at[..., 1].reshape(batch, ratio, 1, count, output, 1).expand(-1, -1, ratio, -1, -1, output)
-        return torch.stack([x, y], -1).reshape(batch, -1, output, 2)
+        chosen = self.levels.index_select(0, level.reshape(-1)).reshape(batch, count, 1, 9)
+        scale, last, lowest, step = chosen[..., :1], chosen[..., 1:3], chosen[..., 3:5], chosen[..., 5:7]
+        start = start.unsqueeze(2) * scale  # (B, N, 1, 2)
+        side = (end.unsqueeze(2) * scale - start).clamp_min(1.0)
+        at = start + self.points * side  # (B, N, output * ratio, 2), cells of the level
+        inside = torch.where((at >= -1.0) & (at <= last + 1.0), 1.0 / self.ratio, 0.0)
+        at = torch.minimum(at.clamp_min(0.0), last)
+        cell = torch.minimum(at.floor(), lowest)
+        beyond = (at - cell) * inside
+        shares = torch.stack([beyond, inside - beyond], 3)  # (B, N, output * ratio, 2, 2), the next cell first
+        tokens = cell * torch.cat([torch.ones_like(scale), chosen[..., 7:8]], -1)
+        tokens = torch.stack([tokens + step, tokens], 3)
+        x, y = tokens[..., 0], tokens[..., 1] + chosen[..., 8:9]
+        rows = self._along_y(y.int()) + self._along_x(x.int())
+        weights = self._along_y(shares[..., 1]) * self._along_x(shares[..., 0])
+        return rows.reshape(batch, count, self.output**2, -1), weights.reshape(batch, count, self.output**2, -1)
+
+    def _along_x(self, x: Tensor) -> Tensor:
+        """Bring (B, N, output * ratio, 2) to (B, N, 1, output, 1, 2 * ratio)."""
+        return x.reshape(*x.shape[:2], 1, self.output, 1, 2 * self.ratio)
+
+    def _along_y(self, y: Tensor) -> Tensor:
+        """Bring (B, N, output * ratio, 2) to (B, N, output, 1, 2 * ratio, 1)."""
+        return y.reshape(*y.shape[:2], self.output, 1, 2 * self.ratio, 1)
 
 
-def pool(atlas: Tensor, grid: Tensor, ratio: int) -> Tensor:
+def pool(tokens: Tensor, rows: Tensor, shares: Tensor) -> Tensor:
     """Pool boxes as the mean of each bin's sampling points.
 
     Args:
-        atlas: maps of all levels (B, C, H, W).
-        grid: positions (B, ratio * ratio * N * output, output, 2) of :class:`SamplingGrid`.
-        ratio: :attr:`Pooling.ratio`.
+        tokens: tokens of all levels (B, M, C).
+        rows: tokens of :class:`BinRows` (B, N, output ** 2, K).
+        shares: their shares, likewise.
 
     Returns:
-        Features (B * N, C, output, output).
+        Features (B, N, output ** 2, C).
     """
-    batch, channels, output = len(atlas), atlas.shape[1], grid.shape[2]
-    # With these settings ONNX Runtime computes points once for all channels, which is three times as fast.
-    samples = F.grid_sample(atlas, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    # The points of a bin lie far apart, so that their mean is a sum of whole maps without a change of layout.
-    bins = samples.reshape(batch, channels, ratio * ratio, -1).mean(2)
-    return bins.reshape(batch, channels, -1, output, output).transpose(1, 2).reshape(-1, channels, output, output)
+    batch, count, bins, each = rows.shape
+    pooled: list[Tensor] = []
+    for first in range(0, count, AT_ONCE):
+        some = slice(first, min(first + AT_ONCE, count))
+        here = rows[:, some].flatten(1)
+        if pooled:
+            # A zero that only the part before can tell: compilers would gather all parts at once, 10 times the memory.
+            here = here + pooled[-1][:, 0, 0, :1].abs().clamp_max(0.0).int()
+        # No row is negative, unless a position was no number.
+        found = take_rows(tokens, here.clamp_min(0)).reshape(-1, each, tokens.shape[2])
+        mean = shares[:, some].reshape(-1, 1, each) @ found  # (B * n * output ** 2, 1, C)
+        pooled.append(mean.reshape(batch, -1, bins, tokens.shape[2]))
+    return torch.cat(pooled, 1)

@@ -77,7 +77,8 @@ class CornerRows(nn.Module):
         y = start[..., 1] + offsets[..., 1] * half[..., 1]
         left = torch.minimum(x.floor().clamp_min(0.0), self.last_x)
         top = torch.minimum(y.floor().clamp_min(0.0), self.last_y)
-        first = ((top * self.width + left) * float(self.heads)).int() + self.head
+        # No row is negative, unless a position was no number.
+        first = (((top * self.width + left) * float(self.heads)).int() + self.head).clamp_min(0)
         below = first + self.step_y
         rows = torch.stack([first, first + self.step_x, below, below + self.step_x], 4)
 

@@ -30,6 +30,7 @@ def test_rows_give_what_grid_sample_gives(sizes):
     assert (rows >= 0).all()
     for level, (height, width) in enumerate(sizes):
         assert rows[:, :, :, level].max() < height * width * HEADS
+    assert CornerRows(sizes, HEADS, POINTS)(boxes * torch.nan, offsets, weights)[0].min() >= 0
     given = shares.sum(-2) / weights.reshape(*weights.shape[:3], len(sizes), POINTS)
     assert given.min() == 0
     assert given.max() == pytest.approx(1, abs=1e-3)

@@ -170,7 +170,7 @@ def test_proposals_are_torchvisions(options):
         features = model.backbone(x)
         (expected,), _ = model.rpn(ImageList(x, [(131, 160)]), features)
         detector = two_stage.graph(copy.deepcopy(model), form).double().detector
-        boxes, scores, _ = detector.proposals(detector.decoder.rpn(list(features.values())))
+        boxes, scores, *_ = detector.proposals(detector.decoder.rpn(list(features.values())))
     assert boxes.shape[1] == options.get("rpn_post_nms_top_n_test", 1000)
     count = len(expected)
     assert 20 < count <= boxes.shape[1]
@@ -232,7 +232,6 @@ def test_onnx_equals_torchvision(exported):
 def test_onnx_has_what_every_compiler_has(exported):
     _, _, model, half = exported
     kinds = {node.op_type for node in model.graph.node}
-    assert "GridSample" in kinds
     assert not kinds & {"NonZero", "NonMaxSuppression", "RoiAlign", "ScatterND", "GatherND", "If", "Loop"}
     assert [str(finding) for graph in (model, half) for finding in check(graph)] == []
 

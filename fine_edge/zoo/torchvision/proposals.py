@@ -11,7 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from fine_edge.lowering.box_coder import BoxDecoder, without_small
 from fine_edge.lowering.nms import Nms
-from fine_edge.lowering.roi_align import SamplingGrid
+from fine_edge.lowering.roi_align import BinRows
 from fine_edge.lowering.topk import largest, take_rows
 from fine_edge.zoo.family import GraphForm
 
@@ -38,10 +38,10 @@ class Proposals(nn.Module):
         rpn: torchvision's RegionProposalNetwork.
         form: form of the graph.
         sizes: sizes (H_i, W_i) of the levels.
-        grid: sampling grid of the second stage.
+        bins: what the second stage pools of each box.
     """
 
-    def __init__(self, rpn: Any, form: GraphForm, sizes: list[Size], grid: SamplingGrid) -> None:
+    def __init__(self, rpn: Any, form: GraphForm, sizes: list[Size], bins: BinRows) -> None:
         super().__init__()
         anchors = level_anchors(rpn, form, sizes)
         for i, level in enumerate(anchors):
@@ -52,13 +52,14 @@ class Proposals(nn.Module):
         self.decode = BoxDecoder(rpn.box_coder.weights, form.height, form.width)
         self.least_px = rpn.min_size
         self.nms = Nms(rpn.nms_thresh, self.rows, form.nms, ordered=True)
-        self.grid = grid
+        self.bins = bins
 
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
         """Select proposals from maps (B, A + 4 * A, H_i, W_i) of objectness and box deltas.
 
         Returns:
-            Boxes (B, N, 4) and scores (B, N), best first, with score 0 for missing rows; and the grid of the boxes.
+            Boxes (B, N, 4) and scores (B, N), best first, with score 0 for missing rows; and rows and shares of their
+            bins.
         """
         best = torch.stack([self._best(i, level) for i, level in enumerate(maps)], 1)
         logits, deltas, anchors = best[..., 0], best[..., 1:5], best[..., 5:]
@@ -70,7 +71,7 @@ class Proposals(nn.Module):
         boxes, scores, _ = self.nms(boxes.reshape(*levels_apart, 4), scores.reshape(levels_apart), groups)
         scores, index = largest(scores.reshape(batch, count * rows), self.count)
         boxes = take_rows(boxes.reshape(batch, count * rows, 4), index)
-        return boxes, scores, self.grid(boxes)
+        return boxes, scores, *self.bins(boxes)
 
     def _best(self, i: int, level: Tensor) -> Tensor:
         """Return a level's best rows (B, R, 9) of logit, deltas and anchor, padded with zeros, which are no boxes."""

@@ -9,6 +9,7 @@ more pairs than that pass 0.05 and fewer than 100 detections come out of the bes
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError
 from fine_edge.lowering.box_coder import BoxDecoder, without_small
 from fine_edge.lowering.nms import Nms
-from fine_edge.lowering.roi_align import Atlas, AtlasPacking, Pooling, SamplingGrid, pool
+from fine_edge.lowering.roi_align import BinRows, Pooling, pool, tokens_of
 from fine_edge.lowering.topk import largest, take_rows
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.count import Cost, image, macs, params, ptflops
@@ -154,22 +155,26 @@ class BoxHead(nn.Module):
     def __init__(self, head: Any, predictor: Any, pooler: Any) -> None:
         super().__init__()
         self.pooling = pooling_of(pooler)
-        self.fc6, self.fc7 = head.fc6, head.fc7
+        self.fc6, self.fc7 = copy.deepcopy(head.fc6), head.fc7
+        # Pooled features come bin by bin, and torchvision's channel by channel.
+        by_channel = head.fc6.weight.unflatten(1, (-1, self.pooling.output**2))
+        self.fc6.weight = nn.Parameter(by_channel.transpose(1, 2).flatten(1))
         self.classes, self.deltas = predictor.cls_score, predictor.bbox_pred
 
-    def forward(self, atlas: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, rows: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
         """Pool the boxes' features and predict from them.
 
         Args:
-            atlas: maps of all levels (B, C, H, W).
-            grid: positions at which the atlas is read for the boxes.
+            tokens: tokens of all levels (B, M, C).
+            rows: tokens of each bin of the boxes (B, N, bins, K).
+            shares: their shares, likewise.
 
         Returns:
             Class logits (B, N, K) and box deltas (B, N, K * 4), K with the background.
         """
-        pooled = pool(atlas, grid, self.pooling.ratio)
-        x = F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
-        x = x.reshape(len(atlas), -1, x.shape[1])  # (B, N, 1024)
+        pooled = pool(tokens, rows, shares)
+        x = F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(0, 1).flatten(1)))))
+        x = x.reshape(len(tokens), -1, x.shape[1])  # (B, N, 1024)
         return self.classes(x), self.deltas(x)
 
 
@@ -184,16 +189,19 @@ class MaskHead(nn.Module):
         last = predictor.mask_fcn_logits
         self.weight, self.bias = nn.Buffer(last.weight.flatten(1)), nn.Buffer(last.bias[:, None])  # (K, C), (K, 1)
 
-    def forward(self, atlas: Tensor, grid: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, rows: Tensor, shares: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
         """Compute masks (B, N, 28, 28).
 
         Args:
-            atlas: maps of all levels (B, C, H, W).
-            grid: positions at which the atlas is read for the boxes.
+            tokens: tokens of all levels (B, M, C).
+            rows: tokens of each bin of the boxes (B, N, bins, K).
+            shares: their shares, likewise.
             labels: labels of the boxes (B, N).
             scores: scores of the boxes (B, N).
         """
-        pooled = pool(atlas, grid, self.pooling.ratio)
+        side = self.pooling.output
+        pooled = pool(tokens, rows, shares).flatten(0, 1).transpose(1, 2)  # (B * N, C, bins)
+        pooled = pooled.reshape(*pooled.shape[:2], side, side)
         x = F.relu(self.up(self.head(pooled)))  # (B * N, C, 28, 28)
         index = labels.reshape(-1)
         weight = self.weight.index_select(0, index).unsqueeze(1)  # (B * N, 1, C)
@@ -231,44 +239,43 @@ class TwoStageBoxDecoder(nn.Module):
 class Decoder(nn.Module):
     """The heads, all that has weights behind the neck; called part by part, with FP32 computations in between."""
 
-    def __init__(self, model: Any, atlas: Atlas) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         heads = model.roi_heads
-        self.pack = AtlasPacking(atlas)
         self.rpn = RpnHead(model.rpn.head)
         self.box = BoxHead(heads.box_head, heads.box_predictor, heads.box_roi_pool)
         self.mask = MaskHead(heads.mask_head, heads.mask_predictor, heads.mask_roi_pool) if heads.has_mask() else None
 
 
 class TwoStageNetwork(nn.Module):
-    """Images to candidates, and the atlas that masks are read from."""
+    """Images to candidates, and the tokens that masks are pooled from."""
 
     def __init__(self, model: Any, form: GraphForm, sizes: list[Size]) -> None:
         super().__init__()
         pooled = len(model.roi_heads.box_roi_pool.featmap_names)
-        self.atlas = Atlas(tuple(sizes[:pooled]))
+        self.pooled = tuple(sizes[:pooled])
         self.backbone, self.encoder = model.backbone.body, model.backbone.fpn
-        self.decoder = Decoder(model, self.atlas)
-        grid = SamplingGrid(self.atlas, form.height, pooling_of(model.roi_heads.box_roi_pool))
-        self.proposals = Proposals(model.rpn, form, sizes, grid)
+        self.decoder = Decoder(model)
+        bins = BinRows(self.pooled, form.height, pooling_of(model.roi_heads.box_roi_pool))
+        self.proposals = Proposals(model.rpn, form, sizes, bins)
         self.boxes = TwoStageBoxDecoder(model.roi_heads, form)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map images (B, 3, H, W) to the atlas (B, C, H, W), boxes (B, M, 4), scores (B, M) and labels (B, M)."""
+        """Map images (B, 3, H, W) to tokens (B, T, C), boxes (B, M, 4), scores (B, M) and labels (B, M)."""
         maps = list(self.encoder(self.backbone(images)).values())
-        proposals, found, grid = self.proposals(self.decoder.rpn(maps))
-        atlas = self.decoder.pack(maps[: len(self.atlas.sizes)])
-        logits, deltas = self.decoder.box(atlas, grid)
-        return atlas, *self.boxes(logits, deltas, proposals, found)
+        proposals, found, rows, shares = self.proposals(self.decoder.rpn(maps))
+        tokens = tokens_of(maps[: len(self.pooled)])
+        logits, deltas = self.decoder.box(tokens, rows, shares)
+        return tokens, *self.boxes(logits, deltas, proposals, found)
 
 
 class TwoStagePostprocess(nn.Module):
     """The suppression of overlapping candidates."""
 
-    def __init__(self, heads: Any, form: GraphForm, atlas: Atlas) -> None:
+    def __init__(self, heads: Any, form: GraphForm, sizes: tuple[Size, ...]) -> None:
         super().__init__()
         self.nms = Nms(heads.nms_thresh, heads.detections_per_img, form.nms, ordered=True)
-        self.grid = SamplingGrid(atlas, form.height, pooling_of(heads.mask_roi_pool)) if heads.has_mask() else None
+        self.bins = BinRows(sizes, form.height, pooling_of(heads.mask_roi_pool)) if heads.has_mask() else None
 
     def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return labels (B, D), boxes (B, D, 4) and scores (B, D), best first."""
@@ -284,15 +291,15 @@ class TwoStage(nn.Module):
         levels = len(model.rpn.anchor_generator.sizes)
         sizes = [(-(-form.height // stride), -(-form.width // stride)) for stride in (4 << i for i in range(levels))]
         self.detector = TwoStageNetwork(model, form, sizes)
-        self.postprocess = TwoStagePostprocess(model.roi_heads, form, self.detector.atlas)
+        self.postprocess = TwoStagePostprocess(model.roi_heads, form, self.detector.pooled)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H, W) to the outputs that :func:`outputs` lists."""
-        atlas, *candidates = self.detector(images)
+        tokens, *candidates = self.detector(images)
         labels, boxes, scores = self.postprocess(*candidates)
-        if self.detector.decoder.mask is None or self.postprocess.grid is None:
+        if self.detector.decoder.mask is None or self.postprocess.bins is None:
             return labels, boxes, scores
-        masks = self.detector.decoder.mask(atlas, self.postprocess.grid(boxes), labels, scores)
+        masks = self.detector.decoder.mask(tokens, *self.postprocess.bins(boxes), labels, scores)
         return labels, boxes, scores, masks
 
 
