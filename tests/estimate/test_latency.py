@@ -100,7 +100,7 @@ def test_the_context_of_10_7_is_near_what_its_logs_say():
 
 
 def test_a_decoder_is_known_by_how_much_it_samples():
-    selecting, sampling = (works.engine("net", works.kernel("k", gathered_bytes=mib * 2**20)) for mib in (0.2, 7))
+    selecting, sampling = (works.engine("net", works.kernel("k", gathered_bytes=int(mib * 2**20))) for mib in (2.4, 7))
     assert context_mib(selecting).likely == pytest.approx(1.65 * 20)
     assert context_mib(sampling).likely == pytest.approx(3.1 * 20)
 
