@@ -19,8 +19,8 @@ _WITH_DECODER = (2.1, 1.9, 2.3)
 _PLAIN = (0.65, 0.15, 0.9)
 # The extra block was of at most 100 MiB; dense attention in FP32 needs much at one moment and no more of it.
 _MOST_EXTENDED_MIB = 48.0
-# A decoder that samples maps is known by how much a kernel reads at computed indices: 7 MiB in a layer of RT-DETR, where
-# the selection of a YOLO's boxes reads 2.4.
+# A decoder that samples maps is known by how much a kernel reads at computed indices: 7 MiB in a layer of RT-DETR, and
+# 2.4 where a YOLO selects its boxes.
 _LEAST_SAMPLED_MIB = 4.0
 # Scores that are not fused are held before and after the softmax.
 _COPIES_OF_SCORES = 2
