@@ -6,12 +6,13 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fine_edge.bench.backends import ESTIMATES, BenchOptions
+from fine_edge.bench.backends import ESTIMATES
 from fine_edge.bench.prepare import export_row
 from fine_edge.board.results import Outputs
 from fine_edge.board.shipment import Shipment, argument_there, artifact_files
 from fine_edge.cli import bench_batches, engine
 from fine_edge.cli.arguments import STDOUT
+from fine_edge.cli.bench import read_options
 from fine_edge.cli.target import Target, target_of
 from fine_edge.engine.options import read_recipe, recipe_path
 from fine_edge.engine.source import model_of
@@ -167,13 +168,15 @@ def need_suite(task: Task) -> None:
     given = task.given
     if given.backend == ESTIMATES:
         raise ConfigError("estimates need no board", where=f"--backend {ESTIMATES}", hint=here_instead(task.argv))
-    asked = {"suite": given.suite, "only": tuple(given.only), "backend": given.backend, "precision": given.precision}
-    options = BenchOptions(**asked, input_hw=parse_size(given.input_size))
+    if given.targets:
+        hint = f"add --batches 1 for {given.targets[0]} alone, or measure a --suite"
+        raise ConfigError("files that are named are not measured over ssh", where=given.targets[0], hint=hint)
+    options = read_options(given, "ort")
     if any(row.exporter == "plain" for row in options.chosen_suite.rows):
-        what = f"the libraries' own exporters need PyTorch, which {given.suite} calls on the machine that measures"
+        what = f"the libraries' own exporters need PyTorch, which {options.suite} calls on the machine that measures"
         raise ConfigError(what, where="--suite", hint="measure it here, or another suite there")
     for row in {(row.model, row.raw): row for row in options.chosen_suite.rows}.values():
-        onnx = export_row(row, given.artifacts, options.input_hw, options.onnx_precision)
+        onnx = export_row(row, given.artifacts, options.input_hw, options.onnx_precision, options.frame)
         task.shipment.add(*artifact_files(onnx))
         task.shipment.add_or_remove(recipe_path(row.model, given.artifacts))
     if given.images:

@@ -112,7 +112,8 @@ def test_contract(folder, contract):
     assert contract.postprocessed
     assert contract.random_weights
     assert contract.made_by["weights"] == {"source": "random", "seed": 0}
-    assert contract.made_by["options"] == {"height": SIZE, "width": SIZE, "batch": 1, "raw": False}
+    form = {"height": SIZE, "width": SIZE, "batch": 1, "raw": False, "sampling": "rows"}
+    assert contract.made_by["options"] == form
     assert len(contract.labels) == 80
     assert contract.golden == {"file": f"{MODEL}.golden.npz", "sha256": sha256_of(folder / f"{MODEL}.golden.npz")}
     assert contract.cost["params"] == pytest.approx(21.2e6, rel=5e-3)
