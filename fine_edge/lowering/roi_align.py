@@ -109,9 +109,8 @@ class BinRows(nn.Module):
         cell = torch.minimum(at.floor(), lowest)
         beyond = (at - cell) * inside
         shares = torch.stack([beyond, inside - beyond], 3)  # (B, N, output * ratio, 2, 2), the next cell first
-        tokens = cell * torch.cat([torch.ones_like(scale), chosen[..., 7:8]], -1)
-        tokens = torch.stack([tokens + step, tokens], 3)
-        x, y = tokens[..., 0], tokens[..., 1] + chosen[..., 8:9]
+        x, y = cell[..., 0], cell[..., 1] * chosen[..., 7] + chosen[..., 8]  # (B, N, output * ratio), tokens
+        x, y = torch.stack([x + step[..., 0], x], 3), torch.stack([y + step[..., 1], y], 3)
         rows = self._along_y(y.int()) + self._along_x(x.int())
         weights = self._along_y(shares[..., 1]) * self._along_x(shares[..., 0])
         return rows.reshape(batch, count, self.output**2, -1), weights.reshape(batch, count, self.output**2, -1)
