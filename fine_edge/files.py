@@ -302,10 +302,7 @@ def written_together(folder: Path, name: str, *, last: str = "") -> Iterator[Pat
 
 
 def _finish(file: Path, partial: Path) -> None:
-    """Bring a file onto the disk, and let those read it whom the umask lets.
-
-    Libraries that write by a temporary file of their own, as safetensors does, close it to all but its owner.
-    """
+    """Bring a file onto the disk with the permissions of a new one; safetensors leaves it to its owner alone."""
     # What mkdir has left of 0o777. The umask itself cannot be asked for without setting it, for all threads.
     allowed = partial.stat().st_mode
     with file.open("rb") as handle:

@@ -37,6 +37,13 @@ class Ratio:
         return max(self.high - self.value, self.value - self.low) > WIDE_INTERVAL
 
 
+def student_factor(count: int) -> float:
+    """Return the standard errors to either side of a mean of ``count`` samples in Student's 95 % interval."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, count - 1))
+
+
 def median(samples: Sequence[float]) -> float:
     """Return the middle sample, or the mean of the two in the middle."""
     return float(np.median(samples))

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from fine_edge.analyze.gaussian import Field, Gaussian, fit
 from fine_edge.analyze.sums import Sums
 from fine_edge.errors import DataError
-from fine_edge.samples import Ratio
+from fine_edge.samples import Ratio, student_factor
 
 MOST_CUT_OFF = 0.01
 """A field of whose Gaussian more than this share lies outside of the input touches the border."""
-LEVEL = 0.95
 LEAST_PICTURES = 3
 """Fewer pictures give no interval."""
 PAPER_RATIO = 2.29
@@ -107,11 +106,9 @@ def _half_interval(sums: Sums, slope: NDArray[np.float64]) -> float:
     number = sums.images
     if number < LEAST_PICTURES or (sums.figures[slope != 0, 0] != number).any():
         return math.inf
-    from scipy.stats import t
-
     sizes = sums.figures[:, 1] / number
     covariance = (sums.products / number - np.outer(sizes, sizes)) * number / (number - 1)
-    return float(t.ppf((1 + LEVEL) / 2, number - 1)) * math.sqrt(max(0.0, float(slope @ covariance @ slope)) / number)
+    return student_factor(number) * math.sqrt(max(0.0, float(slope @ covariance @ slope)) / number)
 
 
 def interval(ratio: Ratio) -> list[float] | None:

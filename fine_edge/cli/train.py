@@ -10,7 +10,7 @@ from fine_edge import console
 from fine_edge.cli.arguments import Parser, add_fine, add_seed, count
 from fine_edge.errors import MissingExtraError
 from fine_edge.evaluate.segment_data import read_boxes
-from fine_edge.export.request import SIZE_MULTIPLE_PX, parse_size
+from fine_edge.export.request import multiples_above, parse_size
 from fine_edge.train.recipe import FLIPS, Recipe
 from fine_edge.zoo.catalog import with_fine
 
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
         highlight=False,
         soft_wrap=True,
     )
-    side, other = (-(-value // SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX for value in (recipe.height, recipe.width))
-    weights = f"--weights {trained.checkpoint} --input-size {side}x{other}"
+    height, width = multiples_above(recipe.height, recipe.width)
+    weights = f"--weights {trained.checkpoint} --input-size {height}x{width}"
     console.remark(f"next: python -m fine_edge evaluate --model {entry.name} {weights} --data FILE --images DIR")
     return 0

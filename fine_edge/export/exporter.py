@@ -21,7 +21,7 @@ from fine_edge.contract import TENSORRT, Artifact, Contract, Precision, TensorSp
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.frame import FRAME, take_frames
 from fine_edge.export.plugin import define_plugin, use_plugin
-from fine_edge.export.request import SIZE_MULTIPLE_PX, ExportRequest
+from fine_edge.export.request import ExportRequest, multiples_above
 from fine_edge.export.trace import trace
 from fine_edge.feed import Feed, as_frame, noise
 from fine_edge.files import output_errors, sha256_of, written_together
@@ -137,8 +137,7 @@ def _cost_json(cost: Cost) -> dict[str, Any]:
 def _warn_of_other_size(detector: LoadedDetector, request: ExportRequest) -> None:
     if detector.trained_hw is None:
         return
-    # A training takes any size, a graph takes multiples: the nearest above is what shows all of a picture.
-    height, width = (-(-side // SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX for side in detector.trained_hw)
+    height, width = multiples_above(*detector.trained_hw)
     if (height, width) != request.input_hw:
         size = f"{request.height}x{request.width}"
         console.warn(f"trained at {height}x{width}, exported at {size}: --input-size {height}x{width} is its own")

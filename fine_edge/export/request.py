@@ -35,6 +35,12 @@ def require_multiples(height: int, width: int) -> None:
             )
 
 
+def multiples_above(height: int, width: int) -> tuple[int, int]:
+    """Return the smallest size of an input, in pixels, that shows all of a size that trainings take."""
+    above_height, above_width = (-(-side // SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX for side in (height, width))
+    return above_height, above_width
+
+
 @dataclass(frozen=True)
 class ExportRequest:
     """One export: a model, its weights and the form of its graph.

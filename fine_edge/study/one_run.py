@@ -22,7 +22,7 @@ from fine_edge.evaluate.boxes import evaluate_boxes
 from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.export.artifacts import ensure_exported
-from fine_edge.export.request import SIZE_MULTIPLE_PX, ExportRequest
+from fine_edge.export.request import ExportRequest, multiples_above
 from fine_edge.fields import Sha256, from_data, to_data
 from fine_edge.files import output_errors, read_json, write_text
 from fine_edge.matrix.stages import end_with_parent
@@ -81,12 +81,6 @@ def figures_of(found: AveragePrecision) -> dict[str, float | None]:
     return {name: 100 * value if value >= 0 else None for name, value in values.items()}
 
 
-def run_size(recipe: Recipe) -> tuple[int, int]:
-    """Return the height and width that a detector is exported and evaluated at: the next multiples of 32."""
-    height, width = (-(-side // SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX for side in (recipe.height, recipe.width))
-    return height, width
-
-
 def _point(job: RunJob, epoch: int) -> Path:
     return job.folder / f"figures-{epoch}.json"
 
@@ -97,7 +91,7 @@ def _see(job: RunJob, val: CocoData, model: nn.Module, labels: tuple[str, ...], 
     from fine_edge.zoo.family import GraphForm, family_of
 
     entry = find(job.recipe.model)
-    family, (height, width) = family_of(entry.family), run_size(job.recipe)
+    family, (height, width) = family_of(entry.family), multiples_above(job.recipe.height, job.recipe.width)
     how, nothing = entry.detector.preprocessing, "0" * 64
     contract = Contract(
         model=entry.name,
@@ -187,7 +181,7 @@ def _run(job: RunJob) -> RunResult:
     recipe, train_data, val = job.recipe, read_boxes(job.train), read_boxes(job.val)
     watch = Watch(job.ap_every, lambda model, labels, epoch: _see(job, val, model, labels, epoch))
     trained = train(recipe, train_data, job.images, job.folder, job.weights, watch=watch if job.ap_every else None)
-    height, width = run_size(recipe)
+    height, width = multiples_above(recipe.height, recipe.width)
     onnx = ensure_exported(
         ExportRequest(recipe.model, trained.checkpoint, height=height, width=width), job.folder, replace_trained=True
     )

@@ -18,6 +18,7 @@ from fine_edge.errors import DataError
 from fine_edge.evaluate.evaluation import now
 from fine_edge.fields import Text, Whole, from_data, to_data
 from fine_edge.files import contents_checked, read_document, write_text
+from fine_edge.samples import student_factor
 from fine_edge.study.plan import StudyPlan, StudyVariant
 from fine_edge.study.result import EstimatedLatency, RunResult, StudyRun, checked_result
 from fine_edge.zoo.catalog import find
@@ -25,7 +26,6 @@ from fine_edge.zoo.catalog import find
 FORMAT = 1
 LEAST_SEEDS = 3
 """Fewer seeds give no interval."""
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,8 @@ def difference(base: Mapping[int, float], other: Mapping[int, float]) -> PairedD
     count = len(by_seed)
     if count < LEAST_SEEDS:
         return PairedDifference(by_seed)
-    from scipy.stats import t
-
     centre, half = mean(by_seed.values()), stdev(by_seed.values()) / math.sqrt(count)
-    half *= float(t.ppf((1 + LEVEL) / 2, count - 1))
+    half *= student_factor(count)
     return PairedDifference(by_seed, centre - half, centre + half)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.ops import MultiScaleRoIAlign
 
 from fine_edge.export.trace import trace
+from fine_edge.graph.open_batch import open_batch
 from fine_edge.lowering import roi_align
 from fine_edge.lowering.roi_align import BinRows, Pooling, pool, stride_exponents, tokens_of
 
@@ -143,3 +144,17 @@ def test_as_onnx(batch):
     (found,) = session.run(None, {"boxes": boxes.numpy()})
     expected = torchvisions(maps, boxes, height, width, Pooling(7))
     np.testing.assert_allclose(found, expected.numpy(), atol=5e-4)
+
+
+def test_one_graph_serves_every_batch():
+    bins = BinRows(sizes_of(64, 96), 64, Pooling(2)).eval()
+    two, three = (
+        trace(bins, random_boxes(64, 96, batch, 5, 0, 0.3), ["boxes"], ["rows", "shares"]) for batch in (2, 3)
+    )
+    session = ort.InferenceSession(open_batch(two, three, 4).SerializeToString(), providers=["CPUExecutionProvider"])
+    for batch in (1, 3, 4):
+        boxes = random_boxes(64, 96, batch, 5, batch, 0.3)
+        rows, shares = session.run(None, {"boxes": boxes.numpy()})
+        expected_rows, expected_shares = bins(boxes)
+        np.testing.assert_array_equal(rows, expected_rows.numpy())
+        np.testing.assert_allclose(shares, expected_shares.numpy(), atol=1e-5)
