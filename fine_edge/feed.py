@@ -11,7 +11,7 @@ from PIL import Image
 
 from fine_edge import console
 from fine_edge.errors import ConfigError, MissingExtraError
-from fine_edge.fast_preprocess import fast_preprocess, in_one_piece
+from fine_edge.fast_preprocess import fast_preprocess, in_one_piece, product_resize, vector_resize
 from fine_edge.libraries import opencv
 from fine_edge.preprocess import Placement, Preprocessing, preprocess
 
@@ -43,15 +43,20 @@ class Feed:
         input_hw: height and width of the network's input, or of the frames that a graph takes, pixels.
         how: the preprocessing.
         exact: use the reference even where OpenCV is installed. Frames that a graph takes are always as they are.
+        many: thousands of pictures follow: load what takes long to load and then resizes faster.
 
     Attributes:
         way: how it makes them.
     """
 
-    def __init__(self, input_hw: tuple[int, int], how: Preprocessing, *, exact: bool = False) -> None:
+    def __init__(
+        self, input_hw: tuple[int, int], how: Preprocessing, *, exact: bool = False, many: bool = False
+    ) -> None:
         self._height, self._width = input_hw
         self._how = how
         self.way: Way = "graph" if how.in_graph else "exact" if exact or not has_opencv() else "fast"
+        vectors = vector_resize() if many and self.way == "fast" and how.antialias else None
+        self._antialiased = vectors or product_resize
 
     def __call__(self, pixels: NDArray[np.uint8], name: str = "") -> tuple[Input, Placement]:
         """Turn a picture (H, W, 3) uint8 RGB into an input of batch 1, and return its place there.
@@ -68,8 +73,9 @@ class Feed:
         """
         if self._how.in_graph:
             return self._frame(pixels, name)
-        made = fast_preprocess if self.way == "fast" else preprocess
-        return made(pixels, self._height, self._width, self._how)
+        if self.way == "exact":
+            return preprocess(pixels, self._height, self._width, self._how)
+        return fast_preprocess(pixels, self._height, self._width, self._how, self._antialiased)
 
     def _frame(self, pixels: NDArray[np.uint8], name: str) -> tuple[NDArray[np.uint8], Placement]:
         height, width = pixels.shape[:2]

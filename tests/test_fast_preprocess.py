@@ -10,7 +10,7 @@ from PIL import Image
 
 from fine_edge import feed
 from fine_edge.errors import ConfigError
-from fine_edge.fast_preprocess import fast_preprocess, in_one_piece, triangle
+from fine_edge.fast_preprocess import fast_preprocess, in_one_piece, product_resize, triangle, vector_resize
 from fine_edge.feed import Feed
 from fine_edge.images import sample_photographs
 from fine_edge.preprocess import InGraph, Preprocessing, preprocess
@@ -20,9 +20,10 @@ KINDS = list({detector.preprocessing: detector.name for detector in DETECTORS})
 sides = st.integers(1, 90)
 
 
-def levels_apart(pixels, height, width, how):
+def levels_apart(pixels, height, width, how, antialiased=product_resize):
     """Differences of the inputs in levels of 255; the places must be equal."""
-    (ours, place), (reference, same) = (made(pixels, height, width, how) for made in (fast_preprocess, preprocess))
+    ours, place = fast_preprocess(pixels, height, width, how, antialiased)
+    reference, same = preprocess(pixels, height, width, how)
     assert (ours.shape, ours.dtype, place) == (reference.shape, reference.dtype, same)
     return np.abs(ours - reference) * np.array(how.std).reshape(1, 3, 1, 1) / how.scale
 
@@ -42,6 +43,31 @@ def test_photographs_differ_by_less_than_rounding(how):
     apart = levels_apart(frame, 320, 320, how)
     assert apart.max() <= 1.001
     assert apart.mean() < (0.01 if how.antialias else 0.3)
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    found = vector_resize()
+    if found is None:
+        pytest.skip("PyTorch has no vector instructions for this on this machine")
+    return found
+
+
+@pytest.mark.host
+@settings(max_examples=60)
+@given(height=sides, width=sides, size=st.sampled_from([(64, 80), (32, 32), (1, 7)]))
+def test_every_value_of_pytorchs_resize_is_within_a_level_of_the_reference(vectors, height, width, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    assert levels_apart(pixels, *size, Preprocessing(), vectors).max() <= 1.001
+
+
+@pytest.mark.host
+def test_pytorch_resizes_frames_that_are_read_only_or_bgr_seen_as_rgb(vectors):
+    frame = np.asarray(Image.fromarray(sample_photographs()[2].pixels).resize((960, 540)))
+    assert not frame.flags.writeable
+    assert levels_apart(frame, 320, 320, Preprocessing(), vectors).mean() < 0.01
+    turned = fast_preprocess(np.ascontiguousarray(frame[..., ::-1])[..., ::-1], 320, 320, Preprocessing(), vectors)
+    np.testing.assert_array_equal(turned[0], fast_preprocess(frame, 320, 320, Preprocessing(), vectors)[0])
 
 
 @pytest.mark.parametrize("how", [KINDS[0], Preprocessing(antialias=False)])
@@ -92,6 +118,19 @@ def test_without_opencv_the_reference_is_taken_and_one_remark_says_so(monkeypatc
     assert [one.way for one in feeds] == ["exact", "exact"]
     np.testing.assert_array_equal(feeds[0](pixels)[0], preprocess(pixels, 32, 32, Preprocessing())[0])
     assert capsys.readouterr().err.count("OpenCV is not here") == 1
+
+
+@pytest.mark.parametrize(("many", "antialias", "loads"), [(True, True, 1), (True, False, 0), (False, True, 0)])
+def test_pytorch_is_loaded_for_many_pictures_that_are_antialiased_alone(monkeypatch, many, antialias, loads):
+    asked = []
+    monkeypatch.setattr(feed, "vector_resize", lambda: asked.append(1))
+    tensor, _ = Feed((32, 32), Preprocessing(antialias=antialias), many=many)(np.zeros((40, 60, 3), np.uint8))
+    assert (len(asked), tensor.shape) == (loads, (1, 3, 32, 32))
+
+
+def test_a_device_without_pytorch_has_no_vector_resize(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert vector_resize.__wrapped__() is None
 
 
 def test_the_reference_is_taken_where_it_is_asked_for():

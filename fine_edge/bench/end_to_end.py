@@ -75,7 +75,7 @@ class Way:
 
     def __init__(self, runner: TimedRunner, contract: Contract, jpegs: Sequence[bytes]) -> None:
         self.runner, self.contract, self.jpegs = runner, contract, tuple(jpegs)
-        self._feed = Feed(contract.input_hw, contract.preprocessing)
+        self._feed = Feed(contract.input_hw, contract.preprocessing, many=True)
         self._input = contract.inputs[0].name
 
     def passage(self, turn: int) -> Passage:

@@ -155,7 +155,7 @@ def detect(
         ArtifactError: when the artifact lacks an output that its task needs, or gives NaN or infinities.
         ConfigError: when the artifact takes frames of another size than a picture's.
     """
-    feed = Feed(contract.input_hw, contract.preprocessing, exact=exact)
+    feed = Feed(contract.input_hw, contract.preprocessing, exact=exact, many=True)
     with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "decode") as decoder:
         read = ahead(_reader(folder, feed), images, readers, max(_AHEAD, 2 * contract.batch))
         inferred = (_infer(batch, contract, runner) for batch in _batches(read, contract.batch))

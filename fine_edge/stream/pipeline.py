@@ -102,6 +102,7 @@ class Pipeline:
         at_a_time: int = 1,
     ) -> None:
         self.sources, self._contract, self._threshold = sources, contract, threshold
+        self._feed = Feed(contract.input_hw, contract.preprocessing, many=True)
         self.network = NetworkStage(runner, contract.inputs[0].name, at_a_time)
         self._sinks = tuple(sinks) or (None,) * len(sources)
         self._line, self._window, self._tracks, self._most = line, window, tuple(tracks), most_frames
@@ -180,10 +181,9 @@ class Pipeline:
             self._decoded.finish(index)
 
     def _prepare(self) -> None:
-        feed = Feed(self._contract.input_hw, self._contract.preprocessing)
         while taken := self._decoded.receive(self._contract.batch):
             begun = time.perf_counter()
-            parts = [feed(frame.pixels, self.sources[frame.source].name) for frame in taken]
+            parts = [self._feed(frame.pixels, self.sources[frame.source].name) for frame in taken]
             inputs: list[Input] = [one for one, _ in parts]
             inputs += inputs[-1:] * (self._contract.filled(len(inputs)) - len(inputs))
             together = np.concatenate(inputs) if len(inputs) > 1 else inputs[0]
