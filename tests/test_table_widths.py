@@ -140,6 +140,7 @@ def _drift():
         matched=12345,
         flipped=12,
         flipped_share=0.01,
+        of_pixels=False,
         drops={"bbox": 0.1, "segm": None},
     )
 
@@ -166,7 +167,9 @@ def _hazards():
     hazard = SimpleNamespace(
         tensor=f"{NODE}_output_0", node=NODE, max_abs=123456.0, keep_fp32=True, reason="overflows " * 12
     )
-    drift = SimpleNamespace(box_px=(0.123, 1.234, 12.345), score=(0.0001, 0.0012, 0.0123), flipped_share=0.0123)
+    drift = SimpleNamespace(
+        box_px=(0.123, 1.234, 12.345), score=(0.0001, 0.0012, 0.0123), flipped_share=0.0123, of_pixels=False
+    )
     row = SimpleNamespace(module="all but what is proposed", nodes=1234, drift=drift)
     network = SimpleNamespace(path=Path("rtdetr_r18_fine_vanilla.fp32.onnx"))
     return SimpleNamespace(network=network, hazards=[hazard], proposed=[NODE], rows=[row])

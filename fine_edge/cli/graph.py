@@ -97,9 +97,11 @@ def hazard_table(found: Study) -> Table:
 
 def budget_table(rows: Sequence[BudgetRow]) -> Table:
     """Return one row per module, then the whole graph."""
-    titles = ["box median (px)", "box p90 (px)", "box max (px)", "score median", "score p90", "score max", "flipped"]
+    of_pixels = any(row.drift.of_pixels for row in rows if row.drift)
+    moved = ["box median (px)", "box p90 (px)", "box max (px)", "score median", "score p90", "score max"]
+    titles = [*([] if of_pixels else moved), "flipped"]
     table = Table(
-        "Drift of the detections against FP32, one module in FP16 at a time",
+        "Drift of what is found against FP32, one module in FP16 at a time",
         [Column("in FP16", False), Column("nodes"), *map(Column, titles)],
     )
     for row in rows:
@@ -109,16 +111,19 @@ def budget_table(rows: Sequence[BudgetRow]) -> Table:
             continue
         boxes = [f"{value:.3f}" for value in row.drift.box_px] if row.drift.box_px else [None] * 3
         scores = [f"{value:.4f}" for value in row.drift.score] if row.drift.score else [None] * 3
-        table.add(row.module, row.nodes, *boxes, *scores, f"{row.drift.flipped_share:.2%}")
+        drifts = () if of_pixels else (*boxes, *scores)
+        table.add(row.module, row.nodes, *drifts, f"{row.drift.flipped_share:.2%}")
     return table
 
 
 def verdict(found: Study) -> str:
-    """Say in one line whether the proposed conversion keeps the detections."""
+    """Say in one line whether the proposed conversion keeps what is found."""
     limit = TOLERANCES["fp16"]
     limits = f"flipped {limit.flipped:.0%}, p90 of boxes {limit.box_px:g} px, p90 of scores {limit.score:g}"
     if found.ok is None:
-        return "parity: not proved, the outputs are not detections"
+        return "parity: not proved, the outputs cannot be read"
+    if found.network.form == "classes":
+        limits = f"{limit.pixels:.0%} of the pixels may change class"
     return f"parity of '{found.rows[-1].module}': {'ok' if found.ok else 'FAILS'} (limits: {limits})"
 
 

@@ -160,7 +160,8 @@ def _evenly(items: Sequence[_Item], most: int) -> list[_Item]:
 
 def placement_table(found: Int8Study) -> Table:
     """Return one row for FP16, then one a placement."""
-    titles = ["Convs", "Pairs", "Kernels", "Act. MiB", "Weights MiB", "ms", "ms here", "Box px", "Flipped"]
+    boxes = [] if found.half.drift.of_pixels else ["Box px"]
+    titles = ["Convs", "Pairs", "Kernels", "Act. MiB", "Weights MiB", "ms", "ms here", *boxes, "Flipped"]
     table = Table(
         f"{found.network.path.name} in INT8: ESTIMATED latency, compiled for SM86, drift against FP32",
         [Column("Placement", numeric=False), *map(Column, titles)],
@@ -172,8 +173,9 @@ def placement_table(found: Int8Study) -> Table:
     table.notes = [
         "* is the one chosen. ms is the latency on the board where a convolution and what follows it are one kernel, as"
         " TensorRT documents; ms here that of the kernels that TensorRT-RTX compiles, two for each INT8 convolution.",
-        "Box px is the median difference of a box coordinate; Flipped counts detections without a partner. FP16 parts"
-        f" are rounded as on a device. Measured on {len(found.plan.drift_images)} pictures.",
+        "Box px is the median difference of a box coordinate; Flipped counts detections without a partner, or"
+        " pixels that change class. FP16 parts are rounded as on a device. Measured on"
+        f" {len(found.plan.drift_images)} pictures.",
         f"Ranges: {found.plan.method} on {len(found.plan.calibrated.paths)} pictures.",
     ]
     table.brief = ["* is the one chosen. No latency was measured."]
@@ -189,22 +191,29 @@ def _costs(trial: Trial) -> list[str | int | None]:
 
 
 def _losses(trial: Trial) -> list[str | None]:
-    box = f"{trial.drift.box_px[0]:.2f}" if trial.drift.box_px else None
-    return [box, f"{trial.drift.flipped_share:.1%}"]
+    flipped = f"{trial.drift.flipped_share:.1%}"
+    if trial.drift.of_pixels:
+        return [flipped]
+    return [f"{trial.drift.box_px[0]:.2f}" if trial.drift.box_px else None, flipped]
 
 
 def block_table(found: Int8Study) -> Table:
     """Return one row for each block alone in INT8."""
-    titles = ["Convs", "Box median px", "Box p90 px", "Score p90", "Flipped"]
+    of_pixels = found.half.drift.of_pixels
+    titles = ["Convs", *([] if of_pixels else ["Box median px", "Box p90 px", "Score p90"]), "Flipped"]
     pictures = len(found.plan.drift_images[::BLOCK_STEP])
     table = Table(
         f"One block in INT8 at a time, on {pictures} pictures", [Column("Block", numeric=False), *map(Column, titles)]
     )
     for name, trial in found.blocks.items():
-        boxes = [f"{value:.2f}" for value in trial.drift.box_px[:2]] if trial.drift.box_px else [None] * 2
-        score = f"{trial.drift.score[1]:.4f}" if trial.drift.score else None
-        table.add(name, len(trial.chosen), *boxes, score, f"{trial.drift.flipped_share:.1%}")
+        moved = () if of_pixels else _moved(trial)
+        table.add(name, len(trial.chosen), *moved, f"{trial.drift.flipped_share:.1%}")
     return table
+
+
+def _moved(trial: Trial) -> tuple[str | None, ...]:
+    boxes = [f"{value:.2f}" for value in trial.drift.box_px[:2]] if trial.drift.box_px else [None] * 2
+    return *boxes, f"{trial.drift.score[1]:.4f}" if trial.drift.score else None
 
 
 def verdict(found: Int8Study) -> str:

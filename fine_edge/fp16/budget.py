@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fine_edge.detections import Detections, agree, iou
 from fine_edge.errors import ArtifactError
-from fine_edge.fp16.network import Network
+from fine_edge.fp16.network import ClassMap, Found, Network
 from fine_edge.graph.convert import to_fp16
 from fine_edge.graph.emulate import emulated
 from fine_edge.graph.parts import MODULES, part_of
@@ -26,14 +26,16 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Deviation:
-    """The differences between the detections of several pictures and their reference.
+    """The differences between what was found in several pictures and its reference.
 
     Attributes:
-        matched: number of pairs of the same class with similar boxes and scores.
-        flipped: number of detections on either side without a partner, although they score clearly above the cut-off.
-        flipped_share: ``flipped`` as a share of both sides' detections.
+        matched: number of pairs of the same class with similar boxes and scores, or of pixels that keep their class.
+        flipped: number of detections on either side without a partner, although they score clearly above the cut-off,
+            or of pixels that change class.
+        flipped_share: ``flipped`` as a share of both sides' detections, or of all pixels.
         box_px: median, 90th percentile and maximum of the box differences over the pairs; ``None`` without pairs.
         score: median, 90th percentile and maximum of the score differences.
+        of_pixels: whether maps of classes were compared, which have neither boxes nor scores.
     """
 
     matched: int
@@ -41,9 +43,12 @@ class Deviation:
     flipped_share: float
     box_px: tuple[float, float, float] | None
     score: tuple[float, float, float] | None
+    of_pixels: bool = False
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Return whether share of flipped detections and 90th percentiles of box and score keep the tolerance."""
+        """Return whether the flipped share and the 90th percentiles of box and score keep the tolerance."""
+        if self.of_pixels:
+            return self.matched > 0 and self.flipped_share <= tolerance.pixels
         if self.box_px is None or self.score is None:  # no pairs prove nothing
             return False
         return (
@@ -59,11 +64,27 @@ class Deviation:
         return asdict(self) | spread
 
 
-def deviation(reference: Sequence[Detections], candidate: Sequence[Detections], tolerance: Tolerance) -> Deviation:
-    """Compare detections picture by picture; they are paired as in :func:`fine_edge.detections.agree`."""
-    agreements = [agree(a, b, score_tolerance=tolerance.score) for a, b in zip(reference, candidate, strict=True)]
+def deviation(reference: Sequence[Found], candidate: Sequence[Found], tolerance: Tolerance) -> Deviation:
+    """Compare what was found picture by picture.
+
+    Detections are paired as in :func:`fine_edge.detections.agree`, maps of classes pixel by pixel.
+    """
+    both = list(zip(reference, candidate, strict=True))
+    maps = [(a, b) for a, b in both if isinstance(a, np.ndarray) and isinstance(b, np.ndarray)]
+    detected = [(a, b) for a, b in both if isinstance(a, Detections) and isinstance(b, Detections)]
+    return _of_pixels(maps) if maps else _of_detections(detected, tolerance)
+
+
+def _of_pixels(both: Sequence[tuple[ClassMap, ClassMap]]) -> Deviation:
+    pixels = sum(one.size for one, _ in both)
+    matched = sum(int(np.count_nonzero(one == other)) for one, other in both)
+    return Deviation(matched, pixels - matched, 1 - matched / max(1, pixels), None, None, of_pixels=True)
+
+
+def _of_detections(both: Sequence[tuple[Detections, Detections]], tolerance: Tolerance) -> Deviation:
+    agreements = [agree(a, b, score_tolerance=tolerance.score) for a, b in both]
     matched, flipped, ties = (sum(getattr(a, key) for a in agreements) for key in ("matched", "flipped", "ties"))
-    pairs = [_differences(a, b) for a, b in zip(reference, candidate, strict=True)]
+    pairs = [_differences(a, b) for a, b in both]
     boxes, scores = (np.concatenate([pair[i] for pair in pairs]) for i in (0, 1))
     return Deviation(matched, flipped, flipped / max(1, 2 * matched + flipped + ties), _spread(boxes), _spread(scores))
 
@@ -150,13 +171,13 @@ def budget(
     """Round the graph in every way given, run it on the pictures and compare with FP32.
 
     Args:
-        network: an FP32 network whose outputs are detections.
+        network: an FP32 network whose outputs can be read.
         view: the view of its graph.
         images: picture files.
         chosen: what to round, one row each.
         advance: called after every batch of every run; there are ``1 + len(chosen)`` runs.
     """
-    reference = detections_of(network, network.model, images, advance)
+    reference = found_by(network, network.model, images, advance)
     counted = [node.name for node in view.nodes if view.computes_fp32(node)]
     rows = []
     for selection in chosen:
@@ -166,15 +187,15 @@ def budget(
         except ArtifactError as error:
             rows.append(BudgetRow(selection.title, nodes, None, error.what))
             continue
-        candidate = detections_of(network, half, images, advance)
+        candidate = found_by(network, half, images, advance)
         rows.append(BudgetRow(selection.title, nodes, deviation(reference, candidate, TOLERANCES["fp16"])))
     return rows
 
 
-def detections_of(
+def found_by(
     network: Network, model: onnx.ModelProto, images: Sequence[Path], advance: Callable[[], None]
-) -> list[Detections]:
-    """Run a graph of a network on pictures, and return its detections, boxes in pixels of the input.
+) -> list[Found]:
+    """Run a graph of a network on pictures, and return what it finds in each, boxes in pixels of the input.
 
     Args:
         network: whose inputs and outputs the graph has.
@@ -183,9 +204,9 @@ def detections_of(
         advance: called after every batch.
     """
     session = OrtRunner(network.path, model=model)
-    found: list[Detections] = []
+    found: list[Found] = []
     for count, feed in network.batches(images):
         outputs = session.run({network.image_input: feed})
-        found += [network.detections(outputs, image) for image in range(count)]
+        found += [network.found(outputs, image) for image in range(count)]
         advance()
     return found

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, ValueInfoProto
 
 from fine_edge import console
@@ -29,7 +30,10 @@ from fine_edge.runners.base import Array
 from fine_edge.runners.ort import folded
 
 _STATIC = "export it with one image input and static shapes"
-Form = Literal["postprocessed", "raw", "predictions", "unknown"]
+Form = Literal["postprocessed", "raw", "predictions", "classes", "unknown"]
+ClassMap = NDArray[np.integer]
+"""The class of each pixel of a picture (H, W)."""
+Found = Detections | ClassMap
 _OUTPUTS: dict[Form, tuple[str, ...]] = {
     "postprocessed": ("labels", "boxes_xyxy", "scores"),
     "raw": ("logits", "boxes"),
@@ -49,7 +53,7 @@ class Network:
         image_input: name of the image input.
         shape: (B, 3, H, W) of that input; of an open batch, with the smallest.
         preprocessing: the steps from a picture to the input.
-        form: the form of the outputs; ``unknown`` when they are no detections.
+        form: the form of the outputs; ``classes`` is a class for each pixel, ``unknown`` what cannot be read.
     """
 
     path: Path
@@ -75,8 +79,11 @@ class Network:
             ]
             yield len(tensors), np.concatenate(tensors + tensors[-1:] * (batch - len(tensors)))
 
-    def detections(self, outputs: dict[str, Array], image: int) -> Detections:
-        """Return the detections of one picture of a batch, boxes in pixels of the input."""
+    def found(self, outputs: dict[str, Array], image: int) -> Found:
+        """Return what was found in one picture of a batch: detections, boxes in pixels of the input, or a class map."""
+        if self.form == "classes":
+            classes: ClassMap = outputs["classes"][image]
+            return classes
         if self.form == "postprocessed":
             return from_outputs(outputs, image)
         with np.errstate(invalid="ignore", over="ignore"):  # a graph that overflowed returns NaN
@@ -129,7 +136,7 @@ def read_network(path: Path, size: InputSize | None = None, *, fold: bool = Fals
     preprocessing = contract.preprocessing if contract else Preprocessing()
     if contract is None and fold:
         model = folded(model)
-    form = _form(model)
+    form = _form(model, contract)
     if contract and form not in _forms(contract):
         hint = "copy ONNX file and contract from the same place, or export the model again"
         raise ArtifactError("the outputs are not those of its contract", where=path, hint=hint)
@@ -138,13 +145,15 @@ def read_network(path: Path, size: InputSize | None = None, *, fold: bool = Fals
 
 def _forms(contract: Contract) -> tuple[Form, ...]:
     """Return the forms that the outputs of an artifact may have."""
-    if contract.task == "semantic":  # a class for each pixel is no detection
-        return ("unknown",)
+    if contract.task == "semantic":
+        return ("classes",)
     return ("postprocessed",) if contract.postprocessed else ("raw", "predictions")
 
 
-def _form(model: onnx.ModelProto) -> Form:
+def _form(model: onnx.ModelProto, contract: Contract | None) -> Form:
     outputs = {output.name for output in model.graph.output}
+    if contract and contract.task == "semantic" and outputs == {"classes"}:  # of others, these are classes of boxes
+        return "classes"
     if found := next((form for form, names in _OUTPUTS.items() if outputs >= set(names)), None):
         return found
     dims = GraphView(model).shape(min(outputs)) if len(outputs) == 1 and outputs <= set(_PREDICTIONS) else None

@@ -77,7 +77,7 @@ class Study:
         averted: number of hazards in nodes that stay FP32 anyway.
         kept: nodes that stay FP32 anyway.
         kept_by: where these nodes come from, for the notes.
-        rows: the budget; empty when the outputs are not detections. The last row is the proposed conversion.
+        rows: the budget; empty when the outputs cannot be read. The last row is the proposed conversion.
     """
 
     network: Network
@@ -107,7 +107,7 @@ class Study:
 
     @property
     def ok(self) -> bool | None:
-        """Whether the converted graph detects what FP32 detects; ``None`` when the outputs are not detections."""
+        """Whether the converted graph finds what FP32 finds; ``None`` when the outputs cannot be read."""
         if not self.rows:
             return None
         last = self.rows[-1].drift
@@ -156,12 +156,12 @@ class Study:
         if names := inexpressible(self.keep_fp32):
             notes.append(f"trtexec cannot keep {', '.join(names)}: a comma, quote or star is in the name.")
         if not self.rows:
-            notes.append("The outputs are not detections that fine-edge can read: no budget, and parity is not proved.")
+            notes.append("The outputs are nothing that fine-edge can read: no budget, and parity is not proved.")
         return notes
 
 
 def study(network: Network, images: Sequence[Path], keep: Sequence[str] = ()) -> Study:
-    """Observe a network on pictures, report its hazards and measure what FP16 does to its detections.
+    """Observe a network on pictures, report its hazards and measure what FP16 does to what it finds.
 
     Args:
         network: the FP32 network.

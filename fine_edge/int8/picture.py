@@ -35,15 +35,23 @@ def _drawn(study: Int8Study) -> Figure:
 
 
 def _draw_loss(axes: Axes, study: Int8Study) -> None:
-    """Draw the boxes' median drift of each block alone, with the share of flipped detections in words."""
+    """Draw the boxes' median drift of each block alone, with the share of flipped detections in words.
+
+    Of a class for each pixel the share that changes is drawn.
+    """
     rows = {"FP16 alone": study.half} | {f"{name} in INT8": trial for name, trial in study.blocks.items()}
-    drifts = [trial.drift.box_px[0] if trial.drift.box_px else 0.0 for trial in rows.values()]
+    flips = [trial.drift.flipped_share for trial in rows.values()]
+    if study.half.drift.of_pixels:
+        drifts, what = [100 * flip for flip in flips], "pixels that change class, %"
+        labels = [f"{drift:.2f} %" for drift in drifts]
+    else:
+        drifts = [trial.drift.box_px[0] if trial.drift.box_px else 0.0 for trial in rows.values()]
+        what = "median drift of boxes against FP32, px"
+        labels = [f"{drift:.2f} px, {flip:.1%} flip" for drift, flip in zip(drifts, flips, strict=True)]
     bars = axes.barh(list(rows), drifts, color=_LOSS)
-    flips = [f"{trial.drift.flipped_share:.1%} flip" for trial in rows.values()]
-    labels = [f"{drift:.2f} px, {flip}" for drift, flip in zip(drifts, flips, strict=True)]
     axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.set_xlim(0, 1.6 * max(*drifts, 0.01))
-    axes.set_xlabel("median drift of boxes against FP32, px")
+    axes.set_xlabel(what)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
 

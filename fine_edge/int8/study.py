@@ -16,7 +16,7 @@ from fine_edge.contract import Quantization
 from fine_edge.detections import Detections
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.estimate.latency import Conditions
-from fine_edge.fp16.network import Network
+from fine_edge.fp16.network import Found, Network
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.view import GraphView
 from fine_edge.int8.pairs import OPSET
@@ -127,7 +127,7 @@ class Int8Study:
 
 
 def drift_json(trial: Trial) -> dict[str, float | int | None]:
-    """Return how the detections of a trial differ from FP32."""
+    """Return how what a trial finds differs from FP32: detections, or pixels of class maps."""
     drift = trial.drift
     return {
         "matched": drift.matched,
@@ -155,20 +155,21 @@ def study(
     """Try INT8 on a network; return the study and the chosen graph.
 
     Args:
-        network: the FP32 network, whose outputs are detections.
+        network: the FP32 network.
         plan: what is asked for.
         board: that latencies are estimated for.
         labelled: labelled pictures, for AP.
 
     Raises:
-        ArtifactError: when the outputs are no detections, or no convolution suits INT8.
-        ConfigError: when the placement has no convolution, or FP32 detects nothing, or the same in every picture.
+        ArtifactError: when the outputs cannot be read, or no convolution suits INT8.
+        ConfigError: when the placement has no convolution, or FP32 finds nothing, or the same in every picture, or
+            boxes are to be judged where there are none.
     """
-    if network.contract and network.contract.task == "semantic":
-        raise ArtifactError(
-            "gives a class for each pixel, and what INT8 loses is measured on detections",
-            where=network.path,
-            hint="FP16 can be judged: evaluate --precision fp16 --rounded, then evaluate drift",
+    if network.form == "classes" and (labelled or plan.budget.box_drift_px is not None):
+        raise ConfigError(
+            "the model gives a class for each pixel and no boxes",
+            where="--data" if labelled else "--max-box-drift-px",
+            hint="leave it out; fine-edge evaluate gives the mIoU of the INT8 file",
         )
     if network.form == "unknown":
         raise ArtifactError(
@@ -185,7 +186,7 @@ def study(
     half = trials.run("FP16", ())
     if not half.drift.matched:
         raise ConfigError(
-            "FP32 and FP16 have no detection in common, so INT8 cannot be judged",
+            "FP32 and FP16 find nothing in common, so INT8 cannot be judged",
             where="--images",
             hint="give pictures of what the detector knows, or another checkpoint",
         )
@@ -211,14 +212,18 @@ def study(
     return found, trials.model(chosen.chosen)
 
 
-def _blind(found: Sequence[Detections]) -> bool:
-    """Return whether the detections of all pictures are one, within what nobody would see."""
-    first = found[0]
-    return len(found) > 1 and all(
-        np.array_equal(first.labels, one.labels)
-        and np.allclose(first.boxes_xyxy_px, one.boxes_xyxy_px, rtol=0, atol=0.05)
-        and np.allclose(first.scores, one.scores, rtol=0, atol=1e-4)
-        for one in found[1:]
+def _blind(found: Sequence[Found]) -> bool:
+    """Return whether the same is found in all pictures, within what nobody would see."""
+    return len(found) > 1 and all(_alike(found[0], one) for one in found[1:])
+
+
+def _alike(one: Found, other: Found) -> bool:
+    if not isinstance(one, Detections):
+        return not isinstance(other, Detections) and np.array_equal(one, other)
+    return isinstance(other, Detections) and (
+        np.array_equal(one.labels, other.labels)
+        and np.allclose(one.boxes_xyxy_px, other.boxes_xyxy_px, rtol=0, atol=0.05)
+        and np.allclose(one.scores, other.scores, rtol=0, atol=1e-4)
     )
 
 

@@ -11,14 +11,13 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from fine_edge import console
-from fine_edge.detections import Detections
 from fine_edge.engine.platform import here
 from fine_edge.errors import ConfigError
 from fine_edge.estimate.latency import Conditions
 from fine_edge.evaluate.boxes import evaluate_boxes
 from fine_edge.evaluate.coco_data import CocoData
-from fine_edge.fp16.budget import Deviation, detections_of, deviation
-from fine_edge.fp16.network import Network
+from fine_edge.fp16.budget import Deviation, deviation, found_by
+from fine_edge.fp16.network import Found, Network
 from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.graph.emulate import emulated
 from fine_edge.graph.identity import identity_of
@@ -50,7 +49,7 @@ class Trial:
         title: name of the placement.
         chosen: the convolutions; none for the FP16 graph.
         pairs: number of tensors that are dequantised.
-        drift: of the detections against FP32.
+        drift: of what is found, against FP32.
         compiled: kernels, memory and estimate; ``None`` without NVIDIA's compiler.
     """
 
@@ -97,9 +96,9 @@ class Trials:
         return raised(to_fp16(self.view, keep_fp32=kept_by_exporter(self.network.model)))
 
     @cached_property
-    def reference(self) -> list[Detections]:
-        """What the FP32 graph detects, in its own opset."""
-        return self._detections("FP32", self.network.model, self.images)
+    def reference(self) -> list[Found]:
+        """What the FP32 graph finds, in its own opset."""
+        return self._found("FP32", self.network.model, self.images)
 
     def model(self, chosen: Sequence[Convolution]) -> onnx.ModelProto:
         """Return the graph with these convolutions in INT8."""
@@ -125,7 +124,7 @@ class Trials:
 
     def _tried(self, title: str, chosen: Sequence[Convolution], model: onnx.ModelProto, step: int) -> Trial:
         reference = self.reference[::step]
-        found = self._detections(title, emulated(model), self.images[::step])
+        found = self._found(title, emulated(model), self.images[::step])
         return Trial(title, tuple(chosen), pair_count(model), deviation(reference, found, TOLERANCES["int8"]), None)
 
     def average_precision(self, model: onnx.ModelProto) -> float:
@@ -148,7 +147,7 @@ class Trials:
         """Return the AP of a trial, 0 to 100, see :meth:`average_precision`."""
         return self.average_precision(emulated(self.model(trial.chosen)))
 
-    def _detections(self, title: str, model: onnx.ModelProto, images: Sequence[Path]) -> list[Detections]:
+    def _found(self, title: str, model: onnx.ModelProto, images: Sequence[Path]) -> list[Found]:
         with console.progress() as bar:
             task = bar.add_task(f"running {title}", total=-(-len(images) // self.network.shape[0]))
-            return detections_of(self.network, model, images, lambda: bar.advance(task))
+            return found_by(self.network, model, images, lambda: bar.advance(task))

@@ -49,13 +49,15 @@ def losses(trial: Trial, ap: Precisions | None, budget: Budget) -> list[str]:
     """Return what a trial loses beyond the budget, one reason each."""
     drift, tolerance, found = trial.drift, TOLERANCES["int8"], []
     if not drift.matched:
-        return ["no detection of FP32 is left"]
+        return ["nothing is left of what FP32 finds"]
     median_px = drift.box_px[0] if drift.box_px else float("inf")
     if budget.box_drift_px is not None and median_px > budget.box_drift_px:
         found.append(f"boxes move by {median_px:.2f} px in the median, more than {budget.box_drift_px:g}")
     if ap is not None and budget.ap_drop is not None:
         if ap.drop > budget.ap_drop:
             found.append(f"AP falls by {ap.drop:.2f}, more than {budget.ap_drop:g}")
+    elif drift.of_pixels and not drift.within(tolerance):
+        found.append(f"{drift.flipped_share:.1%} of the pixels change class, more than {tolerance.pixels:.0%}")
     elif budget.box_drift_px is None and not drift.within(tolerance):
         found.append(
             f"{drift.flipped_share:.1%} of the detections flip and 90 % of boxes and scores are within"
@@ -81,7 +83,7 @@ def verdict_on(
     reasons = losses(chosen, ap, budget)
     lossy = bool(reasons)
     if not lossy:
-        reasons.append("the detections stay within the budget")
+        reasons.append("what it finds stays within the budget")
     if ap is not None:
         reasons.append(f"AP {ap.int8:.2f} in INT8, {ap.fp32:.2f} in FP32")
     if chosen.compiled is None or half.compiled is None:

@@ -126,3 +126,15 @@ def test_nine_tenths_decide():
     boxes[:5] = reference.boxes_xyxy_px[:5] + 8
     several = deviation([reference], [Detections(reference.labels, boxes, reference.scores)], FP16)
     assert not several.within(FP16)
+
+
+@pytest.mark.parametrize(("changed", "within"), [(0, True), (3, True), (4, False)])
+def test_maps_of_classes_are_compared_pixel_by_pixel(changed, within):
+    """Of two pictures of 8 x 8 pixels; FP16 may change 3 % of them, 3.84 pixels."""
+    reference = [np.zeros((8, 8), np.int64), np.ones((8, 8), np.int64)]
+    other = [one.copy() for one in reference]
+    other[1].flat[:changed] = 2
+    found = deviation(reference, other, TOLERANCES["fp16"])
+    assert (found.matched, found.flipped, found.flipped_share) == (128 - changed, changed, pytest.approx(changed / 128))
+    assert (found.box_px, found.score, found.of_pixels) == (None, None, True)
+    assert found.within(TOLERANCES["fp16"]) is within

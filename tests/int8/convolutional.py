@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 from graph_builders import model, node, value
 from onnx import TensorProto as T
+from onnx import numpy_helper
 from PIL import Image
 
-from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path
+from fine_edge.contract import Artifact, Contract, TensorSpec, contract_path, read_contract
 from fine_edge.files import sha256_of
 from fine_edge.preprocess import Preprocessing
 
@@ -64,6 +67,28 @@ def graph(*, opset=18, wild=0.0):
     ]
     outputs = [value("logits", T.FLOAT, (1, QUERIES, CLASSES)), value("boxes", T.FLOAT, (1, QUERIES, 4))]
     return model(nodes, [value("images", T.FLOAT, (1, 3, SIZE, SIZE))], outputs, constants, opset=opset)
+
+
+def write_semantic(folder):
+    """The same backbone and neck with a class for each pixel of the neck's map, and its contract."""
+    detector = write(folder)
+    made = onnx.load(detector)
+    neck = next(place for place, one in enumerate(made.graph.node) if "r3" in one.output)
+    del made.graph.node[neck + 1 :]
+    to_classes = np.random.default_rng(5).normal(size=(CLASSES, CHANNELS, 1, 1)).astype(np.float32)
+    made.graph.initializer.append(numpy_helper.from_array(to_classes, "to_classes"))
+    made.graph.node.append(node("Conv", ["r3", "to_classes"], ["levels"], name="/detector/classes/Conv"))
+    made.graph.node.append(node("ArgMax", ["levels"], ["classes"], name="/detector/classes/ArgMax", axis=1, keepdims=0))
+    del made.graph.output[:]
+    made.graph.output.append(value("classes", T.INT64, (1, SIZE // 4, SIZE // 4)))
+    onnx.save(made, detector)
+    path = contract_path(detector)
+    contract = read_contract(path)
+    output = TensorSpec("classes", "int64", (1, SIZE // 4, SIZE // 4), "classes")
+    artifact = replace(contract.artifacts[0], sha256=sha256_of(detector))
+    changed = replace(contract, task="semantic", postprocessed=True, outputs=(output,), artifacts=(artifact,))
+    path.write_text(changed.to_text(), encoding="utf-8")
+    return detector
 
 
 def write(folder, *, contract=True, name="small", **options):

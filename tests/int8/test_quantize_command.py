@@ -6,7 +6,7 @@ import re
 import numpy as np
 import onnx
 import pytest
-from convolutional import FIRST, NECK, pictures, write
+from convolutional import FIRST, NECK, pictures, write, write_semantic
 from graph_builders import node, save, unary, value
 from onnx import TensorProto, numpy_helper
 from PIL import Image
@@ -22,7 +22,6 @@ from fine_edge.engine.source import engine_name, onnx_name, read_source, require
 from fine_edge.errors import ArtifactError, ConfigError, FineEdgeError, ImageError
 from fine_edge.export.artifacts import ensure_exported
 from fine_edge.export.request import ExportRequest
-from fine_edge.files import sha256_of
 from fine_edge.int8 import trials
 from fine_edge.int8.compiled import GraphCost
 from fine_edge.matrix import stages
@@ -217,17 +216,6 @@ def test_what_nothing_can_be_said_of_is_refused(tmp_path, images):
     foreign = save(unary("Relu", dims=(1, 3, 32, 32)), tmp_path / "foreign.onnx")
     with pytest.raises(ArtifactError, match="not detections"):
         run(foreign, "--images", images, "--out", tmp_path / "out")
-    classes = write(tmp_path / "classes")
-    made = onnx.load(classes)
-    made.graph.output.pop()
-    made.graph.output[0].name = next(node for node in made.graph.node if node.output[0] == "logits").output[0] = "map"
-    onnx.save(made, classes)
-    contract = json.loads((tmp_path / "classes" / "small.contract.json").read_text())
-    contract["artifacts"][0]["sha256"] = sha256_of(classes)
-    (tmp_path / "classes" / "small.contract.json").write_text(json.dumps(contract | {"task": "semantic"}))
-    with pytest.raises(ArtifactError, match="gives a class for each pixel") as caught:
-        run(classes, "--images", images, "--out", tmp_path / "out")
-    assert "drift" in caught.value.hint
     blind = write(tmp_path / "blind", contract=False)
     made = onnx.load(blind)
     for tensor in made.graph.initializer:
@@ -243,6 +231,33 @@ def test_what_nothing_can_be_said_of_is_refused(tmp_path, images):
         Image.fromarray(pixels).save(noise / f"{index}.png")
     with pytest.raises(ImageError, match="noise"):
         run(write(tmp_path / "m"), "--images", noise, "--out", tmp_path / "out")
+
+
+def test_a_class_for_each_pixel_is_judged_by_the_pixels_that_change(tmp_path, images, capsys):
+    path, out = write_semantic(tmp_path / "m"), tmp_path / "out"
+    code, found = as_json(capsys, path, "--images", images, "--out", out, "--picture", tmp_path / "p.png")
+    assert (code, found["verdict"], found["placement"], found["convolutions"]) == (0, "int8", "backbone+neck", 3)
+    drift = found["drift"]
+    assert drift["matched"] + drift["flipped"] == 8 * 8 * 8  # a map of 8 x 8 in each of 8 pictures
+    assert 0 < drift["flipped"] < 0.06 * 512
+    assert (drift["max_score_drift"], drift["median_box_drift_px"]) == (None, None)
+    assert parity.main([str(out / "small.int8.onnx"), "--golden"]) == 0
+    assert run(path, "--images", images, "--out", tmp_path / "again") == 0
+    assert "what it finds stays within the budget" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--max-box-drift-px", "--data"])
+def test_boxes_judge_no_class_of_a_pixel(tmp_path, images, option):
+    boxes = {
+        "images": [{"id": 1, "file_name": "picture00.png", "width": 32, "height": 32}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    given = "1" if option == "--max-box-drift-px" else tmp_path / "boxes.json"
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    with pytest.raises(ConfigError, match="a class for each pixel and no boxes") as caught:
+        run(write_semantic(tmp_path / "m"), "--images", images, "--out", tmp_path / "out", option, given)
+    assert str(caught.value).startswith(option)
 
 
 def test_another_export_is_never_replaced(tmp_path, images):
