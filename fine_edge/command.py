@@ -13,14 +13,17 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+import weakref
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
 from fine_edge import libraries, streams
-from fine_edge.errors import BackendError, FineEdgeError, OutputError
+from fine_edge.errors import BackendError, DataError, FineEdgeError, OutputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# torch's words on a CPU, and on a GPU; its exceptions are RuntimeErrors, and torch is not imported here.
+_NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -32,10 +35,19 @@ class Terminated(BaseException):
         super().__init__(number)
 
 
-def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    for ending in _ENDINGS:  # a second signal must not interrupt the clean-up
-        signal.signal(ending, signal.SIG_IGN)
-    raise Terminated(number)
+_RAISED: weakref.WeakSet[Terminated] = weakref.WeakSet()
+"""What ends this process; empty again where a library has swallowed it, as ``except: pass`` does in an import."""
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    if _RAISED:  # a second signal must not interrupt the clean-up
+        return
+    end = Terminated(number)
+    _RAISED.add(end)
+    try:
+        raise end
+    finally:
+        del end  # its traceback holds this frame, and it would live for ever
 
 
 def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -51,7 +63,7 @@ def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
 def _run_to_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
     try:
         code = _outcome(main, argv)
-        sys.stdout.flush()
+        streams.finish()
     except FineEdgeError as error:
         code = _print_error(error)
     except BrokenPipeError:
@@ -72,10 +84,14 @@ def _outcome(main: Callable[[list[str]], int], argv: list[str]) -> int:
         return 130
     except Terminated as end:
         return end.code
-    except MemoryError as error:
-        hint = "close other programs, add swap, or use a smaller --batch"
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        hint = "close other programs, add swap, or use a smaller --batch or --input-size"
         raise BackendError("this machine has too little memory for the command", hint=hint) from error
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # of whatever was asked about it first, most of all whether it is there
+            raise DataError("the name is too long", where=error.filename, hint="give a shorter one") from error
         if error.errno not in _FULL:
             raise
         what = f"cannot be written ({error.strerror})"
@@ -92,7 +108,7 @@ def _print_error(error: FineEdgeError) -> int:
 
 def _is_flushed() -> bool:
     try:
-        sys.stdout.flush()
+        streams.finish()
     except (OutputError, OSError):
         return False
     return True
