@@ -11,8 +11,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from types import FrameType
@@ -24,6 +26,7 @@ from fine_edge.errors import BackendError, DataError, FineEdgeError, OutputError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # torch's words on a CPU, and on a GPU; its exceptions are RuntimeErrors, and torch is not imported here.
 _NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
+_MOMENT_S = 0.01
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -39,7 +42,28 @@ _RAISED: weakref.WeakSet[Terminated] = weakref.WeakSet()
 """What ends this process; empty again where a library has swallowed it, as ``except: pass`` does in an import."""
 
 
-def _terminate(number: int, _frame: FrameType | None) -> None:
+def _is_put_off(number: int, frame: FrameType | None) -> bool:
+    """Send a signal again in a moment while something is imported, and return whether that is done.
+
+    An exception gets lost there: each import ends with a callback of a weak reference, which Python lets raise nothing;
+    libraries pass over what their parts raise, or abort the process when it meets them in C++.
+    """
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    if frame is None:
+        return False
+    threading.Timer(_MOMENT_S, os.kill, (os.getpid(), number)).start()
+    return True
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not _is_put_off(number, frame):
+        raise KeyboardInterrupt
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    if _is_put_off(number, frame):
+        return
     if _RAISED:  # a second signal must not interrupt the clean-up
         return
     end = Terminated(number)
@@ -119,16 +143,23 @@ def raise_on_signals() -> None:
     for ending in _ENDINGS:
         if signal.getsignal(ending) != signal.SIG_IGN:  # nohup ignores signals on purpose
             signal.signal(ending, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
 
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:
     """Run ``main`` on the process's arguments and end the process with its exit code; see :func:`exit_code`."""
-    raise_on_signals()
-    libraries.isolate()
     if not streams.prepare():
         main = _refuse_without_output
     streams.wrap()
-    raise SystemExit(_run_to_code(main, sys.argv[1:]))
+    raise SystemExit(_run_to_code(lambda argv: _prepared(main, argv), sys.argv[1:]))
+
+
+def _prepared(main: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Run ``main`` in a process that is prepared for it, where what a signal raises is met already."""
+    raise_on_signals()
+    libraries.isolate()
+    return main(argv)
 
 
 def _refuse_without_output(_argv: list[str]) -> NoReturn:

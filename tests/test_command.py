@@ -90,6 +90,20 @@ def test_a_signal_that_a_library_swallowed_is_heard_the_next_time():
     assert (done.returncode, done.stdout, done.stderr) == (143, "cleaned\n", "")
 
 
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_during_an_import_is_heard_behind_it(tmp_path, sent, code):
+    (tmp_path / "slow.py").write_text(
+        f"import os, time\nos.kill(os.getpid(), {int(sent)})\ntime.sleep(0.1)\nprint('whole')"
+    )
+    body = (
+        "def main(argv):\n    import signal\n    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"    command.raise_on_signals()\n    sys.path.append({str(tmp_path)!r})\n"
+        "    try: import slow\n    except BaseException: pass\n    time.sleep(5)"
+    )
+    done = end_of(body)
+    assert (done.returncode, done.stdout) == (code, "whole\n")
+
+
 def test_a_name_that_no_file_can_have_is_one_line_and_2():
     done = end_of("def main(argv): from pathlib import Path; Path('n' * 300).is_file()")
     assert (done.returncode, done.stderr) == (2, f"error: {'n' * 300}: the name is too long -> give a shorter one\n")
