@@ -17,6 +17,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -39,20 +40,20 @@ class Terminated(BaseException):
 
 
 _RAISED: weakref.WeakSet[Terminated] = weakref.WeakSet()
-"""What ends this process; empty again where a library has swallowed it, as ``except: pass`` does in an import."""
+"""What ends this process; empty again where a library has swallowed it, as ``except: pass`` does."""
 
 
 def _is_put_off(number: int, frame: FrameType | None) -> bool:
-    """Send a signal again in a moment while something is imported, and return whether that is done.
+    """Send a signal again in a moment where an exception would get lost, and return whether that is done.
 
-    An exception gets lost there: each import ends with a callback of a weak reference, which Python lets raise nothing;
-    libraries pass over what their parts raise, or abort the process when it meets them in C++.
+    That is in Python's own code for imports: each ends with a callback of a weak reference, which may raise nothing,
+    and libraries that begin in C there pass over what is raised, or abort the process.
     """
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
-        frame = frame.f_back
-    if frame is None:
+    if frame is None or not frame.f_code.co_filename.startswith("<frozen importlib"):
         return False
-    threading.Timer(_MOMENT_S, os.kill, (os.getpid(), number)).start()
+    again = threading.Timer(_MOMENT_S, os.kill, (os.getpid(), number))
+    again.daemon = True  # where the process ends in this moment, it need not hear of it
+    again.start()
     return True
 
 
@@ -158,6 +159,10 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
 def _prepared(main: Callable[[list[str]], int], argv: list[str]) -> int:
     """Run ``main`` in a process that is prepared for it, where what a signal raises is met already."""
     raise_on_signals()
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise DataError("is gone", where="the working folder", hint="change to another one") from error
     libraries.isolate()
     return main(argv)
 

@@ -91,17 +91,16 @@ def test_a_signal_that_a_library_swallowed_is_heard_the_next_time():
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_during_an_import_is_heard_behind_it(tmp_path, sent, code):
-    (tmp_path / "slow.py").write_text(
-        f"import os, time\nos.kill(os.getpid(), {int(sent)})\ntime.sleep(0.1)\nprint('whole')"
-    )
+def test_a_signal_at_the_end_of_an_import_is_heard_behind_it(sent, code):
     body = (
-        "def main(argv):\n    import signal\n    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"    command.raise_on_signals()\n    sys.path.append({str(tmp_path)!r})\n"
-        "    try: import slow\n    except BaseException: pass\n    time.sleep(5)"
+        "def main(argv):\n    import os, signal, weakref\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n    command.raise_on_signals()\n"
+        f"    text = 'def cb(ref):\\n    os.kill(os.getpid(), {int(sent)})\\n    print(len([os, os]))'\n"
+        "    names = {'os': os}\n    exec(compile(text, '<frozen importlib._bootstrap>', 'exec'), names)\n"
+        "    class Lock: pass\n    lock = Lock(); ref = weakref.ref(lock, names['cb']); del lock\n    time.sleep(5)"
     )
     done = end_of(body)
-    assert (done.returncode, done.stdout) == (code, "whole\n")
+    assert (done.returncode, done.stdout) == (code, "2\n")
 
 
 def test_a_name_that_no_file_can_have_is_one_line_and_2():
@@ -174,6 +173,12 @@ def test_a_reader_of_errors_that_leaves_is_no_error():
 def test_an_output_that_takes_nothing_is_one_line_and_2(line, body, said):
     done = in_shell(line, body)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_a_working_folder_that_is_gone_is_one_line_and_2(tmp_path):
+    done = in_shell("mkdir $HERE/gone; cd $HERE/gone; rmdir $HERE/gone; $RUN", TABLE, HERE=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the working folder: is gone -> change to another one\n"
 
 
 def test_what_a_library_prints_never_lands_in_a_file_of_ours(tmp_path):
