@@ -11,16 +11,23 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
+import threading
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from fine_edge import libraries, streams
-from fine_edge.errors import BackendError, FineEdgeError, OutputError
+from fine_edge.errors import BackendError, DataError, FineEdgeError, OutputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# torch's words on a CPU, and on a GPU; its exceptions are RuntimeErrors, and torch is not imported here.
+_NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
+_MOMENT_S = 0.01
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -32,10 +39,40 @@ class Terminated(BaseException):
         super().__init__(number)
 
 
-def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    for ending in _ENDINGS:  # a second signal must not interrupt the clean-up
-        signal.signal(ending, signal.SIG_IGN)
-    raise Terminated(number)
+_RAISED: weakref.WeakSet[Terminated] = weakref.WeakSet()
+"""What ends this process; empty again where a library has swallowed it, as ``except: pass`` does."""
+
+
+def _is_put_off(number: int, frame: FrameType | None) -> bool:
+    """Send a signal again in a moment where an exception would get lost, and return whether that is done.
+
+    That is in Python's own code for imports: each ends with a callback of a weak reference, which may raise nothing,
+    and libraries that begin in C there pass over what is raised, or abort the process.
+    """
+    if frame is None or not frame.f_code.co_filename.startswith("<frozen importlib"):
+        return False
+    again = threading.Timer(_MOMENT_S, os.kill, (os.getpid(), number))
+    again.daemon = True  # where the process ends in this moment, it need not hear of it
+    again.start()
+    return True
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not _is_put_off(number, frame):
+        raise KeyboardInterrupt
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    if _is_put_off(number, frame):
+        return
+    if _RAISED:  # a second signal must not interrupt the clean-up
+        return
+    end = Terminated(number)
+    _RAISED.add(end)
+    try:
+        raise end
+    finally:
+        del end  # its traceback holds this frame, and it would live for ever
 
 
 def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -51,7 +88,7 @@ def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
 def _run_to_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
     try:
         code = _outcome(main, argv)
-        sys.stdout.flush()
+        streams.finish()
     except FineEdgeError as error:
         code = _print_error(error)
     except BrokenPipeError:
@@ -72,10 +109,14 @@ def _outcome(main: Callable[[list[str]], int], argv: list[str]) -> int:
         return 130
     except Terminated as end:
         return end.code
-    except MemoryError as error:
-        hint = "close other programs, add swap, or use a smaller --batch"
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        hint = "close other programs, add swap, or use a smaller --batch or --input-size"
         raise BackendError("this machine has too little memory for the command", hint=hint) from error
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # of whatever was asked about it first, most of all whether it is there
+            raise DataError("the name is too long", where=error.filename, hint="give a shorter one") from error
         if error.errno not in _FULL:
             raise
         what = f"cannot be written ({error.strerror})"
@@ -92,7 +133,7 @@ def _print_error(error: FineEdgeError) -> int:
 
 def _is_flushed() -> bool:
     try:
-        sys.stdout.flush()
+        streams.finish()
     except (OutputError, OSError):
         return False
     return True
@@ -103,16 +144,27 @@ def raise_on_signals() -> None:
     for ending in _ENDINGS:
         if signal.getsignal(ending) != signal.SIG_IGN:  # nohup ignores signals on purpose
             signal.signal(ending, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
 
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:
     """Run ``main`` on the process's arguments and end the process with its exit code; see :func:`exit_code`."""
-    raise_on_signals()
-    libraries.isolate()
     if not streams.prepare():
         main = _refuse_without_output
     streams.wrap()
-    raise SystemExit(_run_to_code(main, sys.argv[1:]))
+    raise SystemExit(_run_to_code(lambda argv: _prepared(main, argv), sys.argv[1:]))
+
+
+def _prepared(main: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Run ``main`` in a process that is prepared for it, where what a signal raises is met already."""
+    raise_on_signals()
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise DataError("is gone", where="the working folder", hint="change to another one") from error
+    libraries.isolate()
+    return main(argv)
 
 
 def _refuse_without_output(_argv: list[str]) -> NoReturn:

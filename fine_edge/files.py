@@ -209,7 +209,8 @@ def refuse_unwritable(paths: Iterable[Path | None]) -> None:
     for path in filter(None, paths):
         with output_errors(path):
             _refuse_special(path)
-            parent = next(folder for folder in path.absolute().parents if folder.exists())
+            # A link that leads nowhere is there: no folder can be made in its place.
+            parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
             # By trying: the superuser has access to everything, but nobody can make a folder in /proc.
             Path(tempfile.mkdtemp(dir=parent, prefix=".")).rmdir()
 

@@ -18,18 +18,24 @@ from fine_edge.text import printable
 
 
 class _Output:
-    """A stream whose failure becomes an error of one line; everything else goes to the stream."""
+    """A stream that is given nothing more once it has failed; :meth:`finish` raises what it failed with.
+
+    So a command whose reader has gone still writes the files that it was asked for.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._failure: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         """Write text as it is."""
-        with self._failing():
-            return self._stream.write(text)
+        if self._failure is None:
+            with self._failing():
+                return self._stream.write(text)
+        return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write one text after the other."""
@@ -38,11 +44,33 @@ class _Output:
 
     def flush(self) -> None:
         """Write what is buffered."""
-        with self._failing():
-            self._stream.flush()
+        if self._failure is None:
+            with self._failing():
+                self._stream.flush()
+
+    def finish(self) -> None:
+        """Write what is buffered.
+
+        Raises:
+            BrokenPipeError: when the reader has closed the pipe, now or before, which is no failure.
+            OutputError: when something could not be written, now or before.
+        """
+        self.flush()
+        if isinstance(self._failure, BrokenPipeError):
+            raise self._failure
+        if self._failure is not None:
+            what = f"cannot be written ({self._failure.strerror or self._failure})"
+            raise OutputError(what, where="standard output", hint="free some space") from self._failure
 
     def _failing(self) -> contextlib.AbstractContextManager[None]:
-        return _errors_raised("standard output")
+        return self._failure_kept()
+
+    @contextlib.contextmanager
+    def _failure_kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._failure = error
 
 
 class _Error(_Output):
@@ -65,16 +93,9 @@ class _Escaping(_Output):
         self._stream.write(printable(text, keep="\n\r\t"))
         return len(text)
 
-
-@contextlib.contextmanager
-def _errors_raised(where: str) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:  # the reader has closed the pipe, which is no failure
-        raise
-    except OSError as error:
-        hint = "free some space"
-        raise OutputError(f"cannot be written ({error.strerror or error})", where=where, hint=hint) from error
+    def finish(self) -> None:
+        """Finish the stream inside, which knows what failed."""
+        self.rich_proxied_file.finish()
 
 
 @contextlib.contextmanager
@@ -102,6 +123,11 @@ def wrapped() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def finish() -> None:
+    """Write what is buffered of standard output, and raise what it failed with; see :meth:`_Output.finish`."""
+    cast(_Output, sys.stdout).finish()
 
 
 def prepare() -> bool:

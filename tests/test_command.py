@@ -30,12 +30,16 @@ def test_bad_input_is_one_line_and_2():
     assert done.stdout == ""
 
 
-def test_too_little_memory_is_one_line_and_2():
-    done = end_of("def main(argv): raise MemoryError")
+TORCHS = 'RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried to allocate 9 bytes")'
+
+
+@pytest.mark.parametrize("error", ["MemoryError", TORCHS])
+def test_too_little_memory_is_one_line_and_2(error):
+    done = end_of(f"def main(argv): raise {error}")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: this machine has too little memory for the command"
-        " -> close other programs, add swap, or use a smaller --batch\n"
+        " -> close other programs, add swap, or use a smaller --batch or --input-size\n"
     )
 
 
@@ -76,6 +80,34 @@ def test_a_signal_lets_finally_blocks_clean_up(tmp_path, sent, code):
     assert (tmp_path / "cleaned").exists()
 
 
+def test_a_signal_that_a_library_swallowed_is_heard_the_next_time():
+    body = (
+        "def main(argv):\n    import os, signal\n    try: os.kill(os.getpid(), signal.SIGTERM)\n    except: pass\n"
+        "    try: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    finally: os.kill(os.getpid(), signal.SIGTERM); print('cleaned')"
+    )
+    done = end_of(body)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "cleaned\n", "")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_at_the_end_of_an_import_is_heard_behind_it(sent, code):
+    body = (
+        "def main(argv):\n    import os, signal, weakref\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n    command.raise_on_signals()\n"
+        f"    text = 'def cb(ref):\\n    os.kill(os.getpid(), {int(sent)})\\n    print(len([os, os]))'\n"
+        "    names = {'os': os}\n    exec(compile(text, '<frozen importlib._bootstrap>', 'exec'), names)\n"
+        "    class Lock: pass\n    lock = Lock(); ref = weakref.ref(lock, names['cb']); del lock\n    time.sleep(5)"
+    )
+    done = end_of(body)
+    assert (done.returncode, done.stdout) == (code, "2\n")
+
+
+def test_a_name_that_no_file_can_have_is_one_line_and_2():
+    done = end_of("def main(argv): from pathlib import Path; Path('n' * 300).is_file()")
+    assert (done.returncode, done.stderr) == (2, f"error: {'n' * 300}: the name is too long -> give a shorter one\n")
+
+
 SHOW = "from fine_edge import console\nfrom fine_edge.table import Column, Table\n"
 TABLE = SHOW + (
     "def main(argv):\n    table = Table('·', [Column('name')])\n    [table.add('line') for _ in range(3000)]\n"
@@ -108,6 +140,17 @@ def test_a_reader_that_leaves_is_no_error(body, reader, unbuffered):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize(("line", "code"), [("$RUN | true; exit ${PIPESTATUS[0]}", 141), ("$RUN > /dev/full", 2)])
+def test_files_are_written_when_the_output_takes_nothing(tmp_path, line, code):
+    body = SHOW + (
+        "from fine_edge.cli.arguments import deliver\nfrom argparse import Namespace\nfrom pathlib import Path\n"
+        "def main(argv):\n    table = Table('', [Column('name')])\n    [table.add('line') for _ in range(30000)]\n"
+        f"    deliver(Namespace(json=Path({str(tmp_path / 'a.json')!r})), ['kept'], [table])"
+    )
+    assert in_shell(line, body).returncode == code
+    assert (tmp_path / "a.json").read_text().split() == ["[", '"kept"', "]"]
+
+
 def test_a_reader_of_errors_that_leaves_is_no_error():
     done = in_shell("{ sleep 0.2; $RUN; } 2>&1 >/dev/null | true; exit ${PIPESTATUS[0]}", REFUSES)
     assert (done.returncode, done.stdout + done.stderr) == (141, "")
@@ -130,6 +173,12 @@ def test_a_reader_of_errors_that_leaves_is_no_error():
 def test_an_output_that_takes_nothing_is_one_line_and_2(line, body, said):
     done = in_shell(line, body)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_a_working_folder_that_is_gone_is_one_line_and_2(tmp_path):
+    done = in_shell("mkdir $HERE/gone; cd $HERE/gone; rmdir $HERE/gone; $RUN", TABLE, HERE=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the working folder: is gone -> change to another one\n"
 
 
 def test_what_a_library_prints_never_lands_in_a_file_of_ours(tmp_path):

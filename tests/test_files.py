@@ -13,6 +13,7 @@ from fine_edge.errors import DataError, OutputError
 from fine_edge.files import (
     read_json,
     read_text,
+    refuse_unwritable,
     sha256_of_files,
     write_bytes,
     write_text,
@@ -216,6 +217,13 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
         with pytest.raises(OutputError, match=r"cannot be written .* -> choose a folder you can write to"):
             write_text(path, "x")
     assert names(tmp_path) == ["file"]
+
+
+def test_a_link_to_nowhere_in_the_place_of_a_folder_is_refused_before_the_work(tmp_path):
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match=r"out/deeper/a\.txt: cannot be written"):
+        refuse_unwritable([tmp_path / "out" / "deeper" / "a.txt"])
+    assert names(tmp_path) == ["out"]
 
 
 def test_a_folder_in_the_place_of_the_file(tmp_path):

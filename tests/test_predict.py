@@ -39,7 +39,8 @@ def test_boxes_are_in_pixels_of_the_picture(tmp_path, picture, capsys):
     assert run(picture, "--onnx", onnx, "--out", tmp_path / "out", "--json") == 0
     printed = capsys.readouterr()
     answer = json.loads(printed.out)
-    assert set(answer) == {"model", "task", "artifact_sha256", "backend", "skipped", "detections"}
+    made_by = {"model", "task", "precision", "random_weights", "artifact_sha256", "backend", "threshold"}
+    assert set(answer) == {*made_by, "skipped", "detections"}
     assert (answer["model"], answer["backend"]) == ("tiny", "onnxruntime-cpu")
     assert answer["detections"] == [
         {

@@ -1,10 +1,25 @@
 """Options beside what is named on a command line: those of a model say nothing of a file, and numbers are of a kind."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 from tiny_detector import write_detector
 
-from fine_edge.cli import board, deploy, estimate, export, graph, parity, predict, quantize, stream, train
+from fine_edge.cli import (
+    bench,
+    board,
+    deploy,
+    estimate,
+    evaluate,
+    export,
+    graph,
+    parity,
+    predict,
+    quantize,
+    stream,
+    train,
+)
 from fine_edge.cli.target import Target
 from fine_edge.errors import ConfigError
 
@@ -32,6 +47,24 @@ def test_what_is_for_a_model_is_refused_beside_a_file(main, words, option, tmp_p
     (tmp_path / "a.mp4").touch()
     Image.new("RGB", (8, 8)).save("a.png")
     with pytest.raises(ConfigError, match=r"is a file that has its own -> ") as refused:
+        main(words)
+    assert refused.value.where == option
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "option"),
+    [
+        (evaluate.main, ["--data", "a.json", "--detections", "b.json", "--json", "./b.json"], "--json"),
+        (evaluate.main, ["compare", "a.json", "b.json", "--json", "a.json"], "--json"),
+        (bench.main, ["show", "a.json", "--markdown", "t", "--csv", "t"], "--csv"),
+        (graph.main, ["fp16", FILE, "--images", "a", "b", "--keep-list", "b"], "--keep-list"),
+    ],
+)
+def test_no_result_takes_the_place_of_another_or_of_what_is_read(main, words, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.json", "b.json"):
+        Path(name).write_text("{}")
+    with pytest.raises(ConfigError, match="which is named for something else as well") as refused:
         main(words)
     assert refused.value.where == option
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any, NoReturn
 
 from fine_edge import console, files
 from fine_edge.engine.batches import batch_size, optimum_size
+from fine_edge.errors import ConfigError
 from fine_edge.fields import MOST_SEED
 from fine_edge.graph.input_size import InputSize
 from fine_edge.table import Table
 
 STDOUT = Path("-")
 ARTIFACTS = Path("engines")
+_RESULTS = ("json", "csv", "markdown", "picture", "html", "keep_list", "layer_precisions")
+"""Options that name a file of results, of whatever command; ``-`` stands for standard output."""
 
 
 def _with_value(argv: Sequence[str]) -> list[str]:
@@ -27,6 +31,23 @@ def _with_value(argv: Sequence[str]) -> list[str]:
     ]
 
 
+def _refuse_to_replace(given: argparse.Namespace, results: Mapping[str, Path]) -> None:
+    """Refuse a result under the name of another one, or of a file that the command reads.
+
+    Links are not followed: a result takes the place of a link, and leaves alone what it leads to.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    for option, result in results.items():
+        for name, value in vars(given).items():
+            others = value if isinstance(value, list) else [value]
+            paths = [other for other in others if isinstance(other, str | Path) and name != option]
+            if any(os.path.abspath(other) == os.path.abspath(result) for other in paths):  # noqa: PTH100 - no links
+                what = f"would replace {result.name}, which is named for something else as well"
+                raise ConfigError(what, where=f"--{option.replace('_', '-')}", hint="choose another name")
+
+
 class Parser(argparse.ArgumentParser):
     """A parser of one command; files that results go to are known to be writable once it has parsed."""
 
@@ -34,7 +55,8 @@ class Parser(argparse.ArgumentParser):
         """Parse arguments, a bare ``--json`` among them.
 
         Raises:
-            OutputError: when a file that was named for results cannot be written.
+            ConfigError: when a file that was named for results is named for something else as well.
+            OutputError: when it cannot be written.
         """
         return self._writable(super().parse_args(_with_value(args or []), namespace))
 
@@ -43,8 +65,10 @@ class Parser(argparse.ArgumentParser):
         return self._writable(super().parse_intermixed_args(_with_value(args or []), namespace))
 
     def _writable(self, given: Any) -> Any:
-        named = [getattr(given, name, None) for name in ("json", "csv", "markdown", "picture", "html")]
-        files.refuse_unwritable([path for path in named if path is not None and path != STDOUT])
+        named = {name: getattr(given, name, None) for name in _RESULTS}
+        results = {name: Path(path) for name, path in named.items() if path is not None and str(path) != str(STDOUT)}
+        _refuse_to_replace(given, results)
+        files.refuse_unwritable(results.values())
         return given
 
     def error(self, message: str) -> NoReturn:

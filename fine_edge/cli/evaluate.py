@@ -28,6 +28,9 @@ from fine_edge.evaluate.tables import (
 from fine_edge.files import write_text
 from fine_edge.text import printable
 
+_OUT = Path("evaluations")
+_OF_A_MODEL = ("fine", "weights", "precision", "input_size", "rounded", "same", "exact_preprocessing", "out")
+"""Options that say how a model is run, and where what it finds is kept; results have all of it behind them."""
 _NAMED = 10
 """Number of unreadable pictures that are named."""
 
@@ -67,9 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="resize with the slow reference instead of OpenCV, to see in AP what the difference costs",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("evaluations"), help="folder of results (default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, help=f"folder of results of a model (default: {_OUT})")
     add_json(parser)
     return parser
 
@@ -121,6 +122,14 @@ def _require_match(contract: Contract, data: Data) -> None:
         )
 
 
+def _refuse_options_of_a_model(args: argparse.Namespace) -> None:
+    for option in _OF_A_MODEL:
+        if getattr(args, option):
+            hint = "give --json FILE" if option == "out" else "leave it out"
+            where = f"--{option.replace('_', '-')}"
+            raise ConfigError("is for a model, and --detections runs none", where=where, hint=hint)
+
+
 def _given(args: argparse.Namespace) -> int:
     return sum(value is not None for value in (args.model, args.onnx, args.engine, args.detections))
 
@@ -140,10 +149,12 @@ def main(argv: list[str]) -> int:
     if _given(args) != 1:
         raise ConfigError("give one of --model, --onnx, --engine and --detections")
     if args.detections:
+        _refuse_options_of_a_model(args)
         evaluation: Evaluation | SegmentEvaluation = evaluate_results(
             args.detections, read_boxes(args.data, pictures=args.images is not None), args.images
         )
     else:
+        args.out = args.out or _OUT
         evaluation = _run(args, read_data(args.data))
     _warn_of_skipped(evaluation.skipped)
     if isinstance(evaluation, Evaluation):

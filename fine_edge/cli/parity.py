@@ -12,7 +12,7 @@ from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, a
 from fine_edge.cli.target import ANY_TARGET, Target, refuse_options_of_models
 from fine_edge.contract import Precision, bound_contract
 from fine_edge.engine.manifest import read_manifest
-from fine_edge.errors import ArtifactError
+from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.request import parse_size
 from fine_edge.images import Pictures, sample_photographs
 from fine_edge.parity.references import against_golden, against_pytorch, batches_tried
@@ -97,6 +97,9 @@ def _open(args: argparse.Namespace) -> tuple[Path, Opened]:
     """Return the ONNX file that is compared, and what runs it; FP16 and INT8 are rounded as a device rounds."""
     target = Target.parse(args.target, args.fine)
     refuse_options_of_models(target, args, "precision", "input_size", "raw")
+    if args.golden and args.images:
+        hint = "leave it out, or leave out --golden"
+        raise ConfigError("the golden file has its own pictures", where="--images", hint=hint)
     if target.engine:
         return _of_engine(target.engine)
     height, width = parse_size(args.input_size)

@@ -104,8 +104,11 @@ def _predict(opened: Opened, pictures: Pictures, args: argparse.Namespace) -> No
     data = {
         "model": contract.model,
         "task": contract.task,
+        "precision": opened.precision,
+        "random_weights": contract.random_weights,
         "artifact_sha256": opened.onnx_sha256,
         "backend": runner.name,
+        "threshold": args.threshold,
         "skipped": {str(path): reason for path, reason in pictures.skipped.items()},
         "detections" if contract.task in ("detection", "instance") else "segments": rows,
     }

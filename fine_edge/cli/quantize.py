@@ -133,6 +133,8 @@ def _budget(given: argparse.Namespace) -> Budget:
 
 def _labelled(given: argparse.Namespace) -> Labelled | None:
     if given.data is None:
+        if given.data_images is not None:
+            raise ConfigError("is the folder of labelled pictures", where="--data-images", hint="add --data ANN.json")
         return None
     folder = given.data_images or (given.images[0] if len(given.images) == 1 else None)
     if folder is None or not is_folder(folder):

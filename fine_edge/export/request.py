@@ -18,7 +18,7 @@ PLUGINS = ("fine_modulate",)
 
 # The deepest map of every backbone here has a stride of 32 pixels.
 SIZE_MULTIPLE_PX = 32
-MOST_FRAME_SIDE_PX = 8192
+MOST_SIDE_PX = 8192
 
 
 def require_multiples(height: int, width: int) -> None:
@@ -108,8 +108,8 @@ class ExportRequest:
         """Refuse frames of an impossible size, and graphs whose outputs are not pixels of boxes."""
         if self.frame is None:
             return
-        if not all(1 <= side <= MOST_FRAME_SIDE_PX for side in self.frame):
-            what = f"a frame of {self.frame[0]}x{self.frame[1]} is beyond {MOST_FRAME_SIDE_PX} pixels a side"
+        if not all(1 <= side <= MOST_SIDE_PX for side in self.frame):
+            what = f"a frame of {self.frame[0]}x{self.frame[1]} is beyond {MOST_SIDE_PX} pixels a side"
             raise ConfigError(what, where="--frame", hint="give the size of the camera's frames, such as 1080x1920")
         task = find(self.model).detector.task
         if task in ("semantic", "panoptic"):
@@ -205,14 +205,17 @@ def parse_size(text: str | None) -> tuple[int, int]:
     """Parse ``640`` or ``480x640`` (height x width); ``None`` gives zeros, which stand for the detector's own size.
 
     Raises:
-        ConfigError: for any other text.
+        ConfigError: for any other text, and for sides of no pixel or of more than :data:`MOST_SIDE_PX`.
     """
     if text is None:
         return 0, 0
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
-        raise ConfigError(f"input size {text!r} is not understood", hint="use a side such as 640, or HEIGHTxWIDTH")
+    parts = [part.strip() for part in text.lower().split("x")]
+    hint = "use a side such as 640, or HEIGHTxWIDTH"
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(f"input size {text[:20]!r} is not understood", hint=hint)
+    if any(len(part.lstrip("0")) > len(str(MOST_SIDE_PX)) or int(part) > MOST_SIDE_PX for part in parts):
+        raise ConfigError(f"input size {text[:20]!r} is beyond {MOST_SIDE_PX} pixels a side", hint=hint)
     height, width = int(parts[0]), int(parts[-1])
     if not height or not width:
-        raise ConfigError(f"input size {text!r} has no pixels", hint="use a side such as 640, or HEIGHTxWIDTH")
+        raise ConfigError(f"input size {text!r} has no pixels", hint=hint)
     return height, width

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fine_edge.contract import Artifact, Contract, artifact_stem, contract_path, read_contract
 from fine_edge.errors import ArtifactError, ConfigError
-from fine_edge.files import output_errors, sha256_of, written_together
+from fine_edge.files import output_errors, refuse_unwritable, sha256_of, written_together
 from fine_edge.graph.emulate import emulated
 from fine_edge.graph.identity import identity_of
 from fine_edge.int8.study import Int8Study
@@ -28,11 +28,12 @@ def int8_path(source: Path, folder: Path) -> Path:
 
 
 def check_folder(source: Path, contract: Contract | None, folder: Path) -> None:
-    """Refuse a folder that holds another export of the same name, whose contract would be replaced.
+    """Refuse a folder that cannot be written to, or holds another export of the same name, which would be replaced.
 
     Raises:
-        ConfigError: names the file.
+        OutputError, ConfigError: names the file.
     """
+    refuse_unwritable([int8_path(source, folder)])
     _others(source, contract, int8_path(source, folder))
 
 

@@ -251,6 +251,14 @@ def _count(found: Prediction) -> int:
 
 
 def require_frames(tally: Tally) -> None:
-    """Raise :class:`DataError` when not one frame went through: such a result rests on nothing."""
-    if not sum(tally.frames):
-        raise DataError("no frame went through", where="stream", hint="wait for the first one before Ctrl-C")
+    """Refuse a stream of no frame, whose result would rest on nothing.
+
+    Raises:
+        KeyboardInterrupt, Terminated: when a person or a signal ended it before the first one.
+        DataError: otherwise.
+    """
+    if sum(tally.frames):
+        return
+    if tally.end is not None:
+        raise tally.end
+    raise DataError("no frame went through", where="stream", hint="look at the source with another player")

@@ -55,6 +55,7 @@ def to_json(pipeline: Pipeline, opened: Opened, threshold: float, tracks: Sequen
         "frames_per_batch": sum(tally.frames) / tally.batches if tally.batches else None,
         "batches_at_a_time": pipeline.network.at_a_time,
         "backend": opened.runner.name,
+        "random_weights": opened.contract.random_weights,
         "artifact_sha256": opened.artifact_sha256,
         "process_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "machine": machine.describe(),
@@ -72,6 +73,8 @@ def to_table(data: dict[str, Any]) -> Table:
     title = (
         f"{data['model']} {data['precision']}, {data['backend']}: {data['fps']:.1f} FPS over {data['frames']} frames"
     )
+    if data["random_weights"]:
+        title += ", random weights: what it finds is meaningless"
     found = "segments" if data["task"] in ("semantic", "panoptic") else "detections"
     notes = [f"{data['detections']} {found} of at least {data['threshold']:g}; {data['dropped']} late frames dropped."]
     if data["batch"] > 1 and data["frames_per_batch"]:

@@ -325,6 +325,12 @@ def test_other_classes_are_an_error(scene):
         (("--onnx", "missing.onnx", "--images", "."), ArtifactError, "missing.onnx"),
         (("--onnx", "missing.onnx"), ConfigError, "the pictures are missing"),
         (("--detections", "missing.json"), DataError, "missing.json: no such file"),
+        (
+            ("--detections", "a.json", "--same", "a=b"),
+            ConfigError,
+            "--same: is for a model, and --detections runs none",
+        ),
+        (("--detections", "a.json", "--out", "a"), ConfigError, "--out: is for a model, .* -> give --json FILE"),
     ],
 )
 def test_what_cannot_be_is_one_line(scene, given, error, says):

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from fine_edge.errors import ConfigError, UnknownModelError
 from fine_edge.export.request import ExportRequest, parse_size
 
+LONG = "9" * 5000
+
 
 @pytest.mark.parametrize(
     ("text", "size"), [("640", (640, 640)), ("480x640", (480, 640)), ("96X128", (96, 128)), (" 64 x 32 ", (64, 32))]
@@ -16,7 +18,8 @@ def test_sizes_are_read_height_first(text, size):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "640x", "x640", "6.4", "-640", "640x640x3", "1e3", "wide", "640*640", "0", "0x640"]
+    "text",
+    ["", "x", "640x", "x640", "6.4", "-640", "640x640x3", "1e3", "wide", "640*640", "0", "0x640", "²", "8193", LONG],
 )
 def test_other_sizes_say_what_is_meant(text):
     with pytest.raises(ConfigError, match="use a side such as 640, or HEIGHTxWIDTH") as caught:

@@ -200,6 +200,7 @@ def test_ap_on_labelled_pictures(tmp_path, images, capsys):
     ("arguments", "message"),
     [
         (("--max-ap-drop", "1"), "AP needs labelled data"),
+        (("--data-images", "."), "--data-images: is the folder of labelled pictures -> add --data"),
         (("--max-box-drift-px", "nan"), "nan is no limit"),
         (("--max-kernels", "-1"), "-1 is no limit"),
         (("--keep", "nobody"), "no node is called 'nobody'"),

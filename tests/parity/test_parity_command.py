@@ -12,7 +12,7 @@ from tiny_detector import KNOWN, SIZE, write_detector
 
 from fine_edge.cli.parity import main
 from fine_edge.contract import contract_path, read_contract
-from fine_edge.errors import ArtifactError
+from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.request import ExportRequest
 from fine_edge.files import sha256_of
 from fine_edge.runners.ort import OrtRunner
@@ -73,6 +73,11 @@ def test_golden_files_that_cannot_be_used_are_one_line(tmp_path, damage):
     with pytest.raises(ArtifactError, match="golden") as caught:
         main([str(path), "--golden"])
     assert "\n" not in str(caught.value)
+
+
+def test_pictures_beside_the_golden_file_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--images: the golden file has its own pictures"):
+        main([str(tiny(tmp_path)), "--golden", "--images", str(tmp_path)])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fine_edge.command import Terminated
+from fine_edge.errors import DataError
+from fine_edge.stream.pipeline import Tally, require_frames
 from fine_edge.stream.stages import Distribution
 
 
@@ -21,3 +24,12 @@ def test_of_nothing_there_is_no_time_and_no_time_is_too_short_or_too_long():
     found.add(1e12)
     assert len(found) == 3
     assert found.percentile(50) == pytest.approx(1e-3, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("end", "error"), [(KeyboardInterrupt(), KeyboardInterrupt), (Terminated(15), Terminated), (None, DataError)]
+)
+def test_a_stream_of_no_frame_ends_as_what_ended_it(end, error):
+    with pytest.raises(error):
+        require_frames(Tally([0, 0], end=end))
+    require_frames(Tally([0, 1], end=end))

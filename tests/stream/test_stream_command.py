@@ -211,7 +211,7 @@ def test_a_failure_in_a_stage_ends_all_and_is_one_line(detector, tmp_path, capsy
         (["--threshold", "2"], "2 is not a score"),
         (["--frames", "0"], "0 is no number of frames"),
         (["--out", "VIDEO"], "--out: it would replace a source"),
-        (["--picture", "VIDEO"], "--picture: it would replace a source"),
+        (["--picture", "VIDEO"], "--picture: would replace clip.avi, which is named for something else as well"),
         (["--out", "drawn.mkv"], ".mkv is not written -> a file (.mp4, .avi, .webm), or a folder"),
         (["--show"], "--show: there is no screen here -> on a machine without a screen write a file"),
         (["VIDEO", "--out", "both.mp4"], "one video cannot hold several sources -> give a folder"),
