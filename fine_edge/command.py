@@ -21,6 +21,10 @@ from fine_edge import libraries, streams
 from fine_edge.errors import BackendError, FineEdgeError, OutputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# torch has no error of its own for a CPU without memory.
+_TORCH_IS_FULL = ("can't allocate memory", "not enough memory")
+_TOO_LITTLE = "this machine has too little memory for the command"
+_MEMORY_HINT = "close other programs, add swap, or use a smaller --batch or --input-size"
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -73,8 +77,11 @@ def _outcome(main: Callable[[list[str]], int], argv: list[str]) -> int:
     except Terminated as end:
         return end.code
     except MemoryError as error:
-        hint = "close other programs, add swap, or use a smaller --batch"
-        raise BackendError("this machine has too little memory for the command", hint=hint) from error
+        raise BackendError(_TOO_LITTLE, hint=_MEMORY_HINT) from error
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _TORCH_IS_FULL):
+            raise
+        raise BackendError(_TOO_LITTLE, hint=_MEMORY_HINT) from error
     except OSError as error:
         if error.errno not in _FULL:
             raise

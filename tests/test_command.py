@@ -30,12 +30,15 @@ def test_bad_input_is_one_line_and_2():
     assert done.stdout == ""
 
 
-def test_too_little_memory_is_one_line_and_2():
-    done = end_of("def main(argv): raise MemoryError")
+@pytest.mark.parametrize(
+    "error", ["MemoryError", 'RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried 9 bytes.")']
+)
+def test_too_little_memory_is_one_line_and_2(error):
+    done = end_of(f"def main(argv): raise {error}")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: this machine has too little memory for the command"
-        " -> close other programs, add swap, or use a smaller --batch\n"
+        " -> close other programs, add swap, or use a smaller --batch or --input-size\n"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from fine_edge import console
 from fine_edge.cli.arguments import Parser, add_json, deliver, sub_command
 from fine_edge.cli.comparison import compare_command, drift_command
-from fine_edge.cli.target import add_target_options, open_target
+from fine_edge.cli.target import add_target_options, open_target, refuse_unheeded
 from fine_edge.contract import Contract
 from fine_edge.errors import ConfigError, DataError
 from fine_edge.evaluate.boxes import evaluate_boxes, evaluate_results
@@ -28,6 +28,8 @@ from fine_edge.evaluate.tables import (
 from fine_edge.files import write_text
 from fine_edge.text import printable
 
+_OUT = Path("evaluations")
+_OF_A_MODEL = ("fine", "weights", "precision", "input_size", "rounded", "same", "exact_preprocessing", "out")
 _NAMED = 10
 """Number of unreadable pictures that are named."""
 
@@ -67,9 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="resize with the slow reference instead of OpenCV, to see in AP what the difference costs",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("evaluations"), help="folder of results (default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder of results of a model (default: {_OUT})")
     add_json(parser)
     return parser
 
@@ -85,6 +85,7 @@ def _same(pairs: list[str]) -> dict[str, str]:
 
 
 def _run(args: argparse.Namespace, data: Data) -> Evaluation | SegmentEvaluation:
+    out = args.out or _OUT
     if not args.images:
         raise ConfigError("the pictures are missing", where="--images", hint="give their folder, or --detections FILE")
     opened = open_target(args)
@@ -93,11 +94,11 @@ def _run(args: argparse.Namespace, data: Data) -> Evaluation | SegmentEvaluation
         same, exact = _same(args.same), args.exact_preprocessing
         _refuse_useless(opened.contract, exact=exact)
         evaluation = (
-            evaluate_boxes(opened, data, args.images, args.out, same, exact=exact)
+            evaluate_boxes(opened, data, args.images, out, same, exact=exact)
             if isinstance(data, CocoData)
-            else evaluate_segments(opened, data, args.images, args.out, same, exact=exact)
+            else evaluate_segments(opened, data, args.images, out, same, exact=exact)
         )
-    path = args.out / f"{stem(opened, data, exact=exact)}.json"
+    path = out / f"{stem(opened, data, exact=exact)}.json"
     write_text(path, json.dumps(evaluation.to_json(), indent=1) + "\n")
     console.remark(f"written: {path}")
     return evaluation
@@ -140,6 +141,7 @@ def main(argv: list[str]) -> int:
     if _given(args) != 1:
         raise ConfigError("give one of --model, --onnx, --engine and --detections")
     if args.detections:
+        refuse_unheeded(args, f"is for a model, and {args.detections.name} is what one found", *_OF_A_MODEL)
         evaluation: Evaluation | SegmentEvaluation = evaluate_results(
             args.detections, read_boxes(args.data, pictures=args.images is not None), args.images
         )

@@ -18,16 +18,18 @@ PLUGINS = ("fine_modulate",)
 
 # The deepest map of every backbone here has a stride of 32 pixels.
 SIZE_MULTIPLE_PX = 32
-MOST_FRAME_SIDE_PX = 8192
+MOST_SIDE_PX = 8192
 
 
 def require_multiples(height: int, width: int) -> None:
-    """Check that the sides of an input are multiples of the deepest stride.
+    """Check that the sides of an input are multiples of the deepest stride, and at most :data:`MOST_SIDE_PX`.
 
     Raises:
         ConfigError: naming the nearest size that is.
     """
     for side, value in (("height", height), ("width", width)):
+        if value > MOST_SIDE_PX:
+            raise ConfigError(f"input {side} {value} is beyond {MOST_SIDE_PX} pixels", hint="use 640")
         if value < SIZE_MULTIPLE_PX or value % SIZE_MULTIPLE_PX:
             near = max(1, round(value / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
             raise ConfigError(
@@ -102,14 +104,17 @@ class ExportRequest:
         if self.sampling != "rows" and not find(self.model).detector.samples:
             what = f"{self.model} reads no map at computed positions"
             raise ConfigError(what, where="--sampling", hint="leave it out: it is for the decoder of RT-DETR")
+        if self.nms != "graph" and (self.raw or not find(self.model).detector.suppresses):
+            what = "dense outputs are not suppressed" if self.raw else f"{self.model} suppresses no boxes"
+            raise ConfigError(what, where="--nms", hint=f"leave out --{'raw or --' if self.raw else ''}nms")
         self._require_frame()
 
     def _require_frame(self) -> None:
         """Refuse frames of an impossible size, and graphs whose outputs are not pixels of boxes."""
         if self.frame is None:
             return
-        if not all(1 <= side <= MOST_FRAME_SIDE_PX for side in self.frame):
-            what = f"a frame of {self.frame[0]}x{self.frame[1]} is beyond {MOST_FRAME_SIDE_PX} pixels a side"
+        if not all(1 <= side <= MOST_SIDE_PX for side in self.frame):
+            what = f"a frame of {self.frame[0]}x{self.frame[1]} is beyond {MOST_SIDE_PX} pixels a side"
             raise ConfigError(what, where="--frame", hint="give the size of the camera's frames, such as 1080x1920")
         task = find(self.model).detector.task
         if task in ("semantic", "panoptic"):
@@ -210,7 +215,7 @@ def parse_size(text: str | None) -> tuple[int, int]:
     if text is None:
         return 0, 0
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
+    if len(parts) > 2 or not all(part.isascii() and part.strip().isdigit() and len(part) < 7 for part in parts):
         raise ConfigError(f"input size {text!r} is not understood", hint="use a side such as 640, or HEIGHTxWIDTH")
     height, width = int(parts[0]), int(parts[-1])
     if not height or not width:

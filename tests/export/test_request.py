@@ -16,7 +16,8 @@ def test_sizes_are_read_height_first(text, size):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "640x", "x640", "6.4", "-640", "640x640x3", "1e3", "wide", "640*640", "0", "0x640"]
+    "text",
+    ["", "x", "640x", "x640", "6.4", "-640", "640x640x3", "1e3", "wide", "640*640", "0", "0x640", "²", "9" * 5000],
 )
 def test_other_sizes_say_what_is_meant(text):
     with pytest.raises(ConfigError, match="use a side such as 640, or HEIGHTxWIDTH") as caught:
@@ -36,6 +37,25 @@ def test_sides_are_positive_multiples_of_32(height, width):
     suggested = int(str(caught.value).rsplit(" ", 1)[1])
     assert suggested > 0
     assert suggested % 32 == 0
+
+
+@pytest.mark.parametrize("side", [8224, 999_968])
+def test_sides_end_where_no_board_could_follow(side):
+    with pytest.raises(ConfigError, match=f"input width {side} is beyond 8192 pixels"):
+        ExportRequest("rtdetr_r18", height=64, width=side)
+
+
+@pytest.mark.parametrize(
+    ("model", "raw", "says"),
+    [
+        ("fcos_mobilenetv3", True, "dense outputs are not suppressed -> leave out --raw or --nms"),
+        ("rtdetr_r18", False, "rtdetr_r18 suppresses no boxes -> leave out --nms"),
+        ("yolov10s", False, "yolov10s suppresses no boxes"),
+    ],
+)
+def test_a_suppression_that_would_not_be_there_is_refused(model, raw, says):
+    with pytest.raises(ConfigError, match=says):
+        ExportRequest(model, raw=raw, nms="onnx")
 
 
 def test_an_unknown_model_names_the_nearest():
