@@ -12,7 +12,7 @@ from tiny_detector import KNOWN, SIZE, write_detector
 
 from fine_edge.cli.parity import main
 from fine_edge.contract import contract_path, read_contract
-from fine_edge.errors import ArtifactError
+from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.request import ExportRequest
 from fine_edge.files import sha256_of
 from fine_edge.runners.ort import OrtRunner
@@ -41,6 +41,19 @@ def test_golden_outputs_that_agree(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "boxes_xyxy" in shown
     assert "random weights" in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--golden", "--images", "."], "--images: is not used: the golden file"),
+        (["--golden", "--weights", "a.pth"], "--weights: is not used"),
+        (["--seed", "4"], "--seed: is for a model, and tiny.onnx is a file"),
+    ],
+)
+def test_options_that_would_not_be_heeded_are_refused(tmp_path, given, says):
+    with pytest.raises(ConfigError, match=says):
+        main([str(write_detector(tmp_path)), *given])
 
 
 def test_golden_outputs_that_differ_fail_and_name_the_worst(tmp_path, capsys):
