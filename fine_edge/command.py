@@ -26,7 +26,7 @@ from fine_edge.errors import BackendError, DataError, FineEdgeError, OutputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # torch's words on a CPU, and on a GPU; its exceptions are RuntimeErrors, and torch is not imported here.
-_NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory")
 _MOMENT_S = 0.01
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 

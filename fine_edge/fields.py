@@ -38,7 +38,8 @@ Level = Annotated[int, Meta(ge=0, le=255)]
 ADDED = {"added": True}
 """Metadata of a field that files written by older versions lack: it has a default, and is never asked for."""
 
-Text = Annotated[str, Meta(max_length=4096)]
+LONGEST_TEXT = 4096
+Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]
 # \Z and not $, which would let a line's end pass. The first pattern is that of text.is_plain_name.
 FileName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]

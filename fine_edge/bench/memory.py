@@ -23,6 +23,7 @@ from typing import Any
 from fine_edge import command, console
 from fine_edge.errors import BackendError, FineEdgeError
 from fine_edge.fields import Amount
+from fine_edge.graph.checks import read_vetted
 
 INFERENCES = 3
 MOST_PROCESS_MIB = 6 * 1024
@@ -88,8 +89,10 @@ def measure_peak_mib(onnx_path: Path, threads: int | None = None, shape: Sequenc
     """Run :func:`peak_mib` in a fresh process.
 
     Raises:
+        ArtifactError: when the file may not be given to a runtime.
         BackendError: when that process fails.
     """
+    read_vetted(onnx_path)
     options = [*(["--threads", str(threads)] if threads else []), *(["--shape", *map(str, shape)] if shape else [])]
     arguments = ["fine_edge.bench.memory", str(onnx_path), *options]
     return float(_child_json(arguments, onnx_path)["peak_mib"])

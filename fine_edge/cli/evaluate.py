@@ -11,7 +11,7 @@ from pathlib import Path
 from fine_edge import console
 from fine_edge.cli.arguments import Parser, add_json, deliver, sub_command
 from fine_edge.cli.comparison import compare_command, drift_command
-from fine_edge.cli.target import add_target_options, open_target
+from fine_edge.cli.target import add_target_options, open_target, refuse_unheeded
 from fine_edge.contract import Contract
 from fine_edge.errors import ConfigError, DataError
 from fine_edge.evaluate.boxes import evaluate_boxes, evaluate_results
@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="resize with the slow reference instead of OpenCV, to see in AP what the difference costs",
     )
-    parser.add_argument("--out", type=Path, help=f"folder of results of a model (default: {_OUT})")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder of results of a model (default: {_OUT})")
     add_json(parser)
     return parser
 
@@ -86,6 +86,7 @@ def _same(pairs: list[str]) -> dict[str, str]:
 
 
 def _run(args: argparse.Namespace, data: Data) -> Evaluation | SegmentEvaluation:
+    out = args.out or _OUT
     if not args.images:
         raise ConfigError("the pictures are missing", where="--images", hint="give their folder, or --detections FILE")
     opened = open_target(args)
@@ -94,11 +95,11 @@ def _run(args: argparse.Namespace, data: Data) -> Evaluation | SegmentEvaluation
         same, exact = _same(args.same), args.exact_preprocessing
         _refuse_useless(opened.contract, exact=exact)
         evaluation = (
-            evaluate_boxes(opened, data, args.images, args.out, same, exact=exact)
+            evaluate_boxes(opened, data, args.images, out, same, exact=exact)
             if isinstance(data, CocoData)
-            else evaluate_segments(opened, data, args.images, args.out, same, exact=exact)
+            else evaluate_segments(opened, data, args.images, out, same, exact=exact)
         )
-    path = args.out / f"{stem(opened, data, exact=exact)}.json"
+    path = out / f"{stem(opened, data, exact=exact)}.json"
     write_text(path, json.dumps(evaluation.to_json(), indent=1) + "\n")
     console.remark(f"written: {path}")
     return evaluation
@@ -122,14 +123,6 @@ def _require_match(contract: Contract, data: Data) -> None:
         )
 
 
-def _refuse_options_of_a_model(args: argparse.Namespace) -> None:
-    for option in _OF_A_MODEL:
-        if getattr(args, option):
-            hint = "give --json FILE" if option == "out" else "leave it out"
-            where = f"--{option.replace('_', '-')}"
-            raise ConfigError("is for a model, and --detections runs none", where=where, hint=hint)
-
-
 def _given(args: argparse.Namespace) -> int:
     return sum(value is not None for value in (args.model, args.onnx, args.engine, args.detections))
 
@@ -149,7 +142,7 @@ def main(argv: list[str]) -> int:
     if _given(args) != 1:
         raise ConfigError("give one of --model, --onnx, --engine and --detections")
     if args.detections:
-        _refuse_options_of_a_model(args)
+        refuse_unheeded(args, f"is for a model, and {args.detections.name} is what one found", *_OF_A_MODEL)
         evaluation: Evaluation | SegmentEvaluation = evaluate_results(
             args.detections, read_boxes(args.data, pictures=args.images is not None), args.images
         )

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fine_edge import console
-from fine_edge.cli.arguments import STDOUT, Parser, add_artifacts, add_explain, add_fine, add_json, deliver
+from fine_edge.cli.arguments import (
+    STDOUT,
+    Parser,
+    add_artifacts,
+    add_explain,
+    add_fine,
+    add_input_size,
+    add_json,
+    deliver,
+)
 from fine_edge.cli.target import ONNX_TARGET, Target, refuse_options_of_models
 from fine_edge.files import write_text
 from fine_edge.fp16.budget import BudgetRow
@@ -17,6 +26,7 @@ from fine_edge.fp16.keep_list import read_keep_list, write_keep_list
 from fine_edge.fp16.network import read_network
 from fine_edge.fp16.study import EMULATION, LONGEST_ARGUMENT, Study, check_target, layer_precisions, study, write_fp16
 from fine_edge.graph.checks import RULES, check
+from fine_edge.graph.input_size import InputSize
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import Finding
 from fine_edge.images import Pictures
@@ -37,6 +47,7 @@ def add_fp16(commands: Commands) -> None:
     add_fine(parser)
     add_artifacts(parser)
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="pictures, or folders of them")
+    add_input_size(parser)
     parser.add_argument("--keep-fp32", type=Path, metavar="FILE", help="nodes that stay FP32 anyway, one a line")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the FP16 file, if it keeps its detections")
     parser.add_argument(
@@ -56,12 +67,13 @@ def add_fp16(commands: Commands) -> None:
 
 def _fp16(arguments: argparse.Namespace) -> int:
     """Study FP16 on pictures; return 1 when the proposed conversion does not keep the detections."""
+    size = InputSize.parse(arguments.input_size, arguments.batch)
     path = Target.parse(arguments.target, arguments.fine).onnx_path(arguments.artifacts)
     if arguments.out:
         check_target(path, arguments.out)
     keep = read_keep_list(arguments.keep_fp32) if arguments.keep_fp32 else ()
     images = Pictures(arguments.images).readable()
-    found = study(read_network(path), images, keep)
+    found = study(read_network(path, size), images, keep)
     deliver(arguments, found.to_json(), [])
     if arguments.json != STDOUT:
         _print(found, explain=arguments.explain)

@@ -9,10 +9,10 @@ from typing import cast, get_args
 
 from fine_edge import console
 from fine_edge.cli.arguments import Parser, add_artifacts, add_fine, add_json, add_seed, deliver
-from fine_edge.cli.target import ANY_TARGET, Target, refuse_options_of_models
+from fine_edge.cli.target import ANY_TARGET, Target, refuse_options_of_models, refuse_unheeded
 from fine_edge.contract import Precision, bound_contract
 from fine_edge.engine.manifest import read_manifest
-from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.errors import ArtifactError
 from fine_edge.export.request import parse_size
 from fine_edge.images import Pictures, sample_photographs
 from fine_edge.parity.references import against_golden, against_pytorch, batches_tried
@@ -96,10 +96,10 @@ def _of_engine(engine: Path) -> tuple[Path, Opened]:
 def _open(args: argparse.Namespace) -> tuple[Path, Opened]:
     """Return the ONNX file that is compared, and what runs it; FP16 and INT8 are rounded as a device rounds."""
     target = Target.parse(args.target, args.fine)
-    refuse_options_of_models(target, args, "precision", "input_size", "raw")
-    if args.golden and args.images:
-        hint = "leave it out, or leave out --golden"
-        raise ConfigError("the golden file has its own pictures", where="--images", hint=hint)
+    refuse_options_of_models(target, args, "precision", "input_size", "raw", "seed")
+    if args.golden:
+        of_pytorch = ("images",) if target.model else ("images", "weights")
+        refuse_unheeded(args, "is not used: the golden file holds the inputs and PyTorch's outputs", *of_pytorch)
     if target.engine:
         return _of_engine(target.engine)
     height, width = parse_size(args.input_size)

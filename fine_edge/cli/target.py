@@ -93,13 +93,26 @@ def refuse_options_of_models(target: Target, given: argparse.Namespace, *options
         ConfigError: naming the option.
     """
     path = target.onnx or target.engine
-    for option in options if path else ():
+    if path:
+        what = f"is for a model, and {path.name} is a file that has its own"
+        refuse_unheeded(given, what, *options, hint="leave it out, or name a model of the zoo")
+
+
+def refuse_unheeded(given: argparse.Namespace, why: str, *options: str, hint: str = "leave it out") -> None:
+    """Refuse options that a command would not heed.
+
+    Args:
+        given: options of a command.
+        why: they have no effect.
+        options: names, by default absent.
+        hint: what to do.
+
+    Raises:
+        ConfigError: naming the first that was given.
+    """
+    for option in options:
         if getattr(given, option):
-            raise ConfigError(
-                f"is for a model, and {path.name if path else ''} is a file that has its own",
-                where=f"--{option.replace('_', '-')}",
-                hint="leave it out, or name a model of the zoo",
-            )
+            raise ConfigError(why, where=f"--{option.replace('_', '-')}", hint=hint)
 
 
 def add_target_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fine_edge.errors import BackendError, FineEdgeError
 from fine_edge.jetson.board import Board
+from fine_edge.zoo.catalog import is_model
 
 _CUDA_VERSION_FILE = Path("/usr/local/cuda/version.json")
 
@@ -124,14 +125,17 @@ def require_tensorrt(platform: Platform, model: str = "MODEL") -> None:
     """Refuse to go on where engines for this machine's own GPU cannot be built or run.
 
     Raises:
-        BackendError: the hint says what to do on an x86 host, and on a Jetson.
+        BackendError: the hint says what to do on an x86 host, with a model of the zoo or with a file, and on a Jetson.
     """
     if platform.tensorrt is None:
         on_jetson = "python -m fine_edge doctor says how this JetPack gets it"
-        on_host = (
-            f"make onnx MODEL={model}, copy engines/{model}.* to the Jetson and run make engine MODEL={model} there;"
-            f" to compile it here without a GPU: make engine MODEL={model} ARGS='--target rtx-sm86'"
-        )
+        if model == "MODEL" or is_model(model):
+            ways = f"make onnx MODEL={model}, copy engines/{model}.*", f"make engine MODEL={model}"
+            compiled = f"make engine MODEL={model} ARGS='--target rtx-sm86'"
+        else:
+            ways = f"copy {model}.*", "python -m fine_edge engine build FILE.onnx"
+            compiled = f"{ways[1]} --target rtx-sm86"
+        on_host = f"{ways[0]} to the Jetson and run {ways[1]} there; to compile it here without a GPU: {compiled}"
         raise BackendError("TensorRT is not on this machine", hint=on_jetson if platform.l4t else on_host)
     if platform.gpu is None:
         raise BackendError(

@@ -12,6 +12,7 @@ from fine_edge.engine.source import sized_file
 from fine_edge.errors import ConfigError
 from fine_edge.estimate.calibration import Precision
 from fine_edge.estimate.engine import is_quantised
+from fine_edge.graph.checks import read_vetted
 from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.graph.half_range import beyond_half
 from fine_edge.graph.input_size import InputSize
@@ -46,10 +47,13 @@ def in_fp16(path: Path, folder: Path | None = None, size: InputSize | None = Non
     """Convert an FP32 graph to FP16 and return the new file, beside it or in ``folder``.
 
     Shapes that libraries compute at run time are folded first. What cannot be FP16 stays FP32, as in our exports.
+
+    Raises:
+        ArtifactError: when the file is no ONNX model, or one that may not be given to a runtime, which folds it.
     """
     half = (folder or path.parent) / path.with_suffix(".fp16.onnx").name
     with (
-        sized_file(path, read_model(path, weights=False), size) as fixed,
+        sized_file(path, read_vetted(path).model, size) as fixed,
         files.written_together(half.parent, half.name) as partial,
     ):
         model = folded(read_model(fixed))

@@ -73,7 +73,8 @@ def map_labels(
     if twice := [name for name, count in Counter(wanted.values()).items() if count > 1]:
         raise DataError(f"more than one category is called {_some(twice)}", hint="give each category its own name")
     if twice := [name for name in wanted.values() if ours.count(name) > 1]:
-        raise DataError(f"more than one class of the model is called {_some(twice)}")
+        hint = "name each class apart in the checkpoint that it was exported from, and export it again"
+        raise DataError(f"more than one class of the model is called {_some(twice)}", hint=hint)
     unknown = [categories[number] for number, name in wanted.items() if name not in ours]
     if unknown:
         taken = set(wanted.values())

@@ -22,12 +22,14 @@ MOST_SIDE_PX = 8192
 
 
 def require_multiples(height: int, width: int) -> None:
-    """Check that the sides of an input are multiples of the deepest stride.
+    """Check that the sides of an input are multiples of the deepest stride, and at most :data:`MOST_SIDE_PX`.
 
     Raises:
         ConfigError: naming the nearest size that is.
     """
     for side, value in (("height", height), ("width", width)):
+        if value > MOST_SIDE_PX:
+            raise ConfigError(f"input {side} {value} is beyond {MOST_SIDE_PX} pixels", hint="use 640")
         if value < SIZE_MULTIPLE_PX or value % SIZE_MULTIPLE_PX:
             near = max(1, round(value / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
             raise ConfigError(
@@ -102,6 +104,9 @@ class ExportRequest:
         if self.sampling != "rows" and not find(self.model).detector.samples:
             what = f"{self.model} reads no map at computed positions"
             raise ConfigError(what, where="--sampling", hint="leave it out: it is for the decoder of RT-DETR")
+        if self.nms != "graph" and (self.raw or not find(self.model).detector.suppresses):
+            what = "dense outputs are not suppressed" if self.raw else f"{self.model} suppresses no boxes"
+            raise ConfigError(what, where="--nms", hint=f"leave out --{'raw or --' if self.raw else ''}nms")
         self._require_frame()
 
     def _require_frame(self) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from fine_edge.errors import ArtifactError, OutputError, WeightsError
-from fine_edge.fields import Count, from_data
+from fine_edge.fields import LONGEST_TEXT, Count, from_data
 from fine_edge.files import file_size, output_errors, parse_json, read_json, written_together
 from fine_edge.preprocess import Preprocessing
 from fine_edge.text import printable
@@ -191,14 +191,19 @@ def class_names(names: Sequence[object], path: Path) -> tuple[str, ...]:
     """Return class names for contracts and JSON, with unprintable characters escaped.
 
     Raises:
-        WeightsError: for a name that is neither a text nor a number.
+        WeightsError: for a name that is neither a text nor a number, or that no contract takes.
     """
     for index, name in enumerate(names):
         if not isinstance(name, str | int | float):
             raise WeightsError(
                 f"its class names are broken (class {index} is a {type(name).__name__})", where=path, hint="use text"
             )
-    return tuple(printable(str(name)) for name in names)
+    shown = tuple(printable(str(name)) for name in names)
+    for index, name in enumerate(shown):
+        if len(name) > LONGEST_TEXT:
+            what = f"class {index} has a name of {len(name)} characters, at most {LONGEST_TEXT} are read"
+            raise WeightsError(what, where=path, hint="give it a shorter name")
+    return shown
 
 
 def read_file(path: Path, anchors: Sequence[str]) -> ReadFile:

@@ -60,6 +60,9 @@ def checkpoint_files(weights: Path) -> CheckpointFiles:
         raise WeightsError("is one shard of several", where=weights, hint="give the folder with all shards and index")
     if not weights.exists():
         raise WeightsError("no such checkpoint", where=weights)
+    if weights.suffix == ".json" and not weights.name.endswith(".index.json"):
+        what = "holds settings, and the tensors lie in another file"
+        raise WeightsError(what, where=weights, hint="give its folder, where that was written by save_pretrained")
     file_size(weights, WeightsError)
     settings = {}
     if weights.name in _NAMES:

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from framed import write_framed_detector
+from onnx import TensorProto, helper
 from PIL import Image
 from tiny_bench import WEIGHTS, write_tiny_artifact, write_tiny_onnx
 
@@ -290,7 +291,9 @@ def test_peak_memory_grows_with_the_size_of_the_activations(tmp_path):
 
 
 def test_a_file_that_cannot_be_loaded_fails_in_one_line(tmp_path):
-    (tmp_path / "m.onnx").write_bytes(b"nothing")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 3, 32, 32)) for name in "xy")
+    graph = helper.make_graph([helper.make_node("NoOperator", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "m.onnx")
     with pytest.raises(BackendError, match="refuses the model"):
         memory.measure_peak_mib(tmp_path / "m.onnx")
 

@@ -72,8 +72,12 @@ def test_a_package_that_does_not_load_is_not_absent(tmp_path, monkeypatch):
 
 
 def test_the_way_out_depends_on_where_one_is():
-    with pytest.raises(BackendError, match=r"make onnx MODEL=m, copy engines/m\.\* to the Jetson"):
-        require_tensorrt(Platform(rtx="1.7.1"), "m")
+    with pytest.raises(BackendError, match=r"make onnx MODEL=fcos_r50, copy engines/fcos_r50\.\* to the Jetson"):
+        require_tensorrt(Platform(rtx="1.7.1"), "fcos_r50")
+    with pytest.raises(
+        BackendError, match=r"copy mine\.\* to the Jetson and run python -m fine_edge engine build FILE"
+    ):
+        require_tensorrt(Platform(rtx="1.7.1"), "mine")
     with pytest.raises(BackendError, match="doctor says how this JetPack gets it"):
         require_tensorrt(Platform(l4t="36.4.0"))
     with pytest.raises(BackendError, match="--runtime nvidia"):

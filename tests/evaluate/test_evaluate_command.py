@@ -325,12 +325,12 @@ def test_other_classes_are_an_error(scene):
         (("--onnx", "missing.onnx", "--images", "."), ArtifactError, "missing.onnx"),
         (("--onnx", "missing.onnx"), ConfigError, "the pictures are missing"),
         (("--detections", "missing.json"), DataError, "missing.json: no such file"),
-        (
-            ("--detections", "a.json", "--same", "a=b"),
-            ConfigError,
-            "--same: is for a model, and --detections runs none",
+        *(
+            (("--detections", "found.json", *option), ConfigError, f"{option[0]}: is for a model, and found.json is")
+            for option in (("--fine", "r=2"), ("--weights", "a.pth"), ("--input-size", "64"), ("--same", "a=b"))
         ),
-        (("--detections", "a.json", "--out", "a"), ConfigError, "--out: is for a model, .* -> give --json FILE"),
+        (("--detections", "found.json", "--exact-preprocessing"), ConfigError, "--exact-preprocessing: is for"),
+        (("--detections", "found.json", "--out", "there"), ConfigError, "--out: is for a model"),
     ],
 )
 def test_what_cannot_be_is_one_line(scene, given, error, says):

@@ -33,7 +33,7 @@ def test_long_lists_are_cut():
 def test_names_twice_are_an_error():
     with pytest.raises(DataError, match="more than one category is called 'dog'"):
         map_labels(("dog",), {1: "dog", 2: "Dog"})
-    with pytest.raises(DataError, match="more than one class of the model is called 'dog'"):
+    with pytest.raises(DataError, match="more than one class of the model is called 'dog' -> name each class apart"):
         map_labels(("dog", "DOG"), {1: "dog"})
 
 

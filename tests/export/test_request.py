@@ -41,6 +41,25 @@ def test_sides_are_positive_multiples_of_32(height, width):
     assert suggested % 32 == 0
 
 
+@pytest.mark.parametrize("side", [8224, 999_968])
+def test_sides_end_where_no_board_could_follow(side):
+    with pytest.raises(ConfigError, match=f"input width {side} is beyond 8192 pixels"):
+        ExportRequest("rtdetr_r18", height=64, width=side)
+
+
+@pytest.mark.parametrize(
+    ("model", "raw", "says"),
+    [
+        ("fcos_mobilenetv3", True, "dense outputs are not suppressed -> leave out --raw or --nms"),
+        ("rtdetr_r18", False, "rtdetr_r18 suppresses no boxes -> leave out --nms"),
+        ("yolov10s", False, "yolov10s suppresses no boxes"),
+    ],
+)
+def test_a_suppression_that_would_not_be_there_is_refused(model, raw, says):
+    with pytest.raises(ConfigError, match=says):
+        ExportRequest(model, raw=raw, nms="onnx")
+
+
 def test_an_unknown_model_names_the_nearest():
     with pytest.raises(UnknownModelError, match="rtdetr_r18_fine"):
         ExportRequest("rtdetr_r18_fin")

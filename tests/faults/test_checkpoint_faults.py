@@ -123,6 +123,18 @@ FAULTS = [
     Fault("labels-too-few", "export", folder({"id2label": {"0": "a"}}), ("names 1 classes, its class head has 5",)),
     Fault("labels-are-lists", "export", folder({"id2label": {"0": ["a"]}}), ("class 0 is a list",)),
     Fault(
+        "label-that-no-contract-takes",
+        "export",
+        folder({"id2label": {"0": "x" * 5000}}, state={HEAD: torch.zeros(1, 8), NORM: torch.zeros(8)}),
+        ("class 0 has a name of 5000 characters", "at most 4096", "shorter"),
+    ),
+    Fault(
+        "settings-for-tensors",
+        "export",
+        lambda path: ["rtdetr_r18", "--weights", folder()(path)[2] + "/config.json", "--out", str(path / "out")],
+        ("config.json: holds settings", "give its folder"),
+    ),
+    Fault(
         "labels-of-another-count",
         "export",
         folder({"id2label": {"0": "a"}, "num_labels": 2}),

@@ -13,6 +13,7 @@ import onnx
 from faults import Fault, check, each
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
+from PIL import Image
 from tiny_detector import KNOWN, SIZE, write_detector
 
 from fine_edge.contract import contract_path, read_contract
@@ -51,6 +52,19 @@ def recursive():
     return helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=[function])
 
 
+def endless():
+    """x -> y by a Loop of 2^62 iterations."""
+    info = helper.make_tensor_value_info
+    x, y, a, b = (info(name, T.FLOAT, (1, 3, 32, 32)) for name in "xyab")
+    step, go, on = info("step", T.INT64, ()), info("go", T.BOOL, ()), info("on", T.BOOL, ())
+    nodes = [helper.make_node("Identity", [name], [same]) for name, same in (("go", "on"), ("a", "b"))]
+    body = helper.make_graph(nodes, "body", [step, go, a], [on, b])
+    trips = [helper.make_tensor("n", T.INT64, (), [2**62]), helper.make_tensor("true", T.BOOL, (), [True])]
+    loop = helper.make_node("Loop", ["n", "true", "x"], ["y"], name="step", body=body)
+    graph = helper.make_graph([loop], "g", [x], [y], trips)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def pipe(*before):
     def write(folder):
         os.mkfifo(folder / "m.onnx")
@@ -77,8 +91,6 @@ def command_line(folder, path, before, after=()):
     artifact = replace(contract.artifacts[0], sha256=identity_of(path))
     contract_path(path).write_text(replace(contract, artifacts=(artifact,)).to_text(), encoding="utf-8")
     if "predict" in before:
-        from PIL import Image
-
         Image.new("RGB", (64, 64)).save(folder / "p.png")
         return [str(folder / "p.png"), "--onnx", str(path), "--out", str(folder / "out"), *after]
     return [*before, str(path), *after]
@@ -185,6 +197,14 @@ def large_constant(model):
     model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["s"], ["big"], name="bomb"))
 
 
+def studied(folder):
+    """``graph fp16`` of a graph whose size is open, on a picture."""
+    Image.new("RGB", (32, 32)).save(folder / "p.png")
+    model = conv(("batch", 3, "height", "width"))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", T.FLOAT, ("batch", 3, "h", "w")))
+    return [*written(model, "fp16")(folder), "--images", str(folder / "p.png")]
+
+
 def found_nothing(folder):
     arguments = changed(zero_scores, after=["--golden"])(folder)
     path = folder / "tiny.onnx"
@@ -213,6 +233,15 @@ FAULTS = [
     ),
     Fault("dynamic-layers", "layers", written(DYNAMIC), ("'x' (batch, 3, height, width)", "--input-size")),
     Fault("dynamic-built", "engine", written(DYNAMIC, "build"), ("'x' (batch, 3, height, width)", "--input-size")),
+    Fault("dynamic-studied", "graph", studied, ("give --input-size HEIGHTxWIDTH",)),
+    Fault(
+        "dynamic-studied-at-a-size",
+        "graph",
+        lambda f: [*studied(f), "--input-size", "32"],
+        (),
+        code=0,
+        output=("no open FP16 hazard",),
+    ),
     Fault(
         "dynamic-batch",
         "estimate",
@@ -229,6 +258,8 @@ FAULTS = [
         written(conv(others=[helper.make_tensor_value_info("ids", T.INT64, ("n", "m"))])),
         ("'ids' (n, m)", "static shapes"),
     ),
+    Fault("endless-estimated", "estimate", written(endless()), ("m.onnx: nothing bounds the iterations of step",)),
+    Fault("endless-benched", "bench", written(endless(), "--quick"), ("m.onnx: nothing bounds the iterations",)),
     Fault("another-size", "estimate", lambda f: [*written(conv())(f), "--input-size", "64"], ("has a fixed size",)),
     Fault(
         "size-of-nothing",
