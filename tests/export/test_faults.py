@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,11 @@ PATIENCE_S = 120
 class Exports:
     """The other end of export_server.py."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, exported: Path) -> None:
         self.stderr = scratch / "stderr"
+        server = Path(__file__).with_name("export_server.py")
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(Path(__file__).with_name("export_server.py")), MODEL, str(SIZE)],
+            [sys.executable, "-W", "ignore", str(server), MODEL, str(SIZE), str(exported)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -74,8 +76,8 @@ def scratch():
 
 
 @pytest.fixture(scope="module")
-def exports(scratch):
-    server = Exports(scratch)
+def exports(scratch, export_store):
+    server = Exports(scratch, export_store.folder_of(replace(REQUEST, precision="fp16")))
     yield server
     server.close()
 
