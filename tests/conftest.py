@@ -87,9 +87,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector off what imports have made: millions of objects, looked through by each collection."""
+    """Keep the garbage collector off what imports have made: millions of objects, looked through by each collection.
+
+    And let it come more rarely: a trace makes half a million objects, nearly all of which it still holds.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(5_000, 10, 20)
 
 
 MOST_SKIPPED = 8

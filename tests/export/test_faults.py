@@ -22,7 +22,7 @@ from fine_edge.files import sha256_of
 pytestmark = pytest.mark.host  # the server that exports imports torch
 
 # Small, since every kill writes it twice: what is held here is writing, which is the same for every model.
-MODEL, SIZE = "fcos_mobilenetv3_fine", 128
+MODEL, SIZE = "fcos_mobilenetv3_fine", 320
 REQUEST = ExportRequest(MODEL, height=SIZE, width=SIZE)
 NAMES = {f"{MODEL}.onnx", f"{MODEL}.golden.npz", f"{MODEL}.contract.json"}
 PATIENCE_S = 120
