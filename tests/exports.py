@@ -47,13 +47,11 @@ def _export(request: ExportRequest, folder: Path) -> None:
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     size = f"{request.height}x{request.width}"
-    frame = {"frame": request.frame, "color": request.color}
-    assert request == ExportRequest(request.model, None, request.precision, request.height, request.width, **frame)
-    frames = ["--frame", "x".join(map(str, request.frame or ())), "--colour", request.color.lower()]
+    assert request == ExportRequest(request.model, None, request.precision, request.height, request.width)
     arguments = ["--input-size", size, "--precision", request.precision, "--out", str(partial), "--json"]
     # Whichever test asks first makes it: what is printed then is no output of that test.
     with contextlib.redirect_stdout(io.StringIO()):
-        assert main([request.model, *arguments, *(frames if request.frame else [])]) == 0
+        assert main([request.model, *arguments]) == 0
     partial.rename(folder)
 
 

@@ -183,7 +183,7 @@ def budget(
     for selection in chosen:
         nodes = sum(name not in selection.keep for name in counted)
         try:
-            half = emulated(to_fp16(network.model, keep_fp32=selection.keep))
+            half = emulated(to_fp16(view, keep_fp32=selection.keep))
         except ArtifactError as error:
             rows.append(BudgetRow(selection.title, nodes, None, error.what))
             continue

@@ -220,7 +220,7 @@ def write_fp16(study: Study, target: Path) -> None:
 
     The contract lists the nodes that were kept beyond those of every export, as ``export --keep-fp32`` writes it.
     """
-    half = to_fp16(study.network.model, keep_fp32=study.keep_fp32)
+    half = to_fp16(study.view, keep_fp32=study.keep_fp32)
     contract, source = study.network.contract, study.network.path
     target_contract = contract_path(target)
     with written_together(target.parent, target.name, last=target_contract.name) as partial, output_errors(target):

@@ -35,9 +35,11 @@ def beyond_half(view: GraphView, keep_fp32: Collection[str] = ()) -> list[Beyond
     """Return FP32 constants with a magnitude above 65504 that a node outside ``keep_fp32`` reads."""
     found: dict[str, BeyondHalf] = {}
     for name, tensor, node in _constants_read(view):
+        if node.name in keep_fp32:
+            continue
         magnitudes = _magnitudes(tensor)
         too_large = magnitudes[magnitudes > HALF_MAX]
-        if too_large.size and node.name not in keep_fp32:
+        if too_large.size:
             sentinel = bool((too_large >= STANDS_FOR_INFINITY).all())
             found.setdefault(name, BeyondHalf(name, label(node), float(too_large.max()), sentinel))
     return list(found.values())

@@ -97,6 +97,14 @@ _PTFLOPS: Rules = {
 }
 
 
+def _run(func: Any, args: Any, kwargs: Any) -> Any:
+    """Run an operator on tensors without values; torch would sample a map step by step to find the known shape."""
+    if func is _aten.grid_sampler_2d.default:
+        maps, grid = args[:2]  # (B, C, H, W), (B, h, w, 2)
+        return maps.new_empty(*maps.shape[:2], *grid.shape[1:3])
+    return func(*args, **kwargs)
+
+
 class _Counter(TorchDispatchMode):
     """A dispatch mode that sums up the cost of each operator."""
 
@@ -107,7 +115,7 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        out = _run(func, args, kwargs)
         if rule := self.rules.get(func.overloadpacket):
             self.counts[func.overloadpacket] += rule(out, args, kwargs)
         return out

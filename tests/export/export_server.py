@@ -1,4 +1,4 @@
-"""A process that has loaded and computed everything once; it then forks one real export command for each line it reads.
+"""A process that has loaded a detector and its export once, and forks one real export command for each line it reads.
 
 What is left of an export (saving, hashing, renaming) is where a kill can do harm, and this way dozens of kills cost no
 more than one start. A line is a JSON object: ``argv``, ``stderr`` (a file) and
@@ -17,39 +17,28 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import onnx
 import torch
 
 from fine_edge import command, machine
 from fine_edge.cli.export import main
 from fine_edge.export import exporter
 from fine_edge.export.request import ExportRequest
+from fine_edge.graph.view import GraphView
 
 GOLDEN_S = 0.3
 """Where golden outputs would be computed, a child rests: long enough for a signal to find it there."""
 
 
-def remember(model: str, size: int) -> None:
-    """Load, trace, run and count once; children inherit the results."""
-    load, trace = cache(exporter.load), exporter._graph
-    exporter.load = load
-    graphs = {}
-
-    def graph(detector, request, *arguments):
-        key = (request.model, tuple(request.options().items()))
-        if key not in graphs:
-            graphs[key] = trace(detector, request, *arguments)
-        return graphs[key]
-
-    exporter._graph = graph
+def remember(model: str, size: int, exported: Path) -> None:
+    """Load and count once, and take graph and golden file of an export; children inherit the results."""
     request = ExportRequest(model, height=size, width=size)
+    load, graph = cache(exporter.load), GraphView(onnx.load(exported / request.onnx_name()))
+    exporter.load, exporter._graph = load, lambda *_: graph
     detector = load(exporter.find(model), None, 0)
-    form = exporter.GraphForm(height=size, width=size)
-    outputs = detector.family.outputs(detector.model, form)
-    graph(detector, request, form, [spec.name for spec in outputs])
-
     family = detector.family
     cost = family.count(detector.model, size, size)
-    data = exporter._golden(detector, request, detector.preprocessing)
+    data = (exported / f"{request.stem()}.golden.npz").read_bytes()
 
     def rest(_detector, asked, _preprocessing):
         assert replace(asked, precision="fp32") == request
@@ -95,7 +84,7 @@ def serve() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # threads do not survive a fork
-    remember(sys.argv[1], int(sys.argv[2]))
+    remember(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
     gc.freeze()  # a collection in a child would copy the memory that it shares
     answer("ready")
     serve()

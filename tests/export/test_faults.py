@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from fine_edge.files import sha256_of
 pytestmark = pytest.mark.host  # the server that exports imports torch
 
 # Small, since every kill writes it twice: what is held here is writing, which is the same for every model.
-MODEL, SIZE = "fcos_mobilenetv3_fine", 128
+MODEL, SIZE = "fcos_mobilenetv3_fine", 320
 REQUEST = ExportRequest(MODEL, height=SIZE, width=SIZE)
 NAMES = {f"{MODEL}.onnx", f"{MODEL}.golden.npz", f"{MODEL}.contract.json"}
 PATIENCE_S = 120
@@ -30,10 +31,11 @@ PATIENCE_S = 120
 class Exports:
     """The other end of export_server.py."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, exported: Path) -> None:
         self.stderr = scratch / "stderr"
+        server = Path(__file__).with_name("export_server.py")
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(Path(__file__).with_name("export_server.py")), MODEL, str(SIZE)],
+            [sys.executable, "-W", "ignore", str(server), MODEL, str(SIZE), str(exported)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -74,8 +76,8 @@ def scratch():
 
 
 @pytest.fixture(scope="module")
-def exports(scratch):
-    server = Exports(scratch)
+def exports(scratch, export_store):
+    server = Exports(scratch, export_store.folder_of(replace(REQUEST, precision="fp16")))
     yield server
     server.close()
 

@@ -19,6 +19,7 @@ from fine_edge.cli.predict import main as predict
 from fine_edge.contract import read_contract
 from fine_edge.decode import find
 from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.export import exporter
 from fine_edge.export.frame import take_frames
 from fine_edge.export.request import ExportRequest
 from fine_edge.graph.checks import check_view
@@ -170,13 +171,19 @@ def test_a_contract_that_contradicts_itself_is_refused(tmp_path, key, value, sai
 
 
 @pytest.mark.host
-def test_an_export_is_held_to_pytorch(export_store, capsys):
-    """Both precisions against the library's model behind the reference, in pixels of the frame."""
-    request = ExportRequest(MODEL, precision="fp16", height=320, width=320, frame=(540, 960), color="BGR")
-    folder = export_store.folder_of(request)
-    half = folder / f"{MODEL}.frame540x960.fp16.onnx"
-    whole = folder / f"{MODEL}.frame540x960.onnx"
-    contract = read_contract(folder / f"{MODEL}.frame540x960.contract.json")
+def test_an_export_is_held_to_pytorch(export_store, tmp_path, monkeypatch, capsys):
+    """Both precisions against the library's model behind the reference, in pixels of the frame.
+
+    What is put before the network is put before a network that was traced before.
+    """
+    request = ExportRequest(MODEL, precision="fp16", height=320, width=320)
+    traced = export_store.folder_of(request) / f"{MODEL}.onnx"
+    monkeypatch.setattr(exporter, "trace", lambda *_: onnx.load(traced))
+    arguments = [MODEL, "--input-size", "320", "--precision", "fp16", "--frame", "540x960", "--colour", "bgr"]
+    assert export([*arguments, "--out", str(tmp_path), "--json"]) == 0
+    half = tmp_path / f"{MODEL}.frame540x960.fp16.onnx"
+    whole = tmp_path / f"{MODEL}.frame540x960.onnx"
+    contract = read_contract(tmp_path / f"{MODEL}.frame540x960.contract.json")
     assert [(spec.name, spec.dtype, spec.shape) for spec in contract.inputs] == [("frame", "uint8", (1, 540, 960, 3))]
     assert contract.preprocessing.in_graph == InGraph("BGR", 320, 320)
     assert "pixels of the frame" in contract.outputs[1].meaning

@@ -25,7 +25,8 @@ from fine_edge.graph.view import GraphView
 
 pytestmark = pytest.mark.host
 
-REQUEST = ExportRequest("rtdetr_r18", height=160, width=160)
+MODEL = "rtdetr_r18_fine"
+REQUEST = ExportRequest(MODEL, height=160, width=160)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def plant(path, target, factor):
 
 def test_a_planted_overflow_is_found_kept_and_parity_restored(engines, images, tmp_path, capsys):
     target = tmp_path / "planted.onnx"
-    first, add, relu, second = plant(engines / "rtdetr_r18.onnx", target, 1e5)
+    first, add, relu, second = plant(engines / f"{MODEL}.onnx", target, 1e5)
     half = tmp_path / "planted.fp16.onnx"
     code, found = study(capsys, target, "--images", images, "--out", half)
     assert code == 0
@@ -104,29 +105,29 @@ def test_a_plain_export_has_no_hazard_and_the_exporter_takes_a_keep_list(
     engines, images, tmp_path, capsys, monkeypatch
 ):
     """The command and the exporter make the very same file of the same keep-list and the same traced graph."""
-    trace_from(engines / "rtdetr_r18.onnx", monkeypatch)
-    onnx_path, keep, listed = engines / "rtdetr_r18.onnx", tmp_path / "keep.txt", tmp_path / "listed.txt"
+    trace_from(engines / f"{MODEL}.onnx", monkeypatch)
+    onnx_path, keep, listed = engines / f"{MODEL}.onnx", tmp_path / "keep.txt", tmp_path / "listed.txt"
     name = next(n.name for n in onnx.load(onnx_path).graph.node if n.op_type == "Softmax")
     keep.write_text(f"{name}\n")
-    half = engines / "rtdetr_r18.fp16.onnx"
+    half = engines / f"{MODEL}.fp16.onnx"
     options = ["--images", images, "--keep-fp32", keep, "--out", half, "--keep-list", listed]
     code, found = study(capsys, onnx_path, *options)
     assert (code, found["hazards"], found["keep_fp32"]) == (0, [], [])
     assert found["kept_already"]["by"] == "as the exporter does and --keep-fp32 says"
-    modules = ["backbone", "encoder", "decoder", "postprocess", "all, nothing kept", "all, as exported"]
+    modules = ["backbone", "encoder", "fine", "decoder", "postprocess", "all, nothing kept", "all, as exported"]
     assert [row["module"] for row in found["budget"]] == modules
     assert all(row["drift"]["box_px"]["p90"] < 4 for row in found["budget"])
     assert read_keep_list(listed) == (name,)
 
-    arguments = ["rtdetr_r18", "--input-size", "160", "--keep-fp32", str(keep), "--out", str(tmp_path)]
+    arguments = [MODEL, "--input-size", "160", "--keep-fp32", str(keep), "--out", str(tmp_path)]
     with pytest.raises(ConfigError, match="add --precision fp16"):
         export_main(arguments)
     assert export_main([*arguments, "--precision", "fp16"]) == 0
-    made_by = read_contract(contract_path(tmp_path / "rtdetr_r18.onnx")).made_by
+    made_by = read_contract(contract_path(tmp_path / f"{MODEL}.onnx")).made_by
     assert made_by["options"] == REQUEST.options() | {"keep_fp32": [name]}
     assert "keep_fp32" not in REQUEST.options()
-    view = GraphView(onnx.load(tmp_path / "rtdetr_r18.fp16.onnx"))
+    view = GraphView(onnx.load(tmp_path / f"{MODEL}.fp16.onnx"))
     assert view.dtype(next(n for n in view.nodes if n.name == name).output[0]) == T.FLOAT
-    assert half.read_bytes() == (tmp_path / "rtdetr_r18.fp16.onnx").read_bytes()
+    assert half.read_bytes() == (tmp_path / f"{MODEL}.fp16.onnx").read_bytes()
     assert existing(replace(REQUEST, precision="fp16", keep_fp32=(name,)), engines) == half
     assert existing(replace(REQUEST, precision="fp16"), engines) is None
