@@ -130,12 +130,12 @@ def require_tensorrt(platform: Platform, model: str = "MODEL") -> None:
     if platform.tensorrt is None:
         on_jetson = "python -m fine_edge doctor says how this JetPack gets it"
         if model == "MODEL" or is_model(model):
-            ways = f"make onnx MODEL={model}, copy engines/{model}.*", f"make engine MODEL={model}"
-            compiled = f"make engine MODEL={model} ARGS='--target rtx-sm86'"
+            bring, build = f"make onnx MODEL={model}, copy engines/{model}.*", f"make engine MODEL={model}"
+            build_here = f"{build} ARGS='--target rtx-sm86'"
         else:
-            ways = f"copy {model}.*", "python -m fine_edge engine build FILE.onnx"
-            compiled = f"{ways[1]} --target rtx-sm86"
-        on_host = f"{ways[0]} to the Jetson and run {ways[1]} there; to compile it here without a GPU: {compiled}"
+            bring, build = f"copy {model}.*", "python -m fine_edge engine build FILE.onnx"
+            build_here = f"{build} --target rtx-sm86"
+        on_host = f"{bring} to the Jetson and run {build} there; to compile it here without a GPU: {build_here}"
         raise BackendError("TensorRT is not on this machine", hint=on_jetson if platform.l4t else on_host)
     if platform.gpu is None:
         raise BackendError(

@@ -209,12 +209,12 @@ def pairs_table(rows: Sequence[PairEstimate]) -> Table:
         board = f"{pair.device} {pair.mode}{graph}"
         table.add(pair.network, board, *times, *(f"{ratio:.2f}" for ratio in ratios))
     slower = sum(row.pair.ratio >= 1 for row in rows)
-    alike = [
-        sum(one) for one in zip(*((r.agrees, r.agrees_with_pairs, r.agrees_as_compiled) for r in rows), strict=True)
-    ]
+    by_tensorrt = sum(row.agrees for row in rows)
+    with_qdq = sum(row.agrees_with_pairs for row in rows)
+    as_compiled = sum(row.agrees_as_compiled for row in rows)
     table.notes = [
-        f"Of {len(rows)} pairs the estimate has the sign of {alike[0]} where TensorRT quantises by itself, as on the"
-        f" boards, by constants fitted without the network; with Q/DQ of {alike[1]}, of {alike[2]} by the kernels as"
+        f"Of {len(rows)} pairs the estimate has the sign of {by_tensorrt} where TensorRT quantises by itself, as on the"
+        f" boards, by constants fitted without the network; with Q/DQ of {with_qdq}, of {as_compiled} by the kernels as"
         f" compiled here. INT8 is slower on the board in {slower}.",
         "Estimated over measured ratio, median:"
         f" {median([row.pair.left_out_ratio() / row.pair.ratio for row in rows]):.2f}, with Q/DQ"
