@@ -18,7 +18,7 @@ from fine_edge.errors import FineEdgeError
 from fine_edge.estimate.calibration import find_calibration
 from fine_edge.estimate.device import find_device
 from fine_edge.estimate.latency import Conditions, Estimate, estimate
-from fine_edge.estimate.suite import compile_rows
+from fine_edge.estimate.validate import compile_rows
 from fine_edge.table import Column, Table
 from fine_edge.zoo.catalog import find
 

@@ -36,8 +36,8 @@ from rich.text import Text
 
 from fine_edge.text import printable
 
+# Of what is not printed on a terminal.
 WIDTH = 100
-"""Of what is not printed on a terminal."""
 
 
 class _Printable:

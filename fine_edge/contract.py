@@ -17,29 +17,29 @@ from msgspec import Meta
 from fine_edge.errors import ArtifactError
 from fine_edge.fields import Count, FileName, Sha256, Text, from_data, to_data
 from fine_edge.files import contents_checked, file_size, read_document
-from fine_edge.graph.identity import identity_of
+from fine_edge.graph.model_file import identity_of
 from fine_edge.preprocess import Preprocessing
 from fine_edge.text import printable
 
 FORMAT = 1
+# The release of TensorRT that graphs are lowered and checked for, and that the paper measured with.
 TENSORRT = "10.7"
-"""The release of TensorRT that graphs are lowered and checked for, and that the paper measured with."""
 
+# Of an ONNX file; ``int8`` has pairs of QuantizeLinear and DequantizeLinear, and is FP16 elsewhere.
 Precision = Literal["fp32", "fp16", "int8"]
-"""Of an ONNX file; ``int8`` has pairs of QuantizeLinear and DequantizeLinear, and is FP16 elsewhere."""
 Task = Literal["detection", "instance", "semantic", "panoptic"]
+# How a graph suppresses: by operators that every compiler has, or by ONNX's NonMaxSuppression.
 NmsName = Literal["graph", "onnx"]
-"""How a graph suppresses: by operators that every compiler has, or by ONNX's NonMaxSuppression."""
+# How a graph reads a map at computed positions: rows of tokens, or by GridSample.
 SamplingName = Literal["rows", "grid"]
-"""How a graph reads a map at computed positions: rows of tokens, or by GridSample."""
 
+# Element types of network inputs and outputs, as numpy names them.
 ELEMENT_TYPES = ("float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool")
-"""Element types of network inputs and outputs, as numpy names them."""
+# The smallest batch, the one to be fastest at (the optimum), and the largest.
 Batches = tuple[Count, Count, Count]
-"""The smallest batch, the one to be fastest at (the optimum), and the largest."""
 Shape = Annotated[tuple[Annotated[int, Meta(ge=1, le=2**30)], ...], Meta(max_length=8)]
+# Of one input or output: 4 GiB in FP32, which can still be allocated.
 MOST_ELEMENTS = 2**30
-"""Of one input or output: 4 GiB in FP32, which can still be allocated."""
 
 _AGAIN = "export the model again: python -m fine_edge export MODEL"
 
@@ -77,7 +77,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Artifact:
-    """An ONNX file that the contract describes; its hash is :func:`fine_edge.graph.identity.identity_of`.
+    """An ONNX file that the contract describes; its hash is :func:`fine_edge.graph.model_file.identity_of`.
 
     ``golden`` is that of an INT8 file: ``file`` and ``sha256`` of pictures and of what the file itself finds in them.
     """

@@ -16,8 +16,8 @@ from fine_edge.preprocess import Placement
 from fine_edge.runners.base import Array, Runner
 from fine_edge.segments import MergeConfig, Panoptic, Segment, merge, to_picture
 
+# Detections, best first, or the segments of a picture.
 Prediction = Detections | Panoptic
-"""Detections, best first, or the segments of a picture."""
 
 
 def summary(found: Prediction, threshold: float) -> str:

@@ -71,8 +71,8 @@ def from_raw(outputs: dict[str, NDArray[np.generic]], height: int, width: int, i
     return Detections((best % classes).astype(np.int64), boxes.astype(np.float32), scores.astype(np.float32))
 
 
+# Most predictions that :func:`from_predictions` keeps of a picture.
 PREDICTIONS_KEPT = 300
-"""Most predictions that :func:`from_predictions` keeps of a picture."""
 
 
 def from_predictions(predictions: NDArray[np.generic], image: int = 0) -> Detections:

@@ -25,8 +25,8 @@ from fine_edge.libraries import opencv
 from fine_edge.preprocess import Placement, Preprocessing, normalised, placed
 
 Pixels = NDArray[np.uint8]
+# Resizes a picture (H, W, 3) to a height and a width, with Pillow's bilinear filter.
 Resize = Callable[[Pixels, int, int], Pixels]
-"""Resizes a picture (H, W, 3) to a height and a width, with Pillow's bilinear filter."""
 
 # Targets that one product of matrices gives: fewer cost calls, more cost products with weights of zero.
 _BLOCK_TARGETS = 8

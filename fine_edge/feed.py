@@ -16,8 +16,8 @@ from fine_edge.libraries import opencv
 from fine_edge.preprocess import Placement, Preprocessing, preprocess
 
 Input = NDArray[np.float32] | NDArray[np.uint8]
+# How a picture becomes an input: by the reference, by OpenCV, or as it is, by the graph itself.
 Way = Literal["exact", "fast", "graph"]
-"""How a picture becomes an input: by the reference, by OpenCV, or as it is, by the graph itself."""
 
 
 @cache

@@ -17,26 +17,26 @@ from msgspec import Meta
 
 T = TypeVar("T")
 
+# Larger than any duration, count or size in bytes; sums and squares of such numbers stay finite.
 _MOST = 1e15
-"""Larger than any duration, count or size in bytes; sums and squares of such numbers stay finite."""
 
 # JSON has no NaN and no infinity, but 1e999 is read as one: the upper bounds refuse both.
 Finite = Annotated[float, Meta(ge=-_MOST, le=_MOST)]
 Amount = Annotated[float, Meta(ge=0, le=_MOST)]
+# A duration, an energy or a rate: figures are divided by it.
 Positive = Annotated[float, Meta(ge=1e-12, le=_MOST)]
-"""A duration, an energy or a rate: figures are divided by it."""
 Whole = Annotated[int, Meta(ge=0, le=10**15)]
 Count = Annotated[int, Meta(ge=1, le=10**15)]
 
+# What every library here takes for a seed.
 MOST_SEED = 2**31 - 1
-"""What every library here takes for a seed."""
 Seed = Annotated[int, Meta(ge=0, le=MOST_SEED)]
 
+# A value of a pixel in 8 bits.
 Level = Annotated[int, Meta(ge=0, le=255)]
-"""A value of a pixel in 8 bits."""
 
+# Metadata of a field that files written by older versions lack: it has a default, and is never asked for.
 ADDED = {"added": True}
-"""Metadata of a field that files written by older versions lack: it has a default, and is never asked for."""
 
 LONGEST_TEXT = 4096
 Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]

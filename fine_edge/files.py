@@ -22,10 +22,10 @@ from typing import Any, NoReturn
 
 from fine_edge.errors import FineEdgeError, OutputError
 
+# Annotations of the largest public data sets take 2 GiB.
 MOST_JSON_BYTES = 4 * 2**30
-"""Annotations of the largest public data sets take 2 GiB."""
+# Contracts, manifests, recipes and configurations take kilobytes.
 MOST_TEXT_BYTES = 64 * 2**20
-"""Contracts, manifests, recipes and configurations take kilobytes."""
 
 
 def file_size(path: Path, error: type[FineEdgeError], *, hint: str = "", limit: int | None = None) -> int:

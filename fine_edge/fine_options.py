@@ -8,11 +8,35 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from fine_edge.errors import ConfigError
-from fine_edge.method_names import AttentionName, DownName, ModulationName
 from fine_edge.text import printable
+
+MethodName = Literal["fine", "sni", "fapn", "adafpn", "mgc"]
+AttentionName = Literal["aats", "vanilla", "window", "area", "linear"]
+DownName = Literal["avg", "max", "dwconv"]
+ModulationName = Literal["residual", "direct", "none"]
+
+# The methods' names in the paper.
+METHOD_TITLES: dict[MethodName, str] = {
+    "fine": "FINE",
+    "sni": "SNI",
+    "fapn": "FaPN",
+    "adafpn": "AdaFPN",
+    "mgc": "A²-FPN MGC",
+}
+
+# The complexity of each attention strategy, as Table 3 prints it; ``None`` stands for no attention.
+COMPLEXITY: dict[AttentionName | None, str] = {
+    None: "-",
+    "aats": "O(HlWl/(rk)² · HhWh/k²)",
+    "vanilla": "O(HlWl · HhWh)",
+    "window": "O(HlWl · M²)",
+    "area": "O(HlWl · HhWh / A)",
+    "linear": "O(HlWl + HhWh)",
+}
+
 
 _HINT = (
     f"attention={'|'.join(get_args(AttentionName))}, r=N, k=N, heads=N or d=N, down={'|'.join(get_args(DownName))},"
@@ -32,8 +56,8 @@ _RANGES = {
     "window": (1, 256),
     "areas": (1, 256),
 }
+# The one attention that an option means something to.
 _OF_ATTENTION = {"r": "aats", "k": "aats", "down": "aats", "window": "window", "areas": "area"}
-"""The one attention that an option means something to."""
 # Parts of a name: the word alone for an attention, the number behind the key, and these for other words.
 _PREFIXES = {"down": "down", "modulation": "mod"}
 _NUMBERED = re.compile(r"([a-z]+)([0-9]{1,4})")
@@ -138,8 +162,8 @@ class FineOptions:
             return None
 
 
+# The paper's block.
 PAPERS = FineOptions()
-"""The paper's block."""
 
 
 def _number(name: str, value: str) -> int:

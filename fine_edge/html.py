@@ -64,8 +64,8 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
+# Narrow enough that 9-point text stays readable when a telephone scales the figure down.
 WIDTH_IN = 4.6
-"""Narrow enough that 9-point text stays readable when a telephone scales the figure down."""
 
 # A colour that is used for nothing else; the page's text colour replaces it.
 _INK = "#010203"

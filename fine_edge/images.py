@@ -25,15 +25,15 @@ from fine_edge.files import file_size
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 MOST_BYTES = 2 * 2**30
+# Largest number of pixels; Pillow has the same limit. Decoding so many takes about a gigabyte.
 MOST_PIXELS = 178_956_970
-"""Largest number of pixels; Pillow has the same limit. Decoding so many takes about a gigabyte."""
+# Longest side, which is that of a JPEG; resizing a longer one may exhaust the memory.
 MOST_SIDE = 65_535
-"""Longest side, which is that of a JPEG; resizing a longer one may exhaust the memory."""
 # Photographs of everyday scenes in scikit-image's own wheel; its other images are textures and micrographs.
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "motorcycle_right.png")
 
+# Software that our drawings name, so that a folder's drawings are not taken for its pictures.
 DRAWN_BY = "fine_edge.cli.predict"
-"""Software that our drawings name, so that a folder's drawings are not taken for its pictures."""
 
 _ORIENTATION = 0x0112
 # EXIF 2.32, Orientation: the operation that turns the stored pixels upright.

@@ -17,8 +17,8 @@ from fine_edge.preprocess import Placement
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
+# Probability above which a pixel belongs to an object.
 MASK_THRESHOLD = 0.5
-"""Probability above which a pixel belongs to an object."""
 
 # torchvision pads a mask by one cell before it resizes it, so that an object can reach the border of its box.
 _PADDING = 1

@@ -14,19 +14,19 @@ from terminal import WIDTHS, assert_fits, shown
 from fine_edge.analyze.energy import MAPS, MapEnergy
 from fine_edge.analyze.field_page import stage_table, token_table
 from fine_edge.analyze.fields import Fields, MeanField, StageField, TokenFields
-from fine_edge.analyze.gaussian import Gaussian
 from fine_edge.analyze.heat_page import energy_table, gain_table
+from fine_edge.analyze.sums import Gaussian
 from fine_edge.bench.compare import compare
 from fine_edge.bench.record import read_record
 from fine_edge.bench.table import to_table
 from fine_edge.cli import deploy, doctor, engine, graph, parity, predict, quantize, zoo
 from fine_edge.detections import Agreement
 from fine_edge.doctor.software import Check, Diagnosis
-from fine_edge.evaluate import change_tables as changes
+from fine_edge.evaluate import tables as changes
 from fine_edge.evaluate import tables as evaluate
 from fine_edge.evaluate.average_precision import AveragePrecision
 from fine_edge.evaluate.comparison import ERRORS
-from fine_edge.evaluate.drift_page import drift_table
+from fine_edge.evaluate.comparison_page import drift_table
 from fine_edge.evaluate.matching import ErrorCounts
 from fine_edge.evaluate.resampling import Difference
 from fine_edge.evaluate.segment_comparison import ImageChange
@@ -34,15 +34,14 @@ from fine_edge.files import read_json
 from fine_edge.fp16.budget import Deviation
 from fine_edge.graph.parts import Part
 from fine_edge.graph.view import Finding
-from fine_edge.int8.compiled import GraphCost
+from fine_edge.int8.pairs import GraphCost
 from fine_edge.int8.trials import Trial
 from fine_edge.layers.cost import FineCost
 from fine_edge.layers.layer import LayerProfile, LayerTime
 from fine_edge.layers.tables import cost_table, parts_table
 from fine_edge.matrix.document import Matrix
 from fine_edge.matrix.row import MatrixRow
-from fine_edge.parity.report import ParityReport, TensorDrift
-from fine_edge.parity.tolerance import TOLERANCES
+from fine_edge.parity.report import TOLERANCES, ParityReport, TensorDrift
 from fine_edge.samples import Ratio
 from fine_edge.zoo.catalog import CATALOG
 from fine_edge.zoo.paper import DOWN_ROWS, ROWS

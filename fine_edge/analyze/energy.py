@@ -17,8 +17,8 @@ from fine_edge.samples import Ratio, ratio_of_means
 Map = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+# The maps of a fusion, in the order of the paper's Fig. 8.
 MAPS = ("high", "low", "modulation", "aligned")
-"""The maps of a fusion, in the order of the paper's Fig. 8."""
 ALL = "all"
 
 

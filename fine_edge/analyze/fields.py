@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fine_edge.analyze.gaussian import Field, Gaussian, fit
-from fine_edge.analyze.sums import Sums
+from fine_edge.analyze.sums import Field, Gaussian, Sums, fit
 from fine_edge.errors import DataError
 from fine_edge.samples import Ratio, student_factor
 
+# A field of whose Gaussian more than this share lies outside of the input touches the border.
 MOST_CUT_OFF = 0.01
-"""A field of whose Gaussian more than this share lies outside of the input touches the border."""
+# Fewer pictures give no interval.
 LEAST_PICTURES = 3
-"""Fewer pictures give no interval."""
+# The paper's mean ratio between adjacent stages of ResNet-50 on COCO val2017 (Eq. 13).
 PAPER_RATIO = 2.29
-"""The paper's mean ratio between adjacent stages of ResNet-50 on COCO val2017 (Eq. 13)."""
 
 
 @dataclass(frozen=True)

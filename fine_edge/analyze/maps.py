@@ -18,10 +18,10 @@ from fine_edge.fusion.fine import Fine
 from fine_edge.fusion.sampling import build_down
 from fine_edge.zoo.load import LoadedDetector
 
+# Stride of the paper's stage 1; what comes before is the stem.
 _FIRST_STRIDE = 4
-"""Stride of the paper's stage 1; what comes before is the stem."""
+# The paper's l of the deepest fusion.
 DEEPEST_LEVEL = 3
-"""The paper's l of the deepest fusion."""
 
 
 @dataclass(frozen=True)

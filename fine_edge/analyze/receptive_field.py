@@ -29,10 +29,10 @@ from fine_edge.preprocess import preprocess
 from fine_edge.zoo.load import LoadedDetector
 
 _WRITTEN_EVERY_S = 60.0
+# The paper's position for stages.
 CENTRE = (0.5, 0.5)
-"""The paper's position for stages."""
+# The paper's position for tokens (Fig. 6).
 ANCHOR = (0.1, 0.1)
-"""The paper's position for tokens (Fig. 6)."""
 
 
 @dataclass(frozen=True)

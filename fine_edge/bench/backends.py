@@ -11,19 +11,19 @@ from fine_edge.bench import device, suites
 from fine_edge.bench.device import DeviceOptions, DeviceSetup
 from fine_edge.bench.measure import Length
 from fine_edge.bench.prepare import Prepared
-from fine_edge.bench.setup import HostSetup, Setup
+from fine_edge.bench.row import HostSetup, Setup
 from fine_edge.bench.suites import Suite
 from fine_edge.contract import Precision
 from fine_edge.engine.options import EnginePrecision
 from fine_edge.errors import ConfigError
 
+# A backend's name that :mod:`fine_edge.estimate` answers: nothing is measured.
 ESTIMATES = "predict"
-"""A backend's name that :mod:`fine_edge.estimate` answers: nothing is measured."""
+# The precisions of each backend, its default first.
 PRECISIONS: dict[str, tuple[EnginePrecision, ...]] = {
     "ort": ("fp32", "fp16", "int8"),
     "trt": ("fp16", "fp16-weak", "fp32", "int8"),
 }
-"""The precisions of each backend, its default first."""
 
 
 @dataclass(frozen=True)

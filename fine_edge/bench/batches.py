@@ -11,12 +11,11 @@ from fine_edge import machine
 from fine_edge.bench import device
 from fine_edge.bench.backends import BenchOptions, device_length, host_length
 from fine_edge.bench.device import DeviceOptions, DeviceSetup
-from fine_edge.bench.group import time_group
 from fine_edge.bench.measure import Length, Slice
 from fine_edge.bench.prepare import Prepared, load_images, vouched
 from fine_edge.bench.record import MeasuredGroup, Record
-from fine_edge.bench.session import make_row
-from fine_edge.bench.setup import Extras, HostSetup, Setup
+from fine_edge.bench.row import Extras, HostSetup, Setup
+from fine_edge.bench.session import make_row, time_group
 from fine_edge.bench.suites import SuiteRow
 from fine_edge.contract import Contract, batches_text
 from fine_edge.errors import ConfigError

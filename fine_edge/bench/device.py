@@ -17,8 +17,7 @@ from fine_edge import console, files, samples
 from fine_edge.bench.end_to_end import THRESHOLD
 from fine_edge.bench.measure import Length, Slice, measure_calls
 from fine_edge.bench.prepare import Prepared, make_feeds
-from fine_edge.bench.row import EngineFigures, RowState
-from fine_edge.bench.setup import Extras, Setup
+from fine_edge.bench.row import EngineFigures, Extras, RowState, Setup
 from fine_edge.contract import Contract
 from fine_edge.decode import find
 from fine_edge.engine.build import ensure_engine
@@ -28,8 +27,8 @@ from fine_edge.engine.options import BuildOptions, EnginePrecision, read_recipe
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.images import NamedImage
 from fine_edge.jetson.board import Board
-from fine_edge.jetson.sampler import ENERGY_RAIL, Sampler, energy_mj
 from fine_edge.jetson.snapshot import Snapshot
+from fine_edge.jetson.tegrastats import ENERGY_RAIL, Sampler, energy_mj
 from fine_edge.jetson.verdict import judge
 from fine_edge.machine import MIB
 from fine_edge.runners.trt import TrtRunner

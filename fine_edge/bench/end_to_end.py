@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fine_edge.bench.measure import Slice, no_garbage_collection, schedule
-from fine_edge.bench.stages import EndToEnd
+from fine_edge.bench.row import EndToEnd
 from fine_edge.contract import Contract
 from fine_edge.decode import from_network, require_finite
 from fine_edge.feed import Feed, has_opencv
@@ -25,12 +25,12 @@ from fine_edge.stream.pipeline import Pipeline
 from fine_edge.stream.source import FrameSource
 
 Pixels = NDArray[np.uint8]
+# The default threshold of the commands predict and stream.
 THRESHOLD = 0.5
-"""The default threshold of the commands predict and stream."""
+# Of the JPEGs that photographs are encoded to: what cameras and their streams use.
 QUALITY = 90
-"""Of the JPEGs that photographs are encoded to: what cameras and their streams use."""
+# Shortest time of an overlapped slice: threads fill and drain once in it.
 SLICE_MS = 2000.0
-"""Shortest time of an overlapped slice: threads fill and drain once in it."""
 
 
 def encoded(images: Sequence[NamedImage]) -> tuple[bytes, ...]:

@@ -26,8 +26,8 @@ from fine_edge.fields import Amount
 from fine_edge.graph.checks import read_vetted
 
 INFERENCES = 3
+# Tables warn above this: a Jetson has 8 GB, which its GPU shares.
 MOST_PROCESS_MIB = 6 * 1024
-"""Tables warn above this: a Jetson has 8 GB, which its GPU shares."""
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 

@@ -11,6 +11,7 @@ from fine_edge.samples import Ratio
 
 BACKEND_TITLES = {"onnxruntime-cpu": "ONNX Runtime (CPU)", "tensorrt": "TensorRT"}
 
+# Metrics, as :mod:`fine_edge.zoo.paper` names them, in the order of their columns.
 ACCURACY = {
     "ap": "AP",
     "ap50": "AP50",
@@ -23,7 +24,6 @@ ACCURACY = {
     "sq": "SQ",
     "rq": "RQ",
 }
-"""Metrics, as :mod:`fine_edge.zoo.paper` names them, in the order of their columns."""
 
 
 def metrics(record: Record) -> list[str]:

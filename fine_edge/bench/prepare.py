@@ -11,16 +11,14 @@ import numpy as np
 
 from fine_edge.bench.suites import SuiteRow
 from fine_edge.contract import Contract, Precision, TensorSpec, bound_contract
-from fine_edge.engine.manifest import read_manifest
+from fine_edge.engine.manifest import contract_of, read_manifest
 from fine_edge.engine.options import EnginePrecision
-from fine_edge.engine.plan_file import contract_of
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.artifacts import can_export, exported, exported_plainly
 from fine_edge.export.request import ExportRequest
 from fine_edge.feed import Feed, as_frame
-from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import described, network_inputs
-from fine_edge.graph.model_file import read_model
+from fine_edge.graph.model_file import identity_of, read_model
 from fine_edge.images import NamedImage, Pictures, sample_photographs
 from fine_edge.preprocess import Preprocessing
 from fine_edge.runners.base import Array
@@ -80,8 +78,8 @@ def vouched(path: Path) -> Vouched:
     return Vouched(contract, artifact.precision, artifact.sha256, weights_mib(path))
 
 
+# Height and width of the frames that graphs take and preprocess themselves, pixels; ``None``: pictures, as usual.
 Frame = tuple[int, int] | None
-"""Height and width of the frames that graphs take and preprocess themselves, pixels; ``None``: pictures, as usual."""
 
 
 def export_request(
@@ -234,8 +232,8 @@ def _together(images: Sequence[NamedImage], spec: TensorSpec, how: Preprocessing
     return {spec.name: np.concatenate(parts) if len(parts) > 1 else parts[0]}
 
 
+# Meaning of an input that no photograph fits: it is fed with random numbers from 0 to 1, of the type's levels.
 NOISE = "noise"
-"""Meaning of an input that no photograph fits: it is fed with random numbers from 0 to 1, of the type's levels."""
 
 
 def _feed(image: NamedImage, spec: TensorSpec, how: Preprocessing) -> dict[str, Array]:

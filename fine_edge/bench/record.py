@@ -26,11 +26,11 @@ __all__ = ["EngineFigures", "MeasuredGroup", "Record", "Row", "RowState", "read_
 
 FORMAT = 3
 HINT = "measure again: python -m fine_edge bench --json FILE"
+# Bounds of FPS times latency in seconds, for a backend that runs one query after the other.
 EQUAL_LOAD = (0.8, 1.25)
-"""Bounds of FPS times latency in seconds, for a backend that runs one query after the other."""
 _WITHOUT_OVERLAP = "onnxruntime-cpu"
+# A million samples of each of six rows.
 MOST_BYTES = 256 * 2**20
-"""A million samples of each of six rows."""
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,137 @@
 
 from __future__ import annotations
 
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from fine_edge import samples
-from fine_edge.bench.measure import Slice
+from fine_edge import console, samples
+from fine_edge.bench import memory
+from fine_edge.bench.measure import Length, Slice
 from fine_edge.bench.memory import RtxMemory
-from fine_edge.bench.stages import EndToEnd, Samples
+from fine_edge.bench.prepare import Prepared
 from fine_edge.fields import ADDED, Amount, Count, Finite, Positive, Whole, to_data
+from fine_edge.images import NamedImage
 from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.jetson.verdict import Verdict
+from fine_edge.runners.base import TimedRunner
+from fine_edge.runners.ort import OrtRunner
 
+Samples = Annotated[tuple[Positive, ...], Meta(min_length=1)]
+# The titles of the stages by name.
+STAGES = {
+    "decode": "decode",
+    "preprocess": "preprocess",
+    "h2d": "H2D",
+    "compute": "compute",
+    "d2h": "D2H",
+    "postprocess": "postprocess",
+}
+
+
+def stage_titles(*, in_graph: bool) -> dict[str, str]:
+    """Return the titles by name; ``in_graph`` where the graph preprocesses, which the host sees as compute alone."""
+    return {**STAGES, "compute": "compute with preprocessing"} if in_graph else STAGES
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndToEnd:
+    """One row from JPEGs in memory to what is found in them, measured in rounds of its own.
+
+    Attributes:
+        decode_ms: JPEG to pixels, by round.
+        preprocess_ms: pixels to the input; where the graph does it, what is left for the host.
+        h2d_ms: input to the device, by CUDA events; ``None`` on a backend that copies nothing.
+        compute_ms: the network; by CUDA events on a device, by wall clock elsewhere.
+        d2h_ms: outputs to the host, as ``h2d_ms``.
+        postprocess_ms: outputs to detections or segments of the picture.
+        total_ms: all of it one after the other, by wall clock; on a device also what no event covers: filling pinned
+            memory, launching, copying outputs out of it.
+        overlapped: slices through the threads of ``fine-edge stream``, which do the stages side by side.
+        energy_mj_per_image: of the whole module during these slices; ``None`` without power readings.
+        in_graph: whether the graph preprocesses, so that compute holds it.
+    """
+
+    decode_ms: Samples
+    preprocess_ms: Samples
+    h2d_ms: Samples | None = None
+    compute_ms: Samples
+    d2h_ms: Samples | None = None
+    postprocess_ms: Samples
+    total_ms: Samples
+    overlapped: Annotated[tuple[Slice, ...], Meta(min_length=1)]
+    energy_mj_per_image: Positive | None = None
+    in_graph: bool = False
+
+    @property
+    def stages_ms(self) -> dict[str, tuple[float, ...] | None]:
+        """Return the samples of each stage; ``None`` where the backend has no such stage."""
+        return {name: getattr(self, f"{name}_ms") for name in STAGES}
+
+    @property
+    def medians_ms(self) -> dict[str, float | None]:
+        """Return the median of each stage."""
+        return {name: samples.median(taken) if taken else None for name, taken in self.stages_ms.items()}
+
+    @property
+    def p90_ms(self) -> dict[str, float | None]:
+        """Return the 90th percentile of each stage; ``None`` also where there are too few samples."""
+        return {name: samples.percentile(taken, 90) if taken else None for name, taken in self.stages_ms.items()}
+
+    @property
+    def total_median_ms(self) -> float:
+        """Return the median of all stages one after the other."""
+        return samples.median(self.total_ms)
+
+    @property
+    def fps_one_by_one(self) -> float:
+        """Return the frames per second of stages one after the other: rounds over the sum of their times."""
+        return 1e3 * len(self.total_ms) / sum(self.total_ms)
+
+    @property
+    def fps_overlapped(self) -> float:
+        """Return the frames per second of stages side by side."""
+        return sum(part.queries for part in self.overlapped) / sum(part.wall_s for part in self.overlapped)
+
+    @property
+    def after_decode_ms(self) -> tuple[float, ...]:
+        """Return by round what a picture takes that is decoded already."""
+        return tuple(total - decode for total, decode in zip(self.total_ms, self.decode_ms, strict=True))
+
+    @property
+    def derived(self) -> dict[str, float | None]:
+        """Return what follows from the samples, by the name that a record gives it."""
+        return {
+            **{f"{name}_median_ms": value for name, value in self.medians_ms.items()},
+            **{f"{name}_p90_ms": value for name, value in self.p90_ms.items()},
+            "total_median_ms": self.total_median_ms,
+            "total_p90_ms": samples.percentile(self.total_ms, 90),
+            "fps_one_by_one": self.fps_one_by_one,
+            "fps_overlapped": self.fps_overlapped,
+        }
+
+    def check(self) -> None:
+        """Raise ``ValueError`` where the stages contradict each other."""
+        counts = {name: len(taken) for name, taken in self.stages_ms.items() if taken is not None}
+        if set(counts.values()) != {len(self.total_ms)}:
+            raise ValueError(f"stages have {counts} samples for {len(self.total_ms)} totals")
+        if (self.h2d_ms is None) != (self.d2h_ms is None):
+            raise ValueError("stages: one copy to or from the device without the other")
+        for turn, total in enumerate(self.total_ms):
+            # Those by the same clock as the total.
+            parts = self.decode_ms[turn] + self.preprocess_ms[turn] + self.postprocess_ms[turn]
+            if parts > total:
+                raise ValueError(f"stages take {parts:.3f} ms in round {turn + 1}, their total {total:.3f} ms")
+
+
+# Height and width, pixels.
 Size = tuple[Count, Count]
-"""Height and width, pixels."""
 
 
 @dataclass(frozen=True)
@@ -172,3 +288,96 @@ class Row:
             "end_to_end_median_ms": self.end_to_end_median_ms,
             "unstable": self.is_unstable,
         }
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Figures of a row besides latency and throughput; ``None`` where the backend does not measure them."""
+
+    mem_mib: float | None = None
+    end_to_end_ms: tuple[float, ...] | None = None
+    engine: EngineFigures | None = None
+    state: RowState | None = None
+
+
+class Setup(ABC):
+    """Loads the runners of one group when entered, and frees them when left; rows are known by their index.
+
+    Attributes:
+        length: how long to measure.
+        runners: of the group's rows, once entered.
+        platform: :class:`fine_edge.engine.platform.Platform` as JSON; ``None`` without TensorRT.
+        cuda_graph: whether inferences are replayed from CUDA graphs.
+    """
+
+    def __init__(self, length: Length) -> None:
+        self.length = length
+        self.runners: Sequence[TimedRunner] = ()
+        self.platform: dict[str, Any] | None = None
+        self.cuda_graph = False
+        self._open = contextlib.ExitStack()
+
+    def prepare(self) -> None:  # noqa: B027 - optional
+        """Make the files that loading needs; called for all groups before the first one is measured."""
+
+    @abstractmethod
+    def open(self, stack: contextlib.ExitStack) -> Sequence[TimedRunner]:
+        """Load and return the runners; ``stack`` closes what is entered into it, also when a later one fails."""
+
+    @abstractmethod
+    def extras(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> Extras:
+        """Return the figures of a row besides its times."""
+
+    def __enter__(self) -> Setup:
+        with contextlib.ExitStack() as stack:
+            self.runners = self.open(stack)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def round_done(self) -> None:  # noqa: B027 - see prepare
+        """Take note of the end of a latency round; called outside of all timing."""
+
+    def throughput(self) -> AbstractContextManager[None]:
+        """Return the context of all throughput slices."""
+        return nullcontext()
+
+    def slice_of(self, index: int) -> AbstractContextManager[None]:  # noqa: ARG002 - see throughput
+        """Return the context of one throughput slice of a row."""
+        return nullcontext()
+
+    def overlapped_slice_of(self, index: int) -> AbstractContextManager[None]:  # noqa: ARG002 - see throughput
+        """Return the context of one slice of a row from JPEGs to detections."""
+        return nullcontext()
+
+    def overlapped_energy_mj(self, index: int, slices: Sequence[Slice]) -> float | None:  # noqa: ARG002
+        """Return the energy of an image in a row's slices from JPEGs to detections; ``None`` without power readings."""
+        return None
+
+    def finish(self, images: Sequence[NamedImage]) -> None:  # noqa: B027 - see prepare
+        """Measure what needs runs of its own, after latency and throughput."""
+
+
+class HostSetup(Setup):
+    """ONNX Runtime on the CPU; the peak memory of each model is measured in a process of its own."""
+
+    def __init__(self, prepared: Sequence[Prepared], length: Length, threads: int | None) -> None:
+        super().__init__(length)
+        self._prepared = prepared
+        self._threads = threads
+        self._peaks_mib: list[float] = []
+
+    def open(self, stack: contextlib.ExitStack) -> list[OrtRunner]:
+        self._peaks_mib = [self._peak_mib(row) for row in self._prepared]
+        return [stack.enter_context(contextlib.closing(OrtRunner(row.path, self._threads))) for row in self._prepared]
+
+    def _peak_mib(self, row: Prepared) -> float:
+        with console.status(f"memory of {row.row.label}"):
+            return memory.measure_peak_mib(row.path, self._threads, row.image.shape)
+
+    def extras(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> Extras:  # noqa: ARG002
+        return Extras(mem_mib=self._peaks_mib[index])

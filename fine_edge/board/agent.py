@@ -41,10 +41,10 @@ from fine_edge.board.agent_files import (
 )
 
 _GRACE_S = 10.0
+# Python that fine_edge needs; this file runs on older ones to say so.
 _OLDEST = (3, 10)
-"""Python that fine_edge needs; this file runs on older ones to say so."""
+# Beginnings of pip's lines that are shown.
 _SHOWN = ("Collecting", "Downloading", "Building", "Installing")
-"""Beginnings of pip's lines that are shown."""
 _LINE = 76
 
 

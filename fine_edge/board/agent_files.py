@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# In front of each reply.
 MARK = b"fine_edge> "
-"""In front of each reply."""
+# File in an environment that is whole.
 WHOLE = "fine_edge.json"
-"""File in an environment that is whole."""
 BLOCK = 1 << 18
+# Age of parts, results and copies of the program that nobody asks for any more.
 _LEFT_S = 7 * 24 * 3600.0
-"""Age of parts, results and copies of the program that nobody asks for any more."""
 _SPARE_BYTES = 256 * 2**20
 
 

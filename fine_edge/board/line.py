@@ -20,13 +20,13 @@ from fine_edge.board import agent, agent_files
 from fine_edge.errors import BoardError, ConfigError
 from fine_edge.text import printable
 
+# Exit code of ssh itself.
 _BROKEN = 255
-"""Exit code of ssh itself."""
+# Exit codes of a shell that cannot run a command.
 _NOT_FOUND = (126, 127)
-"""Exit codes of a shell that cannot run a command."""
 _LONGEST_REPLY = 64 * 2**20
+# Lines that a login shell may print before a reply.
 _MOST_NOISE = 1000
-"""Lines that a login shell may print before a reply."""
 _END_S = 20
 GO_ON = "give the same command again: it goes on where it stopped"
 

@@ -13,8 +13,7 @@ from fine_edge.board.line import Line
 from fine_edge.contract import bound_contract, contract_path
 from fine_edge.errors import ArtifactError, BoardError, DataError
 from fine_edge.files import file_size, sha256_of
-from fine_edge.graph.model_file import read_model
-from fine_edge.graph.weight_files import weight_files
+from fine_edge.graph.model_file import read_model, weight_files
 from fine_edge.machine import MIB
 
 _BLOCK = 1 << 18

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fine_edge import console, files
-from fine_edge.engine.batches import batch_size, optimum_size
+from fine_edge.engine.options import batch_size, optimum_size
 from fine_edge.errors import ConfigError
 from fine_edge.fields import MOST_SEED
 from fine_edge.graph.input_size import InputSize
@@ -18,8 +18,8 @@ from fine_edge.table import Table
 
 STDOUT = Path("-")
 ARTIFACTS = Path("engines")
+# Options that name a file of results, of whatever command; ``-`` stands for standard output.
 _RESULTS = ("json", "csv", "markdown", "picture", "html", "keep_list", "layer_precisions")
-"""Options that name a file of results, of whatever command; ``-`` stands for standard output."""
 
 
 def _with_value(argv: Sequence[str]) -> list[str]:

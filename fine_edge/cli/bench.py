@@ -5,22 +5,22 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 from fine_edge import console, files
 from fine_edge.bench import device
 from fine_edge.bench.backends import BACKENDS, ESTIMATES, PRECISIONS, QUICK_ROUNDS, ROUNDS, BenchOptions
-from fine_edge.bench.imported import ImportedRecord
+from fine_edge.bench.batches import SUITE, parse_batches, run_batches
+from fine_edge.bench.compare import compare_any
+from fine_edge.bench.imported import ImportedRecord, read_logs, read_measurements
 from fine_edge.bench.imported_table import imported_table, write_imported_picture
-from fine_edge.bench.medians import compare_any
-from fine_edge.bench.named import run_named
-from fine_edge.bench.picture import write_picture
+from fine_edge.bench.named import labels, run_named
+from fine_edge.bench.picture import write_picture, write_stages
 from fine_edge.bench.record import Record
 from fine_edge.bench.row import Row
 from fine_edge.bench.session import run_bench
-from fine_edge.bench.sources import read_logs, read_measurements
-from fine_edge.bench.stages_picture import write_stages
 from fine_edge.bench.suites import DEFAULT_SUITE, SUITES, find
 from fine_edge.bench.table import to_table
 from fine_edge.cli.arguments import (
@@ -34,17 +34,156 @@ from fine_edge.cli.arguments import (
     deliver_files,
     sub_command,
 )
-from fine_edge.cli.bench_batches import measure_batches, wants_batches
-from fine_edge.cli.bench_targets import NamedTargets
 from fine_edge.cli.estimate import add_conditions, add_outputs, deliver_all, read_conditions, validate_tables
-from fine_edge.cli.target import ANY_TARGET
+from fine_edge.cli.target import ANY_TARGET, Target
+from fine_edge.engine.build import ensure_engine
+from fine_edge.engine.options import EnginePrecision, read_recipe
+from fine_edge.engine.source import graph_precision, model_of
 from fine_edge.errors import ConfigError
 from fine_edge.estimate.picture import write_suite
-from fine_edge.estimate.suite import estimate_suite
 from fine_edge.estimate.tables import suite_table
-from fine_edge.estimate.validate import timed_rows
+from fine_edge.estimate.validate import estimate_suite, timed_rows
 from fine_edge.evaluate.evaluation import PastEvaluation, of_one_data_set, read_evaluations
 from fine_edge.export.request import parse_frame, parse_size
+
+_ALL_PRECISIONS = tuple(dict.fromkeys(name for names in PRECISIONS.values() for name in names))
+
+
+def wants_batches(argv: list[str]) -> bool:
+    """Return whether the command line asks for batches."""
+    return any(word.partition("=")[0] == "--batches" for word in argv)
+
+
+def make_batches_parser() -> argparse.ArgumentParser:
+    """Return the parser of a measurement over batches."""
+    parser = Parser(
+        prog="fine-edge bench",
+        description="Measure one artifact at several batches: images per second, latency, memory.",
+        epilog="A FILE takes the batches that export --batch MIN:MAX gave it; of a MODEL, such a file is exported.",
+    )
+    parser.add_argument("target", metavar=ANY_TARGET, help="what to measure")
+    parser.add_argument("--batches", required=True, metavar="N,N,...", help="batches to measure, such as 1,2,4,8")
+    parser.add_argument("--backend", choices=tuple(BACKENDS), help="default: trt for an engine, else ort")
+    parser.add_argument("--precision", choices=_ALL_PRECISIONS, help="of a MODEL (default: ort fp32, trt fp16)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="photographs (default: those of scikit-image)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--rounds", type=int, metavar="N", help="samples for each batch")
+    length.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds: too few to quote")
+    parser.add_argument("--input-size", metavar="SIDE|HxW", help="of a MODEL (default: its own)")
+    parser.add_argument("--threads", type=int, metavar="N", help="ort: of ONNX Runtime (default: its own choice)")
+    parser.add_argument("--cuda-graph", action="store_true", help="trt: replay inferences from CUDA graphs")
+    parser.add_argument("--spin", action="store_true", help="trt: burn a core while waiting for the GPU")
+    add_artifacts(parser, or_out=True)
+    add_json(parser)
+    add_explain(parser)
+    add_table_files(parser, "throughput and latency over the batch, as PNG")
+    return parser
+
+
+def onnx_file(target: Target, options: BenchOptions, given: argparse.Namespace) -> Path:
+    """Return the ONNX file to measure, or to build an engine of; that of a model is exported unless it is there."""
+    batches = parse_batches(given.batches)
+    height, width = parse_size(given.input_size)
+    asked: dict[str, Any] = {"precision": graph_precision(options.chosen_precision), "height": height, "width": width}
+    asked |= {"batch": batches[-1], "batches": (batches[0], batches[-1], batches[-1])}
+    return target.onnx_path(given.artifacts, **asked)
+
+
+def _file(target: Target, options: BenchOptions, given: argparse.Namespace) -> Path:
+    """Return the file to measure: the one that was named, or one that is exported and built of it."""
+    if target.engine:
+        return target.engine
+    path = onnx_file(target, options, given)
+    if options.backend == "ort":
+        return path
+    recipe = read_recipe(model_of(path), given.artifacts)
+    return ensure_engine(path, replace(recipe, precision=options.chosen_precision), given.artifacts)
+
+
+def read_batch_options(given: argparse.Namespace, target: Target) -> BenchOptions:
+    """Return how to measure.
+
+    Raises:
+        ConfigError: for options that contradict each other or the target.
+    """
+    if target.engine and given.backend == "ort":
+        raise ConfigError("an engine runs in TensorRT", where="--backend", hint="leave it out")
+    if target.model is None and (given.input_size or (given.precision and given.backend != "trt")):
+        raise ConfigError("a file has its size and precision", where=given.target, hint="give them with MODEL alone")
+    return BenchOptions(
+        backend=given.backend or ("trt" if target.engine else "ort"),
+        precision=cast("EnginePrecision | None", given.precision),
+        images=given.images,
+        rounds=given.rounds,
+        quick=given.quick,
+        threads=given.threads,
+        folder=given.artifacts,
+        cuda_graph=given.cuda_graph,
+        spin=given.spin,
+    )
+
+
+def measure_batches(argv: list[str]) -> tuple[Record, argparse.Namespace]:
+    """Return the record, and the options that say where it goes.
+
+    Raises:
+        FineEdgeError: for options that contradict each other, and as :func:`fine_edge.bench.batches.run_batches`.
+    """
+    given = make_batches_parser().parse_args(argv)
+    batches, target = parse_batches(given.batches), Target.parse(given.target)
+    options = read_batch_options(given, target)
+    given.picture = given.picture or given.artifacts / f"bench_{SUITE}.png"
+    files.refuse_unwritable([given.picture])
+    return run_batches(_file(target, options, given), batches, options), given
+
+
+@dataclass(frozen=True)
+class NamedTargets:
+    """What was named on the command line, in order."""
+
+    targets: tuple[Target, ...]
+
+    @classmethod
+    def parse(cls, given: argparse.Namespace) -> NamedTargets:
+        """Read the targets, and refuse options that have no effect on them.
+
+        Raises:
+            ConfigError: for an option of suites or of models alone, or an engine where ONNX Runtime is asked for.
+            UnknownModelError: when one is neither a file nor a model.
+        """
+        targets = tuple(Target.parse(text) for text in given.targets)
+        of_suites = {"--suite": given.suite is not None, "--only": bool(given.only), "--rtx": given.rtx}
+        of_models = {"--precision": given.precision is not None, "--frame": given.frame is not None}
+        unused = of_suites if any(target.model for target in targets) else of_suites | of_models
+        for option, is_given in unused.items():
+            if is_given:
+                what = "is of a suite" if option in of_suites else "is of a MODEL; a file has its own"
+                raise ConfigError(what, where=option, hint="leave it out")
+        engine = next((target.engine for target in targets if target.engine), None)
+        if engine and given.backend not in (None, "trt"):
+            raise ConfigError("an engine runs in TensorRT", where=engine, hint="--backend trt, or its ONNX file")
+        if given.picture and len(targets) < 2:
+            raise ConfigError("the picture compares targets, and one is named", where="--picture", hint="name two")
+        return cls(targets)
+
+    @property
+    def backend(self) -> str:
+        """The backend that runs them unless another is asked for."""
+        return "trt" if any(target.engine for target in self.targets) else "ort"
+
+    def files(self, options: BenchOptions) -> tuple[list[Path], list[str]]:
+        """Return the files and what tables call them; those of models are exported unless they are there.
+
+        Raises:
+            ConfigError: when something is named twice.
+            ArtifactError: when a model cannot be exported.
+        """
+        height, width = options.input_hw
+        asked: dict[str, Any] = {"precision": options.onnx_precision, "frame": options.frame}
+        asked |= {"height": height, "width": width}
+        paths = [target.engine or target.onnx_path(options.folder, **asked) for target in self.targets]
+        named = labels(paths)
+        return paths, [target.model or name for target, name in zip(self.targets, named, strict=True)]
 
 
 def _timed_sha256(row: Row) -> str:

@@ -37,13 +37,13 @@ def _cpp(source: Deployable, name: str, _: argparse.Namespace) -> Deployment:
     return cpp.deploy(source, name)
 
 
+# Name of each target: what it is for, which options are its own, and what makes its files.
 _TARGETS: dict[str, tuple[str, frozenset[str], Callable[[Deployable, str, argparse.Namespace], Deployment]]] = {
     "triton": ("Triton Inference Server", frozenset({"device"}), _triton),
     "deepstream": ("DeepStream's nvinfer", frozenset({"parser", "threshold"}), _deepstream),
     "isaac-ros": ("Isaac ROS's RT-DETR nodes", frozenset({"camera", "threshold"}), _isaac_ros),
     "cpp": ("examples/cpp/detect.cpp", frozenset(), _cpp),
 }
-"""Name of each target: what it is for, which options are its own, and what makes its files."""
 
 _OWN = {"device": "gpu", "parser": deepstream.PARSER, "threshold": 0.5, "camera": None}
 

@@ -20,14 +20,21 @@ from fine_edge.cli.arguments import (
 from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.contract import Batches
 from fine_edge.engine import adopt as adoption
-from fine_edge.engine.batches import profile_of, resolved, trtexec_flags
-from fine_edge.engine.build import Engine, obtain_engine
+from fine_edge.engine.build import Engine, obtain_engine, require_release
 from fine_edge.engine.inspect import TIMEOUT_S, Inspection, inspect
-from fine_edge.engine.manifest import read_manifest
-from fine_edge.engine.options import PRECISIONS, TARGETS, VERBOSITIES, BuildOptions, EnginePrecision, read_recipe
-from fine_edge.engine.plan_file import check_bytes, check_onnx, check_platform, read_plan
+from fine_edge.engine.manifest import check_bytes, check_onnx, check_platform, read_manifest, read_plan
+from fine_edge.engine.options import (
+    PRECISIONS,
+    TARGETS,
+    VERBOSITIES,
+    BuildOptions,
+    EnginePrecision,
+    profile_of,
+    read_recipe,
+    resolved,
+    trtexec_flags,
+)
 from fine_edge.engine.platform import here, require_tensorrt
-from fine_edge.engine.preflight import require_release
 from fine_edge.engine.source import graph_precision, model_of, read_source, sized
 from fine_edge.errors import ConfigError
 from fine_edge.export.artifacts import ensure_exported

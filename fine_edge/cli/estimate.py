@@ -30,18 +30,26 @@ from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.errors import ConfigError
 from fine_edge.estimate.calibration import PRECISIONS, Calibration, Precision, find_calibration, write_calibration
 from fine_edge.estimate.device import DEFAULT, find_device, known_devices
-from fine_edge.estimate.engine import engine_work
+from fine_edge.estimate.engine import engine_work, in_fp16, precision_of
 from fine_edge.estimate.latency import Conditions, Estimate, estimate
+from fine_edge.estimate.least_squares import GRAPH_HINT, TimingSource, calibrate_on_records
 from fine_edge.estimate.picture import write_estimate, write_sweep, write_validation
-from fine_edge.estimate.precision import in_fp16, precision_of
 from fine_edge.estimate.published import fit_published
-from fine_edge.estimate.published_tables import constants_text, errors_table, rows_table, write_published
-from fine_edge.estimate.records import GRAPH_HINT, TimingSource, calibrate_on_records
-from fine_edge.estimate.tables import MARK, estimate_table, kernels_table, notes, place
+from fine_edge.estimate.tables import (
+    MARK,
+    constants_text,
+    errors_table,
+    estimate_table,
+    kernels_table,
+    notes,
+    place,
+    rows_table,
+    write_published,
+)
 from fine_edge.estimate.validate import compile_tables, validate
 from fine_edge.estimate.variants import AXES, BASELINE, DEFAULTS, MODEL, Variant, export_variant, variants
-from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import InputSize
+from fine_edge.graph.model_file import identity_of
 from fine_edge.table import Column, Table
 
 Export = Callable[[Variant, Path], Path]

@@ -30,7 +30,7 @@ from fine_edge.graph.input_size import InputSize
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import Finding
 from fine_edge.images import Pictures
-from fine_edge.parity.tolerance import TOLERANCES
+from fine_edge.parity.report import TOLERANCES
 from fine_edge.table import Column, Table
 
 if TYPE_CHECKING:

@@ -13,11 +13,9 @@ from fine_edge.cli.arguments import Parser, add_explain, add_json, deliver
 from fine_edge.errors import BoardError, ConfigError
 from fine_edge.fields import to_data
 from fine_edge.jetson.board import Board
-from fine_edge.jetson.board_file import HINT, BoardFile, read_board_file
-from fine_edge.jetson.picture import write_picture
 from fine_edge.jetson.power_modes import ModeTable
-from fine_edge.jetson.printed import BoardState, state_of
-from fine_edge.jetson.tables import log_table, modes_table, state_table
+from fine_edge.jetson.printed import HINT, BoardFile, BoardState, read_board_file, state_of
+from fine_edge.jetson.tables import log_table, modes_table, state_table, write_picture
 from fine_edge.jetson.tegrastats_log import Spread, TegrastatsLog
 from fine_edge.table import Table
 

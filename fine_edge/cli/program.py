@@ -10,6 +10,7 @@ from typing import NoReturn
 from fine_edge import __version__, command
 from fine_edge.errors import ConfigError
 
+# Name and purpose of each command, in the order of the work. ``fine_edge/cli/NAME.py`` holds its ``main``.
 COMMANDS = {
     "doctor": "one page on this machine: what works, and what to do about the rest",
     "jetson": "the state of a Jetson: clocks, power mode, heat and power, now or from its logs",
@@ -33,7 +34,6 @@ COMMANDS = {
     "matrix": "every model through export, rules, parity and NVIDIA's compiler",
     "report": "records as one HTML page, or as Markdown",
 }
-"""Name and purpose of each command, in the order of the work. ``fine_edge/cli/NAME.py`` holds its ``main``."""
 
 
 def _help() -> str:

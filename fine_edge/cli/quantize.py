@@ -29,13 +29,12 @@ from fine_edge.int8.picture import write_picture
 from fine_edge.int8.placement import PLACEMENTS
 from fine_edge.int8.scales import METHODS, Calibrated, calibration_pictures
 from fine_edge.int8.study import MOST_DRIFT_PICTURES, Int8Study, Plan, study
-from fine_edge.int8.trials import BLOCK_STEP, Labelled, Trial
-from fine_edge.int8.verdict import Budget
+from fine_edge.int8.trials import BLOCK_STEP, Budget, Labelled, Trial
 from fine_edge.int8.write import check_folder, write_int8
 from fine_edge.table import Column, Table
 
+# Pictures that ranges are taken from; more change little.
 MOST_PICTURES = 64
-"""Pictures that ranges are taken from; more change little."""
 
 AUTO = "auto"
 _Item = TypeVar("_Item")

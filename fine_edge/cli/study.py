@@ -15,11 +15,10 @@ from fine_edge.cli.arguments import Parser, add_explain, add_json, add_table_fil
 from fine_edge.errors import ConfigError, MissingExtraError
 from fine_edge.study.one_run import RunJob
 from fine_edge.study.outcome import StudyOutcome, outcome, read_record, write_record
-from fine_edge.study.picture import write_curves
 from fine_edge.study.plan import StudyPlan, read_plan
 from fine_edge.study.pool import LOG, WORKER, StudyPool, visible_devices
 from fine_edge.study.result import RunResult, StudyRun, finished, runs_of
-from fine_edge.study.tables import paired_table, study_table
+from fine_edge.study.tables import paired_table, study_table, write_curves
 
 RECORD, CURVES = "study.json", "study.png"
 

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fine_edge.contract import Contract, Precision, bound_contract
-from fine_edge.engine.manifest import Manifest, read_manifest
-from fine_edge.engine.plan_file import check_bytes, contract_of, read_plan
+from fine_edge.engine.manifest import Manifest, check_bytes, contract_of, read_manifest, read_plan
 from fine_edge.errors import ConfigError
-from fine_edge.graph.model_file import read_model
-from fine_edge.graph.weight_files import external_tensors
+from fine_edge.graph.model_file import external_tensors, read_model
 from fine_edge.text import printable
 
+# Name of the input of a graph that holds its own preprocessing and takes pictures as a camera gives them.
 FRAME = "frame"
-"""Name of the input of a graph that holds its own preprocessing and takes pictures as a camera gives them."""
 
 
 @dataclass(frozen=True)

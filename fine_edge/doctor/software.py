@@ -13,8 +13,8 @@ from fine_edge.contract import TENSORRT
 from fine_edge.engine.platform import is_installed, release_of, runs_on_orin
 from fine_edge.jetson.board import Board
 
+# ``fail``: needed on this machine, and missing or broken. ``absent``: not installed, and not needed here.
 Status = Literal["ok", "warn", "fail", "absent"]
-"""``fail``: needed on this machine, and missing or broken. ``absent``: not installed, and not needed here."""
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from fine_edge.engine import plan as planning
 from fine_edge.engine.plan import BuildJob
 
 GRACE_S = 5.0
+# The shortest time between two reported steps: a build has thousands, and each takes the interpreter's lock.
 STEP_PERIOD_S = 0.1
-"""The shortest time between two reported steps: a build has thousands, and each takes the interpreter's lock."""
 
+# Exit codes: the model or plan was refused; the build was cancelled. Code 1 is an unexpected exception.
 REFUSED, CANCELLED = 3, 4
-"""Exit codes: the model or plan was refused; the build was cancelled. Code 1 is an unexpected exception."""
 
 
 class Events:

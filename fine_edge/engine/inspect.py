@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fine_edge.engine import supervise
-from fine_edge.engine.batches import optimum_size
-from fine_edge.engine.options import BuildOptions
+from fine_edge.engine.options import BuildOptions, optimum_size
 from fine_edge.engine.plan import BuildJob
 from fine_edge.engine.platform import here
 from fine_edge.engine.rtx_log import Compiled, parse_log
 from fine_edge.engine.source import sized_file
 from fine_edge.errors import BackendError
 from fine_edge.graph.checks import check_view, read_vetted
-from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import InputSize, require_static, shapes_text
-from fine_edge.graph.model_file import read_model
+from fine_edge.graph.model_file import identity_of, read_model
 from fine_edge.graph.view import GraphView
 
+# The default time limit: ten minutes. RT-DETR R18 takes seconds.
 TIMEOUT_S = 600.0
-"""The default time limit: ten minutes. RT-DETR R18 takes seconds."""
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fine_edge.engine.batches import Profile
-from fine_edge.engine.options import BuildOptions
+from fine_edge.engine.options import BuildOptions, Profile
 from fine_edge.machine import MIB
 
 if TYPE_CHECKING:
     import tensorrt
 
+# SM86, the architecture closest to Orin's SM87 that TensorRT-RTX compiles for.
 RTX_COMPUTE_CAPABILITY = (8, 6)
-"""SM86, the architecture closest to Orin's SM87 that TensorRT-RTX compiles for."""
 
 Emit = Callable[[dict[str, Any]], None]
 

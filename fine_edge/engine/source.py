@@ -26,14 +26,12 @@ from fine_edge.engine.options import BuildOptions, EnginePrecision
 from fine_edge.errors import ArtifactError
 from fine_edge.files import output_errors
 from fine_edge.graph.checks import check_view, vet
-from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import InputSize, fixed, require_open_batch, require_static
-from fine_edge.graph.model_file import read_model
+from fine_edge.graph.model_file import identity_of, read_model, weight_files
 from fine_edge.graph.open_batch import largest_batch, note_batch
 from fine_edge.graph.rules_operators import PLUGIN_DOMAINS
 from fine_edge.graph.view import GraphView
 from fine_edge.graph.walk import graphs_in
-from fine_edge.graph.weight_files import weight_files
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Source:
 
     Attributes:
         path: the file.
-        sha256: its :func:`fine_edge.graph.identity.identity_of`.
+        sha256: its :func:`fine_edge.graph.model_file.identity_of`.
         model: name in the zoo, or the stem of a file without a contract.
         holds_fp16: whether the graph has FP16 tensors.
         holds_int8: whether pairs of QuantizeLinear and DequantizeLinear say what is INT8.

@@ -18,11 +18,11 @@ from fine_edge.files import contents_checked, read_document
 from fine_edge.text import printable_all
 
 FORMAT = 4
+# The GPU of all Orins, which the constants that come with the package hold for.
 CALIBRATED_SM = "sm_87"
-"""The GPU of all Orins, which the constants that come with the package hold for."""
 _FILE = Path(__file__).parent / "calibrations" / "orin.json"
+# Predicted over measured minus 1: what was predicted is a part of what was measured or a multiple of it.
 RelativeError = Annotated[float, Meta(gt=-1, le=1e15)]
-"""Predicted over measured minus 1: what was predicted is a part of what was measured or a multiple of it."""
 _HINT = "python -m fine_edge estimate calibrate RECORD... --out FILE"
 
 Precision = Literal["fp32", "fp16", "int8"]

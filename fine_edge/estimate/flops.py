@@ -16,8 +16,8 @@ from onnx import NodeProto, TensorProto
 
 from fine_edge.graph.view import GraphView, attribute_int, input_name, is_static, label, output_name
 
+# Smallest amount that a GPU fetches for one scattered element (CUDA C++ Best Practices Guide, coalesced access).
 SECTOR_BYTES = 32
-"""Smallest amount that a GPU fetches for one scattered element (CUDA C++ Best Practices Guide, coalesced access)."""
 
 # Number of special-function results for one element; plain instructions are counted separately.
 _SPECIAL = {"Tanh": 2, "Erf": 2, "Exp": 1, "Log": 1, "Sqrt": 1, "Softmax": 1}
@@ -36,8 +36,8 @@ _MOVES = frozenset(
 )
 # Operators that read more elements than they write.
 _REDUCTIONS = ("Reduce", "MaxPool", "AveragePool", "GlobalAveragePool", "ArgMax", "LayerNormalization", "Softmax")
+# Operators that are matrix products.
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators that are matrix products."""
 # Bilinear interpolation reads four neighbours.
 _CORNERS = 4
 # Bytes of an element that a gather reads; other types are taken for FP16.

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from fine_edge.estimate.calibration import Calibration, Precision
-from fine_edge.estimate.context import context_mib
 from fine_edge.estimate.device import Device, Mode
 from fine_edge.estimate.engine import EngineWork
 from fine_edge.estimate.roofline import Bound, KernelTime, in_int8, kernel_times
+from fine_edge.machine import MIB
 
 BOUNDS: tuple[Bound, ...] = ("compute", "memory", "launch")
 
+# Memory that JetPack, CUDA and TensorRT need beside an engine: a guess on the safe side.
 RESERVED_GIB = 2.5
-"""Memory that JetPack, CUDA and TensorRT need beside an engine: a guess on the safe side."""
 # Networks that were measured took so long; selections took at most so much of it.
 _MEASURED_MS = (0.5, 100.0)
 _MOST_SELECTING = 0.05
+# Factor by which an interval is wider on either side where nothing like the network was measured.
 WIDER = 1.25
-"""Factor by which an interval is wider on either side where nothing like the network was measured."""
 
 
 @dataclass(frozen=True)
@@ -215,3 +215,33 @@ def _kernel_json(kernel: KernelTime) -> dict[str, Any]:
         "bytes": kernel.work.tensor_bytes,
         "module": kernel.work.module,
     }
+
+
+# What the logs have beyond the activations of one moment, over these: likely, least, most.
+_WITH_DECODER = (2.1, 1.9, 2.3)
+_PLAIN = (0.65, 0.15, 0.9)
+# The extra block was of at most 100 MiB; dense attention in FP32 needs much at one moment and no more of it.
+_MOST_EXTENDED_MIB = 48.0
+# A decoder that samples maps is known by how much a kernel reads at computed indices: 7 MiB in a layer of RT-DETR, and
+# 2.4 where a YOLO selects its boxes.
+_LEAST_SAMPLED_MIB = 4.0
+# Scores that are not fused are held before and after the softmax.
+_COPIES_OF_SCORES = 2
+
+
+@dataclass(frozen=True)
+class ContextMemory:
+    """Memory in MiB, and the bounds that other networks' logs give it."""
+
+    likely: float
+    low: float
+    high: float
+
+
+def context_mib(engine: EngineWork) -> ContextMemory:
+    """Return the memory of an execution context, which trtexec prints as it creates it."""
+    decoder = any(work.gathered_bytes >= _LEAST_SAMPLED_MIB * MIB for work in engine.works)
+    scores_mib = _COPIES_OF_SCORES * max((work.scores_bytes for work in engine.works), default=0) / MIB
+    extended = min(engine.live_mib, _MOST_EXTENDED_MIB)
+    factors = _WITH_DECODER if decoder else _PLAIN
+    return ContextMemory(*(engine.live_mib + factor * extended + scores_mib for factor in factors))

@@ -25,10 +25,15 @@ from fine_edge.files import contents_checked, parse_json
 from fine_edge.machine import MIB
 
 ORIGIN = "latencies that others published of Orin Nano, Orin NX and AGX Orin"
+# Rows of one family of boards that an interval of its own needs: that of fewer is the largest error of few models.
 FEWEST_FOR_INTERVAL = 20
-"""Rows of one family of boards that an interval of its own needs: that of fewer is the largest error of few models."""
 _FILE = Path(__file__).parent / "published.json.gz"
 
+# Where the fit begins. Three stay: they were measured apart from any network's total.  ``memory_share`` and
+# ``input_share`` are of a profile of MobileNetV2 in 25W, layer by layer. Without the 6.2 us by which the profiler
+# lengthens every layer, and the 5.2 us that the fit gives a kernel beside its work, its last product reads 2.57 MB in
+# 30 us, and its input of 150,528 elements is converted in 81 us. ``copy_gb_s`` is what latencies in the paper's Table 3
+# have beyond a query.
 MEASURED = Constants(
     tensor_share=0.8,
     tf32_share=0.6,
@@ -42,13 +47,6 @@ MEASURED = Constants(
     call_us=300.0,
     copy_gb_s=15.45,
 )
-"""Where the fit begins. Three stay: they were measured apart from any network's total.
-
-``memory_share`` and ``input_share`` are of a profile of MobileNetV2 in 25W, layer by layer. Without the 6.2 us by which
-the profiler lengthens every layer, and the 5.2 us that the fit gives a kernel beside its work, its last product reads
-2.57 MB in 30 us, and its input of 150,528 elements is converted in 81 us. ``copy_gb_s`` is what latencies in the
-paper's Table 3 have beyond a query.
-"""
 FITTED = (
     *("tensor_share", "tf32_share", "lanes_share", "gather_share"),
     *("gate_slots", "kernel_clocks", "gap_us", "call_us"),

@@ -33,11 +33,9 @@ _SHORTEST_DEPTH = 256
 _DEPTH_STEP = 16
 # Reading an element of an operand takes as long as so many multiply-accumulates, so narrow tiles are slower.
 _OPERAND = 8
+# Depth whose time a tile takes beside its products: its pipeline fills, and its results are written.  Products side by
+# side, such as those of an attention's heads, hide the ends of each other's tiles.
 TILE_ENDS = 144
-"""Depth whose time a tile takes beside its products: its pipeline fills, and its results are written.
-
-Products side by side, such as those of an attention's heads, hide the ends of each other's tiles.
-"""
 
 
 def padded_flops(products: Iterable[Product], multiprocessors: int) -> int:
@@ -68,12 +66,9 @@ def _candidates(product: Product, multiprocessors: int) -> Iterator[int]:
 
 Bound = Literal["compute", "memory", "launch"]
 
+# Clocks of TensorRT's top-k for an element of a row.  It takes 51 us for 24,000 elements, whatever k is (ultralytics,
+# pull request 25666), if that was a T4 at 1590 MHz, the GPU of its author's other figures.
 CLOCKS_PER_ELEMENT = 3.4
-"""Clocks of TensorRT's top-k for an element of a row.
-
-It takes 51 us for 24,000 elements, whatever k is (ultralytics, pull request 25666), if that was a T4 at 1590 MHz, the
-GPU of its author's other figures.
-"""
 
 
 # Rate of tensor cores over that in FP16; FP32 graphs are multiplied in TF32.

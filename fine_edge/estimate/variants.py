@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MODEL, BASELINE = "rtdetr_r18_fine", "rtdetr_r18"
 Axis = Literal["attention", "r", "k", "input-size", "width"]
 AXES: tuple[Axis, ...] = get_args(Axis)
+# Values of a sweep by axis, unless others are given.  ``k`` is the value of the fusion at l = 3, then at l = 2;
+# ``width`` is FINE's feed-forward in units of C.
 DEFAULTS: dict[Axis, tuple[str, ...]] = {
     "attention": ("aats", "linear", "area", "window", "vanilla"),
     "r": ("1", "2", "4"),
@@ -22,12 +24,8 @@ DEFAULTS: dict[Axis, tuple[str, ...]] = {
     "input-size": ("480", "640", "800"),
     "width": ("0", "1", "2", "4"),
 }
-"""Values of a sweep by axis, unless others are given.
-
-``k`` is the value of the fusion at l = 3, then at l = 2; ``width`` is FINE's feed-forward in units of C.
-"""
+# The paper's choice by axis.
 PAPERS: dict[Axis, str] = {"attention": "aats", "r": "2", "k": "1:2", "input-size": "640", "width": "2"}
-"""The paper's choice by axis."""
 _SIDE_PX = 640
 _FIELDS: dict[Axis, str] = {"attention": "attention", "r": "r", "k": "k", "width": "ffn_ratio"}
 

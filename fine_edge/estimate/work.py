@@ -9,7 +9,7 @@ from typing import Any
 
 from fine_edge.engine.rtx_log import Kernel
 from fine_edge.estimate.flops import NodeWork, Product, SelectedKernels
-from fine_edge.layers.by_part import attribute
+from fine_edge.layers.layer import attribute
 
 # Kinds of kernels that compute matrix products; other kernels that name such a node only prepare its input.
 _MATRIX_KINDS = ("correlation", "gemm", "runtime_fusion", "runtime_function")

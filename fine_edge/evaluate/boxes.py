@@ -9,11 +9,10 @@ import numpy as np
 from fine_edge.detections import Detections, Floats
 from fine_edge.evaluate.class_names import categories_of
 from fine_edge.evaluate.coco_data import CocoData, read_results
-from fine_edge.evaluate.detect import ImageResult
 from fine_edge.evaluate.evaluation import Evaluation, Origin, score
 from fine_edge.evaluate.journal import Entry, Line, Outlines, found_of, read_journal
 from fine_edge.evaluate.picture_sizes import require_labelled_sizes
-from fine_edge.evaluate.run import origin_of, run_images
+from fine_edge.evaluate.run import ImageResult, origin_of, run_images
 from fine_edge.runners.opened import Opened
 from fine_edge.segments import pasted_masks
 

@@ -26,14 +26,12 @@ from fine_edge.files import MOST_JSON_BYTES, read_json
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
+# Polygons x0, y0, x1, y1, ... or run lengths ``{"size": [height, width], "counts": ...}``, as COCO defines them.  A
+# file may hold anything in their place: :func:`fine_edge.evaluate.masks.runs` checks them when masks are scored.
 Mask = list[list[float]] | dict[str, Any]
-"""Polygons x0, y0, x1, y1, ... or run lengths ``{"size": [height, width], "counts": ...}``, as COCO defines them.
-
-A file may hold anything in their place: :func:`fine_edge.evaluate.masks.runs` checks them when masks are scored.
-"""
 Masks = NDArray[np.object_]
+# Whether boxes or masks are compared.
 Kind = Literal["bbox", "segm"]
-"""Whether boxes or masks are compared."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +163,8 @@ def _with_runs(some: Some, data: CocoData) -> Some:
     return replace(some, masks=objects(outlines))
 
 
+# Largest coordinate of a box: areas must stay finite, but no box is refused for being improbably large.
 _MOST_PX = 1e100
-"""Largest coordinate of a box: areas must stay finite, but no box is refused for being improbably large."""
 
 
 def box(value: Any) -> tuple[float, float, float, float]:

@@ -32,8 +32,8 @@ from fine_edge.evaluate.sides import StoredEvaluation, names_of
 from fine_edge.text import printable
 
 _METRICS = ("ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "ar_100")
+# The figures of right and wrong detections whose difference has an interval.
 ERRORS = ("tp", "fp", "fn", "precision", "recall", "f1", *KINDS[TRUE_POSITIVE + 1 : LEFT_OUT])
-"""The figures of right and wrong detections whose difference has an interval."""
 
 
 @dataclass(frozen=True)

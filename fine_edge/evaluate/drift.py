@@ -19,10 +19,10 @@ from fine_edge.evaluate.masks import overlap
 from fine_edge.evaluate.matching import by_image
 from fine_edge.evaluate.sides import require_one_model
 
+# Lowest score of a detection whose loss counts; below it any rounding moves detections.
 CONFIDENCE = 0.3
-"""Lowest score of a detection whose loss counts; below it any rounding moves detections."""
+# How far below the confidence the other side's detection may score and still be paired.
 MARGIN = 0.1
-"""How far below the confidence the other side's detection may score and still be paired."""
 
 
 @dataclass(frozen=True)

@@ -199,8 +199,8 @@ def read_evaluation(path: Path) -> PastEvaluation:
         )
 
 
+# -1 is the figure of nothing, such as the AP of small objects where there are none.
 _Share = Annotated[float, Meta(ge=-1, le=1)]
-"""-1 is the figure of nothing, such as the AP of small objects where there are none."""
 
 
 @dataclass(frozen=True)

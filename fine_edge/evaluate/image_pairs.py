@@ -20,8 +20,8 @@ from fine_edge.text import printable
 RIGHT, WRONG, MISSED = "#3fa7ff", "#ff4d4d", "#ffb000"
 LABELLED = "#f2f2f2"
 WIDTH_PX = 460
+# Whether false positives or missed objects alone are drawn.
 Only = Literal["fp", "fn"]
-"""Whether false positives or missed objects alone are drawn."""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from fine_edge.files import MOST_TEXT_BYTES, file_size, output_errors, parse_jso
 
 FORMAT = 2
 
+# Of a detection: category id, x0, y0, width, height in pixels of the picture, and score.
 Line = tuple[float, ...]
-"""Of a detection: category id, x0, y0, width, height in pixels of the picture, and score."""
 
 _MOST_ID = 2.0**62
 _CHECK = b',"check":"'

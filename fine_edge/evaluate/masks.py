@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from fine_edge.evaluate.ids import integer
 
+# ``{"size": [height, width], "counts": text}``.
 Runs = dict[str, Any]
-"""``{"size": [height, width], "counts": text}``."""
 
+# COCO's text of numbers: five bits a character, lowest first; the sixth bit says that more follow.
 _COUNTS = re.compile(r"(?:[P-o]{0,6}[0-O])+", re.ASCII)
-"""COCO's text of numbers: five bits a character, lowest first; the sixth bit says that more follow."""
 _MOST_PIXELS = 2**31
 _MOST_COORDINATE = 2.0**24
+# Longest outline of one polygon; the border of a picture of 10,000 x 10,000 pixels has 40,000.
 _MOST_OUTLINE_PX = 2.0**20
-"""Longest outline of one polygon; the border of a picture of 10,000 x 10,000 pixels has 40,000."""
 
 
 def runs(mask: Any, size: tuple[int, int] | None) -> Runs:

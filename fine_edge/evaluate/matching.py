@@ -30,8 +30,8 @@ CONFIDENCE = 0.5
 NEAR = 0.1
 
 TRUE_POSITIVE, DUPLICATE, CLASS_CONFUSION, LOCALISATION, BACKGROUND, LEFT_OUT = range(6)
+# Names of the kinds of detections, by number.
 KINDS = ("true_positive", "duplicate", "class_confusion", "localisation", "background", "left_out")
-"""Names of the kinds of detections, by number."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def _judge_image(found: Found, truth: Truth, kind: Kind) -> tuple[NDArray[np.int
     return kinds, taken
 
 
+# COCO's ranges of area in square pixels. Detections are sorted by their own area, also the right ones.
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
-"""COCO's ranges of area in square pixels. Detections are sorted by their own area, also the right ones."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from fine_edge.evaluate.segment_data import TrueSegment, sums
 
 Ints = NDArray[np.int64]
 PairTable = NDArray[np.float64]
+# Of a row of counts: category, sum of IoUs, TP, FP, FN.
 COLUMNS = 5
-"""Of a row of counts: category, sum of IoUs, TP, FP, FN."""
 
 _NOBODY = 0
 _LEAST_IOU = 0.5

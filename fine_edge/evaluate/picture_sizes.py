@@ -19,10 +19,9 @@ _READERS = 4
 _NAMED = 3
 # Rounding may push a label at the border of its picture outside by this much.
 _SLACK_PX = 1.0
+# How far a box may reach, in sides of its picture; corners read as sizes, and labels of a larger picture, reach
+# further.
 _FAR = 1.1
-"""How far a box may reach, in sides of its picture; corners read as sizes, and labels of a larger picture, reach
-further.
-"""
 _SWAPPED = (
     "give the pictures as they lay when they were labelled; if only the numbers are swapped, correct them in the labels"
 )

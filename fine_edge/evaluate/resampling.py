@@ -158,8 +158,8 @@ class Difference:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+# From how often each image is taken (images,) to the differences (K,) of K figures, NaN where one is not defined.
 Statistic = Callable[[Ints], Doubles]
-"""From how often each image is taken (images,) to the differences (K,) of K figures, NaN where one is not defined."""
 
 
 def differences(

@@ -16,12 +16,12 @@ from fine_edge.evaluate import panoptic
 from fine_edge.evaluate.image_pairs import MISSED, RIGHT, WRONG, Only, errors_text, picture_of
 from fine_edge.evaluate.segment_comparison import SegmentComparison, SegmentSide
 from fine_edge.evaluate.segment_data import IGNORED
-from fine_edge.evaluate.segment_maps import SegmentMap, path_of, read_map, true_map
+from fine_edge.evaluate.segments import SegmentMap, path_of, read_map, true_map
 
 _WIDTH_PX = 300
 _OPACITY, _PALE = 0.7, 0.25
+# Classes that the key names; the most common ones.
 _MOST_NAMED = 12
-"""Classes that the key names; the most common ones."""
 _COUNTED = {"fp": 3, "fn": 4}  # columns of panoptic's rows of counts
 
 Bools = NDArray[np.bool_]

@@ -15,8 +15,8 @@ from fine_edge.evaluate.segment_data import IGNORED, sums
 
 Ints = NDArray[np.int64]
 ConfusionTable = NDArray[np.float64]
+# Of a row of counts: labelled category, found category, pixels.
 COLUMNS = 3
-"""Of a row of counts: labelled category, found category, pixels."""
 
 
 @dataclass(frozen=True)

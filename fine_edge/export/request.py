@@ -13,8 +13,8 @@ from fine_edge.zoo.catalog import find
 from fine_edge.zoo.hf_processor import read_processor
 from fine_edge.zoo.weights_file import checkpoint_files
 
+# The folders of ``plugins/`` that an export can put into the graph.
 PLUGINS = ("fine_modulate",)
-"""The folders of ``plugins/`` that an export can put into the graph."""
 
 # The deepest map of every backbone here has a stride of 32 pixels.
 SIZE_MULTIPLE_PX = 32

@@ -18,7 +18,7 @@ from fine_edge.graph.convert import to_fp16
 from fine_edge.graph.emulate import emulated
 from fine_edge.graph.parts import MODULES, part_of
 from fine_edge.graph.view import GraphView
-from fine_edge.parity.tolerance import TOLERANCES, Tolerance
+from fine_edge.parity.report import TOLERANCES, Tolerance
 from fine_edge.runners.ort import OrtRunner
 
 Doubles = NDArray[np.float64]

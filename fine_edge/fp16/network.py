@@ -31,15 +31,15 @@ from fine_edge.runners.ort import folded
 
 _STATIC = "export it with one image input and static shapes"
 Form = Literal["postprocessed", "raw", "predictions", "classes", "unknown"]
+# The class of each pixel of a picture (H, W).
 ClassMap = NDArray[np.integer]
-"""The class of each pixel of a picture (H, W)."""
 Found = Detections | ClassMap
 _OUTPUTS: dict[Form, tuple[str, ...]] = {
     "postprocessed": ("labels", "boxes_xyxy", "scores"),
     "raw": ("logits", "boxes"),
 }
+# Names of ultralytics' output before suppression, in its export and in ours.
 _PREDICTIONS = ("output0", "predictions")
-"""Names of ultralytics' output before suppression, in its export and in ours."""
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,19 @@ from onnx import NodeProto, TensorProto
 
 from fine_edge import console
 from fine_edge.fp16.network import Network
-from fine_edge.graph.emulate import MOVES_ONLY
-from fine_edge.graph.half_range import STANDS_FOR_INFINITY
+from fine_edge.graph.emulate import MOVES_ONLY, STANDS_FOR_INFINITY
 from fine_edge.graph.view import GraphView, attribute_int, input_name, is_static
 from fine_edge.machine import MIB
 from fine_edge.runners.ort import OrtRunner
 
+# The smallest FP16 number with all 11 bits. Below it, numbers are 2^-24 apart (IEEE 754 binary16).
 SMALLEST_NORMAL = 2.0**-14
-"""The smallest FP16 number with all 11 bits. Below it, numbers are 2^-24 apart (IEEE 754 binary16)."""
 
+# The largest magnitude that FP16 rounds to zero.
 VANISHES = 2.0**-25
-"""The largest magnitude that FP16 rounds to zero."""
 
+# The most MiB of tensors that are held at one time while observing; a larger tensor is held alone.
 CHUNK_MIB = 256
-"""The most MiB of tensors that are held at one time while observing; a larger tensor is held alone."""
 
 _STEP = 2.0**-24
 

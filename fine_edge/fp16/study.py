@@ -15,23 +15,22 @@ from fine_edge.contract import Artifact, Contract, contract_path
 from fine_edge.errors import ConfigError, ImageError
 from fine_edge.files import output_errors, written_together
 from fine_edge.fp16.budget import BudgetRow, budget, selections
-from fine_edge.fp16.hazards import Evidence, Hazard, found_in, open_hazards
+from fine_edge.fp16.hazards import RULES, Evidence, Hazard, found_in, open_hazards
 from fine_edge.fp16.keep_list import kept_in_sibling, proposed
 from fine_edge.fp16.network import Network
 from fine_edge.fp16.observe import CHUNK_MIB, Observation, observe
-from fine_edge.fp16.operator_hazards import RULES
 from fine_edge.graph.convert import kept_by_exporter, to_fp16
-from fine_edge.graph.identity import identity_of
+from fine_edge.graph.model_file import identity_of
 from fine_edge.graph.view import GraphView
-from fine_edge.parity.tolerance import TOLERANCES
+from fine_edge.parity.report import TOLERANCES
 
 EMULATION = (
     "FP16 is emulated: each FP16 result is rounded once, sums are FP32. ONNX Runtime's own run of an FP16 file"
     " on x86 skips the rounding between neighbours and hides overflows; a GPU may fuse nodes (fewer roundings)"
     " or add in FP16 (more loss)."
 )
+# The longest argument that Linux accepts, in bytes (MAX_ARG_STRLEN).
 LONGEST_ARGUMENT = 128 * 1024
-"""The longest argument that Linux accepts, in bytes (MAX_ARG_STRLEN)."""
 
 # In trtexec's arguments a comma ends an entry, quotes are dropped and a star is a wildcard.
 _SPECIAL_CHARACTERS = ",'*\"\n"

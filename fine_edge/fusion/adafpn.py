@@ -24,8 +24,8 @@ from fine_edge.fusion.top_down import TopDown
 
 # The initial sampling points of a pixel, its corners, as (x, y) in pixels of the upsampled map.
 CORNERS = ((-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5), (0.5, 0.5))
+# The ratio of the maps' channels to the attention's.
 NARROWING = 16
-"""The ratio of the maps' channels to the attention's."""
 
 
 class PointSampling(nn.Module):

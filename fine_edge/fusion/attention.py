@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fine_edge.fine_options import AttentionName
 from fine_edge.fusion.config import FineConfig
-from fine_edge.method_names import AttentionName
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:

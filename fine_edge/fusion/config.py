@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from fine_edge.errors import ConfigError
-from fine_edge.method_names import AttentionName, DownName, ModulationName
+from fine_edge.fine_options import AttentionName, DownName, ModulationName
 
 
 @dataclass(frozen=True)

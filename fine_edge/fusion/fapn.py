@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from fine_edge.errors import ConfigError
 from fine_edge.fusion.top_down import Laterals, TopDown
 
+# The number of groups of the deformable convolution; each has its own channels and offsets.
 DEFORMABLE_GROUPS = 8
-"""The number of groups of the deformable convolution; each has its own channels and offsets."""
+# The number of groups of the norm in the selection.
 NORM_GROUPS = 32
-"""The number of groups of the norm in the selection."""
 KERNEL = 3
 
 

@@ -14,11 +14,10 @@ from fine_edge.fusion.config import FineConfig
 from fine_edge.fusion.fapn import Fapn, SelectedLaterals
 from fine_edge.fusion.fine import Fine
 from fine_edge.fusion.mgc import Mgc
-from fine_edge.fusion.sni import Sni
-from fine_edge.fusion.top_down import Laterals
+from fine_edge.fusion.top_down import Laterals, Sni
 
+# FINE's base sampling kernel k by fusion, deepest first: k = 1 at l = 3 and k = 2 at l = 2 (Sec. 5.3).
 STAGE_KERNELS = (1, 2)
-"""FINE's base sampling kernel k by fusion, deepest first: k = 1 at l = 3 and k = 2 at l = 2 (Sec. 5.3)."""
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,10 @@ from fine_edge.errors import ConfigError
 from fine_edge.fusion.sampling import feature_map, tokens
 from fine_edge.fusion.top_down import Laterals
 
+# The ratio of a node's channels to its channels inside the graph network.
 NARROWING = 4
-"""The ratio of a node's channels to its channels inside the graph network."""
+# n_i, the number of contexts of each level, finest first.
 CONTEXTS = (256, 192, 128, 64)
-"""n_i, the number of contexts of each level, finest first."""
 
 
 def _direction(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fine_edge.method_names import DownName
+from fine_edge.fine_options import DownName
 
 
 class DepthwiseDown(nn.Module):

@@ -9,15 +9,7 @@ import onnx
 from onnx import inliner
 
 from fine_edge.errors import ArtifactError
-from fine_edge.graph import (
-    rules_attention,
-    rules_model,
-    rules_operators,
-    rules_parser,
-    rules_quantize,
-    rules_resize,
-    rules_weights,
-)
+from fine_edge.graph import rules_attention, rules_model, rules_operators, rules_parser
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.runaway import expansion, runaway
 from fine_edge.graph.view import Finding, GraphView, without_weights
@@ -38,18 +30,18 @@ RULES: tuple[Rule, ...] = (
     rules_operators.scatter_nd,
     rules_operators.topk_size,
     rules_operators.constant_axes,
-    rules_resize.resize_mode,
+    rules_parser.resize_mode,
     rules_operators.special_operators,
     rules_operators.foreign_domains,
     rules_attention.attention_fuses,
     rules_attention.fine_operators,
-    rules_weights.finite_weights,
-    rules_weights.fits_memory,
+    rules_model.finite_weights,
+    rules_model.fits_memory,
     rules_parser.known_operators,
     rules_parser.operator_types,
     rules_parser.operator_limits,
     rules_parser.dimensions,
-    rules_quantize.quantization,
+    rules_parser.quantization,
 )
 
 # FE08 to FE15 and FE20 to FE24 look into functions, as the parser does.
@@ -107,5 +99,5 @@ def vet(view: GraphView, path: Path) -> None:
     if reason := runaway(view):
         hint = "export it with fixed shapes and unrolled loops; do not use a file from an untrusted source"
         raise ArtifactError(reason, where=path, hint=hint)
-    for finding in rules_weights.finite_weights(view):
+    for finding in rules_model.finite_weights(view):
         raise ArtifactError(f"{finding.message} ({finding.rule})", where=path, hint=finding.hint)

@@ -14,16 +14,18 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from fine_edge.errors import ArtifactError
-from fine_edge.graph.half_range import beyond_half
+from fine_edge.graph.emulate import beyond_half
+from fine_edge.graph.model_file import external_tensors
 from fine_edge.graph.rules_model import valid_onnx
 from fine_edge.graph.view import GraphView, attribute_int, input_name
 from fine_edge.graph.walk import graphs_in, subgraphs_of
-from fine_edge.graph.weight_files import external_tensors
 
 # TensorRT computes these operators in FP32 only, or FP16 loses too much in them: sums over a long axis, coordinates,
 # suppression.
 _FP32_OPERATORS = ("CumSum", "NonMaxSuppression", "RandomUniformLike", "Range", "RoiAlign")
 
+# Scopes that compute boxes in logits, in [0, 1] and in pixels: FP16 is wrong by up to half a pixel at 640.  The
+# compiler fuses these nodes with their neighbours, so FP32 costs no kernel and no memory here.
 EXPORTER_SCOPES = (
     "/detector/refine/",
     "/detector/proposals/",
@@ -31,10 +33,6 @@ EXPORTER_SCOPES = (
     "/postprocess/",
     "/preprocess/boxes/",
 )
-"""Scopes that compute boxes in logits, in [0, 1] and in pixels: FP16 is wrong by up to half a pixel at 640.
-
-The compiler fuses these nodes with their neighbours, so FP32 costs no kernel and no memory here.
-"""
 
 # Positions at which deformable convolutions read a map: FP16 moves them by a hundredth of a pixel and more.
 _SAMPLING_SCOPE = "/sampling/"

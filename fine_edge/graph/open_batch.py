@@ -17,10 +17,10 @@ from onnx import NodeProto, helper, numpy_helper
 from fine_edge.errors import ArtifactError
 from fine_edge.graph.view import Dims, GraphView, label
 
+# Batches of the traces: the smallest that differ, as 1 is also what broadcasting and unsqueezing write.
 TWO, THREE = 2, 3
-"""Batches of the traces: the smallest that differ, as 1 is also what broadcasting and unsqueezing write."""
+# Name of the open dimension.
 BATCH = "batch"
-"""Name of the open dimension."""
 
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Where")
 # Equal rows may pass through these as one, which broadcasting behind them makes as many as there are pictures.

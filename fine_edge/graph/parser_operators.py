@@ -17,31 +17,31 @@ Types = frozenset[int]
 SINGLE: Types = frozenset((T.FLOAT,))
 HALF: Types = SINGLE | {T.FLOAT16}
 FLOATING: Types = HALF | {T.BFLOAT16}
+# Types that TensorRT documents between QuantizeLinear and DequantizeLinear only.
 QUANTIZED: Types = frozenset((T.INT8, T.FLOAT8E4M3FN, T.INT4))
-"""Types that TensorRT documents between QuantizeLinear and DequantizeLinear only."""
 
 REAL: Types = FLOATING | QUANTIZED
 INTEGER: Types = frozenset((T.INT32, T.INT64))
 NUMBER: Types = REAL | INTEGER
 LOGICAL: Types = frozenset((T.BOOL,))
 ANY: Types = NUMBER | LOGICAL
+# UINT8 exists at the network's inputs and outputs only, so few operators take it.
 EDGE: Types = ANY | {T.UINT8}
-"""UINT8 exists at the network's inputs and outputs only, so few operators take it."""
 
+# Element types that the parser can convert; it computes DOUBLE as FLOAT.
 KNOWN: Types = EDGE | {T.DOUBLE}
-"""Element types that the parser can convert; it computes DOUBLE as FLOAT."""
 
+# Types to which a Cast may go; the compiler refuses casts to FP8 and INT4.
 CASTABLE: Types = FLOATING | INTEGER | LOGICAL | {T.INT8, T.UINT8, T.DOUBLE}
-"""Types to which a Cast may go; the compiler refuses casts to FP8 and INT4."""
 
+# The most dimensions of a tensor (``Dims::MAX_DIMS``).
 MOST_DIMENSIONS = 8
-"""The most dimensions of a tensor (``Dims::MAX_DIMS``)."""
 
+# The most levels of subgraphs and functions inside each other.
 DEEPEST_NESTING = 24
-"""The most levels of subgraphs and functions inside each other."""
 
+# The first opset of which the parser can broadcast.
 OLDEST_BROADCAST = 7
-"""The first opset of which the parser can broadcast."""
 
 _EVERY = range(2**16)
 _PAIR = (0, 1)
@@ -115,6 +115,7 @@ OPERATORS: dict[str, Operator] = {
     **_operators("TRT_MaxPool TRT_PluginV2 TRT_RaggedSoftmax TRT_Resize TRT_Scale TRT_Shuffle TRT_Slice TRT_TopK_Min"),
 }
 
+# Operators that the parser refuses by name; it searches a plugin for any other that it does not know.
 REFUSED = {
     *("AffineGrid", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad"),
     *("Col2Im", "Compress", "ConcatFromSequence", "ConvInteger", "DFT", "Det", "DynamicQuantizeLinear"),
@@ -124,4 +125,3 @@ REFUSED = {
     *("SequenceInsert", "SequenceLength", "SequenceMap", "SoftmaxCrossEntropyLoss", "SplitToSequence"),
     *("StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer", "Unique"),
 }
-"""Operators that the parser refuses by name; it searches a plugin for any other that it does not know."""

@@ -10,8 +10,8 @@ from onnx import NodeProto, TensorProto
 
 from fine_edge.graph.view import Finding, GraphView, input_name, label, output_name
 
+# Head dimensions that the fused kernel takes: 16 <= d <= 256, d a multiple of 8.
 SMALLEST_HEAD, LARGEST_HEAD, HEAD_STEP = 16, 256, 8
-"""Head dimensions that the fused kernel takes: 16 <= d <= 256, d a multiple of 8."""
 
 # Operators allowed between the product of queries and keys and the softmax, and between the softmax and the values.
 _BETWEEN = ("Mul", "Div", "Add", "Sub", "Where", "Cast", "Identity", "Reshape", "Dropout")

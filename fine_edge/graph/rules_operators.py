@@ -19,17 +19,18 @@ from fine_edge.graph.view import (
     label,
 )
 
+# The largest K of TensorRT's TopK layer. 3841 passes the parser and fails in the builder.
 TOPK_LIMIT = 3840
-"""The largest K of TensorRT's TopK layer. 3841 passes the parser and fails in the builder."""
 
+# Domains whose nodes are TensorRT plugins by convention. In other domains a name that ends in ``_TRT`` is one.
 PLUGIN_DOMAINS = ("trt.plugins",)
-"""Domains whose nodes are TensorRT plugins by convention. In other domains a name that ends in ``_TRT`` is one."""
 
 _DEVICE_CHECK = "build it on the device before relying on it"
 _UNROLLED = "it becomes a loop, iteration by iteration, and nothing fuses across it"
 _PLUGIN_HINT = "write it with ONNX operators, or export it as a node of the domain trt.plugins for a plugin of yours"
 
 # Operator: severity, what happens, hint.
+# Operators that are more than a layer: sequences are as well.
 SPECIAL: dict[str, tuple[Severity, str, str]] = {
     "Unique": ("error", "its output's shape depends on data", "leave it out of the graph"),
     "Compress": ("error", "its output's shape depends on data", "use Where or a mask of fixed size"),
@@ -46,7 +47,6 @@ SPECIAL: dict[str, tuple[Severity, str, str]] = {
     "RoiAlign": ("error", "it becomes the plugin ROIAlign_TRT", _PLUGIN_HINT),
     "DeformConv": ("error", "it becomes the plugin ModulatedDeformConv2d", _PLUGIN_HINT),
 }
-"""Operators that are more than a layer: sequences are as well."""
 
 _SAMPLE_MODES = ("bilinear", "bicubic", "nearest")
 

@@ -23,20 +23,20 @@ from fine_edge.graph.view import (
 )
 from fine_edge.graph.walk import constants_in, graphs_in, subgraphs_of
 
+# The most iterations of a Loop, multiplied by those of the loops around it.
 MOST_TRIPS = 2**16
-"""The most iterations of a Loop, multiplied by those of the loops around it."""
 
+# The most elements of one tensor: 4 GiB in FP32.
 MOST_ELEMENTS = 2**30
-"""The most elements of one tensor: 4 GiB in FP32."""
 
+# The most elements of all tensors that depend on no input and are computed at loading: 1 GiB in FP32.
 MOST_FOLDED = 2**28
-"""The most elements of all tensors that depend on no input and are computed at loading: 1 GiB in FP32."""
 
+# The most nodes after expansion of functions; the largest language models have a tenth of it.
 MOST_NODES = 200_000
-"""The most nodes after expansion of functions; the largest language models have a tenth of it."""
 
+# The most levels of graphs and functions inside each other.
 DEEPEST = 64
-"""The most levels of graphs and functions inside each other."""
 
 # Operators that return a number they were given, or the smallest of several.
 _PASSES = frozenset(("Cast", "Gather", "Identity", "Min", "Reshape", "Slice", "Squeeze", "Unsqueeze"))

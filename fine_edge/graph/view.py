@@ -24,11 +24,11 @@ _SMALL_BYTES = 1024
 _TERM = r"[A-Za-z]*(\.\.\.[A-Za-z]*)?"
 _EQUATION = re.compile(f"{_TERM}(,{_TERM})*(->{_TERM})?")
 
+# The most entries of a shape or list of indices with which shapes are inferred.
 LONGEST_LIST = 2**20
-"""The most entries of a shape or list of indices with which shapes are inferred."""
 
+# The most elements of a tensor with which shapes are inferred.
 LARGEST_TENSOR = 2**40
-"""The most elements of a tensor with which shapes are inferred."""
 
 
 class GraphView:

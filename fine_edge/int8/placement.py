@@ -22,8 +22,8 @@ from fine_edge.graph.view import GraphView, attribute_int, input_name, output_na
 PlacementName = Literal["backbone", "neck", "backbone+neck", "convolutions"]
 PLACEMENTS: tuple[PlacementName, ...] = get_args(PlacementName)
 
+# Input channels below which a convolution stays FP16: INT8 kernels of tensor cores read 16 channels at once.
 FEWEST_CHANNELS = 16
-"""Input channels below which a convolution stays FP16: INT8 kernels of tensor cores read 16 channels at once."""
 
 # A search for a later product ends here: what follows decides between classes or reads a distribution.
 _DECIDES = ("Softmax", "TopK", "ArgMax")

@@ -24,11 +24,11 @@ from fine_edge.runners.ort import OrtRunner
 Method = Literal["minmax", "entropy", "percentile"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
+# Pictures below which ranges depend on chance: the largest value of one picture is then the range.
 FEWEST_PICTURES = 8
-"""Pictures below which ranges depend on chance: the largest value of one picture is then the range."""
 
+# Share of the values, per cent, that ``percentile`` keeps.
 PERCENTILE = 99.99
-"""Share of the values, per cent, that ``percentile`` keeps."""
 
 # Values of a tensor that a histogram takes of each run, at even distances: of more, only the largest is another.
 _MOST_VALUES = 2**16

@@ -17,16 +17,26 @@ from fine_edge.detections import Detections
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.estimate.latency import Conditions
 from fine_edge.fp16.network import Found, Network
-from fine_edge.graph.identity import identity_of
+from fine_edge.graph.model_file import identity_of
 from fine_edge.graph.view import GraphView
 from fine_edge.int8.pairs import OPSET
 from fine_edge.int8.placement import PLACEMENTS, Convolution, PlacementName, convolutions, depthwise, placed
 from fine_edge.int8.scales import Calibrated, Method, largest_magnitudes, shared
-from fine_edge.int8.trials import BLOCK_STEP, Labelled, Trial, Trials
-from fine_edge.int8.verdict import Budget, Precisions, Verdict, kernel_growth, losses, verdict_on
+from fine_edge.int8.trials import (
+    BLOCK_STEP,
+    Budget,
+    Labelled,
+    Precisions,
+    Trial,
+    Trials,
+    Verdict,
+    kernel_growth,
+    losses,
+    verdict_on,
+)
 
+# Pictures that drift is measured on: every trial runs on all of them.
 MOST_DRIFT_PICTURES = 8
-"""Pictures that drift is measured on: every trial runs on all of them."""
 
 
 @dataclass(frozen=True)

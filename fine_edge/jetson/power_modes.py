@@ -14,13 +14,61 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fine_edge.jetson import sysfs
 from fine_edge.jetson.snapshot import Snapshot
+
+# Digits of the largest 64-bit number, and a sign.
+_LONGEST_INT = 20
+
+
+def read_text(path: Path) -> str | None:
+    """Return the content without surrounding blanks and NULs; ``None`` when the file cannot be read.
+
+    Reading a sensor that is switched off fails with EAGAIN or EINVAL, which are ``OSError`` like a missing file.
+    """
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \t\r\n")
+    except OSError:
+        return None
+
+
+def read_int(path: Path) -> int | None:
+    """Return a decimal number; ``None`` when the file cannot be read or holds something else."""
+    text = read_text(path)
+    try:
+        return None if text is None or len(text) > _LONGEST_INT else int(text)
+    except ValueError:
+        return None
+
+
+def read_mhz(path: Path) -> float | None:
+    """Return a frequency in MHz; the kernel's files hold Hz."""
+    hertz = read_int(path)
+    return None if hertz is None else hertz / 1e6
+
+
+def is_forbidden(path: Path) -> bool:
+    """Return whether this user lacks the permission to read the file."""
+    try:
+        with path.open("rb"):
+            return False
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
+def entries(folder: Path, pattern: str) -> list[Path]:
+    """Return the matching paths, numbers in order of value; an empty list when the folder cannot be read."""
+    try:
+        return sorted(folder.glob(pattern), key=lambda path: (len(str(path)), str(path)))
+    except OSError:
+        return []
+
 
 # Clocks change in steps of about 1 % and read a little low (1014 to 1020 MHz at 1020), so less than this is ignored.
 CLOCK_TOLERANCE = 0.03
+# No clock is that fast: NVIDIA writes 0, -1 or the largest 64-bit number of Hz for "no limit".
 UNLIMITED_MHZ = 1e6
-"""No clock is that fast: NVIDIA writes 0, -1 or the largest 64-bit number of Hz for "no limit"."""
 _SECTION = re.compile(r"<\s*(\w+)\s*(.*?)>")
 _PAIR = re.compile(r"(\w+)\s*=\s*(\S+)")
 _NUMBER = re.compile(r"[0-9]{1,4}")
@@ -49,6 +97,8 @@ class ModeTable:
         return next((mode for mode in self.modes if mode.id == mode_id), None)
 
 
+# NVIDIA's figures: 15W, 25W and the default from the file named above, 7W from ``nvpmodel_p3767_0003.conf``, MAXN_SUPER
+# from the module's data sheet. 2133 MHz of LPDDR5 on 128 bits are 68 GB/s, 3199 MHz are 102 GB/s.
 ORIN_NANO_8GB_SUPER = ModeTable(
     modes=(
         PowerMode(0, "15W", 612.0, 2133.0),
@@ -59,15 +109,13 @@ ORIN_NANO_8GB_SUPER = ModeTable(
     default_id=1,
     source="built-in table of the Orin Nano 8 GB Super on JetPack 6.2, not read from this board",
 )
-"""NVIDIA's figures: 15W, 25W and the default from the file named above, 7W from ``nvpmodel_p3767_0003.conf``,
-MAXN_SUPER from the module's data sheet. 2133 MHz of LPDDR5 on 128 bits are 68 GB/s, 3199 MHz are 102 GB/s."""
 
+# ``nvpmodel_p3767_0003.conf``; 15W as ``jetson_clocks --show`` gives it on a board with L4T 36.5.
 ORIN_NANO_8GB = ModeTable(
     modes=(PowerMode(0, "15W", 624.75, 2133.0), PowerMode(1, "7W", 408.0, 2133.0)),
     default_id=0,
     source="built-in table of the Orin Nano 8 GB without Super, not read from this board",
 )
-"""``nvpmodel_p3767_0003.conf``; 15W as ``jetson_clocks --show`` gives it on a board with L4T 36.5."""
 
 # Modules of 8 GB have 7607 to 7620 MiB; those of 4 GB have other modes, which are not built in.
 _SMALLEST_8GB_MIB = 6144.0
@@ -114,7 +162,7 @@ def _max_clocks_mhz(lines: list[str]) -> dict[str, float]:
 
 def read_modes(root: Path, model: str | None, ram_total_mib: float | None = None) -> ModeTable:
     """Return the board's own table, or the built-in one for an Orin Nano without the file."""
-    text = sysfs.read_text(root / "etc/nvpmodel.conf")
+    text = read_text(root / "etc/nvpmodel.conf")
     return built_in_modes(model, ram_total_mib) if text is None else parse_modes(text)
 
 
@@ -129,13 +177,13 @@ def built_in_modes(model: str | None, ram_total_mib: float | None = None) -> Mod
 
 def read_emc_max_mhz(root: Path) -> float | None:
     """Return the cap of the memory clock, which ``nvpmodel`` writes and every user may read; ``None`` without one."""
-    cap = sysfs.read_mhz(root / "sys/kernel/nvpmodel_clk_cap/emc")
+    cap = read_mhz(root / "sys/kernel/nvpmodel_clk_cap/emc")
     return cap if cap and 0 < cap < UNLIMITED_MHZ else None
 
 
 def read_mode_id(root: Path) -> int | None:
     """Return the number of the active mode, from ``pmode:0002``."""
-    found = re.search(r"pmode:\s*([0-9]{1,4})\b", sysfs.read_text(root / "var/lib/nvpmodel/status") or "")
+    found = re.search(r"pmode:\s*([0-9]{1,4})\b", read_text(root / "var/lib/nvpmodel/status") or "")
     return int(found[1]) if found else None
 
 

@@ -16,6 +16,7 @@ _MOST_VALUES = 10_000
 _MOST_NAMES = 64
 _MOST_POINTS = 1000
 
+# Fields of a reading that a log summarises, in the order of tables.
 SCALARS = (
     "gpu_load_percent",
     "gpu_mhz",
@@ -27,7 +28,6 @@ SCALARS = (
     "ram_used_mib",
     "swap_used_mib",
 )
-"""Fields of a reading that a log summarises, in the order of tables."""
 
 
 class Spread:

@@ -10,8 +10,7 @@ from fine_edge.errors import ArtifactError
 from fine_edge.fields import from_data
 from fine_edge.files import contents_checked, read_document
 from fine_edge.graph.parts import Part
-from fine_edge.layers.by_part import PartSum, part_sums, whole
-from fine_edge.layers.layer import LayerProfile
+from fine_edge.layers.layer import LayerProfile, PartSum, part_sums, whole
 from fine_edge.text import printable_all
 
 _NOTHING = PartSum(Part("other"), 0, 0.0, 0.0, 0.0, 0.0)

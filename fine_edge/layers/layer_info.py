@@ -19,8 +19,7 @@ from typing import Any
 
 from fine_edge.engine.rtx_log import element_bytes, launches_kernel, onnx_nodes, profile_of, without_profile
 from fine_edge.errors import ArtifactError
-from fine_edge.layers.by_part import attribute
-from fine_edge.layers.layer import LayerTime
+from fine_edge.layers.layer import LayerTime, attribute
 from fine_edge.text import printable
 from fine_edge.trtexec.exported import read_exported
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from fine_edge import files
 from fine_edge.figure import new_figure, to_png
-from fine_edge.layers.by_part import PartSum, part_sums, whole
 from fine_edge.layers.cost import FineCost, PartDifference
-from fine_edge.layers.layer import LayerProfile, LayerTime
+from fine_edge.layers.layer import LayerProfile, LayerTime, PartSum, part_sums, whole
 from fine_edge.table import Column, Table
 from fine_edge.text import printable
 

@@ -24,14 +24,14 @@ from fine_edge.contract import NmsName
 from fine_edge.errors import ConfigError
 from fine_edge.lowering.topk import take_rows
 
+# The number of rounds of a block; even, so that an unfinished block has too many boxes rather than too few.
 ROUNDS = 10
-"""The number of rounds of a block; even, so that an unfinished block has too many boxes rather than too few."""
 
+# Up to about this many boxes, TensorRT-RTX makes a round one kernel instead of two.
 LARGEST_BLOCK = 360
-"""Up to about this many boxes, TensorRT-RTX makes a round one kernel instead of two."""
 
+# The score of filler boxes; ``onnx`` finds no box that scores less.
 LEAST_SCORE = 1e-37
-"""The score of filler boxes; ``onnx`` finds no box that scores less."""
 
 
 def _float32_below(value: float) -> float:

@@ -144,5 +144,5 @@ def _sum(parts: list[Tensor]) -> Tensor:
     return total
 
 
+# The forms by the names that an export gives them.
 FORMS: dict[SamplingName, type[RowSampling | GridSampling]] = {"rows": RowSampling, "grid": GridSampling}
-"""The forms by the names that an export gives them."""

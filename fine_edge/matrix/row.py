@@ -25,6 +25,7 @@ _FAILS = "fails: "
 # What a table can hold in a cell and below itself; libraries write pages.
 _LONGEST_REASON, _LONGEST_NOTE = 56, 600
 
+# Stages in the order that they are run in, and the cells that each fills; the first says whether it passed.
 STAGES: dict[str, tuple[str, ...]] = {
     "export": ("export",),
     "rules": ("rules",),
@@ -33,7 +34,6 @@ STAGES: dict[str, tuple[str, ...]] = {
     "rtx": ("rtx_kernels", "fused_attention", "activation_mib"),
     "int8": ("int8",),
 }
-"""Stages in the order that they are run in, and the cells that each fills; the first says whether it passed."""
 CELLS = tuple(cell for cells in STAGES.values() for cell in cells)
 
 

@@ -132,7 +132,7 @@ def int8(job: MatrixJob, row: MatrixRow) -> MatrixRow:
     from fine_edge.engine.inspect import inspect
     from fine_edge.engine.platform import here
     from fine_edge.parity.compare import Case, compare
-    from fine_edge.parity.golden import read_golden
+    from fine_edge.parity.references import read_golden
     from fine_edge.runners.ort import OrtRunner
 
     path = job.folder / job.request("int8").onnx_name()
@@ -158,8 +158,8 @@ RUN: dict[str, Stage] = {
 }
 
 
+# Time for removing half-written files once the parent has ended.
 GRACE_S = 10.0
-"""Time for removing half-written files once the parent has ended."""
 
 
 def end_with_parent() -> None:

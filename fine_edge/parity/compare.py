@@ -16,8 +16,15 @@ from numpy.typing import NDArray
 from fine_edge.contract import Artifact, Contract
 from fine_edge.detections import Agreement, Detections, agree, from_outputs, from_raw
 from fine_edge.errors import ArtifactError
-from fine_edge.parity.report import ParityReport, TensorDrift
-from fine_edge.parity.tolerance import CLASS_MAPS, KNOWN_OUTPUTS, TOLERANCES, Tolerance, tolerance_for
+from fine_edge.parity.report import (
+    CLASS_MAPS,
+    KNOWN_OUTPUTS,
+    TOLERANCES,
+    ParityReport,
+    TensorDrift,
+    Tolerance,
+    tolerance_for,
+)
 from fine_edge.runners.base import Array
 
 Outputs = dict[str, Array]

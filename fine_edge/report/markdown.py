@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fine_edge.bench.imported import ImportedRecord
+from fine_edge.bench.imported import ImportedRecord, Measurements
 from fine_edge.bench.imported_table import imported_table
 from fine_edge.bench.record import Record
-from fine_edge.bench.sources import Measurements
 from fine_edge.bench.table import to_table
 from fine_edge.table import Column, Table
 
 IMPORTED = "IMPORTED: measured by others with trtexec"
+# Shown of a sha256; the record has all 64.
 HASH_DIGITS = 16
-"""Shown of a sha256; the record has all 64."""
 
 
 def machine_facts(record: Record) -> list[tuple[str, str]]:

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 
+# The name of the backend that emulates FP16: it shows what a device detects, but not how fast.
 ROUNDED = "onnxruntime-cpu, FP16 rounded after every operator"
-"""The name of the backend that emulates FP16: it shows what a device detects, but not how fast."""
 
 
 class Runner(Protocol):
     """A network on a backend. ``run`` takes and returns named arrays with the shapes and types of the contract."""
 
+    # The name of the backend in records.
     name: str
-    """The name of the backend in records."""
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """Run one inference; return when the outputs are on the host."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fine_edge.contract import Contract, bound_contract
-from fine_edge.engine.plan_file import contract_of
+from fine_edge.engine.manifest import contract_of
 from fine_edge.errors import ConfigError
 from fine_edge.runners.base import Runner
 from fine_edge.runners.ort import OrtRunner, RoundingRunner

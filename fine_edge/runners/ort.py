@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 _EXPORT_AGAIN = "copy ONNX file and contract from the same place, or export again"
+# The names of element types in contracts, by their names in ONNX Runtime.
 ELEMENT_TYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
     "tensor(double)": "float64",
     **{f"tensor({name})": name for name in ("int64", "int32", "int8", "uint8", "bool")},
 }
-"""The names of element types in contracts, by their names in ONNX Runtime."""
 
 
 def create_session(

@@ -17,13 +17,11 @@ from pathlib import Path
 from fine_edge import console
 from fine_edge.contract import Contract, contract_path
 from fine_edge.engine.cuda import Cuda, Stream
-from fine_edge.engine.manifest import Manifest
-from fine_edge.engine.plan_file import contract_of, verified_plan
+from fine_edge.engine.manifest import Manifest, contract_of, verified_plan
 from fine_edge.engine.platform import here, require_tensorrt
 from fine_edge.errors import BackendError
 from fine_edge.runners.base import Array, Timing
-from fine_edge.runners.slot import Slot
-from fine_edge.runners.trt_engine import LoadedEngine, failure
+from fine_edge.runners.trt_engine import LoadedEngine, Slot, failure
 
 # As in trtexec: while one query computes, the input of the next one is copied.
 _SLOTS = 2

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fine_edge import files, machine
 from fine_edge.figure import new_figure, to_png
 from fine_edge.runners.opened import Opened
-from fine_edge.stream.pipeline import Pipeline, Tally
-from fine_edge.stream.stages import STAGES
+from fine_edge.stream.pipeline import STAGES, Pipeline, Tally
 from fine_edge.table import Column, Table
 
 if TYPE_CHECKING:

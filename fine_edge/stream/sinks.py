@@ -18,10 +18,10 @@ from fine_edge.libraries import opencv
 from fine_edge.stream.source import Pixels
 from fine_edge.text import file_stem
 
+# What OpenCV writes without other libraries, by the ending of the file.
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
-"""What OpenCV writes without other libraries, by the ending of the file."""
+# Of files that it does not write; a name that ends otherwise is that of a folder.
 OTHER_ENDINGS = (".gif", ".jpg", ".jpeg", ".png", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
-"""Of files that it does not write; a name that ends otherwise is that of a folder."""
 UNSTATED_FRAMES_PER_S = 30.0
 
 # What names the screen of a Linux program, or says that Qt needs none.

@@ -30,14 +30,14 @@ CSI_CAMERA = (
     "nvarguscamerasrc sensor-id=0 ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=30/1 ! nvvidconv"
     " ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
 )
+# Pipelines of a Jetson, as its documentation writes them, to copy and change.
 USB_CAMERA = (
     "v4l2src device=/dev/video0 ! image/jpeg,width=1280,height=720,framerate=30/1 ! nvv4l2decoder mjpeg=1 ! nvvidconv"
     " ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
 )
-"""Pipelines of a Jetson, as its documentation writes them, to copy and change."""
 
+# Pause before a broken stream is opened again; each failure doubles it.
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-"""Pause before a broken stream is opened again; each failure doubles it."""
 _OPEN_MS = 10_000
 _MOST_PIXELS = 8192 * 8192
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)

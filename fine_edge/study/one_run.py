@@ -125,9 +125,8 @@ def _estimated(onnx: Path, model: str) -> EstimatedLatency | None:
     from fine_edge.engine import supervise
     from fine_edge.estimate.calibration import find_calibration
     from fine_edge.estimate.device import DEFAULT, find_device
-    from fine_edge.estimate.engine import engine_work
+    from fine_edge.estimate.engine import engine_work, in_fp16
     from fine_edge.estimate.latency import Conditions, estimate
-    from fine_edge.estimate.precision import in_fp16
 
     try:
         supervise.require_builder("rtx-sm86")

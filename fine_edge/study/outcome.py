@@ -24,8 +24,8 @@ from fine_edge.study.result import EstimatedLatency, RunResult, StudyRun, checke
 from fine_edge.zoo.catalog import find
 
 FORMAT = 1
+# Fewer seeds give no interval.
 LEAST_SEEDS = 3
-"""Fewer seeds give no interval."""
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,12 @@ from fine_edge.files import contents_checked, read_document, sha256_of_files, wr
 from fine_edge.machine import version
 from fine_edge.study.plan import StudyPlan, StudyVariant
 from fine_edge.text import printable
-from fine_edge.train.identity import LIBRARIES
-from fine_edge.train.recipe import Recipe
+from fine_edge.train.recipe import LIBRARIES, Recipe
 from fine_edge.zoo.weights_file import weights_sha256
 
 FORMAT = 1
+# COCO's figures, per cent, and how tables call them.
 FIGURES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_s": "AP_s", "ap_m": "AP_m", "ap_l": "AP_l"}
-"""COCO's figures, per cent, and how tables call them."""
 _AGAIN = "remove it: the study makes it again"
 _PerCent = Annotated[float, Meta(ge=0, le=100)]
 

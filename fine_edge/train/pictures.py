@@ -15,8 +15,8 @@ from fine_edge.images import read_image
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.zoo.family import Sample
 
+# The least side of a box in the input; smaller ones show nothing and vanish when coordinates round to FP32.
 _LEAST_SIDE_PX = 0.01
-"""The least side of a box in the input; smaller ones show nothing and vanish when coordinates round to FP32."""
 
 
 def mirrored(sample: Sample, axis: int) -> Sample:

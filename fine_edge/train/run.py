@@ -23,11 +23,9 @@ from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.export.request import require_multiples
 from fine_edge.files import read_json, sha256_of
 from fine_edge.machine import describe
-from fine_edge.train.identity import difference, fingerprint, identity_of
 from fine_edge.train.pictures import LabelledPictures
-from fine_edge.train.recipe import FLIPS, WARMUP, Recipe
-from fine_edge.train.resumption import Keeper, newest_whole
-from fine_edge.train.start import labels_of, start, trainable
+from fine_edge.train.recipe import FLIPS, WARMUP, Recipe, difference, fingerprint, identity_of
+from fine_edge.train.start import Keeper, labels_of, newest_whole, start, trainable
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.checkpoints import save
 from fine_edge.zoo.family import Family, GraphForm, family_of

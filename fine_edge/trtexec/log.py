@@ -11,17 +11,15 @@ from fine_edge.fields import Amount, Count
 MIB = 2**20
 _FLOAT_BYTES = 4
 
+# A copy from the host that is slower is no copy: "H2D" then holds the wait for the query before.  In 17 published runs
+# on Orin boards copies go at 8.0 to 28 GB/s (7.1 MB in 0.886 ms, 4.9 MB in 0.174 ms), but at 0.11 to 0.22 GB/s in the
+# four of FP32 engines without CUDA graph and spin wait: 4.9 MB in 22.0 to 45.6 ms, 43 to 47 % of the latency. There
+# throughput x latency is 1.76 to 1.86 queries, elsewhere 0.92 to 1.17.
 SLOWEST_COPY_GB_S = 1.0
-"""A copy from the host that is slower is no copy: "H2D" then holds the wait for the query before.
-
-In 17 published runs on Orin boards copies go at 8.0 to 28 GB/s (7.1 MB in 0.886 ms, 4.9 MB in 0.174 ms), but at
-0.11 to 0.22 GB/s in the four of FP32 engines without CUDA graph and spin wait: 4.9 MB in 22.0 to 45.6 ms, 43 to 47 % of
-the latency. There throughput x latency is 1.76 to 1.86 queries, elsewhere 0.92 to 1.17.
-"""
+# Of a copy of any size; copies of a few bytes take 0.01 ms.
 COPY_OVERHEAD_MS = 0.1
-"""Of a copy of any size; copies of a few bytes take 0.01 ms."""
+# Of H2D in the latency, where the size of the inputs is not in the log: 1.1 to 6.8 % in the good published logs.
 MOST_COPY_SHARE = 0.2
-"""Of H2D in the latency, where the size of the inputs is not in the log: 1.1 to 6.8 % in the good published logs."""
 
 
 @dataclass(frozen=True)
@@ -267,3 +265,28 @@ def is_implausible_share(h2d_ms: float, latency_ms: float) -> bool:
 
 def _mib(size: int | None) -> float | None:
     return None if size is None else size / MIB
+
+
+_ORIN_SM = 87
+_NANO_8GB_SMS = 8
+# An Orin NX has as many multiprocessors; that of 16 GB has more memory, both have other clocks.
+_MOST_MIB = 8192
+# By the two clock rates of the log, GHz.
+_MODES = {(1.02, 0.612): "15W", (1.02, 0.918): "25W", (1.02, 1.02): "MAXN_SUPER", (0.624, 0.624): "15W"}
+
+
+def power_mode(log: TrtexecLog) -> str | None:
+    """Return the mode's name; ``None`` for other devices, and for clocks that were not seen with a known mode."""
+    is_nano = log.gpu is not None and "Orin" in log.gpu and log.sm == _ORIN_SM and log.sms == _NANO_8GB_SMS
+    if not is_nano or log.memory_mib is None or log.memory_mib > _MOST_MIB:
+        return None
+    if log.compute_clock_ghz is None or log.memory_clock_ghz is None:
+        return None
+    return _MODES.get((log.compute_clock_ghz, log.memory_clock_ghz))
+
+
+def power_mode_source(log: TrtexecLog) -> str | None:
+    """Return how the mode is known; ``None`` where it is not."""
+    if power_mode(log) is None:
+        return None
+    return f"the GPU's cap in the log, {log.memory_clock_ghz:g} GHz (printed as Application Memory Clock Rate)"

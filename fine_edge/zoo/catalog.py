@@ -12,13 +12,12 @@ from typing import get_args
 
 from fine_edge.contract import Task
 from fine_edge.errors import ConfigError, UnknownModelError
-from fine_edge.fine_options import PAPERS, FineOptions
-from fine_edge.method_names import COMPLEXITY, METHOD_TITLES, AttentionName, MethodName
+from fine_edge.fine_options import COMPLEXITY, METHOD_TITLES, PAPERS, AttentionName, FineOptions, MethodName
 from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.paper import PaperFigures, rows_of
 
+# The name of the folder beside this file whose ``family.FAMILY`` builds the detector.
 FamilyName = str
-"""The name of the folder beside this file whose ``family.FAMILY`` builds the detector."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,13 @@ class Library:
     states_input_size: bool = False
 
 
+# The library of each family; where two share one, the first family injects FINE into the library's models.
 LIBRARIES: dict[FamilyName, Library] = {
     "rtdetr": Library("transformers", states_input_size=True),
     "torchvision": Library("torchvision"),
     "segmentation": Library("torchvision"),
     "yolo": Library("ultralytics", "yolo", exporter="ultralytics export", saves_models=True),
 }
-"""The library of each family; where two share one, the first family injects FINE into the library's models."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,7 @@ _ULTRALYTICS = Preprocessing("letterbox", align="center", antialias=False)
 _ALL: tuple[MethodName, ...] = get_args(MethodName)
 _SMALL, _SQUARE, _LARGE = (320, 320), (640, 640), (800, 800)
 
+# All detectors; a new one of a known family is one line here.
 DETECTORS: tuple[Detector, ...] = (
     Detector("rtdetr_r18", "rtdetr", "r18", "H-Enc", "detection", _SQUARE, _STRETCHED, _ALL, samples=True),
     Detector("rtdetr_r50", "rtdetr", "r50", "H-Enc", "detection", _SQUARE, _STRETCHED, samples=True),
@@ -112,7 +112,6 @@ DETECTORS: tuple[Detector, ...] = (
     Detector("semantic_fpn_r50", "segmentation", "semantic", "FPN", "semantic", (512, 1024), _CITYSCAPES),
     Detector("panoptic_fpn_r50", "segmentation", "panoptic", "FPN", "panoptic", _SQUARE, _TORCHVISION, suppresses=True),
 )
-"""All detectors; a new one of a known family is one line here."""
 
 
 @dataclass(frozen=True)

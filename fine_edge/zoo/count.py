@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from fine_edge.fine_options import DownName
 from fine_edge.fusion.config import FineConfig
 from fine_edge.fusion.sampling import build_down
-from fine_edge.method_names import DownName
 
 _aten = torch.ops.aten
 Run = Callable[..., object]

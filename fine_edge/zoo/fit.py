@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fine_edge.errors import FineEdgeError, WeightsError
+from fine_edge.fine_options import METHOD_TITLES
 from fine_edge.fusion.methods import METHODS, is_of_method
-from fine_edge.method_names import METHOD_TITLES
 from fine_edge.zoo.catalog import CATALOG, DETECTORS, ModelEntry
 from fine_edge.zoo.checkpoints import Checkpoint, learned_state
 from fine_edge.zoo.family import family_of

@@ -47,11 +47,11 @@ def _entries(value: object) -> list[tuple[str, Any]]:
     return [(str(key), entry) for key, entry in value.items()] if isinstance(value, dict) else []
 
 
+# The names of plain data that training scripts save beside their weights: paths, and single numbers of numpy.
 PLAIN_DATA = (
     *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
     *("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
 )
-"""The names of plain data that training scripts save beside their weights: paths, and single numbers of numpy."""
 
 
 def records(names: Iterable[str]) -> list[Any]:

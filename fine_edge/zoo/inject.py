@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from fine_edge.errors import ForeignModelError
-from fine_edge.fine_options import FineOptions
+from fine_edge.fine_options import AttentionName, FineOptions
 from fine_edge.fusion.methods import MethodConfig
-from fine_edge.method_names import AttentionName
 from fine_edge.zoo.catalog import LIBRARIES
 from fine_edge.zoo.family import family_of
 

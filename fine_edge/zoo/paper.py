@@ -68,6 +68,7 @@ def _table8(model: str, flops_g: float, ap50: float) -> PaperFigures:
     return PaperFigures("8", model, None, flops_g, (800, 800), accuracy={"ap50": ap50})
 
 
+# All rows in the order of the paper; Table 3's rows of FINE are baseline plus printed difference.
 ROWS: tuple[PaperFigures, ...] = (
     _table1("rtdetr_r18", 20.2, 61.7, 640, 80, 46.5, 63.8, 28.4, 49.8, 63.0),
     _table1("rtdetr_r50", 42.9, 138.0, 640, 40, 52.8, 71.0, 34.2, 57.3, 70.0),
@@ -114,14 +115,13 @@ ROWS: tuple[PaperFigures, ...] = (
     _table8("yolov8s", 44.7, 46.3),
     _table8("yolov8s_fine", 49.2, 47.2),
 )
-"""All rows in the order of the paper; Table 3's rows of FINE are baseline plus printed difference."""
 
+# Table 6, by FINE's Down operator instead of a model; its FLOPs are multiply-accumulates. A dash there is 0 here.
 DOWN_ROWS: tuple[PaperFigures, ...] = (
     PaperFigures("6", "dwconv", 0.00614, 0.00246, accuracy={"ap": 38.1}),
     PaperFigures("6", "max", 0.0, 0.0, accuracy={"ap": 38.2}),
     PaperFigures("6", "avg", 0.0, 0.0, accuracy={"ap": 38.2}),
 )
-"""Table 6, by FINE's Down operator instead of a model; its FLOPs are multiply-accumulates. A dash there is 0 here."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,10 @@ class PaperChange:
     where: str
 
 
+# Table 4, by number of heads; the paper's block has 16.
 _HEADS_AP = {1: 37.9, 4: 38.1, 8: 38.1, 16: 38.2, 32: 38.2, 64: 38.1, 128: 38.0}
-"""Table 4, by number of heads; the paper's block has 16."""
+# Fig. 7, RT-DETR R18.
 _MODULATION_AP_S = {"none": 15.4, "direct": 22.2, "residual": 22.4}
-"""Fig. 7, RT-DETR R18."""
 
 
 def change_of_option(name: str, value: object) -> PaperChange | None:
@@ -178,10 +178,10 @@ def rows_of(model: str) -> tuple[PaperFigures, ...]:
     return tuple(sorted(found, key=lambda row: ("3", "1").index(row.table) if row.table in ("3", "1") else 2))
 
 
+# The largest differences by rounding, in millions of parameters and 10^9 operations.
 LIMIT_M, LIMIT_G = 0.1, 0.1
-"""The largest differences by rounding, in millions of parameters and 10^9 operations."""
+# The limit for a library's own detector as a share of its FLOPs, as libraries change between versions.
 LIMIT_OF_BASELINE = 0.005
-"""The limit for a library's own detector as a share of its FLOPs, as libraries change between versions."""
 
 _LESS = "on a baseline that counts 0.10 G less than the paper's; there the backbone's batch norms are not frozen."
 _OLDER = (
@@ -189,6 +189,7 @@ _OLDER = (
     " in their logs 152.91 G (RetinaNet) and 129.62 G (FCOS). The final block, which is here, is 0.1 G above."
 )
 _REPLACING = ("fapn", "adafpn", "mgc")
+# Rows, by table and model, that quote the authors' training logs, which count by conventions of their own.
 LOGGED = frozenset(
     {
         *(("2", f"{detector}_{rival}") for detector in ("fasterrcnn_r50", "rtdetr_r18") for rival in _REPLACING),
@@ -196,8 +197,8 @@ LOGGED = frozenset(
         ("1", "fcos_r50_fine"),
     }
 )
-"""Rows, by table and model, that quote the authors' training logs, which count by conventions of their own."""
 
+# Notes by table and model.
 NOTES: dict[tuple[str, str], str] = {
     ("1", "retinanet_r50_fine"): _OLDER,
     ("1", "fcos_r50_fine"): _OLDER,
@@ -234,4 +235,3 @@ NOTES: dict[tuple[str, str], str] = {
         "not reproduced: FINE adds 1.57 G where the paper has 4.5; Table 1's 1.0 G at 640x640 is 1.6 G at 800x800."
     ),
 }
-"""Notes by table and model."""

@@ -21,7 +21,7 @@ from fine_edge.zoo.paper import (
 )
 
 if TYPE_CHECKING:
-    from fine_edge.method_names import DownName
+    from fine_edge.fine_options import DownName
     from fine_edge.zoo.count import Cost
 
 _Size = tuple[int, int]

@@ -15,8 +15,8 @@ from fine_edge.errors import WeightsError
 State = dict[str, Tensor]
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# How often a value may be used; models share the heads of several layers.
 _MOST_SHARED = 16
-"""How often a value may be used; models share the heads of several layers."""
 _AS_PLAIN = "save the state dict of the model in float32 or float16, where it was made"
 # Best first: training scripts evaluate the weights that they average over the training.
 _WRAPPERS = (

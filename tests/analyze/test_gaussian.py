@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from fine_edge.analyze.gaussian import fit, moments
+from fine_edge.analyze.sums import fit, moments
 
 
 def gaussian(x, y, sigma, shape=(96, 128)):

@@ -14,7 +14,7 @@ from fine_edge.analyze.heatmap import heatmaps
 from fine_edge.errors import ConfigError, DataError, ImageError
 from fine_edge.evaluate.coco_data import Truth
 from fine_edge.evaluate.segment_data import read_boxes
-from fine_edge.fusion.sni import Sni
+from fine_edge.fusion.top_down import Sni
 from fine_edge.preprocess import Preprocessing, preprocess
 
 SIDE = 64

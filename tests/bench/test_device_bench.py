@@ -218,7 +218,7 @@ def test_all_is_freed_when_measuring_fails(tmp_path, built, images, device, monk
     def broken(*_arguments, **_options):
         raise BackendError("the board fell asleep")
 
-    monkeypatch.setattr("fine_edge.bench.group.measure_throughput", broken)
+    monkeypatch.setattr("fine_edge.bench.session.measure_throughput", broken)
     with pytest.raises(BackendError, match="asleep"):
         bench(tmp_path, images, "--rounds", "2")
     assert not device.memory

@@ -16,9 +16,9 @@ from fine_edge.bench.backends import BenchOptions
 from fine_edge.bench.device import BoardWatch
 from fine_edge.bench.end_to_end import Way, decoded, encoded, measure_overlapped, measure_stages
 from fine_edge.bench.measure import Slice
+from fine_edge.bench.picture import draw_stages
 from fine_edge.bench.record import read_record, write_record
-from fine_edge.bench.stages import EndToEnd
-from fine_edge.bench.stages_picture import draw_stages
+from fine_edge.bench.row import EndToEnd
 from fine_edge.bench.table import to_table
 from fine_edge.cli import bench as cli
 from fine_edge.cli.report import main as report

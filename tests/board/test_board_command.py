@@ -8,10 +8,9 @@ from terminal import WIDTHS, assert_fits
 from tiny_detector import open_batch, write_detector
 
 from fine_edge.board.line import read_host, read_ssh
-from fine_edge.board.program import AboutBoard, requirements
-from fine_edge.board.results import Outputs, key_of
+from fine_edge.board.program import AboutBoard, Outputs, key_of, requirements
 from fine_edge.board.shipment import _wanted, argument_there, artifact_files, name_there
-from fine_edge.cli import board, board_needs
+from fine_edge.cli import board
 from fine_edge.errors import ArtifactError, BoardError, ConfigError, DataError, OutputError
 
 _INPUTS = {"images", "data", "onnx", "engine", "weights", "keep_fp32", "recipes", "plugin_library", "detections"}
@@ -219,7 +218,7 @@ def _paths(parser):
 
 def test_every_option_with_a_file_is_known_as_going_there_or_coming_back():
     paths = set().union(*(_paths(command.parser()) for command in board.COMMANDS.values()))
-    assert paths - _INPUTS - _NEITHER == paths & set(board_needs.OUTPUTS)
+    assert paths - _INPUTS - _NEITHER == paths & set(board.OUTPUTS)
 
 
 def test_the_options_of_this_command_end_at_the_other():

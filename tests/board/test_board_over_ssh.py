@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from tiny_detector import write_detector
 
-from fine_edge.board import results
+from fine_edge.board import program
 from fine_edge.board.line import Line, read_ssh
 from fine_edge.board.program import PACKAGE, requirements
 from fine_edge.board.shipment import Shipment, deliver
@@ -177,7 +177,7 @@ def test_results_that_were_not_brought_back_are_not_made_again(there, tmp_path, 
         raise talk.broken()
 
     with monkeypatch.context() as cut_off:
-        cut_off.setattr(results, "_take", cut)
+        cut_off.setattr(program, "_take", cut)
         with pytest.raises(BoardError, match="connection broke while results"):
             run(there, *words, python=python)
     assert not Path("out").exists()

@@ -15,7 +15,7 @@ from fine_edge.contract import bound_contract
 from fine_edge.detections import Detections, agree
 from fine_edge.export.request import ExportRequest
 from fine_edge.graph.checks import check
-from fine_edge.parity.tolerance import TOLERANCES
+from fine_edge.parity.report import TOLERANCES
 from fine_edge.preprocess import preprocess
 
 PHOTOGRAPHS = (data.astronaut()[:360], data.coffee())

@@ -13,10 +13,9 @@ from small_graphs import attention, open_batch
 from fine_edge.cli.engine import main as engine_command
 from fine_edge.cli.layers import main as layers_command
 from fine_edge.engine.adopt import adopt
-from fine_edge.engine.batches import batch_size, profile_of, resolved, trtexec_flags
 from fine_edge.engine.build import obtain_engine
 from fine_edge.engine.manifest import build_key, read_manifest
-from fine_edge.engine.options import BuildOptions
+from fine_edge.engine.options import BuildOptions, batch_size, profile_of, resolved, trtexec_flags
 from fine_edge.engine.plan import BuildJob
 from fine_edge.engine.source import Source, engine_name
 from fine_edge.engine.supervise import build

@@ -6,9 +6,8 @@ import pytest
 from made_up_engine import ORIN, written
 from tiny_detector import write_detector
 
-from fine_edge.engine.manifest import manifest_path
+from fine_edge.engine.manifest import contract_of, manifest_path, verified_plan
 from fine_edge.engine.options import BuildOptions
-from fine_edge.engine.plan_file import contract_of, verified_plan
 from fine_edge.engine.platform import Platform
 from fine_edge.errors import ArtifactError, BackendError
 from fine_edge.files import sha256_of

@@ -10,7 +10,7 @@ from fine_edge.cli import bench as bench_command
 from fine_edge.cli import estimate as command
 from fine_edge.cli.bench import main as bench
 from fine_edge.errors import ArtifactError, ConfigError, OutputError, RecordError, UnknownModelError
-from fine_edge.estimate import suite
+from fine_edge.estimate import validate
 from fine_edge.estimate.variants import variants
 
 
@@ -21,7 +21,7 @@ def compiled(monkeypatch, tmp_path):
     one = engines["rtdetr_r18_fine"]
     monkeypatch.setattr(command, "engine_work", lambda *_: one)
     monkeypatch.setattr(command, "export_row", lambda *_, **__: tmp_path)
-    monkeypatch.setattr(suite, "compile_rows", lambda rows, *_: [engines[row.model] for row in rows])
+    monkeypatch.setattr(validate, "compile_rows", lambda rows, *_: [engines[row.model] for row in rows])
     monkeypatch.setattr(command, "compile_tables", lambda *_: list(engines.values()))
 
 

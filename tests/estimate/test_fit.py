@@ -18,8 +18,8 @@ from fine_edge.estimate.device import find_device
 from fine_edge.estimate.latency import Conditions, estimate
 from fine_edge.estimate.least_squares import FitRow, Rows, fit, interval
 from fine_edge.estimate.published import FITTED, MEASURED, fit_published, published_rows
-from fine_edge.estimate.published_tables import errors_table, rows_table, write_published
 from fine_edge.estimate.roofline import kernel_times
+from fine_edge.estimate.tables import errors_table, rows_table, write_published
 from fine_edge.estimate.validate import validate
 
 DEVICE = find_device("orin-nano-8gb")

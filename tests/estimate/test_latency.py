@@ -7,10 +7,9 @@ import works
 from terminal import WIDTHS, assert_fits
 
 from fine_edge.estimate.calibration import Calibration, Interval
-from fine_edge.estimate.context import context_mib
 from fine_edge.estimate.device import find_device
 from fine_edge.estimate.flops import SelectedKernels
-from fine_edge.estimate.latency import Conditions, estimate
+from fine_edge.estimate.latency import Conditions, context_mib, estimate
 from fine_edge.estimate.picture import write_estimate, write_sweep, write_validation
 from fine_edge.estimate.published import MEASURED
 from fine_edge.estimate.published import engine as engine_of

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 from fine_edge.cli import estimate as command
 from fine_edge.errors import ArtifactError, ConfigError
-from fine_edge.estimate.precision import in_fp16, precision_of
+from fine_edge.estimate.engine import in_fp16, precision_of
 from fine_edge.graph.input_size import InputSize
 from fine_edge.graph.view import GraphView
 

@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from fine_edge.estimate import validate
 from fine_edge.estimate.device import find_device
-from fine_edge.estimate.precision import in_fp16
+from fine_edge.estimate.engine import in_fp16
 from fine_edge.graph.view import GraphView
 
 

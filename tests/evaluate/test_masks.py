@@ -9,8 +9,8 @@ from test_pipeline import Brightness, contract
 
 from fine_edge.detections import Detections
 from fine_edge.evaluate.boxes import _entry, evaluate_boxes
-from fine_edge.evaluate.detect import ImageResult
 from fine_edge.evaluate.journal import Entry, Journal, Outlines, found_of, read_journal
+from fine_edge.evaluate.run import ImageResult
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.runners.opened import Opened
 

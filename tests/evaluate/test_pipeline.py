@@ -8,7 +8,7 @@ from PIL import Image
 
 from fine_edge.contract import Contract, TensorSpec
 from fine_edge.errors import ArtifactError
-from fine_edge.evaluate.detect import ahead, detect
+from fine_edge.evaluate.run import ahead, detect
 from fine_edge.preprocess import Preprocessing
 from fine_edge.runners.base import WallTimed
 

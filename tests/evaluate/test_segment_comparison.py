@@ -13,9 +13,8 @@ from fine_edge.cli.evaluate import main
 from fine_edge.errors import ConfigError, DataError
 from fine_edge.evaluate.segment_comparison import compare_segments
 from fine_edge.evaluate.segment_data import read_data
-from fine_edge.evaluate.segment_maps import SegmentMap, write_map
 from fine_edge.evaluate.segment_panels import key, panels
-from fine_edge.evaluate.segments import evaluate_segments
+from fine_edge.evaluate.segments import SegmentMap, evaluate_segments, write_map
 from fine_edge.evaluate.sides import read_sides
 from fine_edge.files import sha256_of
 from fine_edge.runners.opened import Opened

@@ -3,8 +3,7 @@ from data_sets import detections
 
 from fine_edge.errors import DataError
 from fine_edge.evaluate.matching import count, judge
-from fine_edge.evaluate.segment_data import read_data
-from fine_edge.evaluate.visdrone import CATEGORIES, read_visdrone
+from fine_edge.evaluate.segment_data import CATEGORIES, read_data, read_visdrone
 
 LINES = """10,20,30,40,1,4,0,0
 100,20,5,6,1,1,0,2,

@@ -11,7 +11,7 @@ from fine_edge.detections import Detections
 from fine_edge.fp16.budget import budget, deviation, selections
 from fine_edge.fp16.network import read_network
 from fine_edge.graph.view import GraphView
-from fine_edge.parity.tolerance import TOLERANCES
+from fine_edge.parity.report import TOLERANCES
 
 FP16 = TOLERANCES["fp16"]
 

@@ -6,8 +6,7 @@ from graph_builders import model, node, value
 from onnx import TensorProto as T
 from planted import GROW, SHRINK, detector_graph, evidence_of
 
-from fine_edge.fp16.hazards import found_in, open_hazards
-from fine_edge.fp16.operator_hazards import RULES
+from fine_edge.fp16.hazards import RULES, found_in, open_hazards
 
 SHAPE = (1, 3, 8, 8)
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fine_edge.errors import ConfigError
+from fine_edge.fine_options import AttentionName, DownName, ModulationName
 from fine_edge.fusion import Fine, FineConfig
-from fine_edge.method_names import AttentionName, DownName, ModulationName
 
 ATTENTIONS, DOWNS, MODULATIONS = (get_args(names) for names in (AttentionName, DownName, ModulationName))
 

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fine_edge.errors import ConfigError
-from fine_edge.fusion.sni import Sni
-from fine_edge.fusion.top_down import TopDown
+from fine_edge.fusion.top_down import Sni, TopDown
 
 
 @pytest.mark.parametrize(("low_hw", "high_hw"), [((8, 6), (4, 3)), ((9, 7), (5, 4)), ((1, 1), (1, 1))], ids=str)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto as T
 
 from fine_edge.errors import ArtifactError
-from fine_edge.graph.model_file import read_model
+from fine_edge.graph.model_file import outside_folder, read_model
 from fine_edge.graph.walk import graphs_in, tensors_in
-from fine_edge.graph.weight_files import outside_folder
 
 
 def refusal(path):

@@ -8,10 +8,9 @@ from onnx import TensorProto as T
 from fine_edge import console
 from fine_edge.fp16.budget import Deviation
 from fine_edge.graph.view import GraphView
-from fine_edge.int8.compiled import GraphCost
+from fine_edge.int8.pairs import GraphCost
 from fine_edge.int8.placement import depthwise
-from fine_edge.int8.trials import Trial
-from fine_edge.int8.verdict import Budget, verdict_on
+from fine_edge.int8.trials import Budget, Trial, verdict_on
 
 
 def trial(title, kernels, estimate_ms, box_p90_px=0.2):

@@ -12,9 +12,8 @@ from test_tegrastats_log import line
 from fine_edge.cli.program import main
 from fine_edge.errors import BoardError, ConfigError
 from fine_edge.jetson.board import Board
-from fine_edge.jetson.board_file import BoardFile
 from fine_edge.jetson.power_modes import ORIN_NANO_8GB_SUPER
-from fine_edge.jetson.printed import state_of
+from fine_edge.jetson.printed import BoardFile, state_of
 from fine_edge.jetson.tables import log_table, modes_table, state_table
 from fine_edge.jetson.tegrastats_log import TegrastatsLog
 

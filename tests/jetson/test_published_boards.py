@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from published import published
 
-from fine_edge.jetson.board_file import read_board_file
+from fine_edge.jetson.printed import read_board_file
 from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.jetson.tegrastats import is_whole, parse_line
 from fine_edge.jetson.verdict import judge

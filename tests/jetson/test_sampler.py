@@ -7,8 +7,8 @@ from test_tegrastats import ROOT, USER, script
 
 from fine_edge.errors import ConfigError
 from fine_edge.jetson.board import Board
-from fine_edge.jetson.sampler import Sampler, energy_mj
 from fine_edge.jetson.snapshot import Snapshot
+from fine_edge.jetson.tegrastats import Sampler, energy_mj
 
 LONG_S = 60.0
 """A period that never passes in a test: only the first and the last snapshot are taken."""

@@ -4,8 +4,8 @@ import engine_files as files
 import pytest
 
 from fine_edge.errors import ArtifactError
-from fine_edge.layers.by_part import part_sums
 from fine_edge.layers.cost import FineCost, read_layers, to_json
+from fine_edge.layers.layer import part_sums
 from fine_edge.layers.sources import from_trtexec
 from fine_edge.layers.tables import cost_table, draw, parts_table
 

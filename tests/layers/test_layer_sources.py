@@ -16,14 +16,11 @@ from fine_edge.engine.platform import Platform
 from fine_edge.engine.rtx_log import kernels_in
 from fine_edge.errors import ArtifactError, RecordError
 from fine_edge.graph.parts import Part
-from fine_edge.layers.by_part import attribute, nodes_in_name, whole
-from fine_edge.layers.join import joined
-from fine_edge.layers.layer import REFORMAT
+from fine_edge.layers.layer import REFORMAT, attribute, nodes_in_name, whole
 from fine_edge.layers.layer_info import read_layer_info
-from fine_edge.layers.sources import from_trtexec
+from fine_edge.layers.sources import from_trtexec, joined
 from fine_edge.layers.tables import parts_table
-from fine_edge.trtexec.exported import read_profile
-from fine_edge.trtexec.times import InferenceMedians, read_medians, read_times
+from fine_edge.trtexec.exported import InferenceMedians, read_medians, read_profile, read_times
 
 
 def manifest(activation_mib):

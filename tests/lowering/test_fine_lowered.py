@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fine_edge.export.trace import trace
+from fine_edge.fine_options import AttentionName, DownName, ModulationName
 from fine_edge.fusion import Fine, FineConfig
 from fine_edge.graph.checks import check
 from fine_edge.lowering.fine import LoweredFine
-from fine_edge.method_names import AttentionName, DownName, ModulationName
 
 ATTENTIONS, DOWNS, MODULATIONS = (get_args(names) for names in (AttentionName, DownName, ModulationName))
 FORBIDDEN = {"Shape", "Gather", "Cast", "ScatterND", "If", "Loop"}

@@ -17,8 +17,7 @@ from fine_edge.errors import MissingExtraError
 from fine_edge.export.request import ExportRequest
 from fine_edge.matrix import stages
 from fine_edge.matrix.row import ABSENT, OK, STAGES, UNREACHED, MatrixJob, MatrixRow
-from fine_edge.parity.report import ParityReport, TensorDrift
-from fine_edge.parity.tolerance import TOLERANCES
+from fine_edge.parity.report import TOLERANCES, ParityReport, TensorDrift
 
 NEW = MatrixRow("rtdetr_r18", (64, 64))
 

@@ -10,7 +10,7 @@ import pytest
 from fine_edge.contract import Artifact, Contract, TensorSpec
 from fine_edge.errors import ArtifactError
 from fine_edge.parity.compare import Case, compare
-from fine_edge.parity.tolerance import TOLERANCES
+from fine_edge.parity.report import TOLERANCES
 from fine_edge.preprocess import Preprocessing
 
 ROWS, CLASSES, SIZE = 300, 5, 640

@@ -7,8 +7,7 @@ import pytest
 from fine_edge.bench.table import to_table
 from fine_edge.graph.parts import Part
 from fine_edge.layers.layer import LayerProfile, LayerTime
-from fine_edge.report.bench_page import in_parts, to_html
-from fine_edge.report.distribution import panels, snapshots_of
+from fine_edge.report.bench_page import in_parts, panels, snapshots_of, to_html
 from fine_edge.report.markdown import files_table, machine_facts
 
 VOID = {"meta", "link", "br", "use", "path", "rect", "circle", "line", "hr", "img"}

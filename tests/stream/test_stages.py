@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from fine_edge.command import Terminated
 from fine_edge.errors import DataError
-from fine_edge.stream.pipeline import Tally, require_frames
-from fine_edge.stream.stages import Distribution
+from fine_edge.stream.pipeline import Distribution, Tally, require_frames
 
 
 @given(st.lists(st.floats(0.01, 1e5), min_size=1, max_size=40), st.sampled_from([50, 90, 99]))

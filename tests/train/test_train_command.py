@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from fine_edge.cli.train import main
 from fine_edge.errors import ConfigError, DataError, UnknownModelError
-from fine_edge.train import identity, pictures, run
+from fine_edge.train import pictures, recipe, run
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.load import load
 
@@ -109,7 +109,7 @@ def test_another_training_in_the_same_folder_is_refused(cells, trained, tmp_path
     with pytest.raises(ConfigError, match=rf"{holds} another number of processes"):
         main(arguments(cells, trained))
     monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.setattr(identity, "version", lambda _name: "0.1")
+    monkeypatch.setattr(recipe, "version", lambda _name: "0.1")
     with pytest.raises(ConfigError, match=rf"{holds} other libraries \(torch: .* there, 0.1 here\)"):
         main(arguments(cells, trained))
 

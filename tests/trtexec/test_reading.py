@@ -6,9 +6,8 @@ import trtexec_logs as logs
 from published import published
 
 from fine_edge.errors import RecordError
-from fine_edge.trtexec.lines import is_json
-from fine_edge.trtexec.power import power_mode
-from fine_edge.trtexec.reading import read_trtexec_logs
+from fine_edge.trtexec.log import power_mode
+from fine_edge.trtexec.reading import is_json, read_trtexec_logs
 
 
 def read(tmp_path, text):

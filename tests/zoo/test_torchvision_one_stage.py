@@ -23,7 +23,7 @@ from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.family import GraphForm, family_of
 from fine_edge.zoo.random_weights import photographs
-from fine_edge.zoo.torchvision import one_stage, one_stage_graph
+from fine_edge.zoo.torchvision import one_stage
 from fine_edge.zoo.torchvision.fpn import inject
 
 pytestmark = pytest.mark.host
@@ -124,7 +124,7 @@ def test_dense_outputs_are_those_of_the_library_s_head_and_coder(model, images):
 def test_more_candidates_than_go_into_suppression(model, images, monkeypatch):
     """The best ones are found all the same."""
     rows = model.detections_per_img
-    monkeypatch.setattr(one_stage_graph, "CANDIDATES", rows)
+    monkeypatch.setattr(one_stage, "CANDIDATES", rows)
     crowded = copy.deepcopy(model)
     crowded.head.classification_head.cls_logits.bias += 6
     expected = FAMILY.reference(crowded, images, raw=False).outputs

@@ -22,8 +22,8 @@ from fine_edge.zoo.rtdetr.settings import read_labels, read_settings
 from fine_edge.zoo.tensors import State
 from fine_edge.zoo.weights_file import CONFIG, checkpoint_files
 
+# Keys of transformers' models and of the official repository's; each state has one of them.
 ANCHORS = ("model.decoder.class_embed.0.weight", "decoder.dec_score_head.0.weight")
-"""Keys of transformers' models and of the official repository's; each state has one of them."""
 
 # --- names of the official repository's PResNet, hybrid encoder and decoder to transformers'; the first match wins
 _BLOCK = r"^backbone\.res_layers\.(\d+)\.blocks\.(\d+)\."

@@ -18,9 +18,8 @@ from fine_edge.zoo.count import Cost
 from fine_edge.zoo.family import Family, GraphForm, Reference, export_with_defaults
 from fine_edge.zoo.labels import CITYSCAPES_LABELS, COCO_PANOPTIC_LABELS
 from fine_edge.zoo.segmentation import panoptic, semantic
-from fine_edge.zoo.segmentation.head import CHANNELS
 from fine_edge.zoo.segmentation.panoptic import PanopticFpn
-from fine_edge.zoo.segmentation.semantic import SemanticFpn
+from fine_edge.zoo.segmentation.semantic import CHANNELS, SemanticFpn
 from fine_edge.zoo.tensors import State
 from fine_edge.zoo.torchvision.fpn import pyramid_backbone, pyramid_fusions
 

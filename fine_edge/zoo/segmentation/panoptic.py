@@ -22,12 +22,21 @@ from fine_edge.zoo.count import Cost, image, macs, params
 from fine_edge.zoo.family import GraphForm, Reference, quiet_exporter
 from fine_edge.zoo.labels import COCO_STUFF
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, settle
-from fine_edge.zoo.segmentation.head import STRIDE, SemanticHead, check_size, group_norm, upsampled
-from fine_edge.zoo.segmentation.semantic import LOGIT_SPREAD, ClassMap, full_size, refined
+from fine_edge.zoo.segmentation.semantic import (
+    LOGIT_SPREAD,
+    STRIDE,
+    ClassMap,
+    SemanticHead,
+    check_size,
+    full_size,
+    group_norm,
+    refined,
+    upsampled,
+)
 from fine_edge.zoo.torchvision import two_stage
 
+# The number of classes of the semantic head: the stuff, then all things as one.
 SEMANTIC_CLASSES = len(COCO_STUFF) + 1
-"""The number of classes of the semantic head: the stuff, then all things as one."""
 
 # torchvision's pyramid has one level more, which only the proposals use.
 _SEMANTIC_LEVELS = 4

@@ -21,8 +21,8 @@ from fine_edge.fusion.top_down import Laterals, top_down
 
 Model = TypeVar("Model", bound=nn.Module)
 
+# The name of a method's laterals beside its modules by level.
 _LATERALS = "laterals"
-"""The name of a method's laterals beside its modules by level."""
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from fine_edge.zoo.tensors import plain
 from fine_edge.zoo.yolo.fusion import FusedConcat
 from fine_edge.zoo.yolo.stated import name_of, require_detector, stated_structure, trained_hw
 
+# A key that every YOLO of the zoo has.
 ANCHORS = ("model.0.conv.weight",)
-"""A key that every YOLO of the zoo has."""
 
 _TORCH = {
     "torch.nn.modules.activation": ("Identity", "LeakyReLU", "ReLU", "SiLU", "Sigmoid"),

@@ -97,8 +97,8 @@ __all__ = [
 ]
 
 
+# The variants; the last letter is the scale, which ultralytics reads from the file's name.
 VARIANTS = ("yolov5s", "yolov6s", "yolov8s", "yolov10s", "yolo12s", "yolov12s")
-"""The variants; the last letter is the scale, which ultralytics reads from the file's name."""
 
 # Groups by layer: YOLOv12's authors grouped two early convolutions in their turbo release (their repository's
 # ultralytics/cfg/models/v12/yolov12.yaml). The paper's figures, 9.1 M and 19.4 G, are of that release; ultralytics' own

@@ -10,21 +10,19 @@ from fine_edge.lowering.topk import largest, take_rows
 from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.yolo.library import DetectionModel
 
+# The number of detections of an image, ultralytics' ``max_det``.
 ROWS = 300
-"""The number of detections of an image, ultralytics' ``max_det``."""
 
+# The lowest score of a detection in ultralytics' validation.
 CONFIDENCE = 0.001
-"""The lowest score of a detection in ultralytics' validation."""
+# The IoU above which a detection suppresses another in ultralytics' validation.
 IOU = 0.7
-"""The IoU above which a detection suppresses another in ultralytics' validation."""
 
+# The number of pairs of box and class that go into NMS, where ultralytics takes 30,000.  NMS processes pairs from the
+# best one down, so that the result is the same when ``ROWS`` of the candidates survive. If fewer survive, the missing
+# rows are the last ones, far below any threshold for drawing. Twice as many candidates would quadruple the matrix of
+# overlaps, 4 MB of FP32.
 CANDIDATES = 1000
-"""The number of pairs of box and class that go into NMS, where ultralytics takes 30,000.
-
-NMS processes pairs from the best one down, so that the result is the same when ``ROWS`` of the candidates survive. If
-fewer survive, the missing rows are the last ones, far below any threshold for drawing. Twice as many candidates would
-quadruple the matrix of overlaps, 4 MB of FP32.
-"""
 
 
 class BestPairs(nn.Module):
