@@ -3,7 +3,7 @@
 .DELETE_ON_ERROR:
 # Without compiled files, each process of the tests would compile the package and pytest's plugins anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup doctor bench onnx engine parity check matrix plugins results report test test-device lint clean
+.PHONY: help setup doctor bench onnx engine parity check matrix plugins results report test nightly test-device lint clean
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -86,8 +86,11 @@ $(KEPT): tests/keep_memory.c
 	@mkdir -p $(@D)
 	@cc -shared -fPIC -O2 -o $@ $< 2>/dev/null || rm -f $@
 
-test: $(READY) $(KEPT) ## all tests
+test: $(READY) $(KEPT) ## all tests, slow ones where what they speak of has changed
 	$(KEEP_MEMORY) $(PRELOADED) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+nightly: $(READY) $(KEPT) ## the slow tests, whatever has changed, and tests/nightly.json anew when they pass
+	$(KEEP_MEMORY) $(PRELOADED) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --nightly -m slow $(ARGS)
 
 test-device: $(KEPT) ## the tests of what runs without torch, or DEVICE_TESTS of them; PYTHON=python3.10 for the Jetson's
 	$(PYTHON) -m venv $(VENV)-device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import gc
 import importlib.util
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nightly
 import onnxruntime
 import pytest
 from exports import ExportStore
@@ -79,10 +81,51 @@ LONGEST = (
 """Files that come first, so that no process of the tests is left alone with one of them at the end."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort whole files: the longest first, all others as they are."""
+LEFT_OUT = pytest.StashKey[list[str]]()
+SLOW_RUN_BECAUSE = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The one option that ``make nightly`` takes."""
+    parser.addoption("--nightly", action="store_true", help="run all slow tests, and write tests/nightly.json anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Find the slow tests that this run may leave out; processes of xdist hear of them from the first."""
+    if hasattr(config, "workerinput"):
+        config.stash[LEFT_OUT] = config.workerinput["left_out"]
+        return
+    config.stash[LEFT_OUT], config.stash[SLOW_RUN_BECAUSE] = [], "they were asked for"
+    # Whoever names tests wants them to run.
+    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword
+    if config.option.nightly or named or config.option.markexpr:
+        return
+    record = nightly.read()
+    if record is None:
+        config.stash[SLOW_RUN_BECAUSE] = "there is no tests/nightly.json"
+        return
+    files, config.stash[SLOW_RUN_BECAUSE] = nightly.unchanged(record)
+    config.stash[LEFT_OUT] = [str(file) for file in files]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of xdist which files' slow tests it leaves out."""
+    node.workerinput["left_out"] = node.config.stash[LEFT_OUT]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests that passed before, and sort whole files: the longest first, all others as they are."""
+    left_out = {Path(name) for name in config.stash[LEFT_OUT]}
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    for item in slow:
+        reads = [pattern for mark in item.iter_markers("slow") for pattern in mark.args]
+        item.user_properties.append(("reads", reads))
+    gone = [item for item in slow if item.path in left_out]
+    config.hook.pytest_deselected(items=gone)
+    kept = set(items) - set(gone)
     places = {TESTS / name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
+    items[:] = sorted(filter(kept.__contains__, items), key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.hookimpl(trylast=True)
@@ -104,12 +147,31 @@ def _skipped(config: pytest.Config) -> int:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run that skipped too much; workers of xdist leave it to the controller, which sees all."""
-    if (
-        not hasattr(session.config, "workerinput")
-        and _skipped(session.config) > MOST_SKIPPED
-        and not session.exitstatus
-    ):
+    if hasattr(session.config, "workerinput") or session.exitstatus:
+        return
+    if _skipped(session.config) > MOST_SKIPPED:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    elif session.config.option.nightly:
+        _write_nightly(session.config)
+
+
+def _reads(report: pytest.TestReport) -> list[str] | None:
+    """Return what else than its imports a slow test reads, None of a test that is not slow."""
+    return next((value for name, value in report.user_properties if name == "reads"), None)
+
+
+def _write_nightly(config: pytest.Config) -> None:
+    """Record the files whose slow tests have all passed; one that skipped any is to run the next time too."""
+    stats = config.pluginmanager.get_plugin("terminalreporter").stats
+    skipped = {report.nodeid.partition("::")[0] for report in stats.get("skipped", ()) if _reads(report) is not None}
+    passed: dict[Path, list[str]] = {}
+    for report in stats.get("passed", ()):
+        reads, name = _reads(report), report.nodeid.partition("::")[0]
+        if reads is not None and name not in skipped:
+            patterns = passed.setdefault(nightly.ROOT / name, [])
+            patterns += [pattern for pattern in reads if pattern not in patterns]
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    nightly.record_of(passed, today).write()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -117,3 +179,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = len(terminalreporter.stats.get("skipped", []))
     verdict = f"FAILED: at most {MOST_SKIPPED} may be" if skipped > MOST_SKIPPED else f"at most {MOST_SKIPPED} may be"
     terminalreporter.write_line(f"skipped tests: {skipped} ({verdict})")
+    if not terminalreporter.config.option.nightly:
+        terminalreporter.write_line(_said_of_slow(terminalreporter.config))
+
+
+def _said_of_slow(config: pytest.Config) -> str:
+    reason, left_out, record = config.stash[SLOW_RUN_BECAUSE], config.stash[LEFT_OUT], nightly.read()
+    if record is None or not left_out:
+        return f"slow tests: run, since {reason}"
+    said = f"slow tests: those of {len(left_out)} files passed on {record.date} with all that they speak of as it is"
+    return f"{said}; others run, since {reason}" if reason else said

@@ -109,6 +109,7 @@ def test_nothing_is_sent_or_written_elsewhere(watched, tmp_path):
     assert _left(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.host
 def test_nothing_is_sent_or_written_elsewhere_by_torch_and_compilers(watched, tmp_path):
     onnx, data = str(write_detector(tmp_path / "in")), _labelled(tmp_path / "in")

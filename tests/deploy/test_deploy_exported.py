@@ -19,7 +19,7 @@ from fine_edge.parity.report import TOLERANCES
 from fine_edge.preprocess import preprocess
 
 PHOTOGRAPHS = (data.astronaut()[:360], data.coffee())
-pytestmark = pytest.mark.host  # it exports
+pytestmark = [pytest.mark.host, pytest.mark.slow]  # it exports
 THRESHOLD = 0.02  # of random weights
 
 

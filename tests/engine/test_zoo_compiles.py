@@ -62,6 +62,7 @@ def without_postprocessing(path: Path, target: Path) -> None:
     onnx.save(onnx.utils.Extractor(model).extract_model(["images"], sorted(made & read)), target)
 
 
+@pytest.mark.slow("bench/matrix.json")
 def test_the_matrix_is_not_older_than_the_exporter(compiled):
     """Kernels, fused attentions and memory of what is exported now are those that the matrix has."""
     row = ROWS[FINE]
@@ -74,6 +75,7 @@ def test_the_matrix_is_not_older_than_the_exporter(compiled):
     assert compiled.activation_mib > 0
 
 
+@pytest.mark.slow("bench/matrix.json")
 def test_no_more_kernels_than_the_official_export_but_those_of_rows(folder):
     """Which has no postprocessing, so this is compiled without it too."""
     path = folder / f"{FINE}.dense.fp16.onnx"
@@ -97,12 +99,14 @@ def test_each_attention_becomes_one_kernel(model):
     assert 100 < ROWS[model]["rtx_kernels"] < 200
 
 
+@pytest.mark.slow("bench/matrix.json")
 def test_fp32_compiles_as_well_and_fuses_no_attention(folder):
     manifest = obtain_engine(folder / onnx_name(FINE, "fp32"), BuildOptions("fp32", "rtx-sm86"), folder).manifest
     assert (manifest.model, manifest.fused_attention) == (FINE, 0)
     assert 100 < manifest.kernels < 250
 
 
+@pytest.mark.slow("bench/matrix.json")
 def test_no_rule_of_the_graph_is_broken(folder):
     graph = onnx.load(folder / onnx_name(FINE, "fp16"))
     assert [finding for finding in check(graph) if finding.severity == "error"] == []

@@ -59,6 +59,7 @@ class Maps(nn.Module):
         return tuple(self.encoder(self.backbone(images)))
 
 
+@pytest.mark.slow
 def test_a_variant_as_a_graph(tmp_path, monkeypatch):
     lowered = RTDetr.lowered
     monkeypatch.setattr(RTDetr, "lowered", lambda *arguments: Maps(lowered(*arguments).detector).eval())

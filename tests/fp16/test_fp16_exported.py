@@ -23,7 +23,7 @@ from fine_edge.files import sha256_of
 from fine_edge.fp16.keep_list import read_keep_list
 from fine_edge.graph.view import GraphView
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 MODEL = "rtdetr_r18_fine"
 REQUEST = ExportRequest(MODEL, height=160, width=160)

@@ -111,6 +111,7 @@ def test_the_export_says_which_files_it_stands_for(job, monkeypatch, lost):
     assert {precision: len(sha256) for precision, sha256 in row.artifacts.items()} == {"fp32": 64, "fp16": 64}
 
 
+@pytest.mark.slow
 @pytest.mark.host
 def test_a_real_model_passes_every_stage(tmp_path, export_store):
     """The export's files are there already, as they are after an earlier run of the matrix."""

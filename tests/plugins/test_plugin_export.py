@@ -26,7 +26,7 @@ from fine_edge.zoo.family import GraphForm, family_of
 from fine_edge.zoo.load import load
 from fine_edge.zoo.rtdetr.family import RTDetr
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 MODEL, SIZE = "rtdetr_r18_fine", 160
 REQUEST = ExportRequest(MODEL, height=SIZE, width=SIZE, raw=True, plugin="fine_modulate")

@@ -241,6 +241,7 @@ def test_statistics_by_their_definition():
     assert spread([40.0, 42.0]).sd == pytest.approx(2**0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.host
 def test_a_real_run_is_the_training_of_the_command_and_goes_on(study, tmp_path, monkeypatch):
     """Interrupted behind its first epoch; the looks at its AP on the way change nothing of the training."""

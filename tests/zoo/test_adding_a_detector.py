@@ -39,6 +39,7 @@ def detector(tmp_path, monkeypatch):
     return added
 
 
+@pytest.mark.slow("CONTRIBUTING.md")
 def test_the_example_is_exported_and_finds_what_pytorch_finds(detector):
     assert [catalog.find(f"{detector.name}{end}").attention for end in ("", "_fine", "_fine_window")] == [
         None,

@@ -9,6 +9,8 @@ from fine_edge.zoo.catalog import CATALOG
 from fine_edge.zoo.paper import NOTES
 from fine_edge.zoo.tables import count_rows
 
+pytestmark = pytest.mark.slow
+
 # Millions of parameters and 10^9 operations by table and model, as counted.
 COUNTED = """
 1 rtdetr_r18              20.175  61.641

@@ -56,6 +56,7 @@ def test_r18(r18, batch, height, width):
     assert_equal(r18, batch, height, width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_other_strategy(strategy):
     model = distinct(f"rtdetr_r18_fine_{strategy}")
@@ -63,11 +64,13 @@ def test_every_other_strategy(strategy):
     assert_equal(model, 2, 128, 160)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rival", ["fapn", "adafpn", "mgc"])
 def test_rivals_that_replace_layers(rival):
     assert_equal(distinct(f"rtdetr_r18_{rival}"), 1, 128, 160)
 
 
+@pytest.mark.slow
 def test_r50_with_fine():
     assert_equal(distinct("rtdetr_r50_fine"), 1, 128, 160)
 

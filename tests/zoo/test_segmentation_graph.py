@@ -27,7 +27,7 @@ from fine_edge.zoo.random_weights import photographs
 from fine_edge.zoo.segmentation import semantic as semantic_model
 from fine_edge.zoo.segmentation.family import FpnSegmenter
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 FAMILY = FpnSegmenter()
 SEMANTIC, PANOPTIC = "semantic_fpn_r50_fine", "panoptic_fpn_r50_fine"

@@ -137,6 +137,7 @@ def test_more_candidates_than_go_into_suppression(model, images, monkeypatch):
             torch.testing.assert_close(got[key][image, :count], expected[key][image, :count], rtol=0, atol=BOX_PX)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "nms"), [("retinanet", "graph"), (MOBILENET, "onnx")], indirect=["model"], scope="module"
 )
@@ -203,6 +204,7 @@ def test_built_as_the_published_ones(name, weights):
     assert model.detections_per_img == theirs.detections_per_img == ROWS[kind]
 
 
+@pytest.mark.slow
 def test_torch_s_own_export_runs_and_finds_the_same(images, tmp_path):
     model = small("retinanet")
     path = tmp_path / "plain.onnx"

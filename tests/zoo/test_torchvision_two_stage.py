@@ -224,11 +224,13 @@ def run(model, x) -> dict[str, np.ndarray]:
     return dict(zip([o.name for o in session.get_outputs()], session.run(None, {"images": x}), strict=True))
 
 
+@pytest.mark.slow
 def test_onnx_equals_torchvision(exported):
     x, expected, model, _ = exported
     assert_equal({name: torch.from_numpy(a) for name, a in expected.items()}, run(model, x))
 
 
+@pytest.mark.slow
 def test_onnx_has_what_every_compiler_has(exported):
     _, _, model, half = exported
     kinds = {node.op_type for node in model.graph.node}
@@ -236,6 +238,7 @@ def test_onnx_has_what_every_compiler_has(exported):
     assert [str(finding) for graph in (model, half) for finding in check(graph)] == []
 
 
+@pytest.mark.slow
 def test_scopes_tell_the_parts(exported):
     _, _, model, _ = exported
     scopes = {"/".join(node.name.split("/")[1:3]) for node in model.graph.node}
@@ -244,6 +247,7 @@ def test_scopes_tell_the_parts(exported):
     assert {scope.split("/")[0] for scope in scopes} == {"detector", "postprocess"}
 
 
+@pytest.mark.slow
 def test_half_precision_finds_the_same_objects(exported):
     x, expected, _, half = exported
     found = run(half, x)
@@ -255,6 +259,7 @@ def test_half_precision_finds_the_same_objects(exported):
         assert np.abs(candidates - box).max(1).min() < 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["fp32", "fp16"])
 def test_compiles_end_to_end(exported, tmp_path, how):
     """From images to detections, which neither RoiAlign nor NonMaxSuppression would without a GPU."""

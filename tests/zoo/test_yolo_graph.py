@@ -21,7 +21,7 @@ from fine_edge.zoo.yolo.graph import YoloBoxDecoder
 from fine_edge.zoo.yolo.library import tal
 from fine_edge.zoo.yolo.postprocess import CONFIDENCE, BestPairs, one_to_one
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.slow]
 DETECTORS = ("yolov5s", "yolov6s", "yolov8s", "yolov10s", "yolov12s")
 NAMES = tuple(f"{name}{fine}" for name in DETECTORS for fine in ("", "_fine"))
 BOX_PX, SCORE = 0.02, 2e-4
