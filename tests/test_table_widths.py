@@ -302,7 +302,7 @@ def tables():
         "analyze-tokens": lambda: token_table(_fields()),
         "analyze-heatmap": lambda: energy_table(_heatmaps()),
         "analyze-gains": lambda: gain_table(_heatmaps()),
-        "bench-compare": lambda: compare(read_record(record), read_record(record)),
+        "bench-compare": lambda: compare(read_record(record), read_record(record)).table,
         "evaluate": lambda: evaluate.precision_table(_evaluation()),
         "evaluate-errors": lambda: evaluate.error_table(_evaluation()),
         "evaluate-compare": lambda: changes.precision_change_table(_comparison()),

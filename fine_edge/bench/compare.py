@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from fine_edge import machine
 from fine_edge.bench.imported import ImportedRecord, ImportedRow, Measurements
 from fine_edge.bench.paper import fixed, power_modes, size_text
 from fine_edge.bench.record import Record, Row
 from fine_edge.errors import RecordError
+from fine_edge.fields import to_data
 from fine_edge.samples import unpaired_ratio
 from fine_edge.table import Column, Table
 
@@ -43,7 +45,24 @@ def _unlike_rows(name: str, a: Record, b: Record, of: Callable[[Record, Row], st
     return [f"{name} of {model}: {values}" for model, values in unequal.items()]
 
 
-def compare(a: Record, b: Record) -> Table:
+@dataclass(frozen=True)
+class Compared:
+    """Two records side by side.
+
+    Attributes:
+        table: what people read.
+        rows: the figures of each model in both, under names with their units.
+    """
+
+    table: Table
+    rows: list[dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures, with the sentences that belong to them."""
+        return {"title": self.table.title, "rows": self.rows, "notes": self.table.notes}
+
+
+def compare(a: Record, b: Record) -> Compared:
     """Return the latency of ``b`` over ``a`` for every model in both.
 
     Raises:
@@ -64,6 +83,7 @@ def compare(a: Record, b: Record) -> Table:
         f"B against A on {device}",
         [Column("Model", numeric=False), *map(Column, columns)],
     )
+    rows: list[dict[str, Any]] = []
     for row in a.rows:
         if row.model not in later:
             continue
@@ -72,8 +92,11 @@ def compare(a: Record, b: Record) -> Table:
         cells = [f"{row.latency_ms:.2f}", f"{other.latency_ms:.2f}", f"{ratio.value:.3f}"]
         cells += [f"{ratio.low:.3f} .. {ratio.high:.3f}", f"{a.ratio(row).value:.3f}", f"{b.ratio(other).value:.3f}"]
         table.add(row.model, *cells)
+        figures = {"a_latency_ms": row.latency_ms, "b_latency_ms": other.latency_ms, "latency_ratio": to_data(ratio)}
+        baselines = {"a_ratio_to_baseline": to_data(a.ratio(row)), "b_ratio_to_baseline": to_data(b.ratio(other))}
+        rows.append({"model": row.model, **figures, **baselines})
     table.notes = _notes(a, b)
-    return table
+    return Compared(table, rows)
 
 
 def _notes(a: Record, b: Record) -> list[str]:
@@ -114,8 +137,8 @@ class MedianRow:
     conditions: dict[str, object]
 
 
-def compare_any(a: Measurements, b: Measurements) -> Table:
-    """Return the table of two records of any kind.
+def compare_any(a: Measurements, b: Measurements) -> Compared:
+    """Return two records of any kind side by side.
 
     Raises:
         RecordError: when they come from unlike machines or settings, share no model, or hold no times.
@@ -134,12 +157,14 @@ def compare_any(a: Measurements, b: Measurements) -> Table:
     groups = ["", "", "", *["compute"] * 3, *["FPS"] * 3]
     columns = [Column(title, group=group) for title, group in zip(titles, groups, strict=True)]
     table = Table(f"B, {b.title}, against A, {a.title}", [Column("Model", numeric=False), *columns])
+    rows: list[dict[str, Any]] = []
     for mine, other in pairs:
         name = mine.model if mine.model == other.model else f"{mine.model} / {other.model}"
         cells = _cells(mine.latency_ms, other.latency_ms, 2) + _cells(mine.compute_ms, other.compute_ms, 2)
         table.add(name, *cells, *_cells(mine.fps, other.fps, 1))
+        rows.append({"model": name, **_figures(mine, other)})
     table.notes = _median_notes(a, b, pairs)
-    return table
+    return Compared(table, rows)
 
 
 def _rows(record: Measurements) -> list[MedianRow]:
@@ -200,9 +225,20 @@ def _differences(a: MedianRow, b: MedianRow) -> list[str]:
     return [f"{name}: {mine} / {other}" for name, mine, other in both if None not in (mine, other) and mine != other]
 
 
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return b / a if a and b else None
+
+
 def _cells(a: float | None, b: float | None, digits: int) -> list[str | None]:
-    ratio = b / a if a and b else None
-    return [fixed(a, digits), fixed(b, digits), fixed(ratio, 3)]
+    return [fixed(a, digits), fixed(b, digits), fixed(_ratio(a, b), 3)]
+
+
+def _figures(a: MedianRow, b: MedianRow) -> dict[str, float | None]:
+    figures: dict[str, float | None] = {}
+    for name, unit in (("latency", "_ms"), ("compute", "_ms"), ("fps", "")):
+        mine, other = getattr(a, name + unit), getattr(b, name + unit)
+        figures |= {f"a_{name}{unit}": mine, f"b_{name}{unit}": other, f"{name}_ratio": _ratio(mine, other)}
+    return figures
 
 
 def _median_notes(a: Measurements, b: Measurements, pairs: list[tuple[MedianRow, MedianRow]]) -> list[str]:

@@ -162,8 +162,9 @@ class NamedTargets:
         engine = next((target.engine for target in targets if target.engine), None)
         if engine and given.backend not in (None, "trt"):
             raise ConfigError("an engine runs in TensorRT", where=engine, hint="--backend trt, or its ONNX file")
-        if given.picture and len(targets) < 2:
-            raise ConfigError("the picture compares targets, and one is named", where="--picture", hint="name two")
+        if given.picture and len(targets) < 2 and not given.end_to_end:
+            what = "the picture compares targets, and one is named"
+            raise ConfigError(what, where="--picture", hint="name two, or draw its stages with --end-to-end")
         return cls(targets)
 
     @property
@@ -369,8 +370,10 @@ def _compare(argv: list[str]) -> int:
     parser = Parser(prog="fine-edge bench compare", description="Ratios of two records, or of logs of trtexec.")
     parser.add_argument("a", type=Path, metavar="A", help="record or log of trtexec")
     parser.add_argument("b", type=Path, metavar="B", help="record or log of trtexec")
+    add_json(parser)
     given = parser.parse_args(argv)
-    compare_any(read_measurements(given.a), read_measurements(given.b)).print(console.out)
+    found = compare_any(read_measurements(given.a), read_measurements(given.b))
+    deliver(given, found.to_json(), [found.table])
     return 0
 
 

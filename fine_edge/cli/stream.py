@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="fine-edge stream",
         description="Run a model on videos, cameras and network streams; decoding, preprocessing, the network and"
-        " drawing overlap.",
+        " drawing overlap. Exit code 1 when a picture of a folder could not be read.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Run until the sources end; return 0 also after Ctrl-C, 143 after a signal."""
+    """Run until the sources end; return 0 also after Ctrl-C, 143 after a signal, 1 when a picture was skipped."""
     given = make_parser().parse_args(argv)
     _refuse_useless(given)
     # A live source wants its newest frame soon; a file wants all of its frames soon.
@@ -100,7 +100,9 @@ def main(argv: list[str]) -> int:
     if given.picture:
         write_picture(data, given.picture)
         console.remark(f"picture: {given.picture}")
-    return tally.end.code if isinstance(tally.end, Terminated) else 0
+    if isinstance(tally.end, Terminated):
+        return tally.end.code
+    return 1 if any(source.skipped for source in sources) else 0
 
 
 def _refuse_useless(given: argparse.Namespace) -> None:

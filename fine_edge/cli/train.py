@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from fine_edge import console
-from fine_edge.cli.arguments import Parser, add_fine, add_seed, count
+from fine_edge.cli.arguments import STDOUT, Parser, add_fine, add_json, add_seed, count, deliver
 from fine_edge.errors import MissingExtraError
 from fine_edge.evaluate.segment_data import read_boxes
 from fine_edge.export.request import multiples_above, parse_size
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of results, where an interrupted run goes on (default: runs/train)",
     )
+    add_json(parser)
     return parser
 
 
@@ -75,11 +76,11 @@ def main(argv: list[str]) -> int:
         torch.set_num_threads(given.threads)
     trained = train(recipe, data, given.images, given.out, given.weights, half=given.half)
     losses = trained.record["losses"]
-    console.out.print(
-        f"{trained.checkpoint}: loss {losses[0]['loss']:.3f} to {losses[-1]['loss']:.3f}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    if given.json != STDOUT:
+        said = f"{trained.checkpoint}: loss {losses[0]['loss']:.3f} to {losses[-1]['loss']:.3f}"
+        console.out.print(said, highlight=False, soft_wrap=True)
+    checkpoint = {"file": str(trained.checkpoint), **trained.record["checkpoint"]}
+    deliver(given, {**trained.record, "checkpoint": checkpoint}, [])
     height, width = multiples_above(recipe.height, recipe.width)
     weights = f"--weights {trained.checkpoint} --input-size {height}x{width}"
     console.remark(f"next: python -m fine_edge evaluate --model {entry.name} {weights} --data FILE --images DIR")

@@ -53,6 +53,9 @@ def _other_weights(contract: Contract, request: ExportRequest) -> str | None:
         same = weights["source"] == "random" and weights.get("seed") == request.seed
     else:
         same = weights["source"] != "random" and weights.get("sha256") == weights_sha256(request.weights)
+        # Weights that fill the whole model are the same whatever the seed, and their contract states none.
+        if same and weights.get("seed", request.seed) != request.seed:
+            return f"seed {weights['seed']} of what the checkpoint does not fill, now {request.seed}"
     if same:
         return None
     held = f"random weights (seed {weights.get('seed')})" if contract.random_weights else f"weights {_origin(contract)}"
@@ -108,7 +111,7 @@ def _refuse_to_replace(request: ExportRequest, folder: Path, *, trained: bool) -
             hint="give --weights, the ONNX file itself, or another folder",
         )
     if difference := _difference(contract, request):
-        console.remark(f"{path}: exported again ({difference})")
+        console.remark(f"{path}: exporting again ({difference})")
 
 
 def _refuse_to_replace_foreign(request: ExportRequest, folder: Path) -> None:

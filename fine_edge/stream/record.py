@@ -44,6 +44,7 @@ def to_json(pipeline: Pipeline, opened: Opened, threshold: float, tracks: Sequen
                 "frames": frames,
                 "dropped": dropped,
                 "reopened": source.reopened,
+                "skipped": {str(path): reason for path, reason in source.skipped.items()},
             }
             for source, frames, dropped in zip(pipeline.sources, tally.frames, pipeline.dropped, strict=True)
         ],

@@ -80,6 +80,11 @@ class FrameSource(ABC):
         self.frames_per_s: float | None = None
         self.reopened = 0
 
+    @property
+    def skipped(self) -> dict[Path, str]:
+        """Return why pictures could not be read, by their files."""
+        return {}
+
     @abstractmethod
     def pictures(self, stop: Event) -> Iterator[Pixels]:
         """Yield the pictures in order until the source ends or ``stop`` is set."""
@@ -105,6 +110,11 @@ class PictureSource(FrameSource):
                 yield picture.pixels
             if not self._loop:
                 return
+
+    @property
+    def skipped(self) -> dict[Path, str]:
+        """Return why pictures of the folder could not be read, by their files."""
+        return self._pictures.skipped
 
     def close(self) -> None:
         """Do nothing: each picture is closed when it is read."""

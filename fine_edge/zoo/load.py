@@ -114,6 +114,8 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
     report = _apply(model, checkpoint, entry, weights)
     family.require_settings(entry, model, checkpoint, weights)
     provenance = {"source": checkpoint.layout, "file": weights.name, "sha256": digest, "fine": report.fine}
+    if report.fine in ("identity", "random"):
+        provenance["seed"] = seed  # of the FINE that no checkpoint fills
     preprocessing = checkpoint.preprocessing or entry.detector.preprocessing
     return LoadedDetector(entry, family, model, labels, provenance, report, preprocessing, checkpoint.trained_hw)
 

@@ -145,7 +145,7 @@ def test_curves_and_page(over_batches):
 
 def test_two_records_are_compared_batch_by_batch(over_batches):
     faster = [replace(row, samples_ms=tuple(ms / 2 for ms in row.samples_ms)) for row in over_batches.rows[:2]]
-    table = compare(over_batches, replace(over_batches, rows=tuple(faster)))
+    table = compare(over_batches, replace(over_batches, rows=tuple(faster))).table
     assert [(row[0], row[3]) for row in table.rows] == [("yolov8s_fine x 1", "0.500"), ("yolov8s_fine x 2", "0.500")]
 
 

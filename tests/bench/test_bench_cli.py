@@ -202,6 +202,10 @@ def test_a_record_is_shown_again_and_compared(record, tmp_path, capsys):
     assert "rtdetr_r18_fine" in (tmp_path / "r.md").read_text(encoding="utf-8")
     assert cli.main(["compare", str(path), str(path)]) == 0
     assert "1.000" in capsys.readouterr().out
+    assert cli.main(["compare", str(path), str(path), "--json"]) == 0
+    (first, *_), rows = json.loads(capsys.readouterr().out)["rows"], record.rows
+    assert (first["model"], first["a_latency_ms"]) == (rows[0].model, rows[0].latency_ms)
+    assert first["latency_ratio"]["value"] == 1
     assert not list(tmp_path.glob("*.png"))
 
 

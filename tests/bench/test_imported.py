@@ -150,7 +150,7 @@ def test_the_tables_fit(folder, width):
     assert len(table.brief) == 5
     for words in ("H2D holds the wait for the query before", "nothing was copied"):
         assert f"1 of 4 rows: no latency: {words}." in table.brief
-    assert_fits(compare_any(read_logs([paths[0]]), read_logs([folder / "base.log"])), width)
+    assert_fits(compare_any(read_logs([paths[0]]), read_logs([folder / "base.log"])).table, width)
 
 
 def test_two_logs_are_compared_by_their_medians_without_an_interval(folder, capsys):
@@ -159,10 +159,17 @@ def test_two_logs_are_compared_by_their_medians_without_an_interval(folder, caps
     for words in ("14.49", "15.04", "1.038", "14.17", "14.69", "1.037", "70.3", "67.9", "0.965", "no interval follows"):
         assert words in out
     assert ".." not in out
+    assert run("compare", folder / "base.log", folder / "fine.log", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (
+        row["latency_ratio"]
+        == pytest.approx(row["b_latency_ms"] / row["a_latency_ms"])
+        == pytest.approx(1.038, abs=5e-4)
+    )
 
 
 def test_a_wait_and_an_unknown_precision_are_said_not_guessed(folder):
-    table = compare_any(read_logs([folder / "fp32.log"]), read_logs([folder / "fp32.log"]))
+    table = compare_any(read_logs([folder / "fp32.log"]), read_logs([folder / "fp32.log"])).table
     assert table.rows[0][1:4] == ["-", "-", "-"]
     assert table.rows[0][6] == "1.000"
     assert "Not known of every row, so not checked: precision." in table.notes
@@ -189,7 +196,7 @@ def test_figures_of_others_are_compared_with_ours_where_the_conditions_are_the_s
     record, log = read_measurements(folder / "ours.json"), read_measurements(folder / "fine.log")
     known = {"TensorRT": "10.7.0", "GPU": "Orin"}
     assert {name: record.platform[name.lower()] for name in known} == known
-    table = compare_any(record, log)
+    table = compare_any(record, log).table
     assert table.rows[0][2] == "15.04"
     assert any(note.startswith("Imported from logs of trtexec: B.") for note in table.notes)
 

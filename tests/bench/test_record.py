@@ -233,7 +233,7 @@ def test_a_cut_record_never_gives_a_traceback(record, tmp_path, data):
 
 
 def test_like_records_are_compared_model_by_model(record, with_samples):
-    table = compare(record, with_samples([2.4 * (400 + 2 * i) for i in range(8)]))
+    table = compare(record, with_samples([2.4 * (400 + 2 * i) for i in range(8)])).table
     (base, fine) = table.rows
     assert base[:4] == ["rtdetr_r18", "407.00", "407.00", "1.000"]
     assert fine[3] == "2.000"
@@ -278,7 +278,7 @@ def test_records_without_a_common_model_are_refused(record):
 
 def test_a_newer_library_is_noted_but_not_refused(record):
     libraries = {**record.machine["libraries"], "onnxruntime": "9.9"}
-    table = compare(record, replace(record, machine={**record.machine, "libraries": libraries}))
+    table = compare(record, replace(record, machine={**record.machine, "libraries": libraries})).table
     assert any("onnxruntime" in note and "9.9" in note for note in table.notes)
 
 
@@ -292,7 +292,7 @@ def test_power_modes_and_precisions_of_rows_must_be_alike(device_record):
 
 
 def test_comparing_devices_says_which_rows_are_not_to_be_quoted(device_record):
-    table = compare(device_record, device_record)
+    table = compare(device_record, device_record).table
     assert "Orin Nano" in table.title
     assert "A holds rows that are not to be quoted: rtdetr_r18_fine THROTTLED." in table.notes
 

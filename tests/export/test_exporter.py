@@ -286,9 +286,23 @@ def test_trained_weights_are_replaced_by_random_ones_only_where_that_was_asked_f
     assert len(exports) == 2
 
 
+def test_another_seed_of_what_a_checkpoint_leaves_open_is_another_export(copied, exports, tmp_path, capsys):
+    weights = tmp_path / "baseline.safetensors"
+    weights.write_bytes(b"without FINE")
+    path = copied / f"{MODEL}.contract.json"
+    data = json.loads(path.read_text())
+    data["made_by"]["weights"] = {"source": "ours", "file": weights.name, "sha256": sha256_of(weights), "seed": 0}
+    rewrite(path, json.dumps(data).encode())
+    ensure_exported(replace(FP32, weights=weights), copied)
+    assert exports == []
+    ensure_exported(replace(FP32, weights=weights, seed=3), copied)
+    assert exports == [replace(FP32, weights=weights, seed=3)]
+    assert "seed 0 of what the checkpoint does not fill, now 3" in " ".join(capsys.readouterr().err.split())
+
+
 def test_what_is_exported_again_is_said_and_a_file_of_somebodys_stays(copied, exports, tmp_path, capsys):
     ensure_exported(replace(FP32, width=192, seed=3), copied)
-    assert "exported again (size 160x160, now 160x192)" in " ".join(capsys.readouterr().err.split())
+    assert "exporting again (size 160x160, now 160x192)" in " ".join(capsys.readouterr().err.split())
     ensure_exported(replace(FP32, seed=3), copied)
     assert "random weights (seed 0), now random ones (seed 3)" in " ".join(capsys.readouterr().err.split())
     foreign = tmp_path / f"{MODEL}.onnx"

@@ -62,6 +62,15 @@ def test_pictures_give_what_predict_finds_in_them(detector, tmp_path, capsys):
     assert len(list(out.glob("*.png"))) == 3
 
 
+def test_a_picture_that_cannot_be_read_is_named_and_ends_it_with_1(detector, tmp_path, capsys):
+    Image.fromarray(servers.picture(0)).save(tmp_path / "0.png")
+    (tmp_path / "1.png").write_bytes(b"cut")
+    assert main([str(tmp_path), "--onnx", str(detector), "--json"]) == 1
+    (source,) = json.loads(capsys.readouterr().out)["sources"]
+    assert source["frames"] == 1
+    assert list(source["skipped"]) == [str(tmp_path / "1.png")]
+
+
 def test_the_table_the_picture_and_the_video(video, detector, tmp_path, capsys):
     out, picture = tmp_path / "out.avi", tmp_path / "stages.png"
     assert main([str(video), "--onnx", str(detector), "--out", str(out), "--picture", str(picture)]) == 0

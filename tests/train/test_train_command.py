@@ -80,6 +80,10 @@ def test_a_finished_one_is_not_trained_again(cells, trained, monkeypatch, capsys
     after = load_file(trained / f"{NAME}.safetensors")
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert "loss" in capsys.readouterr().out
+    assert main([*arguments(cells, trained), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["checkpoint"]["file"] == str(trained / f"{NAME}.safetensors")
+    assert len(found["losses"]) == found["recipe"]["epochs"]
 
 
 def altered(cells, folder):
