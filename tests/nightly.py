@@ -130,7 +130,8 @@ def subject(test: Path, reads: Iterable[str] = ()) -> tuple[frozenset[Path], fro
         test: the file.
         reads: what else it reads, by patterns of paths from the root.
     """
-    waiting = [test, *(file for pattern in reads for file in ROOT.glob(pattern) if file.is_file())]
+    read = (file for pattern in reads for file in ROOT.glob(pattern) if "__pycache__" not in file.parts)
+    waiting = [test, *filter(Path.is_file, read)]
     waiting += [file for folder in test.parents if (file := folder / "conftest.py").is_file()]
     files, libraries = set[Path](), set[str]()
     while waiting:

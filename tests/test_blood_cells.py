@@ -98,6 +98,7 @@ def test_what_the_documents_print_is_what_the_study_found(document, names):
         assert f"| {name} | {' | '.join(cells)} |" in text
 
 
+@pytest.mark.slow("examples/**/*")
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_the_graph_finds_what_pytorch_finds(scene, engines, capsys, precision):
     """FP16 first: its export writes what all other tests here need."""
@@ -107,6 +108,7 @@ def test_the_graph_finds_what_pytorch_finds(scene, engines, capsys, precision):
     assert report["detections"]["matched"] > 20
 
 
+@pytest.mark.slow("examples/**/*")
 def test_it_finds_the_cells_of_a_drawn_picture(drawn, scene, engines, tmp_path, capsys):
     pictures = [str(scene / "images" / f"{number}.png") for number in range(len(drawn))]
     arguments = ["--model", MODEL, *SUBJECT, "--artifacts", str(engines), "--out", str(tmp_path), "--json"]
@@ -119,6 +121,7 @@ def test_it_finds_the_cells_of_a_drawn_picture(drawn, scene, engines, tmp_path, 
     assert len(list(tmp_path.glob("*.png"))) == len(drawn)
 
 
+@pytest.mark.slow("examples/**/*")
 def test_fp16_as_a_device_rounds_it_loses_no_cell(scene, engines, tmp_path, capsys):
     where = (scene / "drawn.json", scene / "images", tmp_path, engines, capsys)
     whole, half = evaluated(*where), evaluated(*where, "--precision", "fp16", "--rounded")
@@ -129,6 +132,7 @@ def test_fp16_as_a_device_rounds_it_loses_no_cell(scene, engines, tmp_path, caps
     assert json.loads(capsys.readouterr().out)["drift"]["matched"] > 15
 
 
+@pytest.mark.slow("examples/**/*")
 def test_opencvs_pixels_show_the_same_cells(scene, engines, tmp_path, capsys):
     """Against the reference preprocessing: none is lost, and AP stays within a tenth of a point."""
     where = (scene / "drawn.json", scene / "images", tmp_path, engines, capsys)

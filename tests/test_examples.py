@@ -73,12 +73,14 @@ def test_rtdetr(data, tmp_path):
     check("rtdetr_r18_fine", tmp_path / "fine_edge.safetensors", NAMES)
 
 
+@pytest.mark.slow("examples/**/*")
 def test_fasterrcnn(data, tmp_path):
     size = ("--side", 64, "--batch", 2, "--steps", 1)
     run("finetune_fasterrcnn.py", data / "train.json", data / "images", *size, folder=tmp_path)
     check("fasterrcnn_r50_fine", tmp_path / "fine_edge.safetensors", ("__background__", *NAMES))
 
 
+@pytest.mark.slow("examples/**/*")
 def test_yolo_as_a_script(data, tmp_path):
     """In a process of its own: ultralytics reads where its settings lie when it is imported."""
     arguments = (data / "data.yaml", "--side", 64, "--batch", 2, "--epochs", 1, "--out", tmp_path)
@@ -95,6 +97,7 @@ def test_yolo_as_a_script(data, tmp_path):
     check("yolov8s_fine", tmp_path / "train" / "weights" / "last.pt", NAMES)
 
 
+@pytest.mark.slow("examples/**/*")
 def test_blood_cells(data, tmp_path, monkeypatch):
     """The study calls the commands in this process, and those of the baseline print what a run once printed."""
     study = load_example("blood_cells/study.py")

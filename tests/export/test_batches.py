@@ -30,6 +30,7 @@ def exported(tmp_path_factory):
     return folder / f"{MODEL}.batch1-2-4.onnx"
 
 
+@pytest.mark.slow
 def test_the_contract_says_what_it_takes(exported):
     contract = read_contract(exported.with_name(f"{MODEL}.batch1-2-4.contract.json"))
     assert (contract.batches, contract.batch) == ((1, 2, 4), 4)
@@ -39,6 +40,7 @@ def test_the_contract_says_what_it_takes(exported):
     assert "batches" not in json.loads(fixed.to_text())
 
 
+@pytest.mark.slow
 def test_parity_at_the_smallest_the_optimum_three_and_the_largest(exported, capsys):
     assert parity([str(exported), "--json"]) == 0
     inputs = json.loads(capsys.readouterr().out)["inputs"]
@@ -49,6 +51,7 @@ def test_parity_at_the_smallest_the_optimum_three_and_the_largest(exported, caps
     assert "Compared at batches of 1, 2, 3, 4; it takes 1 to 4, optimum 2." in said
 
 
+@pytest.mark.slow
 def test_an_engine_is_compared_at_the_batches_that_it_takes(exported):
     runner = open_onnx(exported, rounded=False).runner
     contract = read_contract(contract_path(exported))
@@ -61,6 +64,7 @@ def test_an_engine_is_compared_at_the_batches_that_it_takes(exported):
         against_golden(exported, runner, contract=contract.of_batch(5))
 
 
+@pytest.mark.slow
 def test_commands_feed_as_many_pictures_as_there_are(exported, tmp_path, monkeypatch, capsys):
     from fine_edge.runners.ort import OrtRunner
 
@@ -84,6 +88,7 @@ def test_commands_feed_as_many_pictures_as_there_are(exported, tmp_path, monkeyp
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_one_file_gives_the_same_at_every_batch(exported):
     opened = open_onnx(exported, rounded=False)
     images = np.random.default_rng(1).random((4, 3, 64, 64), dtype=np.float32)

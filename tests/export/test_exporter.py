@@ -342,6 +342,7 @@ def test_exporting_is_deterministic_and_the_other_precision_stays_in_the_contrac
     assert existing(FP32, copied)
 
 
+@pytest.mark.slow
 def test_a_batch_of_a_baseline_checkpoint_with_fine_at_identity_gives_the_baselines_raw_outputs(scratch):
     """The graph gives the golden outputs, and those are, to the bit, what the baseline itself finds in PyTorch.
 
