@@ -9,6 +9,7 @@ a new one, the tests run instead.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -33,7 +34,7 @@ class Nightly:
         machine: architecture of the processor.
         tests: what else than its imports each file of slow tests reads, as patterns of paths from the root.
         sources: digest of each file that they speak of, by path from the root.
-        libraries: version of each library that they speak of, by its name on PyPI.
+        libraries: name on PyPI and version of each library that they speak of, by what it is imported as.
     """
 
     date: str
@@ -74,11 +75,11 @@ def source(path: Path) -> Source:
         modules.update(found)
         if not found:
             libraries.add(name.partition(".")[0])
-    if b"import_module(" in data:
-        # What is imported by a name that is made up while it runs lies beside the file or below it.
-        modules.update(path.parent.rglob("*.py"))
     if path.is_relative_to(ROOT / "fine_edge"):
         modules.update(_data(path.parent))
+        if b"import_module(" in data:
+            # What is imported by a name that is made up while it runs lies beside the file or below it.
+            modules.update(path.parent.rglob("*.py"))
     return Source(_digest(tree), tuple(sorted(modules - {path})), frozenset(libraries - set(sys.stdlib_module_names)))
 
 
@@ -101,14 +102,18 @@ def _digest(tree: ast.Module) -> str:
 
 
 def _named(tree: ast.Module) -> Iterator[str]:
-    """Yield the names of what may be modules: of imports, and of strings, which processes are started by."""
+    """Yield the names of what may be modules: of imports, and of strings, which processes are started with."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield from {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("fine_edge."):
-            yield node.value
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value.startswith("fine_edge."):
+                yield node.value
+            elif "import fine_edge" in node.value or "from fine_edge" in node.value:  # a program
+                with contextlib.suppress(SyntaxError):
+                    yield from _named(ast.parse(node.value))
 
 
 def _files(name: str, importer: Path) -> Iterator[Path]:

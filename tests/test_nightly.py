@@ -10,6 +10,7 @@ FILES = {
     "fine_edge/errors.py": "HINT = 'a'\n",
     "fine_edge/alone.py": "",
     "fine_edge/worker.py": "import numpy\n",
+    "fine_edge/program.py": "",
     "fine_edge/zoo/__init__.py": "",
     "fine_edge/zoo/family.py": "import importlib\n\n\ndef of(name):\n    return importlib.import_module(name)\n",
     "fine_edge/zoo/yolo/__init__.py": "",
@@ -17,7 +18,7 @@ FILES = {
     "fine_edge/zoo/yolo/anchors/sizes.json": "[1, 2]",
     "tests/conftest.py": "",
     "tests/exports.py": "from fine_edge import errors\n",
-    "tests/zoo/test_yolo.py": "import exports\n\n\ndef test_it():\n    from fine_edge.zoo.family import of\n",
+    "tests/zoo/test_yolo.py": "import exports, fine_edge.zoo.family\nCODE = 'from fine_edge import program'\n",
     "bench/matrix.json": "{}",
 }
 
