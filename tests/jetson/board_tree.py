@@ -1,6 +1,6 @@
 """Jetsons as folders of small files, written by hand.
 
-``write_board`` follows the documented formats; its sources are those that board.py, heat.py and power_modes.py name.
+``write_board`` follows the documented formats; its sources are those that board.py and power_modes.py name.
 The other boards have the clocks, modes, temperatures and power that real ones were published with, as a user without
 root reads them; their paths are those of ``write_board``.
 """
