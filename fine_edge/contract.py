@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from fine_edge.errors import ArtifactError
+from fine_edge.errors import NO_ONNX, ArtifactError
 from fine_edge.fields import Count, FileName, Sha256, Text, from_data, to_data
 from fine_edge.files import contents_checked, file_size, read_document
-from fine_edge.graph.model_file import identity_of
+from fine_edge.graph.identity import identity_of
 from fine_edge.preprocess import Preprocessing
 from fine_edge.text import printable
 
@@ -299,7 +299,7 @@ def bound_contract(onnx_path: Path) -> tuple[Contract, Artifact]:
         ArtifactError: when the file or contract is missing, or their hashes differ.
     """
     if not onnx_path.exists():
-        raise ArtifactError("no such ONNX file", where=onnx_path, hint="python -m fine_edge export MODEL")
+        raise ArtifactError("no such ONNX file", where=onnx_path, hint=NO_ONNX)
     file_size(onnx_path, ArtifactError)
     path = contract_path(onnx_path)
     contract = read_contract(path)

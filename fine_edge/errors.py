@@ -21,6 +21,9 @@ from __future__ import annotations
 
 from fine_edge.text import printable
 
+# The hint where an ONNX file was named and none is there: of somebody's own file, its name is wrong.
+NO_ONNX = "check the name; for a model of `fine-edge zoo`: python -m fine_edge export MODEL"
+
 
 class FineEdgeError(Exception):
     """The base of all errors with a hint. ``str()`` returns the line that a command prints.

@@ -20,8 +20,9 @@ from fine_edge.bench.suites import Group, Suite, SuiteRow
 from fine_edge.contract import TensorSpec, artifact_stem, contract_path
 from fine_edge.engine.options import EnginePrecision
 from fine_edge.errors import ArtifactError, ConfigError
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import InputSize, described, fixed, is_open, network_inputs
-from fine_edge.graph.model_file import identity_of, read_model
+from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView, value_dims
 from fine_edge.preprocess import Preprocessing
 

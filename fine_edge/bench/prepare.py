@@ -17,8 +17,9 @@ from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.export.artifacts import can_export, exported, exported_plainly
 from fine_edge.export.request import ExportRequest
 from fine_edge.feed import Feed, as_frame
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import described, network_inputs
-from fine_edge.graph.model_file import identity_of, read_model
+from fine_edge.graph.model_file import read_model
 from fine_edge.images import NamedImage, Pictures, sample_photographs
 from fine_edge.preprocess import Preprocessing
 from fine_edge.runners.base import Array

@@ -48,8 +48,8 @@ from fine_edge.estimate.tables import (
 )
 from fine_edge.estimate.validate import compile_tables, validate
 from fine_edge.estimate.variants import AXES, BASELINE, DEFAULTS, MODEL, Variant, export_variant, variants
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import InputSize
-from fine_edge.graph.model_file import identity_of
 from fine_edge.table import Column, Table
 
 Export = Callable[[Variant, Path], Path]

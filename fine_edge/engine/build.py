@@ -29,7 +29,8 @@ from fine_edge.engine.rtx_log import Kernel, kernels_in, parse_log
 from fine_edge.engine.source import Source, engine_name, read_source, require_precision, sized_file
 from fine_edge.errors import ArtifactError, BackendError, FineEdgeError, OutputError
 from fine_edge.files import output_errors, sha256_of, written_together
-from fine_edge.graph.model_file import identity_of, read_model
+from fine_edge.graph.identity import identity_of
+from fine_edge.graph.model_file import read_model
 from fine_edge.jetson.board import Board
 from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.machine import MIB

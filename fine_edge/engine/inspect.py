@@ -17,8 +17,9 @@ from fine_edge.engine.rtx_log import Compiled, parse_log
 from fine_edge.engine.source import sized_file
 from fine_edge.errors import BackendError
 from fine_edge.graph.checks import check_view, read_vetted
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import InputSize, require_static, shapes_text
-from fine_edge.graph.model_file import identity_of, read_model
+from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView
 
 # The default time limit: ten minutes. RT-DETR R18 takes seconds.

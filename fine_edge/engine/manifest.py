@@ -20,7 +20,7 @@ from fine_edge.engine.platform import Platform
 from fine_edge.errors import ArtifactError, BackendError
 from fine_edge.fields import FileName, Finite, Sha256, Text, Whole, from_data, to_data
 from fine_edge.files import contents_checked, file_size, read_document, sha256_of
-from fine_edge.graph.model_file import identity_of
+from fine_edge.graph.identity import identity_of
 
 FORMAT = 1
 

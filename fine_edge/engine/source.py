@@ -26,8 +26,9 @@ from fine_edge.engine.options import BuildOptions, EnginePrecision
 from fine_edge.errors import ArtifactError
 from fine_edge.files import output_errors
 from fine_edge.graph.checks import check_view, vet
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.input_size import InputSize, fixed, require_open_batch, require_static
-from fine_edge.graph.model_file import identity_of, read_model, weight_files
+from fine_edge.graph.model_file import read_model, weight_files
 from fine_edge.graph.open_batch import largest_batch, note_batch
 from fine_edge.graph.rules_operators import PLUGIN_DOMAINS
 from fine_edge.graph.view import GraphView

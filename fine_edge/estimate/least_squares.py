@@ -23,7 +23,8 @@ from fine_edge.estimate.device import Device, Mode
 from fine_edge.estimate.engine import EngineWork, engine_work
 from fine_edge.estimate.roofline import demands
 from fine_edge.estimate.work import KernelWork
-from fine_edge.graph.model_file import identity_of, read_model
+from fine_edge.graph.identity import identity_of
+from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView, is_static
 from fine_edge.samples import median
 

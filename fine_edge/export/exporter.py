@@ -27,7 +27,7 @@ from fine_edge.feed import Feed, as_frame, noise
 from fine_edge.files import output_errors, sha256_of, written_together
 from fine_edge.graph.checks import check_view
 from fine_edge.graph.convert import kept_by_exporter, to_fp16
-from fine_edge.graph.model_file import identity_of
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.open_batch import THREE, TWO, open_batch
 from fine_edge.graph.view import GraphView
 from fine_edge.images import sample_photographs

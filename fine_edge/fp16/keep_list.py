@@ -14,7 +14,8 @@ from fine_edge.contract import Contract
 from fine_edge.errors import ConfigError
 from fine_edge.files import read_text, write_text
 from fine_edge.fp16.hazards import Hazard
-from fine_edge.graph.model_file import identity_of, read_model
+from fine_edge.graph.identity import identity_of
+from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView
 
 

@@ -20,7 +20,7 @@ from fine_edge.fp16.keep_list import kept_in_sibling, proposed
 from fine_edge.fp16.network import Network
 from fine_edge.fp16.observe import CHUNK_MIB, Observation, observe
 from fine_edge.graph.convert import kept_by_exporter, to_fp16
-from fine_edge.graph.model_file import identity_of
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.view import GraphView
 from fine_edge.parity.report import TOLERANCES
 

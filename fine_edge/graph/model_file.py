@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from math import prod
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
-from fine_edge.errors import ArtifactError
-from fine_edge.files import file_size, sha256_of_files
+from fine_edge.errors import NO_ONNX, ArtifactError
+from fine_edge.files import file_size
 from fine_edge.graph.runaway import expansion
 from fine_edge.graph.walk import tensors_in
 from fine_edge.machine import GIB
@@ -149,7 +148,7 @@ def read_model(path: Path, *, weights: bool = True) -> onnx.ModelProto:
 
 
 def _read_bytes(path: Path) -> bytes:
-    size = file_size(path, ArtifactError, hint="" if path.exists() else "python -m fine_edge export MODEL")
+    size = file_size(path, ArtifactError, hint="" if path.exists() else NO_ONNX)
     if size > MAX_BYTES:
         raise ArtifactError(
             f"{size / GIB:.1f} GiB, more than an ONNX file can have",
@@ -200,38 +199,3 @@ def _is_text(message: Message) -> bool:
             if not (_is_text(item) if isinstance(item, Message) else isinstance(item, str)):
                 return False
     return True
-
-
-# The key under which a tensor names its weight file. A model without these bytes keeps all weights inside.
-_MARK = b"location"
-
-
-def identity_of(path: Path) -> str:
-    """Return the hash that identifies an ONNX model.
-
-    It is the sha256 of the file when all weights are inside, and a hash of all files otherwise. Only a file that may
-    name others is parsed.
-
-    Raises:
-        ArtifactError: when the file is missing or no regular file, or a file that it names cannot be read.
-    """
-    file_size(path, ArtifactError, hint="python -m fine_edge export MODEL")
-    digest, may_name_others = _scanned(path)
-    if not may_name_others:
-        return digest
-    # Imported here, because a device hashes many models and parses few: onnx takes a while to import.
-    from fine_edge.graph.model_file import read_model, weight_files
-
-    others = weight_files(read_model(path, weights=False), path)
-    return sha256_of_files({"": path, **others}) if others else digest
-
-
-def _scanned(path: Path) -> tuple[str, bool]:
-    """Return the sha256 of a file, and whether the mark is in it."""
-    digest, tail, found = hashlib.sha256(), b"", False
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-            found = found or _MARK in tail + block[: len(_MARK)] or _MARK in block
-            tail = block[-len(_MARK) :]
-    return digest.hexdigest(), found

@@ -17,7 +17,7 @@ from fine_edge.detections import Detections
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.estimate.latency import Conditions
 from fine_edge.fp16.network import Found, Network
-from fine_edge.graph.model_file import identity_of
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.view import GraphView
 from fine_edge.int8.pairs import OPSET
 from fine_edge.int8.placement import PLACEMENTS, Convolution, PlacementName, convolutions, depthwise, placed

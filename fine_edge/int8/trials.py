@@ -21,7 +21,7 @@ from fine_edge.fp16.budget import Deviation, deviation, found_by
 from fine_edge.fp16.network import Found, Network
 from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.graph.emulate import emulated
-from fine_edge.graph.model_file import identity_of
+from fine_edge.graph.identity import identity_of
 from fine_edge.graph.view import GraphView
 from fine_edge.int8.pairs import GraphCost, compiled, pair_count, raised, with_pairs
 from fine_edge.int8.placement import Convolution

@@ -14,7 +14,7 @@ from fine_edge.contract import Artifact, Contract, artifact_stem, contract_path,
 from fine_edge.errors import ArtifactError, ConfigError
 from fine_edge.files import output_errors, refuse_unwritable, sha256_of, written_together
 from fine_edge.graph.emulate import emulated
-from fine_edge.graph.model_file import identity_of
+from fine_edge.graph.identity import identity_of
 from fine_edge.int8.study import Int8Study
 from fine_edge.runners.ort import OrtRunner
 

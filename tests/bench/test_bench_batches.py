@@ -29,7 +29,7 @@ from fine_edge.cli.bench import main
 from fine_edge.contract import contract_path, read_contract
 from fine_edge.engine.options import BuildOptions
 from fine_edge.errors import ConfigError, RecordError
-from fine_edge.graph.model_file import identity_of
+from fine_edge.graph.identity import identity_of
 from fine_edge.report.bench_page import to_html
 
 SIDE = 8

@@ -19,7 +19,8 @@ from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.errors import ArtifactError, ConfigError, FineEdgeError, OutputError
 from fine_edge.files import sha256_of
-from fine_edge.graph.model_file import external_tensors, identity_of
+from fine_edge.graph.identity import identity_of
+from fine_edge.graph.model_file import external_tensors
 from fine_edge.preprocess import Preprocessing
 
 CAMERA = ("--camera", "640x480")

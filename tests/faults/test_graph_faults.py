@@ -18,7 +18,7 @@ from tiny_detector import KNOWN, SIZE, write_detector
 
 from fine_edge.contract import contract_path, read_contract
 from fine_edge.files import sha256_of
-from fine_edge.graph.model_file import identity_of
+from fine_edge.graph.identity import identity_of
 
 IMAGES = np.random.default_rng(0).random((1, 3, SIZE, SIZE), dtype=np.float32)
 

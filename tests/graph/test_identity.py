@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from fine_edge.errors import ArtifactError
 from fine_edge.files import sha256_of
-from fine_edge.graph.model_file import identity_of
+from fine_edge.graph.identity import identity_of
 
 
 def beside(location):
