@@ -1,4 +1,4 @@
-"""The end of every command: exit codes, signals and the one line of an error.
+"""The end of every command: exit codes, signals, the one line of an error, and what reaches the terminal before.
 
 0     done
 1     a check failed
@@ -26,6 +26,11 @@ from typing import Any, NoReturn, TextIO, cast
 from fine_edge import libraries
 from fine_edge.errors import BackendError, DataError, FineEdgeError, OutputError
 from fine_edge.text import printable
+
+# Wrappers of standard output and standard error.
+#
+# They escape every character that a terminal would act on, in text of libraries and arguments too. rich writes past
+# them, because its own escapes are wanted: :mod:`fine_edge.console` makes its text printable.
 
 
 class _Output:

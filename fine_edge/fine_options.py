@@ -1,4 +1,4 @@
-"""The options of FINE that the paper ablates: read from ``r=1,heads=4``, and written into the names of models.
+"""Names of fusion methods, and the options of FINE that the paper ablates, as ``r=1,heads=4`` and in models' names.
 
 A model's name states every option that is not the block's default, in one order: ``fcos_mobilenetv3_fine_heads4`` or
 ``rtdetr_r18_fine_window_ffn0``. What is known by a model's name, from checkpoints to engines, thereby knows its block.
@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 
 from fine_edge.errors import ConfigError
 from fine_edge.text import printable
+
+# Fusion methods and attention strategies by name, as plain data that a machine without torch can read.
 
 MethodName = Literal["fine", "sni", "fapn", "adafpn", "mgc"]
 AttentionName = Literal["aats", "vanilla", "window", "area", "linear"]

@@ -1,4 +1,4 @@
-"""The running sums of receptive fields, kept in a file so that a run that was stopped goes on where it was.
+"""The Gaussian that measures a receptive field, and running sums of fields, in a file so that a stopped run goes on.
 
 The file holds two lines of JSON and then numbers. The first line is everything that the sums depend on: model, weights,
 pictures by their content, options. The second says how far they go, with a hash of the numbers. Memory and file do not
@@ -21,6 +21,8 @@ from scipy.special import ndtr
 
 from fine_edge.errors import DataError
 from fine_edge.files import file_size, output_errors, parse_json, write_bytes
+
+# The size of an effective receptive field: the Gaussian of the paper's Eq. 12 fitted to it, and its moments.
 
 Field = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Compare two records, where their machines and settings allow it."""
+"""Compare two records, where their machines and settings allow it; also where only medians are known."""
 
 from __future__ import annotations
 
@@ -120,6 +120,8 @@ def machine_libraries(a: Record, b: Record) -> list[str]:
     names = sorted(set(left) | set(right))
     return [f"{name} {left.get(name)} / {right.get(name)}" for name in names if left.get(name) != right.get(name)]
 
+
+# Compare rows of which only medians are known: an imported record with another, or with one of the bench.
 
 # What trtexec and our runner of it both are, where the bench's records name their backend.
 _TENSORRT = "tensorrt"

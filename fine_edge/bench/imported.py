@@ -1,4 +1,4 @@
-"""Figures that others measured with trtexec, imported from its logs: medians and averages, never samples.
+"""Figures of others, imported from trtexec's logs: medians and averages, never samples. Opens all kinds of records.
 
 They are a record of their own kind, told by ``"backend": "trtexec"``, so that no ratio with an interval and no stamp is
 made of them. What a log does not say is ``None``.
@@ -302,6 +302,8 @@ def _check(record: ImportedRecord) -> None:
             if (stated is None) != (median_ms is None) or not math.isclose(stated or 0, median_ms or 0, rel_tol=1e-6):
                 raise ValueError(f"{row.model}: {name} says {stated}, the log's line {median_ms}")
 
+
+# Open whatever holds measurements: a record of the bench, an imported record, or trtexec's log itself.
 
 Measurements = Record | ImportedRecord
 

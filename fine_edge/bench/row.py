@@ -1,4 +1,4 @@
-"""A row of a record: the measurements of one artifact."""
+"""A row of a record: the measurements of one artifact, their stages, and what a backend sets up to make them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.jetson.verdict import Verdict
 from fine_edge.runners.base import TimedRunner
 from fine_edge.runners.ort import OrtRunner
+
+# What a user waits for, by stage: an encoded picture in memory, to what is found in it.
+#
+# Stages stand in the order of a frame's way. A backend without a device of its own copies nothing to it and back, so
+# these two stages do not exist there. In a graph that takes frames preprocessing is a part of compute.
 
 Samples = Annotated[tuple[Positive, ...], Meta(min_length=1)]
 # The titles of the stages by name.
@@ -288,6 +293,9 @@ class Row:
             "end_to_end_median_ms": self.end_to_end_median_ms,
             "unstable": self.is_unstable,
         }
+
+
+# A backend's setup for one group of rows: its runners, how long to measure, and what to measure besides time.
 
 
 @dataclass(frozen=True)

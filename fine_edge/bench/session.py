@@ -1,4 +1,4 @@
-"""Run a bench: prepare all groups, measure one after the other, and make a record of the results."""
+"""Run a bench: measure the rows of a group in the same rounds, one group after the other, and make a record of all."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ from fine_edge.images import NamedImage
 from fine_edge.runners.base import NullRunner, Timing
 from fine_edge.zoo import paper
 from fine_edge.zoo.catalog import CATALOG
+
+# Measure one group: its rows are warmed up, timed and counted against each other, in the same rounds.
 
 
 @dataclass(frozen=True)

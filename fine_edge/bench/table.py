@@ -1,4 +1,4 @@
-"""Show a record as a table: our figures first, the paper's own apart and named as such.
+"""Show a record as a table, the paper's figures apart and named as such; one over several batches is drawn as well.
 
 Both backends use one list of columns. A column that no row has a figure for is left out, so a record of ONNX Runtime
 shows no engine and a record of TensorRT no process memory.
@@ -38,6 +38,8 @@ from fine_edge.table import Column, Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+# Show a record of one artifact at several batches: as a table, and drawn over the batch.
 
 _WIDTH_IN = 9
 _COLOR = "#0b6e8f"

@@ -1,4 +1,4 @@
-"""The program itself on the board: its code, and the environment with what it imports."""
+"""The program itself on the board, its code and its environment, and the results that it leaves there."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from fine_edge.errors import BoardError, ConfigError
 from fine_edge.fields import Sha256, Text, Whole
 from fine_edge.stream.sinks import CODECS
 from fine_edge.text import printable
+
+# Results of a command: where they may lie, and bringing them back, each whole or not at all.
 
 # Endings of files that are brought back: engines, timing caches and ONNX files stay.
 SUFFIXES = (".json", ".jsonl", ".png", ".html", ".csv", ".md", ".txt", ".log", *CODECS)

@@ -1,4 +1,4 @@
-"""``fine-edge bench``: measure a suite, import logs of trtexec, show a record again, or compare two."""
+"""``fine-edge bench``: measure a suite, what is named, or one artifact at several batches; import, show, compare."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ from fine_edge.estimate.tables import suite_table
 from fine_edge.estimate.validate import estimate_suite, timed_rows
 from fine_edge.evaluate.evaluation import PastEvaluation, of_one_data_set, read_evaluations
 from fine_edge.export.request import parse_frame, parse_size
+
+# ``fine-edge bench TARGET --batches 1,2,4,8``: one artifact at several batches.
 
 _ALL_PRECISIONS = tuple(dict.fromkeys(name for names in PRECISIONS.values() for name in names))
 
@@ -135,6 +137,9 @@ def measure_batches(argv: list[str]) -> tuple[Record, argparse.Namespace]:
     given.picture = given.picture or given.artifacts / f"bench_{SUITE}.png"
     files.refuse_unwritable([given.picture])
     return run_batches(_file(target, options, given), batches, options), given
+
+
+# ``fine-edge bench TARGET...``: what was named, as files that can be measured.
 
 
 @dataclass(frozen=True)

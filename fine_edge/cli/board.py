@@ -1,4 +1,4 @@
-"""``fine-edge board HOST COMMAND ...``: run a command on a board, and have its results here."""
+"""``fine-edge board HOST COMMAND ...``: run a command on a board with the files that it needs, and have its results."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ from fine_edge.images import SUFFIXES as PICTURES
 from fine_edge.machine import GIB, MIB
 from fine_edge.stream.source import comes_live, file_path
 from fine_edge.table import Column, Table
+
+# What a command needs on a board, and which of its words name files: each command as its own parser reads it.
 
 # Options whose files come back.
 OUTPUTS = ("json", "csv", "markdown", "picture", "html", "out", "artifacts", "profile")

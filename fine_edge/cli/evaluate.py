@@ -1,4 +1,4 @@
-"""``fine-edge evaluate``: AP and errors of an artifact on a labelled data set."""
+"""``fine-edge evaluate``: AP and errors of an artifact on labelled data; ``compare`` and ``drift`` of two of them."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ from fine_edge.evaluate.tables import (
 from fine_edge.files import write_text
 from fine_edge.table import Table
 from fine_edge.text import printable
+
+# ``fine-edge evaluate compare`` and ``drift``: what differs between two evaluations.
 
 _MOST_PANELS = 100
 

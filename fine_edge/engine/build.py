@@ -1,4 +1,4 @@
-"""Building of an engine for this machine, or reuse of one that was built from exactly the same things."""
+"""Building of an engine after checks of this machine, or reuse of one that was built from exactly the same things."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ from fine_edge.graph.model_file import read_model
 from fine_edge.jetson.board import Board
 from fine_edge.jetson.snapshot import Snapshot
 from fine_edge.machine import MIB
+
+# Checks before a build: TensorRT, memory, disk, power mode and clocks. A build may otherwise fail after ten minutes.
+#
+# The needs of the builder are *estimates*: nobody publishes them, and nothing here was measured on a Jetson. They are
+# high rather than low. ``--skip-preflight`` builds without these checks.
 
 # Estimates. TensorRT's libraries, its kernels and a CUDA context take memory before the first layer is timed, and on a
 # Jetson they share the 8 GB with everything else.

@@ -1,4 +1,4 @@
-"""The manifest beside an engine: what it was built from, by what and for what.
+"""The manifest beside an engine: what it was built from, by what and for what. Plans are read by it alone.
 
 ``MODEL.fp16.engine.json`` binds ``MODEL.fp16.engine`` to the ONNX it came from and to the one platform that may load
 it.
@@ -143,6 +143,11 @@ def read_manifest(engine: Path) -> Manifest:
         data["options"] = BuildOptions.from_json(data.get("options"))
         return from_data(Manifest, data)
 
+
+# Reading a plan of unknown origin: it must be whole, what its manifest says, and for this machine.
+#
+# TensorRT neither checks nor survives foreign plans reliably (a laptop's engine crashed an Orin: ultralytics issue
+# 18730), so no plan is deserialised before its manifest matches.
 
 # A Jetson of 8 GB holds none that is larger.
 LARGEST_PLAN = 2**33

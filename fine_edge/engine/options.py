@@ -1,4 +1,4 @@
-"""What an engine is built as: target, precision and the builder's settings."""
+"""What an engine is built as: target, precision, the builder's settings, and the batches that it takes."""
 
 from __future__ import annotations
 
@@ -168,6 +168,11 @@ class _Recipe:
     model: str
     build: dict[str, Any]
 
+
+# The batches that an engine takes: one, or the range of its optimisation profile.
+#
+# TensorRT picks kernels for the optimum and plans memory for the largest batch. Where ``export --batch MIN:MAX`` names
+# no optimum, it is the largest batch: a server that waits for a batch fills it.
 
 Dims = tuple[int, ...]
 # The smallest, the optimal and the largest shape of each input whose batch is open.

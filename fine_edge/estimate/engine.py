@@ -1,4 +1,4 @@
-"""From an ONNX file to the work of every kernel of its engine: one compilation on this machine's CPU."""
+"""From an ONNX file to the work of every kernel of its engine in a precision: one compilation on this machine's CPU."""
 
 from __future__ import annotations
 
@@ -150,6 +150,9 @@ def _inputs(view: GraphView) -> list[str]:
 def _elements(view: GraphView, name: str) -> int:
     shape = view.shape(name)
     return prod(dim or 0 for dim in shape) if shape and is_static(shape) else 0
+
+
+# Bring a graph into the precision that an engine is estimated in, as a builder would.
 
 
 def precision_of(path: Path, asked: Precision | None) -> tuple[Precision, bool]:

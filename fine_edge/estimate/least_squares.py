@@ -1,4 +1,4 @@
-"""Fit constants to measured engines by least squares, and test them on rows that were left out of the fit."""
+"""Fit constants by least squares to what boards took for engines, and test them on rows left out of the fit."""
 
 from __future__ import annotations
 
@@ -234,6 +234,8 @@ def relative(errors: NDArray[np.float64]) -> list[float]:
     """Return estimated over measured minus 1, to hundredths of a per cent."""
     return [round(float(np.expm1(error)), 4) for error in errors]
 
+
+# Calibrate on what a board took for engines: records of the bench, imported records, and logs of trtexec.
 
 # Fewer rows say more of one network than of the board.
 FEWEST_ROWS = 4

@@ -1,4 +1,4 @@
-"""Show estimates as tables, each marked ESTIMATE."""
+"""Show estimates as tables, each marked ESTIMATE, and how far they are off what others published."""
 
 from __future__ import annotations
 
@@ -122,6 +122,8 @@ def _title(module: str) -> str:
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# Show how far estimates are off what others published: tables and one picture.
 
 _DPI = 150
 _NAMED = 3

@@ -1,4 +1,4 @@
-"""Compare estimated with published throughput of the paper's Tables 1 and 3, to which no constant was fitted."""
+"""Estimate a bench suite, and compare with the paper's Tables 1 and 3, to which no constant was fitted."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from fine_edge.samples import median
 from fine_edge.table import Column, Table
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.paper import ROWS, PaperFigures
+
+# Estimate a bench suite: export missing models, and compile one engine after the other.
 
 # Marks a file of estimates; no bench record has it.
 FORMAT = "estimates-1"

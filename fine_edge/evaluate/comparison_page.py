@@ -1,4 +1,4 @@
-"""Show a comparison as one self-contained HTML page: figures, errors, and the pictures that differ most."""
+"""Show a comparison, or drift, as one self-contained HTML page: figures, errors, the pictures that differ most."""
 
 from __future__ import annotations
 
@@ -127,6 +127,8 @@ def origins(comparison: Comparison | SegmentComparison) -> str:
     facts.append(f"<dt>data</dt><dd>{escape(data.path.name)}, sha256 {data.sha256}</dd>")
     return f"<h3>Where this comes from</h3><dl>{''.join(facts)}</dl>"
 
+
+# Show drift as tables and as one HTML page: figures, and the images that changed most.
 
 PICTURES = 8
 _QUALITY = 72

@@ -1,4 +1,4 @@
-"""Put the pictures of a comparison on one sheet, A left and B right, as the paper's Figs. 9, 11 and 12 do."""
+"""Put a comparison's pictures on one sheet, A left and B right, as the paper's Figs. 9, 11 and 12; masks magnified."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from fine_edge.evaluate.image_pairs import (
     picture_of,
 )
 from fine_edge.evaluate.mask_changes import MaskChange
+
+# Draw the objects whose masks differ most between two detectors, magnified, as in the paper's Fig. 12.
 
 SIDE_PX = 300
 _COLORS = {"labelled": RIGHT, "a": WRONG, "b": MISSED}

@@ -1,4 +1,4 @@
-"""Run a detector on all images of a data set, with progress; an interrupted run goes on where it stopped.
+"""Run a detector on all images of a data set, in batches and with progress; an interrupted run goes on where it was.
 
 Stored detections are used again only if everything that they depend on is unchanged: the picture file, whose sha256
 stands beside each image's entry, and all else, which :func:`_identity` writes into the journal's first line.
@@ -33,6 +33,8 @@ from fine_edge.runners.base import ROUNDED, Array, Runner
 from fine_edge.runners.opened import Opened
 from fine_edge.segments import MergeConfig
 from fine_edge.text import file_stem
+
+# What a network finds in pictures: they are read ahead, grouped into batches and decoded beside the network.
 
 # One thread keeps up with any network that takes longer than decoding a picture, about 10 ms. The second thread serves
 # faster networks.

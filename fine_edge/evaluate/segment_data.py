@@ -1,4 +1,4 @@
-"""Read data sets in which every pixel has a class: Cityscapes' folders and COCO's panoptic files.
+"""Read Cityscapes' folders and COCO's panoptic files, in which every pixel has a class, and VisDrone's boxes.
 
 Cityscapes: ``CITY/NAME_gtFine_labelIds.png`` of label ids; pictures ``CITY/NAME_leftImg8bit.png``. Source: Cordts et
 al., "The Cityscapes Dataset", 2016, and cityscapesScripts, helpers/labels.py.
@@ -25,6 +25,14 @@ from fine_edge.evaluate.coco_data import CocoData, Truth, box
 from fine_edge.evaluate.ids import Numbering, integer
 from fine_edge.files import MOST_JSON_BYTES, read_json, read_text, sha256_of
 from fine_edge.zoo.labels import CITYSCAPES_LABELS
+
+# Read VisDrone's detection data: a text file of boxes beside each picture.
+#
+# A line is ``left,top,width,height,score,category,truncation,occlusion``. The number of columns is checked, because
+# VisDrone's files of videos begin with a frame and a target, which would be read as part of a box. A score of 0,
+# category 0 ("ignored regions") and category 11 ("others") mark regions that are not evaluated; here no detection of
+# any category counts in them, as COCO treats its crowds. Source: VisDrone2018-DET-toolkit, README, and Zhu et al.,
+# "Detection and Tracking Meet Drones", 2021.
 
 # Names of the categories, which are numbered from 1.
 CATEGORIES = (

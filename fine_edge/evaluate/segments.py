@@ -1,4 +1,4 @@
-"""Evaluate segmenters: mean IoU of a class for each pixel, panoptic quality of segments."""
+"""Evaluate segmenters by mean IoU or panoptic quality, and keep the map of segments that was found in each image."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ from fine_edge.files import file_size, parse_json, sha256_of, write_bytes
 from fine_edge.images import DRAWN_BY
 from fine_edge.runners.opened import Opened
 from fine_edge.segments import Panoptic
+
+# The map of segments that a model found in each image, kept beside the counts so that it can be drawn.
+#
+# A map is a PNG of segment numbers, 0 where there is none, in a folder named after the journal. Its text says the
+# category of each number. Counts come from the map alone, so a map that gives other counts than the journal is refused.
 
 _KEY = "fine_edge segments"
 _MOST_BYTES = 256 * 2**20

@@ -1,4 +1,4 @@
-"""Show evaluations as tables."""
+"""Show evaluations, and what changes between two of them, as tables."""
 
 from __future__ import annotations
 
@@ -109,6 +109,8 @@ def segment_table(evaluation: SegmentEvaluation) -> Table:
             table.add(name, percent(value), None, None)
     return table
 
+
+# Show what changes between two evaluations as tables.
 
 _TITLES = {
     "ap": "AP",

@@ -25,6 +25,17 @@ from fine_edge.errors import ConfigError
 from fine_edge.fast_preprocess import triangle
 from fine_edge.preprocess import InGraph, Placement, Preprocessing, placed
 
+# The resize of :mod:`fine_edge.export.frame` as operators that compile well.
+#
+# A triangle filter along an axis is a constant matrix, but as a dense product it multiplies by zeros: 8.0 GFLOP for
+# 1920 to 640 columns of 1080 rows. Cut into equal blocks of pixels, the axis becomes the channels of a convolution over
+# three blocks: 0.9 GFLOP, and frames of interleaved pixels need no transpose before it. Axes that share no such blocks
+# with their target stay dense products. Columns come first, as in Pillow; for frames that lie, that is the cheaper
+# order. For some that stand Pillow 13 begins with the rows, which rounds one value in six the other way.
+#
+# Estimated for 1080p to 640x640 on an Orin Nano (MAXN_SUPER): 0.9 ms with antialiasing, 0.1 ms without. Nearly all of
+# it is memory: the frame is read once as uint8, and with antialiasing written and read again in FP16.
+
 # Tensor cores take channels in eights.
 _FEWEST_CHANNELS = 8
 

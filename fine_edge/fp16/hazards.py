@@ -1,4 +1,4 @@
-"""Harm that FP16 does to the observed tensors of a graph: values too large or too small for it."""
+"""Harm that FP16 does to the observed tensors of a graph, too large or too small for it, and inside operators."""
 
 from __future__ import annotations
 
@@ -219,6 +219,8 @@ def open_hazards(hazards: Collection[Hazard], kept: Collection[str]) -> list[Haz
     """Return the hazards that remain when the nodes in ``kept`` stay FP32."""
     return [hazard for hazard in hazards if not hazard.keep or not hazard.keep <= set(kept)]
 
+
+# Harm of FP16 inside operators whose tensors all fit: long sums, logits of scores, boxes in pixels.
 
 # FP16's step in pixels from which boxes are reported; the error is half of it.
 BOX_STEP_PX = 0.25

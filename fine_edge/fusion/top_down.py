@@ -1,4 +1,4 @@
-"""The fusion of two levels in a top-down path, which FINE and its rivals share.
+"""The fusion of two levels in a top-down path, which FINE and its rivals share, and the plainest of these, SNI.
 
 A neck brings a low-level map and the high-level map above it to one size, and adds or concatenates them. FINE refines
 the low-level map alone. Its rivals change the upsampled map, or both maps, or the laterals in front of all fusions.
@@ -50,6 +50,16 @@ def top_down(method: nn.Module | None, low: Tensor, high: Tensor) -> tuple[Tenso
     if method is not None:
         low = method(low, high)
     return low, F.interpolate(high, size=low.shape[-2:], mode="nearest")
+
+
+# SNI, soft nearest neighbour interpolation, which gives the upsampled map a smaller weight in the fusion.
+#
+# Source: H. Li, "Rethinking Features-Fused-Pyramid-Neck for Object Detection", ECCV 2024. There Y = alpha * f(X) with f
+# the nearest neighbour interpolation and alpha the resolution of X over that of Y: 1 / factor^2, 1/4 between neighbours
+# of a pyramid. It has no parameters and no multiply-accumulates: Table 2's +0 / +0.
+#
+# Here alpha is a constant that follows from the strides. Where a size is odd, the quotient of the two maps' areas is a
+# little more than 1/4. The weight would then depend on the input size, which the paper does not ask for.
 
 
 class Sni(TopDown):

@@ -1,4 +1,4 @@
-"""Emulation of FP16 on a CPU: an FP32 graph with explicit casts that round every result.
+"""What FP16 can hold, and its emulation on a CPU: an FP32 graph with explicit casts that round every result.
 
 On x86, ONNX Runtime has only FP32 kernels for most operators. It runs an FP16 node as FP32 between two casts and then
 removes the casts between neighbours, at every optimisation level (tried with 1.32: ``MatMul -> Relu -> MatMul`` whose
@@ -18,6 +18,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from fine_edge.graph.view import GraphView, label, tensor_values
 from fine_edge.graph.walk import graphs_in, tensors_in
+
+# Search for constants that FP16 cannot hold.
 
 # The largest finite FP16 number (IEEE 754 binary16).
 HALF_MAX = 65504.0

@@ -1,4 +1,4 @@
-"""Reading of ONNX files from untrusted sources."""
+"""Reading of ONNX files from untrusted sources, and of weights that they keep in other files."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from fine_edge.files import file_size
 from fine_edge.graph.runaway import expansion
 from fine_edge.graph.walk import tensors_in
 from fine_edge.machine import GIB
+
+# Access to weights that an ONNX model keeps in other files, with checks of place and size.
 
 EXPORT_AGAIN = "export it again, or copy it again from the machine that made it"
 # The mark of ONNX Runtime for a weight in memory: the offset is then an address in its process.

@@ -1,4 +1,4 @@
-"""Rules on the model as a whole: validity, operator sets, shapes, types, weights."""
+"""Rules on the model as a whole: validity, operator sets, shapes, types, weights and their values."""
 
 from __future__ import annotations
 
@@ -215,6 +215,8 @@ def _some(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(repr(name) for name in names[:3]) + more
 
+
+# Rules on the values of weights, and on how much memory their folding takes.
 
 # An infinity in a constant of these operators is no mask or limit: it makes every result infinite or NaN.
 _WEIGHTED = frozenset(

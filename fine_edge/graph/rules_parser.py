@@ -1,4 +1,4 @@
-"""Rules of TensorRT 10.7's ONNX parser: which operators, types, attributes and ranks it imports."""
+"""Rules of TensorRT 10.7's ONNX parser: the operators, types, attributes and ranks it imports; Resize and Q/DQ."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ from fine_edge.graph.view import (
     type_name,
 )
 from fine_edge.graph.walk import subgraphs_of
+
+# The rule on QuantizeLinear and DequantizeLinear: symmetric INT8, FP8 or INT4, as TensorRT's parser imports them.
 
 _SYMMETRIC = "quantize symmetrically to INT8: zero points of 0, of type INT8"
 # Operators that move numbers: a quantized tensor may pass them between QuantizeLinear and DequantizeLinear.
@@ -151,6 +153,8 @@ def _outside(graph: GraphView, node: NodeProto) -> Iterator[Limit]:
         listed = " and ".join(sorted(map(type_name, types)))
         yield Limit(f"{listed} outside of quantization is not documented", "compute in FP16 or INT32", "warning")
 
+
+# The rule on Resize and Upsample: the ways of interpolation that TensorRT's parser imports.
 
 _COORDINATES = ("align_corners", "asymmetric", "half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn")
 # Innermost dimensions that a mode can resize by scales.

@@ -1,4 +1,4 @@
-"""Pairs of QuantizeLinear and DequantizeLinear in an FP16 graph: symmetric, zero points 0, weights by channel.
+"""Pairs of QuantizeLinear and DequantizeLinear in an FP16 graph: symmetric, weights by channel; and what a graph costs.
 
 The rest of the graph stays as it is, so the result is strongly typed: INT8 between the pairs, FP16 elsewhere. Scales
 are FP16, which these operators take from opset 19 on.
@@ -197,6 +197,13 @@ def weight_pairs(view: GraphView) -> frozenset[str]:
     return frozenset(
         node.name for node in view.nodes if node.op_type == "DequantizeLinear" and view.is_constant(input_name(node, 0))
     )
+
+
+# What a graph costs: kernels and memory by NVIDIA's compiler for SM86, and an estimate of its latency on a board.
+#
+# TensorRT-RTX 1.7 compiles every INT8 convolution to two kernels: the products, with an FP32 result, and what follows
+# them, down to QuantizeLinear. TensorRT 10.7 documents one kernel for both (Developer Guide, "Q/DQ layer fusions").
+# Which of the two a board runs decides whether INT8 pays, so both are estimated.
 
 
 @dataclass(frozen=True)

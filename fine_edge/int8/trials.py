@@ -1,4 +1,4 @@
-"""Trials: a graph with some of its convolutions in INT8, run on pictures, compiled, and compared with FP32."""
+"""Trials: a graph with some convolutions in INT8, run, compiled and compared with FP32, and the verdict on it."""
 
 from __future__ import annotations
 
@@ -152,6 +152,8 @@ class Trials:
             task = bar.add_task(f"running {title}", total=-(-len(images) // self.network.shape[0]))
             return found_by(self.network, model, images, lambda: bar.advance(task))
 
+
+# The verdict on an INT8 graph: what it may lose and cost, and why an engine should be INT8 or FP16.
 
 Verdict = Literal["int8", "fp16"]
 

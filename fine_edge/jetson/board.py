@@ -1,4 +1,4 @@
-"""Reading of a board's state without root.
+"""Reading of a board's state without root: clocks, load, temperatures, power and throttling.
 
 Paths: GPU clocks in ``/sys/class/devfreq/17000000.gpu`` (L4T 36) or ``17000000.ga10b`` (L4T 35), GPU load in per mille
 in the device's ``load``, the memory clock in debugfs, which only root may read on L4T 36, its cap in
@@ -18,6 +18,17 @@ from pathlib import Path
 from fine_edge.jetson import power_modes
 from fine_edge.jetson.power_modes import ModeTable
 from fine_edge.jetson.snapshot import Snapshot
+
+# Temperatures and power, and the throttling that they cause.
+#
+# On Orin a cooling device is a fan, a clock that is throttled (``devfreq-17000000.gpu``, ``cpufreq-cpu0``), a message
+# that this happens (``gpu-throttle-alert``), or a message that the case is hot (``hot-surface-alert``, from 70 C,
+# without throttling). A zone's ``cdev0`` names a cooling device and ``cdev0_trip_point`` the trip point it belongs to.
+# Only trip points of throttling devices count. Hardware throttling by current is counted per boot in ``oc1_event_cnt``
+# (under-voltage), ``oc2`` (average) and ``oc3`` (instantaneous over-current) of the ``soctherm_oc`` monitor.
+#
+# Sources: the kernel's ``Documentation/driver-api/thermal/sysfs-api.rst``; thermal management in the Jetson Linux
+# Developer Guide r36 (software throttling of CPU and GPU at 99 C); NVIDIA's ``tegra23x-oc-event`` driver.
 
 # These are active on an idle board too, and throttle no clock.
 _HARMLESS = ("fan", "hot-surface")

@@ -1,4 +1,4 @@
-"""Power modes of ``nvpmodel``, and whether the clocks agree with the mode that is set.
+"""Power modes of ``nvpmodel``, whether the clocks agree with the one that is set, and the kernel's small text files.
 
 ``/etc/nvpmodel.conf`` documents its own format in its header: sections in angle brackets, ``PARAM`` (names and
 paths), ``POWER_MODEL ID= NAME=`` (lines of parameter, argument, value; clocks in Hz, -1 without limit) and
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fine_edge.jetson.snapshot import Snapshot
+
+# Reading of the kernel's small text files, which may be absent, forbidden or unreadable at this moment.
 
 # Digits of the largest 64-bit number, and a sign.
 _LONGEST_INT = 20

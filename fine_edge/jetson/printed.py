@@ -226,6 +226,8 @@ def _state(draft: _Draft, given: ModeTable | None) -> BoardState:
     return BoardState(draft.model, draft.l4t, state, draft.emc_locked, every, table)
 
 
+# A file about a board: what kind it is shows in its content, never in its name.
+
 # Lines of an AGX Thor have 800 bytes; a longer one is read in pieces, none of which is a line of tegrastats.
 _LONGEST_LINE = 2**16
 _MOST_CONF_BYTES = 2**22

@@ -1,4 +1,4 @@
-"""Show states, power modes and logs of boards as tables."""
+"""Show states, power modes and logs of boards as tables, and draw logs over time."""
 
 from __future__ import annotations
 
@@ -158,6 +158,8 @@ def _throttling(found: Snapshot) -> str:
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# Draw logs of ``tegrastats`` over time: power, GPU and temperatures, one column a log.
 
 MOST_LOGS = 4
 _MOST_LINES = 6

@@ -1,4 +1,4 @@
-"""NVIDIA's ``tegrastats``: parsing of its lines, and running it in the background.
+"""NVIDIA's ``tegrastats``: parsing of its lines, running it, and sampling a board with it during a run.
 
 Source: "tegrastats Utility" in the Jetson Linux Developer Guide (r32 to r36), which lists the statistics. Variants that
 the guide does not list are from boards on L4T 32 to 39.2 (rbonghi/jetson_stats#81, #894; henrygd/beszel#286;
@@ -204,6 +204,8 @@ class Tegrastats:
             self._process.stdout.close()
         self._process = None
 
+
+# Sampling of the board's state in the background during a run.
 
 # The rail of the whole module: GPU, CPU, memory and the rest.
 ENERGY_RAIL = "VDD_IN"

@@ -1,4 +1,4 @@
-"""An engine's layers in one form for all sources that they are read from.
+"""An engine's layers in one form for all sources that they are read from, and their sums by part of the detector.
 
     our bench, or trtexec   times by TensorRT's IProfiler, layers by its engine inspector
     TensorRT-RTX on x86     kernels of the compiler's log; nothing was run, so there are no times
@@ -86,6 +86,8 @@ class LayerProfile:
         layers = data.pop("layers")
         return {**data, "layers": layers}
 
+
+# Sum the layers of an engine by part of the detector.
 
 _DETAILS = ("pooling", "normalisation", "projections", "attention", "feed-forward", "modulation", "glue")
 

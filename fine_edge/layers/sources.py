@@ -1,4 +1,4 @@
-"""Make layer profiles from an engine's own files, or with TensorRT-RTX's compiler.
+"""Make layer profiles from an engine's own files and their times, or with TensorRT-RTX's compiler.
 
 The bench on a device writes its profile in trtexec's format, so that both are read alike.
 """
@@ -19,6 +19,8 @@ from fine_edge.graph.input_size import InputSize
 from fine_edge.layers.layer import LayerProfile, LayerTime, attribute
 from fine_edge.layers.layer_info import read_layer_info
 from fine_edge.trtexec.exported import read_medians, read_profile
+
+# Give the layers of an engine the times of a profile.
 
 # If layers that the layer information names take less of the profile's time than this, the files are of two engines.
 FEWEST_MATCHED = 0.9

@@ -1,4 +1,4 @@
-"""RoIAlign over the levels of a pyramid, with operators that every compiler has.
+"""Boxes of R-CNN detectors: their decoding, and RoIAlign over a pyramid with operators that every compiler has.
 
 The levels are kept as tokens, one table for all. A sampling point is four tokens with four shares, and a bin is the
 mean of its points: one product of its shares with its tokens, which are gathered as rows. A row is the channels of a
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from fine_edge.lowering.topk import take_rows
+
+# The decoding of boxes from anchors or proposals and a head's predictions, as in R-CNN detectors.
 
 # The largest logarithm of a box's growth, which keeps exp finite.
 LARGEST_LOG_SCALE = math.log(1000 / 16)

@@ -1,4 +1,4 @@
-"""Compare an artifact with its reference: the PyTorch model, or the outputs stored at its export."""
+"""Compare an artifact with its reference: the PyTorch model, or the golden outputs that its export stored."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ from fine_edge.images import NamedImage, Pictures
 from fine_edge.parity.compare import Case, compare
 from fine_edge.parity.report import ParityReport
 from fine_edge.runners.base import ROUNDED, Array, Runner
+
+# Read golden files: inputs, and the outputs of the library's own model for them, stored by an export.
+#
+# Their arrays are checked against the contract, by name, type and shape, before any of their contents are unpacked.
 
 MOST_CASES = 64
 _LONGEST_HEADER = 4096

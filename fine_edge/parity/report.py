@@ -1,4 +1,4 @@
-"""Hold what one comparison found, output by output and as detections, and decide whether that is parity."""
+"""What a comparison found, output by output and as detections, how far each may differ, and whether that is parity."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from fine_edge.contract import Contract, Precision
 from fine_edge.detections import Agreement
 from fine_edge.preprocess import placed
+
+# How far an artifact may differ from its reference, by precision, with the reasons.
 
 
 @dataclass(frozen=True)

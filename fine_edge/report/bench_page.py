@@ -1,4 +1,4 @@
-"""Write records as one self-contained HTML page: no network, no scripts, pictures inside."""
+"""Write records as one self-contained HTML page: no network, no scripts; samples and the board's state drawn inside."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
+# Draw the latency samples of a record, and the board's state while it was measured.
 
 _FILL = "#2c8fae"
 _BINS = 60

@@ -1,4 +1,4 @@
-"""A deserialised TensorRT plan: runtime, engine, execution context, and a description of the engine's tensors.
+"""A deserialised TensorRT plan: runtime, engine, context, its tensors, and the buffers of one inference.
 
 Only names that TensorRT 10.7 has and that 10.x has not deprecated are used; ``tests/tensorrt_api`` checks that.
 """
@@ -245,6 +245,9 @@ def _port(
         raise ArtifactError(f"{name} is {kind}, which numpy has no type for", where=where, hint=_REBUILD) from error
     least = batches[0] if is_open and batches else None
     return Port(name, engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT, shape, dtype, least)
+
+
+# The buffers of one inference, in pinned host memory and on the device, and the events between its stages.
 
 
 class Slot:

@@ -1,4 +1,4 @@
-"""The stages of a stream, side by side: decoding, preprocessing, the network, decoding of outputs, drawing.
+"""The stages of a stream, side by side, and their times: decoding, preprocessing, network, outputs, drawing.
 
     a thread for each source -> preprocessing thread -> the network, in the caller's thread -> finishing thread -> sinks
 
@@ -33,6 +33,8 @@ from fine_edge.stream.sinks import Sink, Window
 from fine_edge.stream.source import Frame, FrameSource, Pixels, frames
 from fine_edge.stream.tracking import Tracks
 from fine_edge.text import printable
+
+# Draw what was found into a frame, fast enough for video: boxes, labels, track ids, masks and segments.
 
 
 def draw_frame(
@@ -78,6 +80,8 @@ def _write(canvas: Pixels, text: str, corner: tuple[int, int], scale: float, col
     cv2.rectangle(canvas, (left, top), (left + width, top + height + below + 2), color, -1)
     cv2.putText(canvas, text, (left, top + height + 1), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), thick, cv2.LINE_AA)
 
+
+# Times of the stages of a stream, in memory that does not grow with its length.
 
 # In the order of a frame's way. Draw includes writing the frame.
 STAGES = ("decode", "preprocess", "inference", "postprocess", "draw")

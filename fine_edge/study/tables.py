@@ -1,4 +1,4 @@
-"""The tables of a study: a row a variant, figures over seeds; differences seed by seed, beside the paper's."""
+"""A study's tables, a row a variant, and its curves: figures over seeds; differences by seed, beside the paper's."""
 
 from __future__ import annotations
 
@@ -180,6 +180,8 @@ def _notes(found: StudyOutcome) -> list[str]:
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# The curves of a study, after the paper's Fig. 7: training loss and AP of small objects over epochs, by variant.
 
 _DPI = 130
 _LONGEST_NAME = 40

@@ -1,4 +1,4 @@
-"""The recipe of a training: all settings that decide its result."""
+"""The recipe of a training, all settings that decide its result, and the identity of all that the result hangs on."""
 
 from __future__ import annotations
 
@@ -65,6 +65,11 @@ FLIPS: dict[str, tuple[int, ...]] = {"none": (), "horizontal": (2,), "both": (1,
 # The share of the steps in which the learning rate rises.
 WARMUP = 0.05
 
+
+# The identity of a training: everything that its result depends on, by content.
+#
+# Two trainings of equal identity give the same weights on one machine. A folder or checkpoint of another training is
+# refused, and the message names the difference.
 
 # Libraries whose versions can change weights. The number of threads, which changes only last bits, is left out.
 LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "numpy", "pillow")

@@ -1,4 +1,4 @@
-"""A detector before its training, with the classes of a data set and initial weights or those of a checkpoint."""
+"""Where a training starts: a detector with a data set's classes and initial weights, or an earlier state of it."""
 
 from __future__ import annotations
 
@@ -103,6 +103,11 @@ def _refuse_other_settings(
             hint="train it with its own library, or start from weights with the usual preprocessing",
         )
 
+
+# Resumption of a training from Trainer's own checkpoints, if they are complete and of the same training.
+#
+# A manifest is written into each checkpoint as its last file. It names the training and holds the hashes of all files.
+# A checkpoint that a kill cut off, a disk damaged or a person copied from another training is thereby recognised.
 
 MANIFEST = "manifest.json"
 # The number of checkpoints that are kept: the newest, and one to fall back to.

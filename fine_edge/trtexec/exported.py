@@ -88,6 +88,10 @@ def _layer_ms(entry: dict[str, Any]) -> float:
     return amount(entry["medianMs"] if "medianMs" in entry else entry["averageMs"])
 
 
+# Times of whole inferences: by query out of ``trtexec --exportTimes``, medians out of that or out of a log.
+#
+# The times do not include the warm-up.
+
 _HINT = "trtexec --loadEngine=ENGINE --exportTimes=FILE"
 
 

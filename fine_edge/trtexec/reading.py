@@ -18,6 +18,8 @@ from fine_edge.files import contents_checked, file_size
 from fine_edge.text import printable
 from fine_edge.trtexec.log import LogStatistic, RunAverages, TrtexecLog, flags_of
 
+# Lines of a log as shells write it: any line ends, UTF-8 or the UTF-16 of PowerShell, colours, torn lines.
+
 HINT = "take what trtexec prints, whole: trtexec --loadEngine=ENGINE > FILE"
 _LONGEST_LINE = 2**16
 _ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}

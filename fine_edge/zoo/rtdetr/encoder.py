@@ -1,4 +1,4 @@
-"""The lowered hybrid encoder of RT-DETR: attention on the deepest map, top-down and bottom-up fusion with FINE."""
+"""FINE or a rival injected at RT-DETR's fusions, and its lowered hybrid encoder: attention, top-down, bottom-up."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from fine_edge.fusion.top_down import Laterals, TopDown, top_down
 from fine_edge.lowering.fine import LoweredFine
 from fine_edge.lowering.layers import attend, attention, conv, fold, folded, gelu, linear
 from fine_edge.lowering.modules import fold_batch_norms, lower_modules
+
+# Injection of FINE or a rival at the two fusions of RT-DETR's top-down path, and in the place of its projections.
+#
+# Injection is surgery at named points of the loaded model. The class is not forked and the keys of its own weights stay
+# as they were, so that any RT-DETR checkpoint still loads. A rival that replaces layers needs weights of its own.
 
 
 class Sum(nn.Module):

@@ -1,4 +1,4 @@
-"""The lowered RT-DETR and its graph, made of transformers' RTDetrForObjectDetection with or without FINE."""
+"""The lowered RT-DETR, its backbone and its graph, made of transformers' RTDetrForObjectDetection, with FINE or not."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from fine_edge.lowering.topk import largest
 from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.rtdetr.decoder import DecoderLayer, QuerySelection
 from fine_edge.zoo.rtdetr.encoder import HybridEncoder
+
+# RT-DETR's ResNet-D backbone with its batch norms folded.
 
 
 def _conv_relu(layer: Any) -> nn.Sequential:

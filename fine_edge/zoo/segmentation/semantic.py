@@ -1,4 +1,4 @@
-"""Semantic FPN on torchvision's ResNet and feature pyramid, which gives a class for each pixel.
+"""Semantic FPN on torchvision's ResNet and pyramid, which gives a class for each pixel, and the head of both kinds.
 
 The backbone is the one of mmsegmentation for this model, ResNet-50 "v1c", with three 3x3 convolutions in the place of
 the first 7x7 one. With it the counts are those of the paper's Table 7 (90.9 G); with torchvision's own stem they are
@@ -24,6 +24,8 @@ from fine_edge.zoo.count import Cost, image, macs, params
 from fine_edge.zoo.family import GraphForm, Reference
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
 from fine_edge.zoo.torchvision.fpn import inject
+
+# The semantic head of Panoptic FPN (Kirillov et al., 2019, Sec. 3.1), which makes one map at stride 4 of a pyramid.
 
 # The stride of the pyramid's finest level and of the head's output.
 STRIDE = 4

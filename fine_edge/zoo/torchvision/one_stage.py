@@ -1,4 +1,4 @@
-"""torchvision's RetinaNet and FCOS: how they are built, filled, run and counted, and the outputs of their graphs."""
+"""torchvision's RetinaNet and FCOS: how they are built, filled, run and counted, and their graphs of fixed shapes."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ from fine_edge.zoo.count import Cost, documented_macs, image, params, ptflops
 from fine_edge.zoo.family import GraphForm, Reference, detection_outputs
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
 from fine_edge.zoo.torchvision.preprocessed import preprocessed
+
+# The graphs of RetinaNet and FCOS as modules of fixed shapes, made of torchvision's own layers.
+#
+# torchvision suppresses all pairs of anchor and class that pass its score threshold, up to 1000 a level. These modules
+# suppress the best :data:`CANDIDATES` of all levels. Greedy suppression never looks at lower scores, so that results
+# are the same unless more pairs than that pass and fewer than the wanted number of detections come out of the best of
+# them.
 
 # Pairs of anchor and class that go into suppression; see the module's docstring.
 CANDIDATES = 1000

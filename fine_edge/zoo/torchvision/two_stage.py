@@ -1,7 +1,7 @@
 """torchvision's Faster R-CNN and Mask R-CNN as one graph of fixed shapes, from images to detections.
 
 torchvision works on lists of any length, this graph on a fixed number of rows, of which the absent ones have score 0:
-1000 proposals (:mod:`fine_edge.zoo.torchvision.two_stage`), :data:`CANDIDATES` pairs of proposal and class, 100
+1000 proposals, :data:`CANDIDATES` pairs of proposal and class, 100
 detections. The results differ in one case alone. torchvision suppresses all pairs that score above 0.05, this graph the
 best :data:`CANDIDATES` of them. Greedy suppression never looks at lower scores, so that results are the same unless
 more pairs than that pass 0.05 and fewer than 100 detections come out of the best of them.
@@ -30,6 +30,8 @@ from fine_edge.zoo.count import Cost, image, macs, params, ptflops
 from fine_edge.zoo.family import GraphForm, Reference, detection_outputs
 from fine_edge.zoo.random_weights import ScoreCalibration, photographs, randomise_layers, settle
 from fine_edge.zoo.torchvision.preprocessed import preprocessed
+
+# The first stage of a two-stage detector, which selects a fixed number of proposals from the proposal head's maps.
 
 Size = tuple[int, int]
 

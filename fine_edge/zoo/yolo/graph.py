@@ -1,4 +1,4 @@
-"""The graph of an ultralytics detector, with its layers grouped by part and constant anchors in its head."""
+"""The graph of an ultralytics detector: blocks of the fewest kernels, layers by part, constant anchors in its head."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.yolo.library import DetectionModel, block, fuse_conv_and_bn
 from fine_edge.zoo.yolo.postprocess import one_to_one, postprocess
+
+# ultralytics' blocks in the form that needs the fewest kernels and copies, each exact in real arithmetic.
+#
+# A convolution whose output is cut into parts becomes one convolution for each part. Attention reads its queries, keys
+# and values as tokens, with the scale already in the queries.
 
 
 def plain_conv(layer: Any) -> nn.Conv2d:
