@@ -116,6 +116,7 @@ def heatmaps(
     seen: PictureHeat | None = None
     with console.progress() as bar:
         task = bar.add_task("pictures", total=len(pictures))
+        # One picture at a time, so that memory does not grow with their number.
         for seen in _heats(detector, pictures, input_hw, _truths(data, folder)):
             if seen.truth is not None:
                 where = regions(seen.truth, seen.place, *input_hw)

@@ -139,6 +139,7 @@ def run_batches(path: Path, batches: Sequence[int], options: BenchOptions) -> Re
     setup, length = _setup(measured, options)
     images = load_images(options.images, length.rounds, _frame(measured.contract))
     setup.prepare()
+    # All batches in the same rounds, so that drift of the machine falls on each alike.
     timings = time_group(measured.rows, images, setup)
     first = measured.rows[0].row.label
     rows = tuple(

@@ -224,11 +224,13 @@ def check(record: Record, data: dict[str, Any]) -> None:
     if not names or len(set(names)) != len(names):
         raise ValueError(f"rows must be named once each, found {names}")
     _check_groups(record, names)
+    # Rows share their rounds, so that each has as many samples as the others.
     ends = {len(row.end_to_end_ms) for row in record.rows if row.end_to_end_ms is not None}
     if len(ends) > 1 or 0 in ends:
         raise ValueError(f"rows have {sorted(ends)} end-to-end samples, all need as many")
     for row, stated in zip(record.rows, data["rows"], strict=True):
         _check_counts(row, len(record.baseline_of(row).samples_ms))
+        # A figure changed by hand would be quoted: each is computed again from the samples.
         derived = {
             "ap": row.ap,
             "latency_ms": row.latency_ms,

@@ -173,6 +173,7 @@ def receive(request: dict[str, Any]) -> int:
     root = root_of(request)
     parts = root / "parts"
     parts.mkdir(exist_ok=True)
+    # What runs that were cut off have left; a young one may be of a run that still goes on.
     for left in (*parts.iterdir(), *root.glob("results-*.json"), *root.glob("code-*")):
         if time.time() - left.stat().st_mtime > _LEFT_S:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -181,11 +182,13 @@ def receive(request: dict[str, Any]) -> int:
     wanted = []
     for number, (name, size, sha256) in enumerate(header["files"]):
         target, part = below(root, name), _part_of(root, name, sha256)
+        # The size is looked at first: hashing every model before every command takes a board seconds.
         if not (target.is_file() and target.stat().st_size == size and _sha256(target) == sha256):
             begun = part.stat().st_size if part.is_file() else 0
             wanted.append((number, begun if begun <= size else 0))
     needed = sum(header["files"][number][1] - begun for number, begun in wanted)
     free = shutil.disk_usage(root).free - _SPARE_BYTES
+    # Said before the first byte comes: a full disk would show in the middle of the last file.
     if needed > max(free, 0):
         what = f"{needed / 2**20:.0f} MiB are to come, {max(free, 0) / 2**20:.0f} MiB are free in {root}"
         raise RefusalError(what, "free some space on the board, or choose another place with --folder")

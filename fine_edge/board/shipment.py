@@ -132,12 +132,14 @@ def deliver(line: Line, folder: str, shipment: Shipment) -> dict[str, str]:
             console.remark(f"copying {len(wanted)} of {len(listed)} files, {total / MIB:.1f} MiB")
         with console.progress() as bar:
             task = bar.add_task("copying, KiB", total=total // 1024)
+            # Of a copy that broke off, the board keeps what had arrived: each file goes on where it ended.
             for number, begun in wanted:
                 left = listed[number][1] - begun
                 with paths[number].open("rb") as handle:
                     handle.seek(begun)
                     while left:
                         block = handle.read(min(left, _BLOCK))
+                        # Its hash is of all of it, so what has arrived by now is no whole file of anything.
                         if not block:
                             raise ArtifactError("became shorter while it was copied", where=paths[number])
                         talk.write(block)

@@ -102,6 +102,7 @@ def write(deployment: Deployment, source: Deployable, out: Path) -> tuple[Path, 
         files=tuple(ListedFile(path, digest) for path, digest in sorted(hashes.items())),
     )
     data = {"format": FORMAT, **to_data(listing), "settings": deployment.settings}
+    # A server that starts on half of a new folder would run one graph by the settings of another.
     with written_folder(folder) as partial, output_errors(folder):
         for path, content in deployment.files.items():
             target = partial / path

@@ -44,6 +44,7 @@ def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engi
     platform = here()
     require_tensorrt(platform, model_of(onnx_path))
     require_release(platform, options)
+    # A plan of another release or machine can end the process that loads it, so another process does.
     found = supervise.describe(plan)
     options = resolved(onnx_path, replace(options, batches=_batches(plan, found)))
     source = read_source(onnx_path, options.input_size, options.batches)
@@ -51,6 +52,7 @@ def adopt(plan: Path, onnx_path: Path, options: BuildOptions, out: Path) -> Engi
     _check_tensors(plan, found["tensors"], source, options)
     path = out / engine_name(source, options)
     manifest_name = manifest_path(path).name
+    # The manifest comes last: a kill before that leaves an engine without one, which nothing loads.
     with written_together(out, path.name, last=manifest_name) as partial:
         copy = partial / path.name
         with output_errors(path):

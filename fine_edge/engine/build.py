@@ -263,6 +263,7 @@ def obtain_engine(
             " given: the engine computes the node by ordinary layers instead"
         )
     path = out / engine_name(source, options)
+    # A file of the right name is not enough: the key is made of all that the engine was built from.
     found = None if rebuild else existing(path, build_key(source.sha256, options, platform, plugins))
     if found:
         return found

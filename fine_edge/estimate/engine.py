@@ -87,6 +87,7 @@ def engine_work(
     Raises:
         FineEdgeError: as :func:`fine_edge.engine.inspect.inspect`.
     """
+    # Shapes alone decide the work: the weights, hundreds of MiB, stay on the disk.
     model = read_model(onnx_path, weights=False)
     size = size or optimum_size(onnx_path)
     if size:

@@ -175,6 +175,7 @@ def compare(
         raise DataError("are of segments, not of boxes", where=f"{a.path} and {b.path}", hint="give detectors'")
     kinds: tuple[Kind, ...] = ("bbox",)
     if _have_masks(data, {a.path: first, b.path: second}):
+        # Masks that cannot be read cost the comparison of masks, and not that of boxes.
         try:
             with_truth, first = with_runs(data, first)
             data, second = with_runs(with_truth, second)

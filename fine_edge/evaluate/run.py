@@ -299,6 +299,7 @@ def run_images(
                 journal.add(entry(seen))
                 if seen.error:
                     skipped[seen.image_id] = str(seen.error)
+                # The network's share is told apart, so that a slow disk or decoder shows as such.
                 inference_s += seen.inference_s
                 bar.advance(task)
             wall_s = time.perf_counter() - start_s

@@ -175,6 +175,7 @@ def compare_segments(
         what = "neither has a pixel or a segment of any category"
         raise DataError(what, where=f"{a.path} and {b.path}", hint="evaluate a model that finds what the data holds")
 
+    # Counts add up over images, so a resampled set of images is a weighted sum of their counts.
     def statistic(times: Ints) -> Doubles:
         sums = (np.tensordot(times, counted, axes=1) for counted in (first, second))
         before, after = (_figures(one, data) for one in sums)

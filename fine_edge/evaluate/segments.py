@@ -220,6 +220,7 @@ def evaluate_segments(
     journal = folder / f"{stem(opened, data, exact=exact)}.jsonl"
     entry = _entries(data, category_of, journal)
 
+    # Counts without their map can neither be drawn nor checked, so that such an image is run again.
     def has_map(number: int) -> bool:
         return path_of(journal, number).is_file()
 

@@ -135,6 +135,7 @@ def observe(network: Network, view: GraphView, images: Sequence[Path]) -> Observ
     batches = -(-len(images) // network.shape[0])
     with console.progress() as bar:
         task = bar.add_task("observing", total=len(chunks) * batches)
+        # A session for each chunk: outputs that are asked for are kept in memory until the run ends.
         for chunk in chunks:
             session = OrtRunner(network.path, model=with_outputs(network, chunk), optimise=False)
             for _, feed in network.batches(images):

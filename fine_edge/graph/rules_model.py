@@ -154,6 +154,7 @@ def supported_types(graph: GraphView) -> list[Finding]:
     for name, dtype in graph.dtypes().items():
         if dtype not in KNOWN:
             problems.setdefault((dtype, "error", "TensorRT has no such type"), []).append(name)
+        # A type that the graph only states for a constant is none that flows: its weights become INT32.
         elif dtype == uint8 and name not in edges and (name in outputs or graph.parsed_type(name) == uint8):
             problems.setdefault((dtype, "error", "TensorRT has it at inputs and outputs only"), []).append(name)
         elif dtype == TensorProto.DOUBLE:

@@ -193,6 +193,7 @@ def study(
         hint = "INT8 needs convolutions with constant weights in front of others"
         raise ArtifactError("no convolution can compute in INT8", where=network.path, hint=hint)
     trials = Trials(network, view, _magnitudes(network, view, plan, candidates), plan.drift_images, board, labelled)
+    # The yardstick: the same graph without any convolution in INT8.
     half = trials.run("FP16", ())
     if not half.drift.matched:
         raise ConfigError(
@@ -200,15 +201,18 @@ def study(
             where="--images",
             hint="give pictures of what the detector knows, or another checkpoint",
         )
+    # Such a detector hides every loss: any placement finds what FP32 finds.
     if _blind(trials.reference):
         raise ConfigError(
             "FP32 finds the same in every picture, so INT8 cannot be judged",
             where=network.path,
             hint="give trained weights: some random ones make a detector that does not look at its input",
         )
+    # Each block alone first: what it loses and costs decides which ones go back to FP16 later.
     blocks = {block: trials.of_block(block, candidates) for block in dict.fromkeys(one.block for one in candidates)}
     tried = tuple(trials.run(name, chosen) for name, chosen in _placements(plan, candidates))
     best = min(tried, key=lambda trial: _preference(trial, half, plan.budget))
+    # A convolution in INT8 between others in FP16 is cut out of the kernels that were fused with it.
     if all(kernel_growth(trial, half) > plan.budget.kernel_growth for trial in tried):
         best = _with_fewer_kernels(best, trials, half, plan.budget)
         tried = (*tried, best)

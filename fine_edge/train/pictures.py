@@ -59,9 +59,11 @@ class LabelledPictures(Dataset[Sample]):
         self.height, self.width, self.how, self.flips = height, width, how, flips
         index = {category: number for number, category in enumerate(data.categories)}
         truth = data.truth
+        # Crowds and boxes without an area have no one box to be learned.
         usable = np.flatnonzero(~truth.crowd & (truth.boxes_xywh[:, 2:] > 0).all(axis=1))
         usable = usable[np.argsort(truth.image_ids[usable], kind="stable")]
         numbers, owners = np.array(list(data.images)), truth.image_ids[usable]
+        # Sorted once by picture: a scan of all boxes for each picture grows with the square of the data.
         ends = zip(np.searchsorted(owners, numbers, "left"), np.searchsorted(owners, numbers, "right"), strict=True)
         self.objects = [
             (truth.boxes_xywh[rows], np.array([index[c] for c in truth.category_ids[rows].tolist()], dtype=np.int64))

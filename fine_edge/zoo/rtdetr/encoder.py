@@ -74,11 +74,14 @@ def inject(model: RTDetrForObjectDetection, config: MethodConfig | None = None) 
     if any(method_of(owner) is not None for owner in (encoder, *blocks)):
         raise ConfigError("a fusion method is already there", where="model.encoder.fpn_blocks")
     parts, channels = parts_of(config), encoder.config.encoder_hidden_dim
+    # Laterals take the backbone's maps as they are, so that the projections in front of them become identities.
     if parts.laterals:
         projections = model.model.encoder_input_proj
         encoder.add_module(config.name, parts.laterals([layers[0].in_channels for layers in projections], channels))
         encoder.register_forward_pre_hook(_project)
         model.model.encoder_input_proj = nn.ModuleList(nn.Identity() for _ in projections)
+    # The deepest fusion comes first: the paper sets k = 1 for its stage 3 and k = 2 for stage 2 (Appendix, sampling
+    # ratio).
     for index, k in enumerate(STAGE_KERNELS):
         if parts.sums:
             encoder.fpn_blocks[index] = Sum()
