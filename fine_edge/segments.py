@@ -173,6 +173,7 @@ def merge(
             continue
         below[free] = len(segments) + 1
         segments.append(Segment(len(segments) + 1, int(label), visible, float(score)))
+    # Instances have their pixels by now; a stuff whose visible rest is small is dropped.
     for label in np.unique(stuff):
         free = (stuff == label) & (numbers == 0)
         area = int(free.sum())

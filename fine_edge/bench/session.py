@@ -86,6 +86,7 @@ def time_group(prepared: Sequence[Prepared], images: Sequence[NamedImage], setup
             Subject(row.row.label, runner, feed)
             for row, runner, feed in zip(prepared, setup.runners, feeds, strict=True)
         ]
+        # First runs allocate memory and choose kernels.
         with _ticking(f"{heading}warming up", len(subjects)) as tick:
             for subject in subjects:
                 warm_up(subject)
@@ -95,6 +96,7 @@ def time_group(prepared: Sequence[Prepared], images: Sequence[NamedImage], setup
         ends = _end_to_end(prepared, images, setup, heading)
         setup.finish(images)
         outputs = subjects[0].runner.run(feeds[0][0])
+        # The same calls around a runner that does nothing: what the harness adds to each sample.
         harness = harness_cost(Subject("null", NullRunner(outputs), feeds[0]))
         extras = [
             setup.extras(index, [sample.latency_ms for sample in row], throughput[index])

@@ -86,6 +86,7 @@ def environment(request: dict[str, Any]) -> int:
 def _make_environment(place: Path, python: Path, code: Path, requirements: list[str]) -> None:
     shutil.rmtree(place, ignore_errors=True)
     say(f"making {place}: minutes, once")
+    # TensorRT's bindings are JetPack's own, in the system's Python and on no index.
     venv = [sys.executable, "-m", "venv", "--system-site-packages", str(place)]
     made = subprocess.run(venv, capture_output=True, text=True, check=False)
     if made.returncode:
@@ -98,12 +99,14 @@ def _make_environment(place: Path, python: Path, code: Path, requirements: list[
         hint = "connect the board to the network once, or give --python PATH of an environment that has fine_edge"
         raise RefusalError(f"pip could not install what fine_edge imports ({reason})", hint)
     variables["PYTHONPATH"] = f"{code}:{variables.get('PYTHONPATH', '')}".rstrip(":")
+    # That pip has ended well does not say that the program starts.
     tried = subprocess.run(
         [str(python), "-c", "import fine_edge.cli.bench"], capture_output=True, text=True, env=variables, check=False
     )
     if tried.returncode:
         reason = tried.stderr.strip().split("\n")[-1]
         raise RefusalError(f"fine_edge does not start in {place} ({reason})", "report it; --python PATH takes another")
+    # Written last: an environment that was cut off lacks it, and is made again.
     about_it = {"requirements": requirements, "python": platform.python_version()}
     replace_text(place / WHOLE, json.dumps(about_it, indent=1) + "\n")
 

@@ -172,10 +172,12 @@ def build_plan(job: BuildJob, progress: tensorrt.IProgressMonitor) -> bytes:
 
         create_config = CreateConfigRTX
     network = NetworkFromOnnxPath(str(job.onnx), strongly_typed=options.strongly_typed)
+    # The parser asks for plugins by name while it reads, so that their libraries are loaded before.
     if options.plugins:
         network = LoadPlugins(list(options.plugins), obj=network)
     if options.keep_fp32:
         network = PostprocessNetwork(network, partial(keep_fp32, names=frozenset(options.keep_fp32)), "keep FP32")
+    # TensorRT-RTX compiles without a GPU and times nothing.
     cache = str(job.timing_cache) if job.timing_cache and options.target == "tensorrt" else None
     config = create_config(**settings(job, progress))
     return bytes(EngineBytesFromNetwork(network, config=config, save_timing_cache=cache)())

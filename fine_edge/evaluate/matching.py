@@ -109,9 +109,11 @@ def _judge_image(found: Found, truth: Truth, kind: Kind) -> tuple[NDArray[np.int
     kinds = np.empty(len(found), dtype=np.int8)
     for row in range(len(found)):
         free = np.where(taken, 0.0, own[row])
+        # Best first, and each to the nearest object that is free, as COCO's evaluation does.
         if free.size and free.max() >= IOU:
             taken[free.argmax()] = True
             kinds[row] = TRUE_POSITIVE
+        # In a crowd a detection is neither right nor wrong.
         elif (in_crowd[row] >= IOU).any():
             kinds[row] = LEFT_OUT
         elif (own[row] >= IOU).any():

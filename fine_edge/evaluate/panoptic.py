@@ -75,6 +75,7 @@ def matches(truth: Ints, segments: tuple[TrueSegment, ...], found: Ints, categor
         if segment.crowd:
             continue
         iou, number = _best(segment, overlap, true_area, found_area, categories)
+        # Above one half at most one found segment matches, so that no assignment is searched for.
         if iou > _LEAST_IOU:
             matched.append(Pair(segment, number, iou))
         else:
@@ -83,6 +84,7 @@ def matches(truth: Ints, segments: tuple[TrueSegment, ...], found: Ints, categor
     for number, category in categories.items():
         area = found_area.get(number, 0)
         crowds = [s.number for s in segments if s.crowd and s.category == category]
+        # Mostly on pixels without a label, or of a crowd of its category: neither right nor wrong.
         void = sum(overlap.get((true, number), 0) for true in (_NOBODY, *crowds))
         if area and number not in taken and void <= 0.5 * area:
             wrong.append(number)

@@ -183,6 +183,7 @@ def study(network: Network, images: Sequence[Path], keep: Sequence[str] = ()) ->
     every = found_in(Evidence(view, observation, network.box_output, pixels), RULES)
     hazards = open_hazards(every, kept)
     rows: list[BudgetRow] = []
+    # Hazards need no detections; a budget of what FP16 flips does.
     if network.form != "unknown":
         chosen = selections(view, kept, proposed(hazards))
         with console.progress() as bar:

@@ -160,6 +160,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     ready = [index for index, needed in enumerate(waits) if not needed]
     order = []
     while ready:
+        # Of all nodes that can come next the one that stood first, so that the order stays where it may.
         index = heapq.heappop(ready)
         order.append(index)
         for follower in followers[index]:

@@ -66,6 +66,7 @@ def write_int8(study: Int8Study, model: onnx.ModelProto, folder: Path) -> Path:
             {"file": own.name, "sha256": sha256_of(own)},
         )
         golden = source.parent / Path(contract.golden.get("file", ".")).name
+        # The contract in the new folder names the golden file of FP32 too, so that it comes along.
         if golden.is_file() and golden.parent.resolve() != folder.resolve():
             (partial / golden.name).write_bytes(golden.read_bytes())
         text = replace(contract, artifacts=(*others, artifact)).to_text()

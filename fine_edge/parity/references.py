@@ -244,6 +244,7 @@ def against_pytorch(
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} (or check with --golden)", "export") from error
     provenance = contract.made_by["weights"]
+    # The seed makes what no checkpoint fills, as it did at the export.
     detector = load(find(contract.model), weights, provenance.get("seed", 0))
     if any(provenance.get(key) != detector.provenance.get(key) for key in ("source", "sha256")):
         raise ArtifactError(

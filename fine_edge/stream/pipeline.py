@@ -315,6 +315,7 @@ class Pipeline:
             if sink:
                 sink.write(drawn)
             if is_shown:
+                # Shown by the caller's thread: desktops take a window's events from one thread alone.
                 self._shown.send(drawn)
             self.tally.stages["draw"].add(1e3 * (time.perf_counter() - decoded))
         self.tally.detections += _count(found)

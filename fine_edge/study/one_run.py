@@ -93,6 +93,7 @@ def _see(job: RunJob, val: CocoData, model: nn.Module, labels: tuple[str, ...], 
     entry = find(job.recipe.model)
     family, (height, width) = family_of(entry.family), multiples_above(job.recipe.height, job.recipe.width)
     how, nothing = entry.detector.preprocessing, "0" * 64
+    # A contract of what was never exported: the code that evaluates artifacts evaluates the model as it trains.
     contract = Contract(
         model=entry.name,
         artifacts=(Artifact(f"{entry.name}.onnx", "fp32", nothing),),

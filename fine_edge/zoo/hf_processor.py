@@ -106,6 +106,7 @@ def same(value: object, wanted: object) -> bool:
 
 
 def _processor(data: dict[str, Any], path: Path) -> Processor:
+    # A setting that is not known could change pixels, and would be passed over in silence.
     for name, value in data.items():
         if name in _FIXED and not any(same(value, wanted) for wanted in _FIXED[name]):
             raise refused(name, value, _FIXED[name], path)

@@ -115,6 +115,7 @@ def _pickled(path: Path) -> Checkpoint | None:
         raise WeightsError("its modules contain themselves", where=path) from error
     if not state:
         raise WeightsError("holds no tensor", where=path)
+    # ultralytics fuses batch norms for inference; such weights fit no model that is built anew.
     normed = any(key.endswith("running_var") for key in state)
     return Checkpoint(
         learned(state),
