@@ -8,6 +8,7 @@ bug       an exception that nobody expected
 absent    no compiler on this machine
 noise     passes, printing on standard output as libraries do
 exit      the process ends by itself
+hang      goes on until it is stopped
 kill      SIGKILL to itself
 interrupt Ctrl-C to the matrix, while a file is half-written
 orphan    SIGKILL to the matrix, while a file is half-written; the FIFO ``alive`` is open as long as this process lives
@@ -21,6 +22,7 @@ import json
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +91,8 @@ def behave(what: str, job, row, stage: str):
         sys.stderr.write("the last words\n")
         sys.stderr.flush()
         os._exit(3)
+    elif what == "hang":
+        time.sleep(600)
     elif what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "interrupt":
