@@ -120,6 +120,7 @@ def schedule(count: int, rounds: int, seed: int = 0) -> list[list[int]]:
 @contextlib.contextmanager
 def no_garbage_collection() -> Iterator[None]:
     """Collect garbage now, then not again until the block ends."""
+    # A collection that falls into a sample would be taken for latency.
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -226,6 +227,7 @@ def _run_slice(subject: Subject, slice_ms: float) -> Slice:
 
     def feeds() -> Iterator[dict[str, Array]]:
         for query in itertools.count():
+            # So many queries at least: of a slow detector only one or two would fit into a slice.
             if query >= SLICE_QUERIES and time.perf_counter_ns() >= deadline_ns:
                 return
             yield subject.feed(query)

@@ -39,6 +39,7 @@ class Rewriting:
         self.model = read_model(source.path)
         self.preprocessing = source.contract.preprocessing
         self._taken = set(_names(self.model.graph))
+        # Servers find tensors by fixed names, which a graph may use inside.
         self._renamed = {name: self._free(name) for name in reserved if name in self._taken}
         _rename(self.model.graph, self._renamed)
         known = {spec.name for spec in source.contract.inputs + source.contract.outputs}
@@ -100,6 +101,7 @@ class Rewriting:
         value.name = image
         self.preprocessing = how
         before, given = len(graph.node), image
+        # A product with ones would be one more pass over the picture.
         if not np.allclose(factor, 1, rtol=1e-12, atol=0):
             given = self.node("Mul", [given, self.constant(factor.reshape(1, 3, 1, 1))])
         if not np.allclose(shift, 0, atol=1e-12):

@@ -92,6 +92,7 @@ class Kept:
 
 
 def _check(header: bytes, text: bytes) -> bytes:
+    # Of the header too, so that a line of another journal counts for nothing.
     return hashlib.sha256(header + text).hexdigest()[:16].encode()
 
 
@@ -128,6 +129,7 @@ class Journal:
             if path.exists():
                 file_size(path, DataError, hint=_HINT)  # a pipe would be waited for
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Without a buffer, so that an entry is the system's to write once it has been added.
             self._file = path.open("ab+", buffering=0)
         try:
             self._open_for_appending()
@@ -139,6 +141,7 @@ class Journal:
         """Lock the file, cut off what a kill left of a line, and write the first line if there is none."""
         with output_errors(self.path):
             try:
+                # Each of two runs would cut off what the other has half-written.
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise DataError("is being written already", where=self.path, hint="wait for the other run") from None
@@ -158,6 +161,7 @@ class Journal:
                 raise self._foreign(_bare(first))
             whole = len(first)
             for line in _lines(file):
+                # A kill leaves half of a line at most, and only at the end.
                 if not line.endswith(b"\n"):
                     break
                 whole += len(line)

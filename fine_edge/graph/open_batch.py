@@ -105,6 +105,7 @@ class _Opener:
             del node.attribute[:]
             node.attribute.extend(kept)
         elif node.op_type == "Resize" and place == _SIZES:
+            # Sizes name the batch and factors do not, so these take their place.
             node.input[place - 1] = self._scales(node)
             del node.input[place]
         elif node.op_type in _ELEMENTWISE or (node.op_type in _ALONG_ROWS and place == 0):

@@ -145,6 +145,7 @@ class VideoSource(FrameSource):
         if width * height > _MOST_PIXELS:
             raise ImageError(f"has frames of {width}x{height} pixels, more than {_MOST_PIXELS}", where=name)
         stated = float(self._capture.get(cv2.CAP_PROP_FPS))
+        # Some streams state 0, others the 90000 ticks of their clock.
         self.frames_per_s = stated if 1 <= stated <= 1000 else None
         self._stated_frames = 0 if is_live else int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
@@ -171,6 +172,7 @@ class VideoSource(FrameSource):
         Args:
             left: frames that a file states beyond those that were read.
         """
+        # OpenCV says of a damaged frame what it says at the end; the stated number of frames tells them apart.
         for passed in range(1 + min(max(left - 1, 0), _MOST_DAMAGED_IN_A_ROW)):
             is_read, picture = self._capture.read()
             if is_read:
@@ -251,6 +253,7 @@ def open_source(text: str, *, loop: bool = False) -> FrameSource:
 
 
 def _without_password(text: str) -> str:
+    # Names of sources are shown, and stand in results.
     return re.sub(r"(?<=://)[^/@]*@", "", text)
 
 
