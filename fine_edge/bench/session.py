@@ -338,5 +338,6 @@ def _paper(model: str, table: str | None) -> dict[str, float | None] | None:
     figures = next((row for row in paper.rows_of(model) if row.table == table), None)
     if figures is None:
         return None
-    speed = {"mem_mb": figures.mem_mb, "fps": figures.fps, "latency_ms": figures.latency_ms}
-    return {**speed, **figures.accuracy}
+    stated = {"mem_mb": figures.mem_mb, "fps": figures.fps, "latency_ms": figures.latency_ms, **figures.accuracy}
+    # The paper prints whole numbers; a record that was read and written again holds floats.
+    return {name: None if value is None else float(value) for name, value in stated.items()}
