@@ -32,8 +32,10 @@ def parse_batches(text: str) -> tuple[int, ...]:
         ConfigError: for any other text.
     """
     parts = [part.strip() for part in text.split(",")]
+    # isdigit() takes "²" as well, which int() refuses; and int() refuses more than 4300 digits in words of its own.
     if not all(part.isascii() and part.isdigit() and len(part) < 6 and int(part) for part in parts):
         raise ConfigError(f"batches {text!r} are not understood", where="--batches", hint="give numbers, as 1,2,4,8")
+    # Smallest first, because ratios refer to the first row.
     found = tuple(sorted({int(part) for part in parts}))
     if not 2 <= len(found) <= MOST_BATCHES:
         what = f"{len(found)} batches are not 2 to {MOST_BATCHES}, which can be compared"
@@ -79,7 +81,7 @@ def subjects(path: Path, batches: Sequence[int]) -> Subjects:
             path,
             known.sha256,
             known.contract,
-            replace(image, shape=(batch, *image.shape[1:])),
+            replace(image, shape=(batch, *image.shape[1:])),  # (B, C, H, W), or frames: (B, H, W, C)
             known.weights_mib,
         )
         for batch in batches
@@ -88,6 +90,7 @@ def subjects(path: Path, batches: Sequence[int]) -> Subjects:
 
 
 def _require_taken(contract: Contract, batches: Sequence[int], path: Path) -> None:
+    # The least, the optimum and the most of the file.
     if contract.batches is None:
         what = f"takes one batch, {contract.batch}"
     elif contract.batches[0] <= min(batches) and max(batches) <= contract.batches[2]:
@@ -105,6 +108,7 @@ class EngineSetup(DeviceSetup):
         self._watch.finish()
 
     def extras(self, index: int, samples_ms: Sequence[float], slices: Sequence[Slice]) -> Extras:
+        # The watch divides by queries, and a query is a whole batch here.
         found = super().extras(index, samples_ms, slices)
         if found.state is None or found.state.energy_mj_per_image is None:
             return found
@@ -167,4 +171,5 @@ def run_batches(path: Path, batches: Sequence[int], options: BenchOptions) -> Re
 
 
 def _frame(contract: Contract) -> tuple[int, int] | None:
+    # Photographs are stretched to the frames that such a graph takes.
     return contract.input_hw if contract.preprocessing.in_graph else None

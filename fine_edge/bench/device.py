@@ -44,14 +44,17 @@ class BoardWatch:
 
     def __init__(self, board: Board, rows: int) -> None:
         self._board = board
+        # Snapshots that count for every row: before, between rounds and after.
         self._shared = [board.snapshot()]
         self._after: list[Snapshot] = []
+        # Start and end of each slice by row, on the clock of the snapshots.
         self._slices: list[list[tuple[float, float]]] = [[] for _ in range(rows)]
         self._overlapped: list[list[tuple[float, float]]] = [[] for _ in range(rows)]
         self._while_slices: list[Snapshot] = []
 
     def round_done(self) -> None:
         """Take a snapshot if the last one is older than :data:`ROUND_PERIOD_S`."""
+        # Only between rounds: reading the board beside an inference would be in its latency.
         if time.monotonic() - self._shared[-1].at_s >= ROUND_PERIOD_S:
             self._shared.append(self._board.snapshot())
 
@@ -78,6 +81,7 @@ class BoardWatch:
         """Return verdict, snapshots and energy of one row."""
         own = [self._between(*window) for window in self._slices[index]]
         overlapped = [self._between(*window) for window in self._overlapped[index]]
+        # Heat of any slice of the row speaks against the row. Its energy is of the network's slices alone.
         snapshots = (*self._shared, *itertools.chain(*own, *overlapped), *self._after)
         return RowState(judge(snapshots, samples_ms), snapshots, energy_mj_per_image(own, slices))
 
@@ -97,10 +101,12 @@ def energy_mj_per_image(snapshots_by_slice: Sequence[Sequence[Snapshot]], slices
     """
     total_mj, queries = 0.0, 0
     for snapshots, taken in zip(snapshots_by_slice, slices, strict=True):
+        # A rail may be missing from single snapshots, where tegrastats has not printed a line yet.
         powered = [snapshot for snapshot in snapshots if ENERGY_RAIL in snapshot.power_mw]
         inside_mj = energy_mj(powered)
         seconds = powered[-1].at_s - powered[0].at_s if powered else 0.0
         if inside_mj and seconds > 0:
+            # By the slice's wall time, because the first and the last snapshot lie a little inside of it.
             total_mj += inside_mj / seconds * taken.wall_s
             queries += taken.queries
     return total_mj / queries if queries else None
@@ -110,6 +116,7 @@ def trtexec_profile(ms_by_layer: dict[str, list[float]], runs: int) -> list[dict
     """Return the entries of trtexec's profile file from the times of each layer, in the order of execution."""
     total_ms = sum(sum(times) for times in ms_by_layer.values())
     return [
+        # trtexec's order: the number of runs stands first, in an entry of its own.
         {"count": runs},
         *(
             {
@@ -165,6 +172,7 @@ def length(rounds: int | None, quick_rounds: int | None) -> Length:
     """Return how long to measure, from ``rounds`` as asked for, or ``quick_rounds`` of a quick run."""
     if quick_rounds:
         return Length(rounds or quick_rounds, 0.0, 1, SLICE_MS / 2)
+    # Who asks for a number of rounds gets that number; otherwise time counts too, since fast models need more rounds.
     return Length(rounds, 0.0, SLICES, SLICE_MS) if rounds else Length(ROUNDS, LATENCY_S, SLICES, SLICE_MS)
 
 
@@ -198,9 +206,11 @@ class DeviceSetup(Setup):
         self._engines = [self._engine_of(row) for row in self._prepared]
 
     def _engine_of(self, row: Prepared) -> Path:
+        # Named by the user: it is measured as it is, whatever precision was asked for.
         if row.path.suffix == ".engine":
             return row.path
         options = build_options(row.row.model, self._options)
+        # Files of unlike precisions stand in one group, as an FP16 file beside its INT8 one.
         if row.row.precision:
             options = replace(options, precision=row.row.precision)
         return ensure_engine(row.path, options, row.path.parent)
@@ -212,6 +222,7 @@ class DeviceSetup(Setup):
         self._load(self._engines[0], cuda).close()
         for engine in self._engines:
             self._loaded.append(stack.enter_context(contextlib.closing(self._load(engine, cuda))))
+        # What was asked for can be impossible for an engine, whose runner then goes on without a graph.
         self.cuda_graph = all(runner.cuda_graph for runner in self._loaded)
         self._watch = BoardWatch(Board(), len(self._loaded))  # after building, so that its heat is not in the record
         return self._loaded
@@ -235,8 +246,10 @@ class DeviceSetup(Setup):
         return self._watch.overlapped_energy_mj(index, slices)
 
     def finish(self, images: Sequence[NamedImage]) -> None:
+        # Otherwise the stages have been measured from the JPEG on, and their sum from the picture on is taken.
         if not self.length.end_to_end_rounds:
             self._measure_end_to_end(images)
+        # Before the profile, which runs another load that the record says nothing of.
         self._watch.finish()
         if self._options.profile:
             self._profile(self._options.profile, images[:1])
@@ -263,6 +276,7 @@ class DeviceSetup(Setup):
                 times = runner.profile(feed[0], PROFILE_RUNS)
             write_profile(folder / f"{engine.name}.profile.json", times, PROFILE_RUNS)
             layers = layers_path(engine)
+            # fine-edge layers takes the two together, so they lie side by side, unless the folder is the engine's own.
             if layers.is_file() and layers.parent.absolute() != folder.absolute():
                 files.write_bytes(folder / layers.name, layers.read_bytes())
         console.remark(f"time by layer: {folder}")

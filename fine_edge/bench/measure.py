@@ -99,6 +99,8 @@ def balanced_orders(count: int) -> list[list[int]]:
     This is a Williams design: ``count`` orders, or twice as many where ``count`` is odd. A subject that always followed
     the same neighbour would inherit its caches and its heat.
     """
+    # 0, 1, -1, 2, -2, ...: of an even count all steps differ modulo the count, so that shifting it by every start gives
+    # each pair of neighbours once. Of an odd count only the reversed orders complete the balance (Williams, 1949).
     zigzag = [(step + 1) // 2 if step % 2 else -(step // 2) for step in range(count)]
     orders = [[(start + offset) % count for offset in zigzag] for start in range(count)]
     return orders + [order[::-1] for order in orders] if count % 2 else orders
@@ -108,6 +110,7 @@ def endless_schedule(count: int, seed: int = 0) -> Iterator[list[int]]:
     """Yield the order of subjects for each round: all balanced orders, then all again in another shuffle."""
     rng = np.random.default_rng(seed)
     orders = balanced_orders(count)
+    # Without a subject there is no order, and nothing to yield for ever.
     while orders:
         yield from (orders[i] for i in rng.permutation(len(orders)))
 
@@ -121,6 +124,8 @@ def schedule(count: int, rounds: int, seed: int = 0) -> list[list[int]]:
 def no_garbage_collection() -> Iterator[None]:
     """Collect garbage now, then not again until the block ends."""
     # A collection that falls into a sample would be taken for latency.
+    # Now, so that the garbage of loading is not left to the first measurement; and off, because a collection would
+    # land in whichever sample is running.
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -150,9 +155,6 @@ def measure_latency(
 ) -> list[list[Timing]]:
     """Time every subject once in each round, on the round's image, each after one untimed run of its own.
 
-    Without the untimed run a sample would begin with the previous subject's data in the caches and with its thread pool
-    still spinning on the same cores; that added 12 % to an RT-DETR R18 in a trial of 12 pairs on two shared cores.
-
     Args:
         subjects: warmed up.
         rounds: lowest number of samples of each subject.
@@ -167,9 +169,13 @@ def measure_latency(
     sampled_ms = [0.0] * len(subjects)
     with no_garbage_collection():
         for image, order in enumerate(endless_schedule(len(subjects), seed)):
+            # The fastest subject decides: it is the last to have samples for so long.
             if image >= rounds and min(sampled_ms) >= latency_s * 1e3:
                 break
             for index in order:
+                # Without this untimed run a sample would begin with the previous subject's data in the caches and
+                # with its thread pool still spinning on the same cores; that added 12 % to an RT-DETR R18 in a trial
+                # of 12 pairs on two shared cores.
                 subjects[index].infer(image)
                 timing = subjects[index].timed(image)
                 samples[index].append(timing)
@@ -228,10 +234,12 @@ def _run_slice(subject: Subject, slice_ms: float) -> Slice:
     def feeds() -> Iterator[dict[str, Array]]:
         for query in itertools.count():
             # So many queries at least: of a slow detector only one or two would fit into a slice.
+            # A device takes the next input while one computes: the clock is read when a query is handed out.
             if query >= SLICE_QUERIES and time.perf_counter_ns() >= deadline_ns:
                 return
             yield subject.feed(query)
 
+    # It returns when the outputs of all queries are on the host: none is counted before it is done.
     queries = subject.runner.back_to_back(feeds())
     return Slice(queries, (time.perf_counter_ns() - start_ns) / 1e9)
 
@@ -239,6 +247,7 @@ def _run_slice(subject: Subject, slice_ms: float) -> Slice:
 def harness_cost(null: Subject) -> HarnessCost:
     """Measure the harness: run both loops around a runner that does nothing."""
     warm_up(null)
+    # By the same loops that time real runners, so that their cost is in it and nothing else.
     (samples,) = measure_latency([null], _NULL_ROUNDS)
     (slices,) = measure_throughput([null], _NULL_SLICES, slice_ms=10)
     query_s = sum(taken.wall_s for taken in slices) / sum(taken.queries for taken in slices)

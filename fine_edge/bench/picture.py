@@ -173,15 +173,10 @@ def _dress(axes: Axes, record: Record, rows: Sequence[Row], names: Sequence[str]
     axes.tick_params(axis="y", length=0)
 
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 # Draw the stages of each row as one horizontal bar: what a frame takes from a JPEG to detections.
 
 _COLORS = dict(zip(STAGES, ("#4c78a8", "#72b7b2", "#e0b13c", "#f58518", "#c9a26b", "#54a24b"), strict=True))
 _REST = "#bdbdbd"
-_CHARACTERS = 100  # of small text over the width
 _ROW_IN = 0.65
 _STAGE_BAR_HEIGHT = 0.6
 _STAGE_LINE_IN = 0.2
@@ -204,7 +199,7 @@ def draw_stages(record: Record, width_in: float = _WIDTH_IN, *, titled: bool = T
     """
     rows = [(row, row.end_to_end) for row in record.rows if row.end_to_end]
     ways = [way for _, way in rows]
-    characters = int(_CHARACTERS * width_in / _WIDTH_IN)
+    characters = int(_LINE_CHARACTERS * width_in / _WIDTH_IN)
     keys = max((_parts(way) for way in ways), key=len)
     columns = max(1, int(width_in / (_KEY_IN + _LETTER_IN * max(len(name) for name, _, _ in keys))))
     said = textwrap.fill(_measured_on(record), characters)

@@ -300,14 +300,9 @@ def _activation_mib(row: Row) -> float | None:
 
 def _ratio_columns(record: Record) -> list[RowColumn]:
     """Return latency over the baseline's with its interval; FPS likewise where the paper has no other ratio."""
-
-    def interval(row: Row) -> str | None:
-        ratio = record.ratio(row)
-        return None if record.is_baseline(row) else f"{ratio.low:.3f} .. {ratio.high:.3f}"
-
     return [
         _number("Ratio", 3, lambda row: record.ratio(row).value),
-        RowColumn(Column("Ratio 95 % CI"), interval),
+        RowColumn(Column("Ratio 95 % CI"), lambda row: _interval(record, row)),
         _number("FPS ratio", 3, lambda row: fps_ratio(record, row)),
     ]
 

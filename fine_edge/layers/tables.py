@@ -151,7 +151,7 @@ def draw(profile: LayerProfile, width_in: float = 7.0, *, titled: bool = True) -
             textcoords="offset points",
             va="center",
         )
-    axes.set_yticks(range(len(totals)), [_name(total) for total in totals])
+    axes.set_yticks(range(len(totals)), [_indented(total) for total in totals])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.28 * max(values, default=1) or 1)
     axes.set_xlabel("ms, with a profiler attached" if profile.is_timed else "kernels (not timed)")
@@ -171,10 +171,6 @@ def _label(total: PartSum, *, timed: bool) -> str:
     if not timed:
         return str(total.kernels)
     return "-" if total.ms is None else f"{total.ms:.3f} ms, {total.percent or 0:.1f} %"
-
-
-def _name(total: PartSum) -> str:
-    return f"· {total.part.detail}" if total.part.module == "fine" and total.part.detail else total.title
 
 
 def _color(total: PartSum) -> str:

@@ -42,6 +42,7 @@ def exported_kind(data: object) -> ExportedKind | None:
     """Return what a JSON document of trtexec is; ``None`` for any other."""
     if isinstance(data, dict):
         return _LAYERS if "Layers" in data else None
+    # The last one, because a profile begins with {"count": runs}.
     entry = data[-1] if isinstance(data, list) and data else None
     if not isinstance(entry, dict):
         return None
@@ -111,6 +112,7 @@ class QueryTimes:
     @property
     def latency_median_ms(self) -> float | None:
         """Return the median latency; ``None`` where nothing was copied, or where H2D holds a wait."""
+        # With --noDataTransfers trtexec repeats the compute time as the latency.
         copied = self.latency_ms != self.compute_ms
         latency_ms = median(self.latency_ms)
         return latency_ms if copied and not is_implausible_share(median(self.h2d_ms), latency_ms) else None
@@ -153,6 +155,7 @@ def read_medians(path: Path) -> InferenceMedians:
         times = read_times(path)
         return InferenceMedians(times.compute_median_ms, times.latency_median_ms)
     log, *more = read_trtexec_logs(path)
+    # Medians of several runs belong to several settings, and nothing says which one the layers are of.
     if more:
         raise RecordError(f"holds {1 + len(more)} runs, one is needed", where=path, hint="split it at '&&&& RUNNING'")
     if log.why_untimed or log.compute is None:

@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass, field
 
 from fine_edge.fields import Amount, Count
+from fine_edge.machine import MIB
 
-MIB = 2**20
+# A log names the shapes of inputs and not their types. For a smaller type the limit on a copy is only more lenient.
 _FLOAT_BYTES = 4
 
 # A copy from the host that is slower is no copy: "H2D" then holds the wait for the query before.  In 17 published runs
@@ -164,9 +165,12 @@ class TrtexecLog:
         The precision of the build options is that of the engine only where this run built it.
         """
         flags = flags_of(self.command)
+        # The graph holds the types then, and the log does not say which: "Precision: Strongly Typed".
         if "stronglyTyped" in flags:
             return "strongly typed"
+        # 8.6 prints "Precision: FP32" for a loaded plan too, of a build that does not happen.
         if self.built_precision and "loadEngine" not in flags:
+            # FP32 is always allowed, so "FP32+FP16" is fp16 and only a lone "FP32" is fp32.
             kinds = re.findall(r"[A-Z]+\d+", self.built_precision)
             return "+".join(kinds[1:] or kinds).lower() or self.built_precision.lower()
         if "best" in flags:
@@ -176,6 +180,7 @@ class TrtexecLog:
     @property
     def activation_mib(self) -> float | None:
         """Return the memory that one execution context needs for activations and scratch."""
+        # 10.x prints it of every run; 8.6 has it in verbose logs alone, in bytes.
         if self.context_mib is not None:
             return self.context_mib
         return _mib(self.activation_bytes if self.allocated_bytes is None else self.allocated_bytes)
@@ -198,11 +203,13 @@ class TrtexecLog:
     @property
     def engine_mib(self) -> float | None:
         """Return the size of the plan."""
+        # What was built is printed with digits ("53.4775 MiB"), what was loaded in whole MiB.
         return self.created_mib if self.created_mib is not None else self.loaded_mib
 
     @property
     def batch(self) -> int | None:
         """Return the first dimension of the largest input."""
+        # RT-DETR has a second, tiny input: orig_target_sizes (1, 2) beside images (1, 3, 640, 640).
         largest = max(self.inputs.values(), key=math.prod, default=())
         return largest[0] if len(largest) > 1 else None
 
@@ -215,6 +222,7 @@ class TrtexecLog:
         """
         if not self.walltime_s:
             return None
+        # 24 binary digits: the last one is worth 2^-23 of the first.
         return float(2.0 ** (math.floor(math.log2((self.warmup_ms or 0) + 1e3 * self.walltime_s)) - 23))
 
     @property
@@ -222,16 +230,20 @@ class TrtexecLog:
         """Return whether trtexec called the compute time unstable, and it scatters by more than the clock steps."""
         if self.variance_percent is None or self.compute is None:
             return False
+        # trtexec warns from 1 % on, which of a short compute time is less than one step.
         return self.variance_percent / 100 * self.compute.mean_ms > (self.step_ms or 0)
 
     @property
     def holds_wait(self) -> bool:
         """Return whether "H2D" holds the wait for the query before, so that the latency is none."""
+        # Without transfers "H2D" is 0, and why_no_latency has a reason of its own.
         if self.h2d is None or self.latency is None or self.transfers is False:
             return False
         if self.inputs:
+            # 1e6 bytes a millisecond are 1 GB/s.
             copied_bytes = _FLOAT_BYTES * sum(map(math.prod, self.inputs.values()))
             return self.h2d.median_ms > COPY_OVERHEAD_MS + copied_bytes / (1e6 * SLOWEST_COPY_GB_S)
+        # Waits were seen in "H2D" only without spin wait.
         return not self.spin_wait and is_implausible_share(self.h2d.median_ms, self.latency.median_ms)
 
     @property
@@ -254,6 +266,7 @@ class TrtexecLog:
 
 def flags_of(command: str) -> dict[str, str]:
     """Return the options of a command line by name without dashes; the value of a switch is empty."""
+    # trtexec takes "--name" and "--name=value", never "--name value".
     words = (word[2:] for word in command.split() if word.startswith("--"))
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
@@ -288,6 +301,7 @@ def power_mode(log: TrtexecLog) -> str | None:
         return None
     if log.compute_clock_ghz is None or log.memory_clock_ghz is None:
         return None
+    # The clocks are printed with up to three digits and parsed from these, so they are equal to the literals.
     return _MODES.get((log.compute_clock_ghz, log.memory_clock_ghz))
 
 

@@ -229,3 +229,15 @@ def test_the_published_logs_give_the_figures_of_the_table():
         assert log.tensorrt == row["tensorrt"]
         checked += 1
     assert checked == 20
+
+
+def test_a_warning_on_fp16_takes_no_int8_from_an_engine(tmp_path):
+    text = """\
+&&&& RUNNING TensorRT.trtexec [TensorRT v100700] [b23] # trtexec --onnx=a.onnx --fp16 --int8
+[07/20/2025-17:58:20] [I] Precision: FP32+FP16+INT8
+[07/20/2025-17:58:21] [W] [TRT] Detected layernorm nodes in FP16.
+[07/20/2025-17:58:21] [I] [TRT] Total Activation Memory: 1000
+&&&& PASSED TensorRT.trtexec [TensorRT v100700] [b23] # trtexec --onnx=a.onnx --fp16 --int8
+"""
+    (log,) = read_trtexec_logs(logs.write(tmp_path / "int8.log", text))
+    assert log.precision == "fp16+int8"
