@@ -40,11 +40,13 @@ from fine_edge.board.agent_files import (
     send,
 )
 
+# Between the interrupt and the kill of a command whose connection is gone: time to finish its files.
 _GRACE_S = 10.0
 # Python that fine_edge needs; this file runs on older ones to say so.
 _OLDEST = (3, 10)
 # Beginnings of pip's lines that are shown.
 _SHOWN = ("Collecting", "Downloading", "Building", "Installing")
+# Characters of pip's lines, which then fit a terminal of 80 behind their two spaces.
 _LINE = 76
 
 
@@ -58,6 +60,7 @@ def _show_pip(command: Sequence[str], environment: dict[str, str]) -> tuple[int,
         for line in pip.stdout:
             if line.startswith(_SHOWN):
                 say(f"  {line.strip()[:_LINE]}")
+            # The last line with ERROR says why; hints that pip prints behind it do not.
             elif line.strip():
                 last = line.strip() if line.startswith("ERROR") or not last.startswith("ERROR") else last
     return pip.returncode, last
@@ -75,6 +78,7 @@ def environment(request: dict[str, Any]) -> int:
     root = root_of(request)
     place = root / f"env-{request['key']}"
     python = place / "bin" / "python"
+    # A second command waits here until the first has made the environment, and then finds it whole.
     with locked(root / f"{place.name}.lock"):
         made = not (place / WHOLE).is_file()
         if made:
@@ -84,6 +88,7 @@ def environment(request: dict[str, Any]) -> int:
 
 
 def _make_environment(place: Path, python: Path, code: Path, requirements: list[str]) -> None:
+    # What an installation that was cut off has left would be mixed with the new one.
     shutil.rmtree(place, ignore_errors=True)
     say(f"making {place}: minutes, once")
     # TensorRT's bindings are JetPack's own, in the system's Python and on no index.
@@ -100,6 +105,7 @@ def _make_environment(place: Path, python: Path, code: Path, requirements: list[
         raise RefusalError(f"pip could not install what fine_edge imports ({reason})", hint)
     variables["PYTHONPATH"] = f"{code}:{variables.get('PYTHONPATH', '')}".rstrip(":")
     # That pip has ended well does not say that the program starts.
+    # The bench's module: it imports what a measurement needs, numpy and ONNX among them.
     tried = subprocess.run(
         [str(python), "-c", "import fine_edge.cli.bench"], capture_output=True, text=True, env=variables, check=False
     )
@@ -119,6 +125,7 @@ def _listed(root: Path, outputs: list[str], suffixes: list[str]) -> dict[str, tu
         for path in (place,) if place.is_file() else place.rglob("*"):
             hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
             if path.suffix in suffixes and not hidden and path.is_file() and not path.is_symlink():
+                # A file that was replaced by another of the same size within one tick of the clock has another inode.
                 state = path.stat()
                 found[path.relative_to(root).as_posix()] = (state.st_size, state.st_mtime_ns, state.st_ino)
     return found
@@ -130,14 +137,17 @@ def run(request: dict[str, Any]) -> int:
     work = root / "work"
     work.mkdir(exist_ok=True)
     variables = {**os.environ, "PATH": _path()}
+    # With --python the fine_edge of that Python runs, and no copy of this one is on the board.
     if request["code"]:
         code_folder = below(root, request["code"])
         os.utime(code_folder)  # old copies are removed by their time
         variables["PYTHONPATH"] = f"{code_folder}:{variables.get('PYTHONPATH', '')}".rstrip(":")
     command = [str(expanded(request["python"])), "-m", "fine_edge", *request["argv"]]
+    # Two commands at a time would disturb each other's times, and each would take the other's files for its results.
     with locked(root / "run.lock", busy="another fine-edge board command is running on the board"):
         before = _listed(root, request["outputs"], request["suffixes"])
         code, cut_off = _supervised(command, work, variables, terminal=request["terminal"])
+        # A command that was cut off leaves no note, so that the same words run it again.
         if not cut_off:
             after = _listed(root, request["outputs"], request["suffixes"])
             written = [name for name in sorted(after) if after[name] != before.get(name)]
@@ -156,7 +166,10 @@ def _supervised(command: list[str], folder: Path, variables: dict[str, str], *, 
         command,
         cwd=folder,
         env=variables,
+        # Without a terminal standard input is read here: its end is how the end of the connection shows.
         stdin=None if terminal else subprocess.DEVNULL,
+        # On a terminal the command must stay in the foreground group, which Ctrl-C reaches. Elsewhere it gets a group
+        # of its own, so that the processes that it starts, such as builders of engines, end with it.
         start_new_session=not terminal,
     )
 
@@ -179,7 +192,9 @@ def _supervised(command: list[str], folder: Path, variables: dict[str, str], *, 
     signal.signal(signal.SIGTERM, end)
     if not terminal:
         threading.Thread(target=end_with_input, daemon=True).start()
+    # This thread waits, since Python runs the handlers of signals in the main thread alone.
     code = child.wait()
+    # A command that a signal ended: 128 and the signal's number, as shells say it.
     return (code if code >= 0 else 128 - code), cut_off.is_set()
 
 
@@ -192,7 +207,7 @@ def main(encoded: str) -> int:
     try:
         return _DO[request["do"]](request)
     except LineBrokenError:
-        return 1
+        return 1  # nobody is left to be told
     except (RefusalError, OSError) as error:
         what = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
         refusal = {"error": what, "hint": getattr(error, "hint", "choose another place on the board with --folder")}

@@ -22,9 +22,10 @@ from typing import Any
 MARK = b"fine_edge> "
 # File in an environment that is whole.
 WHOLE = "fine_edge.json"
-BLOCK = 1 << 18
+BLOCK = 1 << 18  # bytes
 # Age of parts, results and copies of the program that nobody asks for any more.
 _LEFT_S = 7 * 24 * 3600.0
+# Left free on the board's disk, where the command writes its results as well.
 _SPARE_BYTES = 256 * 2**20
 
 
@@ -69,6 +70,7 @@ def root_of(request: dict[str, Any]) -> Path:
 
 def below(root: Path, name: str) -> Path:
     """Return a file or folder below the root; refuse a name that leads elsewhere."""
+    # Names come through the connection: neither side may write or read outside of its folder.
     if name.startswith("/") or ".." in name.split("/"):
         raise RefusalError(f"{name!r} leads out of {root}")
     return root / name
@@ -102,6 +104,7 @@ def replace_text(path: Path, text: str) -> None:
 
 def _first_line(path: str) -> str:
     try:
+        # Texts of the device tree end in a NUL: "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super\0".
         return Path(path).read_text(encoding="utf-8", errors="replace").strip("\0\n ").split("\n")[0]
     except OSError:
         return ""
@@ -109,6 +112,7 @@ def _first_line(path: str) -> str:
 
 def _tensorrt() -> str | None:
     """Return the version of TensorRT's Python package, as its metadata says it, or that it is there."""
+    # Asked without an import, which would load all of TensorRT's libraries.
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version("tensorrt")
     return "version unknown" if importlib.util.find_spec("tensorrt") else None
@@ -117,6 +121,7 @@ def _tensorrt() -> str | None:
 def code_sha256(package: Path) -> str:
     """Return one hash of the names and contents of a package's files, without what Python caches."""
     digest = hashlib.sha256()
+    # Sorted, because the order of rglob is the file system's; both sides must get one hash.
     for path in sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         digest.update(f"{path.relative_to(package).as_posix()}\0{_sha256(path)}\n".encode())
     return digest.hexdigest()
@@ -125,6 +130,7 @@ def code_sha256(package: Path) -> str:
 def about(request: dict[str, Any]) -> int:
     """Reply with what is on the board; nothing is changed but that the folder is made."""
     root = root_of(request)
+    # The first line of the file: "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, ...".
     release = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", _first_line("/etc/nv_tegra_release"))
     spec = importlib.util.find_spec("fine_edge")
     work = root / "work"
@@ -153,11 +159,14 @@ def about(request: dict[str, Any]) -> int:
 
 
 def _part_of(root: Path, name: str, sha256: str) -> Path:
+    # By name and content: what arrived of an older file of the same name is not gone on with. Names that are no UTF-8
+    # hold surrogates.
     return root / "parts" / hashlib.sha256(f"{name}\0{sha256}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _remove_surplus(root: Path, header: dict[str, Any]) -> None:
     """Remove what the other side does not have: a file left there would count as one of its folder."""
+    # Commands read whole folders: of a folder of pictures, one from an earlier command would be evaluated as well.
     kept = {below(root, name) for name, _, _ in header["files"]}
     for name in header["absent"]:
         below(root, name).unlink(missing_ok=True)
@@ -184,6 +193,7 @@ def receive(request: dict[str, Any]) -> int:
         target, part = below(root, name), _part_of(root, name, sha256)
         # The size is looked at first: hashing every model before every command takes a board seconds.
         if not (target.is_file() and target.stat().st_size == size and _sha256(target) == sha256):
+            # A part longer than the file is of no use, whatever it holds: begun anew.
             begun = part.stat().st_size if part.is_file() else 0
             wanted.append((number, begun if begun <= size else 0))
     needed = sum(header["files"][number][1] - begun for number, begun in wanted)
@@ -203,7 +213,9 @@ def receive(request: dict[str, Any]) -> int:
 def _take(root: Path, name: str, size: int, sha256: str, begun: int) -> None:
     target, part = below(root, name), _part_of(root, name, sha256)
     digest = hashlib.sha256()
+    # Unbuffered, so that what has arrived is in the file when the connection's end kills this process.
     with part.open("r+b" if begun else "w+b", buffering=0) as handle:
+        # The hash is of all of the file, so what arrived earlier is read again, which leaves the position at its end.
         while block := handle.read(BLOCK):
             digest.update(block)
         left = size - begun
@@ -215,6 +227,7 @@ def _take(root: Path, name: str, size: int, sha256: str, begun: int) -> None:
             handle.write(block)
             left -= len(block)
     if digest.hexdigest() != sha256:
+        # Kept, it would be gone on with for ever.
         part.unlink()
         raise RefusalError(f"{name} arrived otherwise than it was sent", "give the same command again")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -230,6 +243,7 @@ def send(request: dict[str, Any]) -> int:
         return 0
     kept = json.loads(note.read_text(encoding="utf-8"))
     paths = {name: below(root, name) for name in kept["files"]}
+    # A result may be gone by now, removed by a person or replaced by a folder.
     there = {name: path for name, path in paths.items() if path.is_file()}
     files = [(name, path.stat().st_size, _sha256(path)) for name, path in there.items()]
     reply({"code": kept["code"], "files": files})
@@ -240,6 +254,7 @@ def send(request: dict[str, Any]) -> int:
                 sys.stdout.buffer.write(block)
                 left -= len(block)
     sys.stdout.buffer.flush()
+    # Forgotten only when the other side has them all: a connection that breaks before costs no second run.
     if sys.stdin.buffer.readline() == b"taken\n":
         note.unlink()
         reply({"forgotten": len(files)})

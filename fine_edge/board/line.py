@@ -24,12 +24,15 @@ from fine_edge.text import printable
 _BROKEN = 255
 # Exit codes of a shell that cannot run a command.
 _NOT_FOUND = (126, 127)
+# Bytes of a line: one that never ends, of some other program, must not fill the memory.
 _LONGEST_REPLY = 64 * 2**20
 # Lines that a login shell may print before a reply.
 _MOST_NOISE = 1000
+# How long ssh may take to end, and to say how the command ended, once its connection is done with.
 _END_S = 20
 GO_ON = "give the same command again: it goes on where it stopped"
 
+# What ssh prints, in part, such as "ssh: connect to host orin.local port 22: Connection refused", and what to do.
 _HINTS = {
     "Host key verification failed": "the key is not the one that was known: compare it with the board's own, then"
     " connect once by hand (ssh HOST)",
@@ -46,6 +49,7 @@ def read_host(text: str) -> str:
     Raises:
         ConfigError: for what ssh would take for an option, or what is no name.
     """
+    # "-oProxyCommand=..." in the place of a host would run a program on this machine.
     if not text or text.startswith("-") or printable(text) != text or any(mark.isspace() for mark in text):
         raise ConfigError(f"{text!r} is no host", where="HOST", hint="name it as ssh does: user@board")
     return text
@@ -93,6 +97,7 @@ class Conversation:
             BoardError: when the board refuses, or the connection broke.
         """
         for _ in range(_MOST_NOISE):
+            # A shell that greets, or whose profile prints something, does so in front of the first reply.
             line = self._replies.readline(_LONGEST_REPLY)
             if not line:
                 raise self.broken()
@@ -117,6 +122,7 @@ class Conversation:
         try:
             self._to.write(data)
             self._to.flush()
+        # The board has stopped reading. Where it refused first, its reason waits among the replies and tells more.
         except OSError:
             self.reply()
             raise self.broken() from None
@@ -135,6 +141,7 @@ class Conversation:
     def broken(self) -> BoardError:
         """Return the error of a request that ended in the middle of this."""
         with contextlib.suppress(subprocess.TimeoutExpired):
+            # ssh ends with the exit code of the board's shell, which says whether there is such a Python.
             if self.ssh.wait(_END_S) in _NOT_FOUND:
                 hint = "install Python 3.10 or newer there, or name it with --python"
                 return BoardError(f"cannot run {self.python}", where=self.host, hint=hint)
@@ -146,12 +153,15 @@ def _start_of_agent() -> str:
 
     It has only letters that no shell acts on inside single quotes, whichever shell the board's user has.
     """
+    # In the order of their imports: agent takes names from agent_files.
     files = {module.__name__: Path(str(module.__file__)) for module in (agent_files, agent)}
     modules = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+    # Linux takes 128 KiB as one argument of a program (MAX_ARG_STRLEN); compressed, the agent is a tenth of that.
     packed = base64.b64encode(zlib.compress(json.dumps(modules).encode(), 9)).decode()
     return (
         "import base64,json,sys,types,zlib;"
         f'p=json.loads(zlib.decompress(base64.b64decode("{packed}")));'
+        # An import looks into sys.modules for the full name before it looks for parent packages, which the board lacks.
         "[exec(s,sys.modules.setdefault(n,types.ModuleType(n)).__dict__) for n,s in p.items()];"
         f'sys.exit(sys.modules["{agent.__name__}"].main(sys.argv[1]))'
     )
@@ -185,6 +195,7 @@ class Line:
 
     def __exit__(self, *_: object) -> None:
         assert self._folder is not None
+        # Without the socket the connection was never made, or has ended: there is nothing to end.
         if (self._folder / "s").exists():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 ended = [*self._options(), "-O", "exit", "--", self.host]
@@ -196,11 +207,15 @@ class Line:
 
     def _connect(self, log: Path) -> None:
         """Start the connection in the background; ssh asks for passwords and unknown keys itself, on a terminal."""
+        # ssh gives up after three questions without an answer (ServerAliveCountMax): a board that is switched off shows
+        # within a minute. ControlPersist of a person's own configuration would outlive this command.
         options = {"ControlMaster": "yes", "ControlPersist": "no", "ConnectTimeout": "20", "ServerAliveInterval": "15"}
+        # Nobody could type a password: ssh fails in place of waiting for one.
         if not sys.stdin.isatty():
             options["BatchMode"] = "yes"
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         with log.open("wb") as errors:  # a pipe would stay open as long as the connection does
+            # -f puts ssh into the background once it is authenticated, so that its exit code says whether it is.
             code = subprocess.run(
                 [*self._options(), *words, "-f", "-N", "--", self.host],
                 stdin=None if sys.stdin.isatty() else subprocess.DEVNULL,
@@ -210,16 +225,19 @@ class Line:
             ).returncode
         if code:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [f"ssh ended with {code}"]
+            # The line that has a hint, else the last one: ssh prints warnings and banners before its error.
             known = ((line, hint) for line in lines for said, hint in _HINTS.items() if said in line)
             said, hint = next(known, (lines[-1], "ssh HOST must work"))
             raise BoardError(said.strip(), where=self.host, hint=hint.replace("HOST", self.host))
 
     def _words(self, request: dict[str, Any], *, terminal: bool = False) -> list[str]:
         encoded = base64.b64encode(json.dumps(request).encode()).decode()
+        # A shell puts the home folder in the place of ~ only where it is not quoted.
         home, python = ("~/", self.python[2:]) if self.python.startswith("~/") else ("", self.python)
         command = f"{home}{shlex.quote(python)} -c {shlex.quote(self._start)} {encoded}"
         # When the connection is gone, ssh must fail: it would make another one, and ask for a password again.
         alone = ["-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-o", "BatchMode=yes"]
+        # -q leaves out "Shared connection to HOST closed.", which would stand below each result.
         quiet = ["-q", *alone, "-t" if terminal else "-T"]
         return [*self._options(), *quiet, "--", self.host, command]
 

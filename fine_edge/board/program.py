@@ -25,7 +25,7 @@ from fine_edge.text import printable
 
 # Endings of files that are brought back: engines, timing caches and ONNX files stay.
 SUFFIXES = (".json", ".jsonl", ".png", ".html", ".csv", ".md", ".txt", ".log", *CODECS)
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Outputs:
         Raises:
             ValueError: when it is no result, or belongs to none of the outputs.
         """
+        # The board names its results: it must not be able to write anything else on this machine.
         if Path(name).suffix not in SUFFIXES or ".." in name.split("/") or "\0" in name:
             raise ValueError(f"{name[:80]!r} is the name of no result")
         for path, output in zip(self.paths, self.names, strict=True):
@@ -71,6 +72,7 @@ def fetch(line: Line, folder: str, key: str, outputs: Outputs) -> tuple[int, lis
             raise BoardError("sends what is no result of this command", where=line.host) from error
         for path, name, size, sha256 in listed:
             _take(talk, path, name, size, sha256)
+        # Said when all of them are written here: the board forgets them only then.
         if "code" in reply:
             talk.write(b"taken\n")
             talk.reply()
@@ -79,6 +81,7 @@ def fetch(line: Line, folder: str, key: str, outputs: Outputs) -> tuple[int, lis
 
 def _take(talk: Conversation, path: Path, name: str, size: int, sha256: str) -> None:
     digest = hashlib.sha256()
+    # Under its name once its hash is right: a result that broke off never replaces an older one.
     with files.written_together(path.parent, path.name) as partial, files.output_errors(path):
         with (partial / path.name).open("wb") as handle:
             left = size
@@ -94,12 +97,14 @@ def _take(talk: Conversation, path: Path, name: str, size: int, sha256: str) -> 
 
 def key_of(argv: Sequence[str], sent: Mapping[str, str]) -> str:
     """Return what a command's results are known by: its arguments, and the hashes of all files that it was given."""
+    # No file's name holds a NUL, so no word of the command can take the place of a file.
     whole = files.sha256_of_hashes({**sent, **{f"{number}\0": word for number, word in enumerate(argv)}})
     return whole[:16]
 
 
 PACKAGE = Path(fine_edge.__file__).parent
 _DISTRIBUTION = "fine-edge"
+# Of a line of the package's metadata such as: pycuda>=2024.1; extra == "device"
 _EXTRA = re.compile(r"""extra\s*==\s*["']device["']""")
 
 
@@ -164,12 +169,14 @@ def requirements(*, device: bool) -> list[str]:
         raise ConfigError(
             "fine-edge is not installed here, so nothing says what it imports", hint="make setup"
         ) from None
+    # Other extras, torch among them, are for this machine.
     own = [line for line in listed if "extra ==" not in line]
     return own + [line.split(";")[0].strip() for line in listed if device and _EXTRA.search(line)]
 
 
 def install_code(line: Line, folder: str) -> str:
     """Copy this very program to the board; return the name of its folder there."""
+    # By content: a checkout that was edited gets a folder of its own, and no command runs on half of each.
     name = f"code-{code_sha256(PACKAGE)[:16]}"
     files = {path.relative_to(PACKAGE.parent): path for path in PACKAGE.rglob("*") if "__pycache__" not in path.parts}
     shipment = Shipment({f"{name}/{inside.as_posix()}": path for inside, path in files.items() if path.is_file()})
@@ -183,6 +190,7 @@ def install_environment(line: Line, folder: str, code: str, about: AboutBoard) -
     It is known by what it is made of: the requirements, and the Python that it is made with.
     """
     wanted = requirements(device=about.is_device)
+    # A virtual environment is bound to its Python: an upgrade of the board's own breaks it.
     made_of = [wanted, about.python, about.executable]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     asked = {"folder": folder, "key": key, "code": code, "requirements": wanted}

@@ -16,11 +16,12 @@ from fine_edge.files import file_size, sha256_of
 from fine_edge.graph.model_file import read_model, weight_files
 from fine_edge.machine import MIB
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 18  # bytes
 
 
 def name_there(path: Path) -> str:
     """Return where a file or folder of here lies below the folder on the board."""
+    # Links are not resolved: the command there names the link.
     whole = os.path.normpath(path.absolute())
     inside = os.path.relpath(whole, Path.cwd())
     return f"elsewhere{whole}" if Path(inside).parts[:1] == ("..",) else os.path.normpath(f"work/{inside}")
@@ -29,6 +30,7 @@ def name_there(path: Path) -> str:
 def argument_there(path: Path) -> str:
     """Return what the command on the board, which runs in ``work``, is given for a path of here."""
     found = os.path.relpath(name_there(path), "work")
+    # A file called -x would be taken for an option there.
     return f"./{found}" if found.startswith("-") else found
 
 
@@ -38,6 +40,7 @@ def artifact_files(onnx: Path) -> list[Path]:
     Raises:
         ArtifactError: when one of them is missing, or they do not belong together.
     """
+    # Only the names of the files with weights are needed, not the gigabytes inside.
     files = [onnx, *weight_files(read_model(onnx, weights=False), onnx).values()]
     if contract_path(onnx).is_file():
         contract, artifact = bound_contract(onnx)
@@ -122,6 +125,7 @@ def deliver(line: Line, folder: str, shipment: Shipment) -> dict[str, str]:
     """
     with console.status("comparing files"):
         listed = _listed(shipment.files)
+    # In the order of ``listed``: the board asks for files by their number in it.
     paths = list(shipment.files.values())
     header = {"files": listed, "absent": shipment.absent, "folders": shipment.folders}
     with line.asked("files were copied", "receive", folder=folder) as talk:
@@ -157,6 +161,7 @@ def _wanted(reply: Mapping[str, object], listed: list[tuple[str, int, str]], hos
     """
     try:
         wanted = [(int(number), int(begun)) for number, begun in reply["wanted"]]  # type: ignore[attr-defined]
+        # A board that is no board of ours must not make this machine send what was not named.
         if all(0 <= number < len(listed) and 0 <= begun <= listed[number][1] for number, begun in wanted):
             return wanted
     except (KeyError, TypeError, ValueError):

@@ -26,7 +26,9 @@ class Channel(Generic[Item]):
         self._capacity = capacity
         self._queues: list[deque[Item]] = [deque() for _ in dropping]
         self._open = [True] * len(self._queues)
+        # The queue that is looked at first; kept between calls, so that no sender is always the first of a batch.
         self._next = 0
+        # One condition for all: who waits for room and who waits for items is woken alike, hence notify_all everywhere.
         self._changed = Condition()
         self.dropped = [0] * len(self._queues)
 
@@ -34,11 +36,13 @@ class Channel(Generic[Item]):
         """Append an item; return whether the channel still takes items."""
         queue = self._queues[sender]
         with self._changed:
+            # Abandoning closes the sender as well, so that one that waits for room ends.
             while self._open[sender] and len(queue) >= self._capacity and not self._dropping[sender]:
                 self._changed.wait()
             if not self._open[sender]:
                 return False
             if len(queue) >= self._capacity:
+                # The oldest goes: a frame from a camera is worth less the older it is.
                 queue.popleft()
                 self.dropped[sender] += 1
             queue.append(item)
@@ -50,6 +54,7 @@ class Channel(Generic[Item]):
         with self._changed:
             self._changed.wait_for(lambda: any(self._queues) or not any(self._open), timeout_s)
             found: list[Item] = []
+            # A turn for each sender, so that a fast source leaves the slow ones their places in a batch.
             while len(found) < most and any(self._queues):
                 if queue := self._queues[self._next]:
                     found.append(queue.popleft())

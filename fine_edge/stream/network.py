@@ -56,6 +56,7 @@ class NetworkStage:
         """Begin a batch; in the caller's own thread it is done on return, and errors are raised here."""
         if self._pool:
             return self._pool.submit(self._run, batch)
+        # A future all the same: what comes behind waits for both kinds alike, in the order of the batches.
         done: Future[Answers] = Future()
         done.set_result(self._run(batch))
         return done

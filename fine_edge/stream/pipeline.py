@@ -50,13 +50,17 @@ def draw_frame(
         tracks: number of the track of each detection, -1 for none; the colour is the track's then.
     """
     cv2 = opencv()
+    # OpenCV draws into arrays in one piece alone; a frame of a video is a view of BGR in the other order.
     whole = in_one_piece(pixels)
     canvas = tinted(whole, found)
+    # Nothing was tinted then, and the frame itself would be drawn into.
     if np.may_share_memory(canvas, pixels):
         canvas = canvas.copy()
+    # OpenCV's sizes are in pixels: the shorter side of the frame sets them, down to what can still be read.
     scale = max(0.4, min(canvas.shape[:2]) / 1200)
     thick = max(1, round(2 * scale))
     if isinstance(found, Detections):
+        # Detections come best first; drawn last, the best lie on top.
         for index in reversed(range(len(found))):
             track = -1 if tracks is None else tracks[index]
             color = color_of(int(found.labels[index]) if track < 0 else track)
@@ -75,6 +79,7 @@ def _write(canvas: Pixels, text: str, corner: tuple[int, int], scale: float, col
     text = printable(text).encode("ascii", "replace").decode()  # its fonts have no other signs
     thick = max(1, round(scale))
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
+    # Moved inside of the frame, where the object reaches its left, right or upper edge.
     left = max(0, min(corner[0], canvas.shape[1] - width))
     top = max(0, corner[1] - height - below - 2)
     cv2.rectangle(canvas, (left, top), (left + width, top + height + below + 2), color, -1)
@@ -100,6 +105,7 @@ class Distribution:
 
     def add(self, ms: float, times: int = 1) -> None:
         """Count a time."""
+        # The logarithm makes bins of equal ratio; times of zero and of hours fall into the first and last one.
         place = int(math.log(max(ms, _LEAST_MS) / _LEAST_MS) / _STEP)
         self._counts[min(place, _BINS - 1)] += times
 
@@ -112,14 +118,18 @@ class Distribution:
         total = len(self)
         if not total:
             return None
+        # The first bin up to which so many times were counted; the middle of it is at most half a bin away.
         place = int(np.searchsorted(np.cumsum(self._counts), math.ceil(total * percent / 100)))
         return float(_LEAST_MS * math.exp((place + 0.5) * _STEP))
 
 
+# Items between two stages: the next one is there when a stage has done its own; more would only make frames older.
 _CAPACITY = 2
+# Pause between two lines on the state so far.
 _LIVE_LINE_S = 0.5
 # How long the network waits for a batch before it looks at the window and the signals again.
 _PATIENCE_S = 0.05
+# How long a stage may take to end. One that hangs in a driver is left behind as a daemon.
 _JOIN_S = 5.0
 
 
@@ -187,13 +197,17 @@ class Pipeline:
         at_a_time: int = 1,
     ) -> None:
         self.sources, self._contract, self._threshold = sources, contract, threshold
+        # Frames by the thousand: what is slow to load, such as PyTorch's resize, is loaded here.
         self._feed = Feed(contract.input_hw, contract.preprocessing, many=True)
         self.network = NetworkStage(runner, contract.inputs[0].name, at_a_time)
         self._sinks = tuple(sinks) or (None,) * len(sources)
         self._line, self._window, self._tracks, self._most = line, window, tuple(tracks), most_frames
+        # Of each source so many frames that a batch can be filled from one of them alone while the next one is decoded.
         self._decoded: Channel[Frame] = Channel([source.is_live for source in sources], _CAPACITY * contract.batch)
         self._batches: Channel[Batch] = Channel([False], _CAPACITY)
+        # At least as many as are computed at a time: where this channel is full, no other batch is begun.
         self._answers: Channel[Future[Answers]] = Channel([False], max(_CAPACITY, at_a_time))
+        # A slow screen misses frames, and holds nothing up.
         self._shown: Channel[Pixels] = Channel([True], 1)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -219,12 +233,15 @@ class Pipeline:
             thread.daemon = True  # a camera that hangs in a driver must not keep the process
             thread.start()
         try:
+            # Here, in the caller's thread: it hears signals and a window's events, and CUDA's context is bound to it.
             self._infer(tell)
             self._answers.finish()
+            # The last frames are still drawn and written while the network is done.
             self._wait_for_rest(threads[-1])
         except (KeyboardInterrupt, Terminated) as end:  # so that the files of the sinks are finished
             self.tally.end = end
         finally:
+            # Behind an error as well: sinks are closed by the caller, and no thread may write into them then.
             self._end(threads)
             self.network.close()
         if self._failure is not None:
@@ -248,8 +265,10 @@ class Pipeline:
         try:
             stage(*arguments)
         except BaseException as error:
+            # The first one counts; the others follow from it.
             self._failure = self._failure or error
             self._stop.set()
+            # Stages that wait for this one end, as their channels take and give nothing more.
             for channel in (self._decoded, self._batches, self._answers):
                 channel.abandon()
 
@@ -257,6 +276,7 @@ class Pipeline:
         source = self.sources[index]
         try:
             for frame in frames(source, index, self._stop):
+                # From the beginning of the first decoding, so that the FPS of a few frames are not too high.
                 if self.tally.started_s is None:
                     self.tally.started_s = time.monotonic() - frame.decode_ms / 1e3
                 self.tally.stages["decode"].add(frame.decode_ms)
@@ -270,8 +290,9 @@ class Pipeline:
             begun = time.perf_counter()
             parts = [self._feed(frame.pixels, self.sources[frame.source].name) for frame in taken]
             inputs: list[Input] = [one for one, _ in parts]
+            # A graph for one batch is filled up with the last picture; the answers for it are not looked at.
             inputs += inputs[-1:] * (self._contract.filled(len(inputs)) - len(inputs))
-            together = np.concatenate(inputs) if len(inputs) > 1 else inputs[0]
+            together = np.concatenate(inputs) if len(inputs) > 1 else inputs[0]  # (B, 3, H, W), or frames (B, H, W, 3)
             batch = Batch(tuple(taken), tuple(placement for _, placement in parts), together)
             self.tally.stages["preprocess"].add(1e3 * (time.perf_counter() - begun) / len(taken), len(taken))
             if not self._batches.send(batch):
@@ -281,9 +302,12 @@ class Pipeline:
     def _infer(self, tell: Callable[[Tally], None]) -> None:
         begun_frames, told_s = 0, time.monotonic()
         while not self._batches.is_done:
+            # Without an end of the wait, q in the window and a signal would be heard with the next frame only.
             for batch in self._batches.receive(timeout_s=_PATIENCE_S):
                 begun_frames += len(batch.frames)
                 self._answers.send(self.network.begin(batch))
+            # Counted when a batch begins: what has begun is finished, so that there are perhaps a few more frames than
+            # asked for.
             if not self._show() or (self._most is not None and begun_frames >= self._most):
                 return
             if time.monotonic() - told_s >= _LIVE_LINE_S:
@@ -292,7 +316,10 @@ class Pipeline:
 
     def _finish(self) -> None:
         while taken := self._answers.receive():
+            # In the order in which batches began, whichever is computed first: tracks and videos need frames in order.
             for answers in (begun.result() for begun in taken):
+                # FP16 that overflows gives NaN, of which every comparison is false: it would look like a picture
+                # without objects.
                 require_finite(answers.outputs, self._contract)
                 count = len(answers.batch.frames)
                 self.tally.batches += 1

@@ -16,6 +16,7 @@ from fine_edge.table import Column, Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# The stages that the bench's picture has too are drawn in its colours.
 _COLORS = dict(zip(STAGES, ("#4c78a8", "#72b7b2", "#f58518", "#54a24b", "#b279a2"), strict=True))
 
 
@@ -57,6 +58,7 @@ def to_json(pipeline: Pipeline, opened: Opened, threshold: float, tracks: Sequen
         "backend": opened.runner.name,
         "random_weights": opened.contract.random_weights,
         "artifact_sha256": opened.artifact_sha256,
+        # Linux states it in KiB.
         "process_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "machine": machine.describe(),
     }
@@ -77,6 +79,7 @@ def to_table(data: dict[str, Any]) -> Table:
         title += ", random weights: what it finds is meaningless"
     found = "segments" if data["task"] in ("semantic", "panoptic") else "detections"
     notes = [f"{data['detections']} {found} of at least {data['threshold']:g}; {data['dropped']} late frames dropped."]
+    # Batches that are not full say that sources are slower than the network.
     if data["batch"] > 1 and data["frames_per_batch"]:
         notes.append(f"{data['frames_per_batch']:.1f} frames in each batch of at most {data['batch']}.")
     if data["tracks"] is not None:

@@ -22,6 +22,7 @@ from fine_edge.text import file_stem
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
 # Of files that it does not write; a name that ends otherwise is that of a folder.
 OTHER_ENDINGS = (".gif", ".jpg", ".jpeg", ".png", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+# Pictures and some cameras state no rate, and a video needs one to be played at.
 UNSTATED_FRAMES_PER_S = 30.0
 
 # What names the screen of a Linux program, or says that Qt needs none.
@@ -48,12 +49,14 @@ class VideoFile:
     def write(self, pixels: Pixels) -> None:
         cv2 = opencv()
         height, width = pixels.shape[:2]
+        # Opened with the first frame: only that says the size.
         if self._writer is None:
             self._size = (width, height)
             code = cv2.VideoWriter_fourcc(*CODECS[self._path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self._path), code, self._frames_per_s, self._size)
             if not self._writer.isOpened():
                 raise OutputError("cannot be written as a video", where=self._path, hint="try another ending: .avi")
+        # OpenCV's writer leaves out frames of another size without a word; pictures of a source may have any.
         frame = pixels if self._size == (width, height) else cv2.resize(pixels, self._size)
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
@@ -73,6 +76,7 @@ def video_file(path: Path, frames_per_s: float | None) -> Iterator[VideoFile]:
     """
     if path.suffix.lower() not in CODECS:
         raise ConfigError(f"{path.suffix or 'no ending'} is no video here", where=path, hint=f"one of {list(CODECS)}")
+    # A container's index is written at its end, so that a file that was cut off can often not be played.
     with written_together(path.parent, path.name) as partial, output_errors(path):
         video = VideoFile(partial / path.name, frames_per_s or UNSTATED_FRAMES_PER_S)
         try:
@@ -90,6 +94,7 @@ class PictureFolder:
 
     def write(self, pixels: Pixels) -> None:
         self._number += 1
+        # Zeros in front: names in the order of the alphabet are in the order of the frames.
         write_drawing(Image.fromarray(pixels), self._folder / f"{self._stem}-{self._number:06d}.png")
 
 
@@ -104,6 +109,7 @@ class Window:
         if sys.platform == "linux" and not any(map(os.environ.get, _SCREENS)):
             raise BackendError("there is no screen here", where="--show", hint=hint)
         try:
+            # One that can be resized: a frame can be larger than the screen.
             cv2.namedWindow(title, cv2.WINDOW_NORMAL)
         except cv2.error as error:
             raise BackendError("OpenCV cannot open a window here", where="--show", hint=hint) from error
@@ -112,6 +118,7 @@ class Window:
         """Show a frame; return ``False`` once a person has pressed q or Escape."""
         cv2 = opencv()
         cv2.imshow(self._title, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        # Without this call OpenCV draws no window. Above the key's 8 bits some desktops set others; 27 is Escape.
         return (cv2.waitKey(1) & 0xFF) not in (27, ord("q"))
 
     def close(self) -> None:

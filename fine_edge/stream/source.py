@@ -26,11 +26,12 @@ from fine_edge.libraries import opencv
 
 Pixels = NDArray[np.uint8]
 
+# Pipelines of a Jetson, as its documentation writes them, to copy and change. The appsink keeps the newest frame alone:
+# a network that is slower than the camera would otherwise get older and older ones.
 CSI_CAMERA = (
     "nvarguscamerasrc sensor-id=0 ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=30/1 ! nvvidconv"
     " ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
 )
-# Pipelines of a Jetson, as its documentation writes them, to copy and change.
 USB_CAMERA = (
     "v4l2src device=/dev/video0 ! image/jpeg,width=1280,height=720,framerate=30/1 ! nvv4l2decoder mjpeg=1 ! nvvidconv"
     " ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
@@ -38,12 +39,17 @@ USB_CAMERA = (
 
 # Pause before a broken stream is opened again; each failure doubles it.
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+# Milliseconds until a camera that does not answer counts as broken, for opening and for each frame; OpenCV's own limit
+# is 30 s.
 _OPEN_MS = 10_000
+# A frame of 192 MiB: sizes beyond any camera are those of damaged headers.
 _MOST_PIXELS = 8192 * 8192
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# An address by its form, which is no live source: as a camera, a file was opened again at its end, for ever.
 _FILE_SCHEME = "file://"
 # A damaged frame is passed over; after so many in a row, what follows is taken for the end.
 _MOST_DAMAGED_IN_A_ROW = 32
+# By number or by device: 0, /dev/video0.
 _CAMERA = re.compile(r"^(?:/dev/video)?(\d{1,3})$")
 
 
@@ -139,6 +145,7 @@ class VideoSource(FrameSource):
         self._loop = loop
         self._capture = opened()
         cv2 = opencv()
+        # OpenCV raises nothing for what it cannot open.
         if not self._capture.isOpened():
             raise ImageError("cannot be opened as a video", where=name, hint=_hint(name))
         width, height = (int(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
@@ -147,6 +154,7 @@ class VideoSource(FrameSource):
         stated = float(self._capture.get(cv2.CAP_PROP_FPS))
         # Some streams state 0, others the 90000 ticks of their clock.
         self.frames_per_s = stated if 1 <= stated <= 1000 else None
+        # Zero for what has no end: no frame that fails is then taken for a damaged one.
         self._stated_frames = 0 if is_live else int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def pictures(self, stop: Event) -> Iterator[Pixels]:
@@ -185,6 +193,7 @@ class VideoSource(FrameSource):
         wait_s = FIRST_WAIT_S
         while not stop.is_set():
             console.warn(f"{self.name} broke off: opening it again in {wait_s:g} s")
+            # In place of sleep: Ctrl-C ends the pause.
             if stop.wait(wait_s):
                 return
             self._capture = self._opened()
@@ -208,6 +217,7 @@ class VideoSource(FrameSource):
 
 
 def _hint(name: str) -> str:
+    # A line of what OpenCV says of itself: "    GStreamer:                   YES (1.20.3)".
     if " ! " in name and "GStreamer:                   YES" not in opencv().getBuildInformation():
         return (
             "this OpenCV was built without GStreamer; JetPack's has it, for numpy 1:"
@@ -254,6 +264,7 @@ def open_source(text: str, *, loop: bool = False) -> FrameSource:
 
 def _without_password(text: str) -> str:
     # Names of sources are shown, and stand in results.
+    # "rtsp://user:secret@camera/1" becomes "rtsp://camera/1".
     return re.sub(r"(?<=://)[^/@]*@", "", text)
 
 
@@ -261,10 +272,12 @@ def _capture(text: str) -> Any:
     cv2 = opencv()
     if camera := _CAMERA.match(text):
         return cv2.VideoCapture(int(camera[1]))
+    # Named, since OpenCV would try its other backends as well, which take the text for the name of a file.
     if " ! " in text:
         return cv2.VideoCapture(text, cv2.CAP_GSTREAMER)
     # RTSP over UDP loses packets, which tears pictures.
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    # FFmpeg's backend takes its limits when it opens a file, not later.
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _OPEN_MS]
     return cv2.VideoCapture(text, cv2.CAP_FFMPEG, limits)
 
@@ -274,4 +287,5 @@ def frames(source: FrameSource, index: int, stop: Event) -> Iterator[Frame]:
     begun = time.perf_counter()
     for number, pixels in enumerate(source.pictures(stop)):
         yield Frame(pixels, index, number, 1e3 * (time.perf_counter() - begun))
+        # Behind the yield: the time that the next stage makes this one wait is none of decoding.
         begun = time.perf_counter()

@@ -21,11 +21,14 @@ class Tracks:
 
     def __init__(self, frames_per_s: float, threshold: float) -> None:
         try:
+            # Imported here: an extra that only --track needs.
             from supervision import Detections as Boxes
             from trackers import ByteTrackTracker
         except ModuleNotFoundError as error:
             raise MissingExtraError("trackers", "track") from error
         self._boxes = Boxes
+        # What comes here scores at least the threshold already. By its own limit of 0.6 the library would take the
+        # weaker ones only for tracks that are there.
         self._tracker = ByteTrackTracker(
             frame_rate=frames_per_s, track_activation_threshold=threshold, high_conf_det_threshold=threshold
         )
@@ -41,6 +44,7 @@ class Tracks:
             xyxy=np.asarray(found.boxes_xyxy_px, dtype=np.float64).reshape(-1, 4),
             confidence=np.asarray(found.scores, dtype=np.float64),
             class_id=np.asarray(found.labels, dtype=np.int64),
+            # The library gives detections back in an order of its own; this says which is which.
             data={"place": np.arange(len(found))},
         )
         tracked = self._tracker.update(given)
