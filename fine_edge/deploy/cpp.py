@@ -8,7 +8,9 @@ from fine_edge.deploy.deployable import Deployable, model_file, require_one_pict
 from fine_edge.deploy.folder import Deployment, heading, settings_of
 from fine_edge.errors import ConfigError
 
+# What detect.cpp compares the first line with: it reads this form alone.
 FORMAT = 1
+# Element types of the classes that detect.cpp has a branch for.
 _LABELS = ("int64", "int32")
 
 
@@ -30,6 +32,7 @@ def deploy(source: Deployable, name: str) -> Deployment:
             f"gives maps of pixels ({contract.task}), and detect.cpp reads boxes", where=source.path, hint=hint
         )
     kinds = {spec.name: spec.dtype for spec in contract.outputs}
+    # Before the types are looked up: it says so when an output is not there.
     rows_of(source)
     if kinds["labels"] not in _LABELS or {kinds["boxes_xyxy"], kinds["scores"]} != {"float32"}:
         hint = "export it again: fine-edge export writes int64 and float32"
@@ -57,16 +60,19 @@ def _text(source: Deployable, engine: str) -> str:
         f"rows {rows_of(source)}",
         f"labels {kind}",
         f"resize {how.resize} {how.align} {'antialias' if how.antialias else 'nearest-four'}",
+        # repr gives the shortest text that is read back as the same number.
         f"scale {how.scale!r}",
         f"mean {' '.join(map(repr, how.mean))}",
         f"std {' '.join(map(repr, how.std))}",
         f"pad {'none' if how.pad_value is None else how.pad_value}",
+        # One line each, since a name may hold spaces; all behind the key is the name.
         *(f"label {name}" for name in source.labels),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _readme(source: Deployable, name: str) -> str:
+    # The file itself says what is FP16 and what is not; otherwise TensorRT would choose by its flags.
     half = " --stronglyTyped" if source.precision == "fp16" else ""
     build = f"    trtexec --onnx={name}.onnx --saveEngine={name}.engine{half}   # on the board, once\n"
     return f"""{heading(source, name, "C++")}

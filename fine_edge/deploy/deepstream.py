@@ -22,6 +22,7 @@ CONFIG = "config_infer_primary.txt"
 APP = "deepstream_app_config.txt"
 OUTPUT = "output"
 _CONSUMER = "nvinfer with the parser of DeepStream-Yolo"
+# nvinfer's network-mode: 0 is FP32, 1 INT8, 2 FP16.
 _MODES = {"fp32": 0, "fp16": 2}
 
 
@@ -38,10 +39,12 @@ def deploy(source: Deployable, name: str, *, parser: str = PARSER, threshold: fl
         ConfigError: when nvinfer or its parser cannot carry what the artifact takes or finds.
     """
     require_boxes(source, _CONSUMER)
+    # A key file has no quotes: a line's end begins another key, and a semicolon ends a value.
     if any(character in parser for character in "\n\r;"):
         raise ConfigError("is no path that a configuration can hold", where="--parser", hint="give a plain path")
     file = f"{name}.onnx"
     graph = Rewriting(source, [OUTPUT])
+    # What nvinfer cannot do of the normalisation goes into the graph.
     graph.take(source.contract.inputs[0].name, _one_factor(source.contract.preprocessing))
     output = _append_rows(graph, source)
     onnx, contract = graph.finish(source.contract.inputs, (output,), file)
@@ -61,15 +64,18 @@ def deploy(source: Deployable, name: str, *, parser: str = PARSER, threshold: fl
 def _one_factor(how: Preprocessing) -> Preprocessing:
     """Return the part of the preprocessing that nvinfer can do: one factor for all channels, an offset for each."""
     first, *others = how.std
+    # (x * scale - mean) / std with one std is x * (scale / std) - mean / std, which nvinfer can do as a whole.
     if all(value == first for value in others):
         mean = (how.mean[0] / first, how.mean[1] / first, how.mean[2] / first)
         return replace(how, scale=how.scale / first, mean=mean, std=(1.0, 1.0, 1.0))
+    # nvinfer scales and takes the mean off; the graph divides by each channel's std.
     return replace(how, std=(1.0, 1.0, 1.0))
 
 
 def _append_rows(graph: Rewriting, source: Deployable) -> TensorSpec:
     """Append the concatenation of boxes, scores and classes, and return its description, (B, N, 6)."""
     last = graph.constant([2], dtype=int)
+    # In the order in which the parser reads a row, classes as float32 too, which is exact for them: up to 2^24.
     columns = [graph.cast(graph.inner("boxes_xyxy"), "float32")]  # (B, N, 4)
     for name in ("scores", "labels"):
         columns.append(graph.node("Unsqueeze", [graph.cast(graph.inner(name), "float32"), last]))  # (B, N) -> (B, N, 1)
@@ -101,11 +107,13 @@ def _config(
     keys = {
         "gpu-id": 0,
         "onnx-file": onnx,
+        # The name under which nvinfer itself saves the engine that it builds, so that the next start finds it.
         "model-engine-file": f"{onnx}_b{batch}_gpu0_{source.precision}.engine",
         "labelfile-path": "labels.txt",
         "batch-size": batch,
         "infer-dims": f"3;{height};{width}",
         "network-mode": mode,
+        # A detector, on whole frames (process-mode 1), every one of them (interval 0), in RGB (model-color-format 0).
         "network-type": 0,
         "num-detected-classes": len(source.labels),
         "process-mode": 1,
@@ -113,14 +121,18 @@ def _config(
         "interval": 0,
         "model-color-format": 0,
         "net-scale-factor": repr(how.scale),
+        # nvinfer computes net-scale-factor * (x - offset), so its offsets are levels of 255.
         "offsets": ";".join(repr(value / how.scale) for value in how.mean),
         "scaling-filter": 1,  # bilinear; without the key NvBufSurfTransform takes the nearest pixel
         "maintain-aspect-ratio": int(letterbox),
         "symmetric-padding": int(letterbox and how.align == "center"),
+        # No clustering: the graph suppresses duplicates already. Without the key nvinfer would do it again by groups of
+        # boxes.
         "cluster-mode": 4,
         "parse-bbox-func-name": "NvDsInferParseYolo",
         "custom-lib-path": parser,
     }
+    # topk: nvinfer must not cut off rows that the graph gives.
     return _ini({"property": keys, "class-attrs-all": {"pre-cluster-threshold": f"{threshold:g}", "topk": rows}})
 
 
@@ -131,12 +143,15 @@ def _app(source: Deployable) -> str:
         {
             "application": {"enable-perf-measurement": 1, "perf-measurement-interval-sec": 5},
             "tiled-display": {"enable": 1, "rows": 1, "columns": 1, "width": 1280, "height": 720},
+            # type 3: files and addresses by URI. type 2 of the sink: a window; sync 0 shows frames as fast as they
+            # come.
             "source0": {"enable": 1, "type": 3, "uri": sample, "num-sources": 1},
             "sink0": {"enable": 1, "type": 2, "sync": 0},
             "osd": {"enable": 1, "border-width": 3, "text-size": 14, "font": "Serif"},
             "streammux": {
                 "live-source": 0,
                 "batch-size": source.contract.batch,
+                # Microseconds until a batch that is not full goes on: a frame at 25 FPS.
                 "batched-push-timeout": 40000,
                 "width": 1920,
                 "height": 1080,
@@ -158,6 +173,7 @@ def _shapes(source: Deployable) -> str:
     contract = source.contract
     if contract.batches is None:
         return ""
+    # As nvinfer's own profile, so that its engine and trtexec's take the same batches.
     bounds = zip(("min", "opt", "max"), (1, contract.batch, contract.batch), strict=True)
     dims = "x".join(map(str, contract.inputs[0].shape[1:]))
     flags = " ".join(f"--{bound}Shapes={contract.inputs[0].name}:{batch}x{dims}" for bound, batch in bounds)

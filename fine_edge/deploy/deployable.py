@@ -53,7 +53,9 @@ def read_deployable(path: Path) -> Deployable:
     """
     if path.suffix == ".engine":
         contract, manifest = contract_of(path), read_manifest(path)
+        # A plan is deserialised where it goes, and one that was damaged or exchanged can end the server.
         check_bytes(path, manifest, read_plan(path))
+        # Engines of the compile check for SM86 look the same, and run in TensorRT-RTX alone.
         if manifest.target != "tensorrt":
             hint = "build it on the machine that serves it: fine-edge engine build"
             raise ConfigError("is of TensorRT-RTX, and servers load engines of TensorRT", where=path, hint=hint)
@@ -75,6 +77,7 @@ def model_file(source: Deployable) -> bytes | Path:
     """Return the file to hand over: an engine or ONNX file as it is, or one that weights beside it are put into."""
     if source.manifest:
         return source.path
+    # Weights that lie beside the file would be left behind: consumers take one file.
     if not external_tensors(read_model(source.path, weights=False)):
         return source.path
     model = read_model(source.path)
@@ -104,6 +107,7 @@ def require_boxes(source: Deployable, consumer: str) -> None:
     if source.takes_frames:
         hint = "export it without --frame"
         raise ConfigError(f"takes whole frames, and {consumer} resizes and scales them itself", where=path, hint=hint)
+    # Outputs are checked before a graph is rewritten, which would fail in the middle.
     rows_of(source)
     if not source.contract.labels:
         raise ConfigError("names no classes, so their number is unknown", where=path, hint="export it with its labels")
@@ -119,6 +123,7 @@ def rows_of(source: Deployable) -> int:
     contract = source.contract
     shapes = {spec.name: spec.shape for spec in contract.outputs}
     scores = shapes.get("scores", ())
+    # By the shape of the scores: the other two must have the same rows, in the contract's batch.
     expected = {"labels": scores, "boxes_xyxy": (*scores, 4), "scores": (contract.batch, *scores[1:2])}
     given = [spec.dtype for spec in contract.inputs]
     if given != ["float32"] or any(shapes.get(name) != shape for name, shape in expected.items()):

@@ -54,6 +54,7 @@ class Listing:
     precision: Text
     random_weights: bool
     notes: tuple[Text, ...]
+    # The limit holds off a list that somebody else wrote; a deployment has a handful of files.
     files: Annotated[tuple[ListedFile, ...], Meta(max_length=2**16)]
 
 
@@ -127,11 +128,13 @@ def _refuse_foreign(folder: Path, target: Target) -> None:
         if not folder.is_dir():
             raise OutputError("is no folder", where=folder, hint=_FOREIGN)
         there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    # A folder that somebody made for it may be filled.
     if not there:
         return
     if LIST not in there:
         raise OutputError("holds files that are not of fine-edge deploy", where=folder, hint=_FOREIGN)
     listing = read_listing(folder / LIST)
+    # Replaced, it would hold nothing that its own server reads.
     if listing.target != target:
         raise OutputError(f"holds what is for {listing.target}", where=folder, hint=_FOREIGN)
     listed = {file.path: file.sha256 for file in listing.files}
@@ -139,6 +142,7 @@ def _refuse_foreign(folder: Path, target: Target) -> None:
         if name not in listed:
             raise OutputError("is not of fine-edge deploy and would be lost", where=folder / name, hint=_FOREIGN)
         with output_errors(folder):
+            # A configuration that somebody edited is work that would be lost.
             if sha256_of(folder / name) != listed[name]:
                 raise OutputError("was changed and would be lost", where=folder / name, hint=_FOREIGN)
 

@@ -23,11 +23,13 @@ from fine_edge.deploy.rewrite import Rewriting, contract_file
 from fine_edge.errors import ConfigError
 from fine_edge.preprocess import Placement, Preprocessing, preprocess
 
+# Names of the tensors that the nodes exchange.
 IMAGES, SIZES = "images", "orig_target_sizes"
 LABELS, BOXES, SCORES = "labels", "boxes", "scores"
 NODES = "nodes.yaml"
 LAUNCH = "detect.launch.py"
 _CONSUMER = "Isaac ROS's RT-DETR node"
+# Beyond any camera. The size becomes an array of pixels below, so that it must have a limit.
 _MOST_CAMERA_PX = 2**14
 
 
@@ -52,9 +54,12 @@ def deploy(source: Deployable, name: str, *, camera_wh: tuple[int, int], thresho
     contract, file = source.contract, f"{name}.onnx"
     graph = Rewriting(source, [IMAGES, SIZES, LABELS, BOXES, SCORES])
     how = contract.preprocessing
+    # ImageToTensorNode divides levels by 255 and does no more; mean and std are the graph's.
     graph.take(IMAGES, replace(how, scale=1 / 255, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
     inputs, outputs = _tensors(source)
     graph.add_input(inputs[1])
+    # The same function that places pictures everywhere: the boxes are scaled back by what it gives for a picture of
+    # this size.
     _, placement = preprocess(np.zeros((height, width, 3), np.uint8), *contract.input_hw, how)
     _append_outputs(graph, placement)
     onnx, described = graph.finish(inputs, outputs, file)
@@ -92,12 +97,15 @@ def _tensors(source: Deployable) -> tuple[tuple[TensorSpec, ...], tuple[TensorSp
 
 def _append_outputs(graph: Rewriting, placement: Placement) -> None:
     """Append labels, scores, and boxes scaled back to the camera's picture, clipped to it."""
+    # The decoder's types are fixed, and graphs may give others, such as scores in FP16.
     graph.cast(graph.inner("labels"), "int64", LABELS)
     graph.cast(graph.inner("scores"), "float32", SCORES)
+    # Input pixel = picture pixel * scale + offset, turned around, and one product in place of a division.
     offset = np.array([placement.left, placement.top] * 2)
     factor = 1 / np.array([placement.scale_x, placement.scale_y] * 2)
     limit = np.array([placement.width, placement.height] * 2)
     boxes = graph.cast(graph.inner("boxes_xyxy"), "float32")  # (1, N, 4)
+    # Without padding above and on the left there is nothing to subtract: a node less.
     if offset.any():
         boxes = graph.node("Sub", [boxes, graph.constant(offset.reshape(1, 1, 4))])
     boxes = graph.node("Mul", [boxes, graph.constant(factor.reshape(1, 1, 4))])
@@ -139,6 +147,7 @@ def _nodes(source: Deployable, camera_wh: tuple[int, int], onnx: str, threshold:
     """Return the nodes from the camera's rectified picture to detections, in that order."""
     height, width = source.contract.input_hw
     how = source.contract.preprocessing
+    # ResizeNode keeps the picture's shape and leaves the padding to PadNode, which has the model's level and sides.
     keeps = how.resize == "letterbox"
     image, tensor = "isaac_ros_image_proc", "isaac_ros_tensor_proc"
     resize = {
@@ -155,6 +164,7 @@ def _nodes(source: Deployable, camera_wh: tuple[int, int], onnx: str, threshold:
         "output_image_height": height,
         "padding_type": "CENTER" if how.align == "center" else "BOTTOM_RIGHT",
         "border_type": "CONSTANT",
+        # Red, green, blue, alpha: PadNode takes four values whatever the encoding.
         "border_pixel_color_value": [*_padding_rgb(how), 255.0],
     }
     size = {"image_width": width, "image_height": height, "encoding_desired": "rgb8"}
@@ -177,6 +187,7 @@ def _nodes(source: Deployable, camera_wh: tuple[int, int], onnx: str, threshold:
         "enable_fp16": source.precision == "fp16",  # on unless it is told otherwise
     }
     resized = "padded_image" if keeps else "resize/image"
+    # The preprocessor gives the longer of the two as orig_target_sizes.
     camera = {"image_width": camera_wh[0], "image_height": camera_wh[1]}
     return [
         _node("resize", image, "image_proc::ResizeNode", resize, image="image_rect", camera_info="camera_info_rect"),
@@ -217,6 +228,7 @@ def _nodes(source: Deployable, camera_wh: tuple[int, int], onnx: str, threshold:
 
 def _yaml(nodes: list[dict[str, Any]]) -> str:
     """Return nodes as YAML: one key a line, its value as JSON, which YAML contains."""
+    # Written by hand: no YAML library is needed here, and a value that is JSON needs no quoting rules of YAML.
     lines = ["nodes:"]
     for node in nodes:
         for number, (key, value) in enumerate(node.items()):

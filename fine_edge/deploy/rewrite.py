@@ -21,7 +21,9 @@ from fine_edge.graph.model_file import read_model
 from fine_edge.graph.open_batch import BATCH
 from fine_edge.preprocess import Preprocessing
 
+# In front of names of new nodes, as exporters put a module's path in front of those of its nodes.
 _SCOPE = "/deploy/"
+# What the consumers read; other element types are cast to these.
 _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
 
@@ -44,6 +46,7 @@ class Rewriting:
         _rename(self.model.graph, self._renamed)
         known = {spec.name for spec in source.contract.inputs + source.contract.outputs}
         held = {value.name for value in (*self.model.graph.input, *self.model.graph.output)}
+        # The contract says what the graph has; a graph of another export under its name would fail in the middle.
         if missing := sorted(name for name in known if self.inner(name) not in held):
             hint = "export the model again, or copy file and contract from one place"
             raise ArtifactError(f"has no input or output {', '.join(missing)}", where=source.path, hint=hint)
@@ -89,13 +92,16 @@ class Rewriting:
         """
         own, graph = self.preprocessing, self.model.graph
         name = self._contract.inputs[0].name
+        # The network's input becomes an inner tensor, and the new input stands in front of it.
         old, network = self.inner(name), self._free(name)
         _rename(graph, {old: network})
         value = next(value for value in graph.input if value.name == network)
+        # In float64, rounded once when it becomes a constant.
         old_scale, new_scale, old_std, new_std, old_mean, new_mean = (
             np.asarray(values, np.float64) for values in (own.scale, how.scale, own.std, how.std, own.mean, how.mean)
         )
         # pixel = (given * new_std + new_mean) / new_scale, put into the contract's formula.
+        # (3,), also where every channel has the same value: the constants are (1, 3, 1, 1).
         factor = np.broadcast_to(new_std / new_scale * old_scale / old_std, 3)
         shift = np.broadcast_to((new_mean / new_scale * old_scale - old_mean) / old_std, 3)
         value.name = image
@@ -104,9 +110,11 @@ class Rewriting:
         # A product with ones would be one more pass over the picture.
         if not np.allclose(factor, 1, rtol=1e-12, atol=0):
             given = self.node("Mul", [given, self.constant(factor.reshape(1, 3, 1, 1))])
+        # A shift that only float64's own rounding has left.
         if not np.allclose(shift, 0, atol=1e-12):
             given = self.node("Add", [given, self.constant(shift.reshape(1, 3, 1, 1))])
         added = list(graph.node[before:])
+        # The last node gives what the network takes; without any, the network takes the input itself.
         if added:
             added[-1].output[0] = network
         else:
@@ -141,14 +149,18 @@ class Rewriting:
             helper.make_tensor_value_info(s.name, _TYPES[s.dtype], [*batch, *s.shape[len(batch) :]]) for s in outputs
         )
         described = {value.name for value in (*graph.input, *graph.output)}
+        # A tensor that is an input or output now would be described twice, perhaps with its old shape.
         inner = [value for value in graph.value_info if value.name not in described]
         del graph.value_info[:]
         graph.value_info.extend(inner)
         try:
+            # Here, where the file can be named: on the board a builder would say it of a graph that nobody there has
+            # made.
             onnx.checker.check_model(self.model)
         except onnx.checker.ValidationError as error:
             hint = "fine-edge graph check says what is wrong with it"
             raise ArtifactError(f"cannot be rewritten ({error})", where=self._source.path, hint=hint) from error
+        # The same graph gives the same bytes, and so the same hash in the contract.
         data = self.model.SerializeToString(deterministic=True)
         return data, self._described(inputs, outputs, file, data).to_text()
 
@@ -162,6 +174,7 @@ class Rewriting:
             inputs=inputs,
             outputs=outputs,
             preprocessing=self.preprocessing,
+            # Its outputs are those of the consumer: this program's own decoding and golden outputs are of the old ones.
             postprocessed=False,
             golden={},
             made_by={**own.made_by, "rewritten_from": self._source.sha256},
@@ -174,6 +187,7 @@ def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
+                # An attribute that holds no graph gives an empty one.
                 if inner.node:
                     yield from _graphs(inner)
 

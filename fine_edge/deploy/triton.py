@@ -20,6 +20,7 @@ Device = Literal["gpu", "cpu"]
 CONFIG = "config.pbtxt"
 CLIENT = "client.py"
 
+# numpy's names of element types, and Triton's.
 _TYPES = {
     "float32": "TYPE_FP32",
     "float16": "TYPE_FP16",
@@ -50,14 +51,18 @@ def deploy(source: Deployable, name: str, *, device: Device = "gpu") -> Deployme
         ConfigError: when it takes no single picture although its batch is open: a server sends what is waiting.
     """
     batches = source.contract.batches
+    # max_batch_size has no smallest batch beside it.
     if batches and batches[0] > 1:
         what = f"takes batches of {batches_text(batches)}, and a server runs one picture where no other waits"
         raise ConfigError(what, where=source.path, hint=f"make it for 1:{batches[2]}")
+    # TensorRT has no other kind; ONNX Runtime has both.
     kind = "KIND_GPU" if source.manifest else f"KIND_{device.upper()}"
     file = "model.plan" if source.manifest else "model.onnx"
+    # The client goes along as it is: it imports nothing of fine_edge.
     client = Path(__file__).with_name("triton_client.py").read_bytes()
     files: dict[str, bytes | Path] = {
         CONFIG: _config(source, name, kind).encode(),
+        # Version 1 of the model, under the file's name that Triton looks for by default.
         f"1/{file}": model_file(source),
         "labels.txt": label_lines(source),
         CLIENT: client,
@@ -74,6 +79,7 @@ def _quoted(text: str) -> str:
 
 def _tensor(kind: str, spec: TensorSpec, batches: Batches | None) -> str:
     """Return a tensor's description; the dims lack a batch that the server chooses."""
+    # Where max_batch_size is above 0, Triton itself puts the batch in front of the dims.
     dims = ", ".join(map(str, spec.shape[1:] if batches else spec.shape))
     return f"{kind} [\n  {{ name: {_quoted(spec.name)} data_type: {_TYPES[spec.dtype]} dims: [ {dims} ] }}\n]\n"
 
@@ -85,6 +91,7 @@ def _config(source: Deployable, name: str, kind: str) -> str:
     parameters = {
         "task": source.contract.task,
         "labels": "labels.txt",
+        # Triton gives the parameters to who asks for the model's configuration: they say there what is served.
         "source_sha256": source.sha256,
         "random_weights": str(source.contract.random_weights).lower(),
     }
@@ -106,6 +113,7 @@ def _config(source: Deployable, name: str, kind: str) -> str:
 
 def _batching(batches: Batches) -> str:
     """Return how requests are put together: at once where the optimum or the largest batch is waiting."""
+    # Kernels are picked for the optimum; the largest batch fills what memory was planned for.
     preferred = ", ".join(str(batch) for batch in sorted({*batches[1:]}))
     return f"dynamic_batching {{ preferred_batch_size: [ {preferred} ] }}\n"
 

@@ -52,6 +52,7 @@ def to_input(pixels: Pixels, settings: dict[str, Any]) -> tuple[NDArray[Any], ND
     new_height, new_width = height, width
     if how["resize"] == "letterbox":
         ratio = min(height / source_height, width / source_width)
+        # As ultralytics rounds, or as torchvision does.
         rounded = round if how["align"] == "center" else int
         new_height, new_width = max(1, rounded(source_height * ratio)), max(1, rounded(source_width * ratio))
     centered = how["align"] == "center"
@@ -71,6 +72,7 @@ def objects(
     outputs: Outputs, scale: NDArray[np.float64], offset: NDArray[np.float64], pixels: Pixels, threshold: float
 ) -> list[dict[str, Any]]:
     """Return the objects of the first picture of a batch, best first, boxes in pixels of the picture."""
+    # x, y, x, y: a box may reach beyond the picture into the padding.
     limit = np.array([pixels.shape[1], pixels.shape[0]] * 2)
     labels, boxes, scores = (outputs[name][0] for name in ("labels", "boxes_xyxy", "scores"))
     found = []
@@ -115,6 +117,7 @@ def main(argv: list[str]) -> int:
             np.savez(image.with_suffix(".npz"), allow_pickle=False, **outputs)
             sys.stdout.write(json.dumps({"image": str(image), "outputs": str(image.with_suffix(".npz"))}) + "\n")
             continue
+        # A class without a name, of a model with more outputs than names, is still shown.
         for found in objects(outputs, scale, offset, pixels, given.threshold):
             index = found["label_index"]
             name = settings["labels"][index] if 0 <= index < len(settings["labels"]) else f"class {index}"
