@@ -21,87 +21,6 @@ from fine_edge.fields import Sha256, Text, Whole
 from fine_edge.stream.sinks import CODECS
 from fine_edge.text import printable
 
-# Results of a command: where they may lie, and bringing them back, each whole or not at all.
-
-# Endings of files that are brought back: engines, timing caches and ONNX files stay.
-SUFFIXES = (".json", ".jsonl", ".png", ".html", ".csv", ".md", ".txt", ".log", *CODECS)
-_BLOCK = 1 << 20  # bytes
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Files and folders of here that a command may write; results from the board go nowhere else."""
-
-    paths: tuple[Path, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """Return their names on the board."""
-        return [name_there(path) for path in self.paths]
-
-    def place(self, name: str) -> Path:
-        """Return where a result goes.
-
-        Raises:
-            ValueError: when it is no result, or belongs to none of the outputs.
-        """
-        # The board names its results: it must not be able to write anything else on this machine.
-        if Path(name).suffix not in SUFFIXES or ".." in name.split("/") or "\0" in name:
-            raise ValueError(f"{name[:80]!r} is the name of no result")
-        for path, output in zip(self.paths, self.names, strict=True):
-            if name == output:
-                return path
-            if name.startswith(f"{output}/"):
-                return path / name[len(output) + 1 :]
-        raise ValueError(f"{name[:80]!r} is no output of the command")
-
-
-def fetch(line: Line, folder: str, key: str, outputs: Outputs) -> tuple[int, list[Path]]:
-    """Bring the results of a command that has ended; return its exit code and the files.
-
-    Raises:
-        BoardError: when the connection breaks, or the board sends what is no result; it keeps the results.
-        OutputError: when a file cannot be written here.
-    """
-    with line.asked("results were brought back", "send", folder=folder, key=key) as talk:
-        reply = talk.reply()
-        try:
-            listed = [(outputs.place(name), str(name), int(size), str(sha)) for name, size, sha in reply["files"]]
-            code = int(reply.get("code", 0))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BoardError("sends what is no result of this command", where=line.host) from error
-        for path, name, size, sha256 in listed:
-            _take(talk, path, name, size, sha256)
-        # Said when all of them are written here: the board forgets them only then.
-        if "code" in reply:
-            talk.write(b"taken\n")
-            talk.reply()
-    return code, [path for path, _, _, _ in listed]
-
-
-def _take(talk: Conversation, path: Path, name: str, size: int, sha256: str) -> None:
-    digest = hashlib.sha256()
-    # Under its name once its hash is right: a result that broke off never replaces an older one.
-    with files.written_together(path.parent, path.name) as partial, files.output_errors(path):
-        with (partial / path.name).open("wb") as handle:
-            left = size
-            while left:
-                block = talk.read(min(left, _BLOCK))
-                digest.update(block)
-                handle.write(block)
-                left -= len(block)
-        if digest.hexdigest() != sha256:
-            what = f"{printable(name)} arrived otherwise than it was sent"
-            raise BoardError(what, where=talk.host, hint="give the same command again")
-
-
-def key_of(argv: Sequence[str], sent: Mapping[str, str]) -> str:
-    """Return what a command's results are known by: its arguments, and the hashes of all files that it was given."""
-    # No file's name holds a NUL, so no word of the command can take the place of a file.
-    whole = files.sha256_of_hashes({**sent, **{f"{number}\0": word for number, word in enumerate(argv)}})
-    return whole[:16]
-
-
 PACKAGE = Path(fine_edge.__file__).parent
 _DISTRIBUTION = "fine-edge"
 # Of a line of the package's metadata such as: pycuda>=2024.1; extra == "device"
@@ -209,3 +128,84 @@ def require_same_program(about: AboutBoard, line: Line) -> None:
         raise BoardError(f"{line.python} has no fine_edge", where=line.host, hint=hint)
     if about.fine_edge_sha256 != code_sha256(PACKAGE):
         console.warn(f"the fine_edge of {line.python} on the board is another version than the one here")
+
+
+# Results of a command: where they may lie, and bringing them back, each whole or not at all.
+
+# Endings of files that are brought back: engines, timing caches and ONNX files stay.
+SUFFIXES = (".json", ".jsonl", ".png", ".html", ".csv", ".md", ".txt", ".log", *CODECS)
+_BLOCK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files and folders of here that a command may write; results from the board go nowhere else."""
+
+    paths: tuple[Path, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Return their names on the board."""
+        return [name_there(path) for path in self.paths]
+
+    def place(self, name: str) -> Path:
+        """Return where a result goes.
+
+        Raises:
+            ValueError: when it is no result, or belongs to none of the outputs.
+        """
+        # The board names its results: it must not be able to write anything else on this machine.
+        if Path(name).suffix not in SUFFIXES or ".." in name.split("/") or "\0" in name:
+            raise ValueError(f"{name[:80]!r} is the name of no result")
+        for path, output in zip(self.paths, self.names, strict=True):
+            if name == output:
+                return path
+            if name.startswith(f"{output}/"):
+                return path / name[len(output) + 1 :]
+        raise ValueError(f"{name[:80]!r} is no output of the command")
+
+
+def fetch(line: Line, folder: str, key: str, outputs: Outputs) -> tuple[int, list[Path]]:
+    """Bring the results of a command that has ended; return its exit code and the files.
+
+    Raises:
+        BoardError: when the connection breaks, or the board sends what is no result; it keeps the results.
+        OutputError: when a file cannot be written here.
+    """
+    with line.asked("results were brought back", "send", folder=folder, key=key) as talk:
+        reply = talk.reply()
+        try:
+            listed = [(outputs.place(name), str(name), int(size), str(sha)) for name, size, sha in reply["files"]]
+            code = int(reply.get("code", 0))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BoardError("sends what is no result of this command", where=line.host) from error
+        for path, name, size, sha256 in listed:
+            _take(talk, path, name, size, sha256)
+        # Said when all of them are written here: the board forgets them only then.
+        if "code" in reply:
+            talk.write(b"taken\n")
+            talk.reply()
+    return code, [path for path, _, _, _ in listed]
+
+
+def _take(talk: Conversation, path: Path, name: str, size: int, sha256: str) -> None:
+    digest = hashlib.sha256()
+    # Under its name once its hash is right: a result that broke off never replaces an older one.
+    with files.written_together(path.parent, path.name) as partial, files.output_errors(path):
+        with (partial / path.name).open("wb") as handle:
+            left = size
+            while left:
+                block = talk.read(min(left, _BLOCK))
+                digest.update(block)
+                handle.write(block)
+                left -= len(block)
+        if digest.hexdigest() != sha256:
+            what = f"{printable(name)} arrived otherwise than it was sent"
+            raise BoardError(what, where=talk.host, hint="give the same command again")
+
+
+def key_of(argv: Sequence[str], sent: Mapping[str, str]) -> str:
+    """Return what a command's results are known by: its arguments, and the hashes of all files that it was given."""
+    # No file's name holds a NUL, so no word of the command can take the place of a file.
+    whole = files.sha256_of_hashes({**sent, **{f"{number}\0": word for number, word in enumerate(argv)}})
+    return whole[:16]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     # argparse gives this class no public name.
     Commands = argparse._SubParsersAction[Parser]
 
+# The paper's ratios are 1 to 4. At 64 the map of 80 x 80 that a 640 x 640 input has at stride 8 is a single token.
 _MOST_RATIO = 64
 
 
@@ -67,6 +68,7 @@ def _position(text: str) -> tuple[float, float]:
     """Return a position as shares of width and height."""
     try:
         x, y = (0.5, 0.5) if text in ("centre", "center") else (float(part) for part in text.split(","))
+        # Below 1: a share of 1 is the pixel behind the last one.
         if not (0 <= x < 1 and 0 <= y < 1):
             raise ValueError
     except ValueError:
@@ -77,6 +79,8 @@ def _position(text: str) -> tuple[float, float]:
 
 def _ratios(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
+    # isdigit also takes digits of other scripts, such as a small 2, that int refuses; nine digits are enough to tell a
+    # number from a ratio.
     if not all(part.isascii() and part.isdigit() and 1 <= int(part[:9]) <= _MOST_RATIO for part in parts):
         what = f"{text!r} is no list of sampling ratios"
         raise ConfigError(what, where="--r", hint=f"whole numbers from 1 to {_MOST_RATIO}, such as 1,2,4")
@@ -85,14 +89,17 @@ def _ratios(text: str) -> tuple[int, ...]:
 
 def _load(given: argparse.Namespace) -> tuple[LoadedDetector, int, int]:
     """Return the detector, and height and width of its input."""
+    # Asked for before the imports, which take seconds and would name a module in place of the extra.
     for package in ("torch", "torchvision"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "export")
+    # Here, so that --help and what is wrong with the options need no torch.
     import torch
 
     from fine_edge.zoo.load import load
 
     entry = with_fine(given.model, given.fine)
+    # The size is checked, and found where it is not given, as for an export.
     request = ExportRequest(entry.name, given.weights, "fp32", *parse_size(given.input_size))
     detector = load(entry, given.weights)
     if detector.report is None:
@@ -117,6 +124,7 @@ def _erf(given: argparse.Namespace) -> int:
     found = receptive_fields(detector, given.images, options, given.out)
     tables = [stage_table(found), *([token_table(found)] if found.tokens else [])]
     deliver(given, found.to_json(), tables)
+    # Detectors without a fusion have stages alone.
     pictures = {"erf_stages.png": write_stages, **({"erf_tokens.png": write_tokens} if found.tokens else {})}
     for name, write in pictures.items():
         path = given.out / f"{detector.entry.name}_{name}"
@@ -148,6 +156,7 @@ def _add_heatmap(commands: Commands) -> None:
 def _heatmap(given: argparse.Namespace) -> int:
     if given.draw is not None and given.draw < 0:
         raise ConfigError(f"{given.draw} is no number of pictures", where="--draw", hint="0 draws none")
+    # Labels and the folder of drawings before the detector is loaded, which takes seconds.
     data = read_boxes(given.data) if given.data else None
     files.refuse_unwritable([given.out / "drawing.png"])
     detector, height, width = _load(given)

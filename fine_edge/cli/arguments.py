@@ -19,11 +19,13 @@ from fine_edge.table import Table
 STDOUT = Path("-")
 ARTIFACTS = Path("engines")
 # Options that name a file of results, of whatever command; ``-`` stands for standard output.
+# Each is checked before any work: whether it can be written, and whether it would replace something that is read.
 _RESULTS = ("json", "csv", "markdown", "picture", "html", "keep_list", "layer_precisions")
 
 
 def _with_value(argv: Sequence[str]) -> list[str]:
     """Give a bare ``--json`` its value, so that it never takes the argument behind it for its file."""
+    # argparse's optional value would take a positional argument: of "--json a.png" the picture would be overwritten.
     following = [*argv, ""][1:]
     return [
         f"--json={STDOUT}" if word == "--json" and not (after.endswith(".json") or after == str(STDOUT)) else word
@@ -43,6 +45,7 @@ def _refuse_to_replace(given: argparse.Namespace, results: Mapping[str, Path]) -
         for name, value in vars(given).items():
             others = value if isinstance(value, list) else [value]
             paths = [other for other in others if isinstance(other, str | Path) and name != option]
+            # Everything that was given is looked at, names of models too: a file may well have such a name.
             if any(os.path.abspath(other) == os.path.abspath(result) for other in paths):  # noqa: PTH100 - no links
                 what = f"would replace {result.name}, which is named for something else as well"
                 raise ConfigError(what, where=f"--{option.replace('_', '-')}", hint="choose another name")
@@ -58,6 +61,7 @@ class Parser(argparse.ArgumentParser):
             ConfigError: when a file that was named for results is named for something else as well.
             OutputError: when it cannot be written.
         """
+        # Sub-parsers do not come here: argparse calls their parse_known_args.
         return self._writable(super().parse_args(_with_value(args or []), namespace))
 
     def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -73,6 +77,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print usage and message, exit code 2."""
+        # "--json results.txt" leaves results.txt over, and argparse's message does not say why.
         if re.match(r"unrecognized arguments: [^-]", message) and "--json" in self.format_usage():
             message += " (a FILE for --json ends in .json)"
         super().error(message)
@@ -126,6 +131,7 @@ def add_fine(parser: argparse.ArgumentParser, of: str = "of a model") -> None:
 
 
 def _seed(text: str) -> int:
+    # int takes more than a seed is: signs, blanks, underscores, and digits of other scripts.
     if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > MOST_SEED:
         raise argparse.ArgumentTypeError(f"{text!r} is no seed: give a whole number of 0 to {MOST_SEED}")
     return int(text)
@@ -148,6 +154,7 @@ def add_input_size(
 ) -> None:
     """Add ``--input-size`` and ``--batch``; :func:`input_size_of` reads both where ``--batch`` takes no ranges."""
     parser.add_argument("--input-size", metavar="SIDE|HxW", help=f"of {of}, pixels")
+    # A range stays text here: what it may be depends on the graph, which is not read yet.
     metavar, kind = ("N|MIN:MAX", str) if ranges else ("N", int)
     alone = "pictures at a time, or MIN:OPTIMUM:MAX (default: 1, or the graph's)"
     text = alone if ranges else "pictures at a time (default: 1; of an open batch, its optimum)"
@@ -190,12 +197,14 @@ def add_table_files(parser: argparse.ArgumentParser, picture: str) -> None:
 
 def deliver(given: argparse.Namespace, data: Any, tables: Iterable[Table]) -> None:
     """Print tables, or JSON in their place where ``--json`` asks for it; write the JSON file that it names."""
+    # Nothing but JSON goes to standard output then, so that a program can read it.
     if given.json == STDOUT:
         console.print_json(data)
         return
     for number, table in enumerate(tables):
         if number:
             console.out.print()
+        # Not every command has --explain.
         table.print(console.out, explain=getattr(given, "explain", False))
     if given.json:
         files.write_text(given.json, console.json_text(data))

@@ -48,6 +48,7 @@ from fine_edge.export.request import parse_frame, parse_size
 
 # ``fine-edge bench TARGET --batches 1,2,4,8``: one artifact at several batches.
 
+# Of all backends, each once and in their order; which backend takes which is checked when both are known.
 _ALL_PRECISIONS = tuple(dict.fromkeys(name for names in PRECISIONS.values() for name in names))
 
 
@@ -87,6 +88,7 @@ def onnx_file(target: Target, options: BenchOptions, given: argparse.Namespace) 
     batches = parse_batches(given.batches)
     height, width = parse_size(given.input_size)
     asked: dict[str, Any] = {"precision": graph_precision(options.chosen_precision), "height": height, "width": width}
+    # One export serves all batches that are measured. Its optimum is the largest, as where an export names none.
     asked |= {"batch": batches[-1], "batches": (batches[0], batches[-1], batches[-1])}
     return target.onnx_path(given.artifacts, **asked)
 
@@ -98,6 +100,7 @@ def _file(target: Target, options: BenchOptions, given: argparse.Namespace) -> P
     path = onnx_file(target, options, given)
     if options.backend == "ort":
         return path
+    # The same options as engine build, so that an engine that is there is measured and not another one built.
     recipe = read_recipe(model_of(path), given.artifacts)
     return ensure_engine(path, replace(recipe, precision=options.chosen_precision), given.artifacts)
 
@@ -110,6 +113,7 @@ def read_batch_options(given: argparse.Namespace, target: Target) -> BenchOption
     """
     if target.engine and given.backend == "ort":
         raise ConfigError("an engine runs in TensorRT", where="--backend", hint="leave it out")
+    # With trt a precision is the engine's, which is built here; an FP32 file can become several.
     if target.model is None and (given.input_size or (given.precision and given.backend != "trt")):
         raise ConfigError("a file has its size and precision", where=given.target, hint="give them with MODEL alone")
     return BenchOptions(
@@ -134,6 +138,7 @@ def measure_batches(argv: list[str]) -> tuple[Record, argparse.Namespace]:
     given = make_batches_parser().parse_args(argv)
     batches, target = parse_batches(given.batches), Target.parse(given.target)
     options = read_batch_options(given, target)
+    # Refused here, before minutes of measuring.
     given.picture = given.picture or given.artifacts / f"bench_{SUITE}.png"
     files.refuse_unwritable([given.picture])
     return run_batches(_file(target, options, given), batches, options), given
@@ -159,6 +164,7 @@ class NamedTargets:
         targets = tuple(Target.parse(text) for text in given.targets)
         of_suites = {"--suite": given.suite is not None, "--only": bool(given.only), "--rtx": given.rtx}
         of_models = {"--precision": given.precision is not None, "--frame": given.frame is not None}
+        # One model among the targets is enough for its options to have an effect.
         unused = of_suites if any(target.model for target in targets) else of_suites | of_models
         for option, is_given in unused.items():
             if is_given:
@@ -175,6 +181,7 @@ class NamedTargets:
     @property
     def backend(self) -> str:
         """The backend that runs them unless another is asked for."""
+        # An engine runs in nothing else, and all targets share one backend and its rounds.
         return "trt" if any(target.engine for target in self.targets) else "ort"
 
     def files(self, options: BenchOptions) -> tuple[list[Path], list[str]]:
@@ -188,6 +195,7 @@ class NamedTargets:
         asked: dict[str, Any] = {"precision": options.onnx_precision, "frame": options.frame}
         asked |= {"height": height, "width": width}
         paths = [target.engine or target.onnx_path(options.folder, **asked) for target in self.targets]
+        # Files get names that tell them apart, models keep their own.
         named = labels(paths)
         return paths, [target.model or name for target, name in zip(self.targets, named, strict=True)]
 
@@ -200,6 +208,7 @@ def _timed_sha256(row: Row) -> str:
 def with_accuracy(record: Record, evaluations: Iterable[PastEvaluation]) -> Record:
     """Return the record with the accuracy of every row that was evaluated, by sha256; other rows stay as they are."""
     found = of_one_data_set(evaluations, {_timed_sha256(row) for row in record.rows})
+    # One artifact at several batches: each row would say the same.
     if not found or record.is_over_batches:  # which leaves the accuracy as it is
         return record
     rows = tuple(
@@ -215,6 +224,7 @@ _PICTURE = "the latency overhead as PNG; the stages, where --end-to-end measured
 
 
 def _wants_estimates(argv: Sequence[str]) -> bool:
+    # Before any parser: "--backend predict" and "--backend=predict" alike choose which parser reads the rest.
     words = " ".join(argv).replace("=", " ").split()
     pairs = list(itertools.pairwise(words))
     return ("--backend", ESTIMATES) in pairs or ("--suite", VALIDATION) in pairs
@@ -240,6 +250,7 @@ def _estimate_parser() -> argparse.ArgumentParser:
 def _estimate(argv: list[str]) -> int:
     given = _estimate_parser().parse_args(argv)
     if given.suite == VALIDATION:
+        # Published figures are of these tables as they are.
         if given.only or given.input_size:
             raise ConfigError("the whole of Tables 1 and 3 at 640x640 is compared", where="--only, --input-size")
         validate_tables(given)
@@ -342,13 +353,16 @@ def read_options(given: argparse.Namespace, backend: str) -> BenchOptions:
 
 
 def _measure(argv: list[str]) -> int:
+    # parse_args takes targets in one piece alone: of "a.onnx --quick b.onnx" it would refuse b.onnx.
     given = make_parser().parse_intermixed_args(argv)
     named = NamedTargets.parse(given) if given.targets else None
     options = read_options(given, named.backend if named else "ort")
     if named is None:
         given.picture = given.picture or given.artifacts / f"bench_{options.suite}.png"
+    # A folder: that a file can be written into it is tried with a name of that form.
     profile = given.profile / "x.profile.json" if given.profile else None
     files.refuse_unwritable([given.picture, profile])
+    # Before the measurement, which a broken evaluation would otherwise throw away.
     evaluations = read_evaluations(given.evaluations)
     record = run_named(*named.files(options), options) if named else run_bench(options)
     _deliver(with_accuracy(record, evaluations), given)
@@ -403,6 +417,7 @@ def _deliver_imported(record: ImportedRecord, given: argparse.Namespace) -> None
     table = imported_table(record)
     deliver(given, record.to_json(), [table])
     if given.json == STDOUT:
+        # Standard output is JSON alone; the table's warnings go to standard error.
         for text in table.brief or ():
             console.warn(text)
     deliver_files(given, table, lambda path: write_imported_picture(record, path))
@@ -423,6 +438,7 @@ def main(argv: list[str]) -> int:
     """Run ``show``, ``compare`` or ``import`` by name, estimate or go over batches where asked for, else measure."""
     if run := sub_command(argv, {"show": _show, "compare": _compare, "import": _import}):
         return run()
+    # A parser of its own: most options of suites mean nothing for one artifact over batches.
     if wants_batches(argv):
         _deliver(*measure_batches(argv))
         return 0

@@ -41,6 +41,7 @@ from fine_edge.table import Column, Table
 # What a command needs on a board, and which of its words name files: each command as its own parser reads it.
 
 # Options whose files come back.
+# A test compares it with the options of every parser: each one with a file is known as going there or coming back.
 OUTPUTS = ("json", "csv", "markdown", "picture", "html", "out", "artifacts", "profile")
 # Options of what finds objects in pictures that say how a model is exported.
 _OF_MODELS = ("--weights", "--precision", "--input-size")
@@ -75,12 +76,16 @@ class Task:
 
     def argv_there(self) -> list[str]:
         """Return its words for the board, where absolute paths and those that lead upwards are others."""
+        # --root names a tree of the board's own.
         values = [value for name, value in vars(self.given).items() if name != "root"]
         paths = [path for value in values for path in (value if isinstance(value, list) else [value])]
         moved = {path: argument_there(path) for path in paths if isinstance(path, Path) and path != STDOUT}
+        # Relative paths are the same there, as the command runs in the counterpart of the working folder.
         moved = {path: there for path, there in moved.items() if path.is_absolute() or ".." in path.parts}
         words = []
         for word in self.argv:
+            # Words are replaced, not options written anew: what the parser of here leaves out of the namespace would be
+            # lost.
             option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
             words.append(f"{option}{equals}{moved.get(Path(value), value)}")
         return words + self.more
@@ -94,6 +99,7 @@ def need_pictures(task: Task) -> None:
     """Send the pictures, and what finds objects in them."""
     for path in task.given.images:
         task.shipment.add_path(path, PICTURES, deep=False)
+    # The pictures first: a folder without any is told before a model is exported.
     need_target(task)
 
 
@@ -104,6 +110,7 @@ def need_target(task: Task) -> None:
         raise ConfigError("give one of --model, --onnx and --engine")
     target = target_of(given)
     if target.engine:  # which lies on the board
+        # --model takes a file as well: the namespace names it as an engine from here on.
         given.engine = target.engine
         return
     height, width = parse_size(given.input_size)
@@ -112,6 +119,7 @@ def need_target(task: Task) -> None:
     task.shipment.add(*artifact_files(onnx))
     if given.model:
         task.argv = _without_options_of_models(task.argv)
+        # The board has no torch: of a model it gets the exported file, under the option that was given.
         task.more = ["--model", argument_there(onnx)]
 
 
@@ -134,6 +142,7 @@ def need_sources(task: Task) -> None:
     if given.show:
         what = "the window would open on the board's own screen"
         raise ConfigError(what, where="--show", hint="write a file, which is brought back: --out FILE.mp4")
+    # Paths from here on, so that they are moved as the other paths are.
     given.sources = [text if comes_live(text) else file_path(text) for text in given.sources]
     for source in given.sources:
         if isinstance(source, Path):
@@ -151,6 +160,7 @@ def need_labelled_data(task: Task) -> None:
     if not given.images:
         raise ConfigError("the pictures are missing", where="--images", hint="give their folder")
     task.shipment.add_path(given.data)
+    # COCO's panoptic format keeps its maps in a folder that is called as the file is, without .json.
     panoptic = given.data.with_suffix("")
     if given.data.is_file() and panoptic.is_dir() and any(panoptic.glob("*.png")):
         task.shipment.add_folder(panoptic, {".png"})
@@ -179,6 +189,7 @@ def need_golden(task: Task) -> None:
     onnx = target.onnx_path(given.artifacts, given.weights, precision=given.precision or "fp32", **options)
     task.shipment.add(*artifact_files(onnx))
     json = [] if given.json is None else ["--json"] if given.json == STDOUT else ["--json", argument_there(given.json)]
+    # Written anew: all that the other options say is in the file by now.
     task.argv, task.more = ["parity", argument_there(onnx), "--golden", *json], []
 
 
@@ -194,9 +205,11 @@ def need_suite(task: Task) -> None:
     if any(row.exporter == "plain" for row in options.chosen_suite.rows):
         what = f"the libraries' own exporters need PyTorch, which {options.suite} calls on the machine that measures"
         raise ConfigError(what, where="--suite", hint="measure it here, or another suite there")
+    # A baseline that is measured beside several others has a row for each, and one file.
     for row in {(row.model, row.raw): row for row in options.chosen_suite.rows}.values():
         onnx = export_row(row, given.artifacts, options.input_hw, options.onnx_precision, options.frame)
         task.shipment.add(*artifact_files(onnx))
+        # A recipe of an earlier command would build another engine than the one that is asked for.
         task.shipment.add_or_remove(recipe_path(row.model, given.artifacts))
     if given.images:
         task.shipment.add_path(given.images, PICTURES, deep=False)
@@ -222,6 +235,7 @@ def need_source(task: Task) -> None:
         return
     target = Target.parse(given.source)
     given.source = target.onnx or given.source
+    # The recipe goes by the model's name, which the contract of a file says.
     model = target.model or model_of(target.onnx_path(given.artifacts))
     precision = given.precision or read_recipe(model, given.recipes).precision
     batches = parse_batches(given.batch)[1] if given.batch else None
@@ -230,7 +244,10 @@ def need_source(task: Task) -> None:
     task.shipment.add_or_remove(recipe_path(model, given.recipes))
 
 
+# The board's home: ~ goes there as it is.
 FOLDER = "~/.cache/fine_edge"
+# Options of this command with a value behind them, which is not HOST. argparse cannot tell: it would take the options
+# of the command behind HOST for its own.
 _VALUED = ("--folder", "--ssh", "--python")
 # Number of results that are named.
 _NAMED = 8
@@ -283,6 +300,7 @@ def read_task(words: list[str]) -> Task:
     if getattr(task.given, "fine", None) is not None:
         hint = "name the model with its options, such as rtdetr_r18_fine_heads4"
         raise ConfigError("is not for a board, which gets files", where="--fine", hint=hint)
+    # Before anything is copied. What has no ending of a result is a folder.
     refuse_unwritable(path / "x.json" if path.suffix not in SUFFIXES else path for path in task.outputs.paths)
     return task
 
@@ -354,6 +372,7 @@ def _run(line: Line, about: AboutBoard, task: Task, given: argparse.Namespace) -
     """Bring what the command needs, run it, and bring its results; return its exit code."""
     known = command_of(task.argv)
     assert known is not None  # as read_task found it
+    # Exports come before anything is sent: one that fails leaves nothing on the board.
     known.need(task)
     code, python = "", given.python
     if given.python:
@@ -362,13 +381,16 @@ def _run(line: Line, about: AboutBoard, task: Task, given: argparse.Namespace) -
         code = install_code(line, given.folder)
         python = install_environment(line, given.folder, code, about)
     sent = deliver(line, given.folder, task.shipment)
+    # Behind ``need``, which may have put files in the place of models.
     argv, outputs = task.argv_there(), task.outputs
+    # The program counts too: another version may give another result for the same words and files.
     key = key_of([code, *argv], sent)
     if key in about.results:
         console.remark("the board has finished this command already: its results are brought back")
         exit_code, results = fetch(line, given.folder, key, outputs)
     else:
         where = {"folder": given.folder, "python": python, "code": code, "key": key}
+        # Results come back whatever the exit code: a check that failed has written its record.
         exit_code = line.run(argv=argv, outputs=outputs.names, suffixes=SUFFIXES, **where)
         _, results = fetch(line, given.folder, key, outputs)
     for text in _named(results):
@@ -380,6 +402,7 @@ def main(argv: list[str]) -> int:
     """Show what is on the board, or run a command there; return its exit code."""
     own, words = _split(argv)
     given = _parser().parse_args(own)
+    # Read before the connection is made, which may ask for a password.
     task = read_task(words) if words else None
     with Line(read_host(given.host), read_ssh(given.ssh), given.python or "python3") as line:
         with console.status(f"connecting to {given.host}"):

@@ -18,6 +18,7 @@ from fine_edge.errors import ConfigError
 from fine_edge.table import Column, Table
 from fine_edge.text import is_plain_name, printable
 
+# At most five digits: more is no number of pixels, and int would take thousands of them.
 _CAMERA = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
@@ -45,6 +46,7 @@ _TARGETS: dict[str, tuple[str, frozenset[str], Callable[[Deployable, str, argpar
     "cpp": ("examples/cpp/detect.cpp", frozenset(), _cpp),
 }
 
+# Set after parsing: with defaults of argparse an option of another target could not be told from one that was left out.
 _OWN = {"device": "gpu", "parser": deepstream.PARSER, "threshold": 0.5, "camera": None}
 
 
@@ -119,6 +121,7 @@ def _camera(text: str | None) -> tuple[int, int]:
 def main(argv: list[str]) -> int:
     """Write the files; return the exit code."""
     given = make_parser().parse_args(argv)
+    # What is wrong with the options is said before a model is exported.
     _settle(given)
     target = Target.parse(given.source, given.fine)
     refuse_options_of_models(target, given, "weights", "precision")
@@ -129,6 +132,7 @@ def main(argv: list[str]) -> int:
         source = read_deployable(path)
         deployment = _TARGETS[given.target][2](source, given.name or source.contract.model, given)
     folder, listing = write(deployment, source, given.out or Path("deployments") / given.target)
+    # The settings are for clients, and stand in deploy.json.
     data = {key: value for key, value in listing.items() if key != "settings"}
     deliver(given, {**data, "folder": str(folder)}, [_table(folder, data)])
     return 0

@@ -57,6 +57,7 @@ def main(argv: list[str]) -> int:
     arguments = make_parser().parse_args(argv)
     with console.status("looking at this machine"):
         diagnosis = diagnose(Board(arguments.root), Path.cwd())
+    # No tables here: what is printed has coloured hints below them.
     deliver(arguments, diagnosis.to_json(), [])
     if arguments.json != STDOUT:
         _print(diagnosis)

@@ -100,6 +100,7 @@ def _profile_notes(engine: Engine, onnx_path: Path) -> list[str]:
     options = engine.manifest.options
     if options.batches is None:
         return []
+    # As the builder sees it: other open dimensions have got their size, and the batch alone is left open.
     model = sized(read_model(onnx_path, weights=False), onnx_path, options.input_size, options.batches)
     flags = " ".join(trtexec_flags(profile_of(model, options.batches)))
     best, most = options.batches[1:]
@@ -111,8 +112,10 @@ def _sizes(given: argparse.Namespace, path: Path | None) -> tuple[InputSize | No
     if given.batch is None:
         return InputSize.parse(given.input_size), None
     largest, batches = parse_batches(given.batch)
+    # A range stands beside the size, which then has its largest batch; one batch is a part of the size.
     if batches or given.input_size is not None:
         return (InputSize.parse(given.input_size, largest) if given.input_size is not None else None), batches
+    # Of a model there is no graph yet to take the size from: this asks for --input-size.
     if path is None:
         return InputSize.parse(None, largest), None
     return picture_size(read_model(path, weights=False), largest, path), None
@@ -129,10 +132,13 @@ def _options(given: argparse.Namespace, recipe: BuildOptions, path: Path | None)
         "workspace_mib": given.workspace_mib,
         "keep_fp32": read_keep_list(given.keep_fp32) if given.keep_fp32 else None,
         "profiling_verbosity": given.profiling_verbosity,
+        # Absolute, since the builder's process and later the runtime may work in other folders; none: the recipe's
+        # hold.
         "plugins": tuple(str(path.absolute()) for path in given.plugin_library) or None,
         "input_size": size,
         "batches": batches,
     }
+    # A batch on the command line replaces the recipe's range, also where it is one number.
     if given.batch is not None:
         recipe = replace(recipe, batches=None)
     return replace(recipe, **{name: value for name, value in given_options.items() if value is not None})
@@ -143,6 +149,7 @@ def _resolve(given: argparse.Namespace) -> tuple[Path, BuildOptions]:
     target = Target.parse(given.source, given.fine)
     if target.model is None:
         path = target.onnx_path(given.artifacts)
+        # Before the precision is read: the graph is looked at in the sizes that it will be built in.
         options = resolved(path, _options(given, read_recipe(model_of(path), given.recipes), path))
         if given.precision is None:
             options = replace(options, precision=read_source(path, options.input_size, options.batches).precision)
@@ -181,10 +188,12 @@ def _build(given: argparse.Namespace) -> int:
 
 def _adopt(given: argparse.Namespace) -> int:
     options = _options(given, BuildOptions(), given.onnx)
+    # trtexec wrote the profile into the plan; a batch stated here could only contradict it.
     if options.batches:
         raise ConfigError("a plan says itself which batches it takes", where="--batch", hint="leave it out")
     checked = resolved(given.onnx, options)
     source = read_source(given.onnx, checked.input_size, checked.batches)
+    # An FP32 graph gives an FP32 or, by --fp16, a weakly typed engine, and the plan does not tell which.
     if given.precision is None and not source.holds_fp16:
         raise ConfigError(
             "an FP32 graph does not say how trtexec built its engine",
@@ -201,6 +210,7 @@ def _verify(given: argparse.Namespace) -> int:
     plan, manifest = read_plan(given.engine), read_manifest(given.engine)
     check_bytes(given.engine, manifest, plan)
     compared = check_onnx(given.engine, manifest)
+    # The compile check for SM86 is not for running, so by default it is not held against this machine.
     if manifest.target == "tensorrt" or given.for_this_machine:
         check_platform(given.engine, manifest, here())
     usable = "may run here" if manifest.target == "tensorrt" else "whole; a compile check for SM86, not for running"
@@ -213,6 +223,8 @@ def _verify(given: argparse.Namespace) -> int:
 
 
 def _inspect(given: argparse.Namespace) -> int:
+    # TensorRT-RTX has no FP16 flag: what shall compute in FP16 must be FP16 in the graph, and attention in FP32 is
+    # never fused.
     path = Target.parse(given.target, given.fine).onnx_path(given.artifacts, precision="fp16")
     size = input_size_of(given, path)
     inspection = inspect(path, given.timeout_s or TIMEOUT_S, size)
@@ -222,6 +234,7 @@ def _inspect(given: argparse.Namespace) -> int:
 
 def _seconds(text: str) -> float:
     value = float(text)
+    # 1e6 s are eleven days. Written so that it refuses NaN as well.
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text} is not a time limit in seconds")
     return value
@@ -267,6 +280,7 @@ def make_parser() -> argparse.ArgumentParser:
     adopt.add_argument("plan", type=Path, help="what trtexec --saveEngine wrote")
     adopt.add_argument("--onnx", type=Path, required=True, help="what trtexec --onnx was given")
     _add_settings(adopt)
+    # trtexec builds for TensorRT alone, so there is no option.
     adopt.set_defaults(run=_adopt, target="tensorrt")
     inspector = commands.add_parser("inspect", help="compile for SM86 without a GPU and show kernels and memory")
     inspector.add_argument(

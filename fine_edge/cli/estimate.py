@@ -162,6 +162,7 @@ def calibrate(argv: list[str]) -> int:
     files.refuse_unwritable([given.out])
     device = find_device(given.device)
     mode = device.mode(given.mode)
+    # The constants are rates at the mode's clocks: of another mode they would all be off.
     if given.records and not given.mode:
         raise ConfigError("say which mode the records were measured in", where="--mode", hint="--mode MAXN_SUPER")
     if given.records and given.picture:
@@ -291,9 +292,11 @@ def _estimate(given: argparse.Namespace) -> Estimate:
     if target.model is None:
         path = target.onnx_path(given.artifacts)
         return _estimate_file(path, given.precision, at, input_size_of(given, path))
+    # No graph yet: it is exported at this size.
     size = input_size_of(given, None)
     if size and size.batch != 1:
         raise ConfigError("a model is exported for one picture at a time", where="--batch", hint="give a FILE.onnx")
+    # As engines are built by default; an INT8 estimate is that of the FP16 graph's kernels at INT8's rates.
     at = replace(at, precision=given.precision or "fp16")
     shape = (size.height, size.width) if size else (0, 0)
     path = export_row(SuiteRow(target.model), given.artifacts, shape, "fp32" if at.precision == "fp32" else "fp16")
@@ -306,7 +309,10 @@ def _estimate_file(path: Path, asked: Precision | None, at: Conditions, size: In
     if not converts:
         return estimate(engine_work(path, at.device, size=size), at)
     with tempfile.TemporaryDirectory() as folder:
+        # The compiler takes types from the graph alone, so it is converted first, as a builder with its FP16 flag
+        # would.
         work = engine_work(in_fp16(path, Path(folder), size), at.device, path.name)
+    # The record names the file that was asked about, not the converted one, which is gone.
     return estimate(replace(work, onnx_sha256=identity_of(path)), at)
 
 

@@ -112,6 +112,7 @@ def _compared(
         def advance() -> None:
             bar.advance(task)
 
+        # Both sides are on one data set by now, so the kind of the first is that of both.
         if isinstance(sides[0].data, SegmentData):
             return compare_segments(*sides, resamples=args.resamples, advance=advance)
         return compare(*sides, threshold=threshold, resamples=args.resamples, advance=advance)
@@ -120,6 +121,7 @@ def _compared(
 def _deliver(args: argparse.Namespace, page: Callable[[], str], data: dict[str, Any], tables: list[Table]) -> None:
     """Write the page if it was asked for, then JSON or tables."""
     if args.html:
+        # Before the tables: a page that cannot be drawn or written ends the command without half of a result.
         with console.status("drawing"):
             text = page()
         write_text(args.html, text)
@@ -155,6 +157,7 @@ def compare_command(argv: list[str]) -> int:
     args = _compare_parser().parse_args(argv)
     if args.only and not (args.picture or args.html):
         raise ConfigError("draws nothing without a file", where="--only", hint="add --picture FILE or --html FILE")
+    # Read before anything is resampled, which takes minutes for large data sets.
     sides = read_sides(args.a, args.b)
     _refuse_undrawable(args, sides[0].data)
     found = _compared(args, sides, CONFIDENCE if args.threshold is None else args.threshold)
@@ -192,6 +195,7 @@ def drift_command(argv: list[str]) -> int:
         help="largest drop of AP, mean IoU or PQ for exit code 0, as a release gate (default: no limit)",
     )
     args = parser.parse_args(argv)
+    # Against NaN every drop fails, against infinity every drop passes: neither is a gate.
     if args.max_ap_drop is not None and not math.isfinite(args.max_ap_drop):
         raise ConfigError(f"{args.max_ap_drop} is not a finite number", where="--max-ap-drop", hint="such as 0.1")
     both = _compared(args, read_sides(args.a, args.b))
@@ -204,6 +208,7 @@ def drift_command(argv: list[str]) -> int:
 
 
 def _segment_drift(args: argparse.Namespace, found: SegmentComparison) -> int:
+    # Boxes are checked for it by drift(); segments have no step of that name.
     require_one_model(found.a.origin, found.b.origin)
     tables = [segment_change_table(found), segment_drift_table(found, args.max_ap_drop), image_change_table(found)]
     a, b = found.names
@@ -214,6 +219,7 @@ def _segment_drift(args: argparse.Namespace, found: SegmentComparison) -> int:
 
 def _gate(title: str, drop: float | None, most: float | None) -> int:
     """Return 1, with a warning, when a figure drops by more than allowed or is not defined."""
+    # A figure that is not defined fails: a gate must not pass what was not measured.
     if most is None or (drop is not None and drop <= most):
         return 0
     dropped = "is not defined" if drop is None else f"dropped by {drop:.3f} points"
@@ -244,6 +250,7 @@ def _share(text: str) -> float:
 
 _OUT = Path("evaluations")
 # Options that say how a model is run, and where what it finds is kept; results have all of it behind them.
+# Beside --detections they would have no effect, and the figures would be taken for theirs.
 _OF_A_MODEL = ("fine", "weights", "precision", "input_size", "rounded", "same", "exact_preprocessing", "out")
 # Number of unreadable pictures that are named.
 _NAMED = 10
@@ -292,6 +299,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _same(pairs: list[str]) -> dict[str, str]:
     same = {}
     for pair in pairs:
+        # At the first sign, so that a class of the model may hold one.
         category, equals, name = pair.partition("=")
         if not (category and equals and name):
             raise ConfigError(f"{pair!r} is no pair of names", where="--same", hint="write CATEGORY=CLASS")
@@ -303,6 +311,7 @@ def _run(args: argparse.Namespace, data: Data) -> Evaluation | SegmentEvaluation
     out = args.out or _OUT
     if not args.images:
         raise ConfigError("the pictures are missing", where="--images", hint="give their folder, or --detections FILE")
+    # Opened first: whether labels and model fit is told by the contract, before a picture is read.
     opened = open_target(args)
     with contextlib.closing(opened.runner):
         _require_match(opened.contract, data)
@@ -313,6 +322,7 @@ def _run(args: argparse.Namespace, data: Data) -> Evaluation | SegmentEvaluation
             if isinstance(data, CocoData)
             else evaluate_segments(opened, data, args.images, out, same, exact=exact)
         )
+    # Named by the artifact's hash, the data and the preprocessing: no evaluation takes the place of another.
     path = out / f"{stem(opened, data, exact=exact)}.json"
     write_text(path, json.dumps(evaluation.to_json(), indent=1) + "\n")
     console.remark(f"written: {path}")
@@ -338,6 +348,7 @@ def _require_match(contract: Contract, data: Data) -> None:
 
 
 def _given(args: argparse.Namespace) -> int:
+    # By hand: argparse's exclusive group of the other three is shared with commands that know no --detections.
     return sum(value is not None for value in (args.model, args.onnx, args.engine, args.detections))
 
 
@@ -361,6 +372,7 @@ def main(argv: list[str]) -> int:
             args.detections, read_boxes(args.data, pictures=args.images is not None), args.images
         )
     else:
+        # Set here, not by argparse: beside --detections one that was given is refused.
         args.out = args.out or _OUT
         evaluation = _run(args, read_data(args.data))
     _warn_of_skipped(evaluation.skipped)
@@ -369,4 +381,5 @@ def main(argv: list[str]) -> int:
     else:
         tables = [segment_table(evaluation)]
     deliver(args, evaluation.to_json(), tables)
+    # A figure over fewer pictures than were asked for must not pass in a script.
     return 1 if evaluation.skipped else 0

@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 def _keep_list(args: argparse.Namespace) -> tuple[str, ...]:
     if args.keep_fp32 is None:
         return ()
+    # An FP32 file has nothing to keep, so the list would have no effect.
     if args.precision != "fp16":
         raise ConfigError("a keep-list is for FP16 files", where=args.keep_fp32, hint="add --precision fp16")
     return read_keep_list(args.keep_fp32)
@@ -105,7 +106,10 @@ def main(argv: list[str]) -> int:
         color="BGR" if args.colour == "bgr" else "RGB",
         batches=batches,
     )
+    # Asked before the export: afterwards the file is there in both cases.
     reused = existing(request, args.artifacts) is not None
+    # Whoever exports by this command means to; other commands, which export on the way, never replace trained weights
+    # by random ones.
     onnx_path = ensure_exported(request, args.artifacts, replace_trained=True)
     contract = read_contract(contract_path(onnx_path))
     files = {a.file: a.sha256 for a in contract.artifacts} | {contract.golden["file"]: contract.golden["sha256"]}

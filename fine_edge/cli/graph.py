@@ -56,6 +56,7 @@ def add_fp16(commands: Commands) -> None:
     parser.add_argument(
         "--layer-precisions",
         nargs="?",
+        # Bare, it prints: the arguments can be put into a command line by the shell.
         const="-",
         metavar="FILE",
         help="write trtexec's arguments for an engine built with --fp16 from the FP32 file (default: print them)",
@@ -69,6 +70,7 @@ def _fp16(arguments: argparse.Namespace) -> int:
     """Study FP16 on pictures; return 1 when the proposed conversion does not keep the detections."""
     size = InputSize.parse(arguments.input_size, arguments.batch)
     path = Target.parse(arguments.target, arguments.fine).onnx_path(arguments.artifacts)
+    # Before the study, which takes minutes.
     if arguments.out:
         check_target(path, arguments.out)
     keep = read_keep_list(arguments.keep_fp32) if arguments.keep_fp32 else ()
@@ -78,6 +80,7 @@ def _fp16(arguments: argparse.Namespace) -> int:
     if arguments.json != STDOUT:
         _print(found, explain=arguments.explain)
     _write(found, arguments)
+    # None is no failure: of outputs that nobody can read nothing is proved.
     return 1 if found.ok is False else 0
 
 
@@ -88,6 +91,7 @@ def _print(found: Study, *, explain: bool) -> None:
         console.out.print(f"{found.network.path.name}: no open FP16 hazard", highlight=False)
     if found.rows:
         budget_table(found.rows).print(console.out)
+    # How FP16 is emulated is the same for every file: said by --explain.
     for note in (note for note in found.notes() if explain or note != EMULATION):
         console.out.print(note, style="dim", highlight=False, markup=False)
     console.print_lines(verdict(found))
@@ -109,6 +113,7 @@ def hazard_table(found: Study) -> Table:
 
 def budget_table(rows: Sequence[BudgetRow]) -> Table:
     """Return one row per module, then the whole graph."""
+    # A class for each pixel has no boxes or scores that could move.
     of_pixels = any(row.drift.of_pixels for row in rows if row.drift)
     moved = ["box median (px)", "box p90 (px)", "box max (px)", "score median", "score p90", "score max"]
     titles = [*([] if of_pixels else moved), "flipped"]
@@ -117,6 +122,7 @@ def budget_table(rows: Sequence[BudgetRow]) -> Table:
         [Column("in FP16", False), Column("nodes"), *map(Column, titles)],
     )
     for row in rows:
+        # A module that cannot be converted keeps its row: that is a finding, too.
         if row.drift is None:
             table.add(row.module, row.nodes, *[None] * len(titles))
             table.notes.append(f"{row.module} cannot be converted: {row.refused}.")
@@ -160,6 +166,7 @@ def _write_layer_precisions(found: Study, target: str, *, as_json: bool) -> None
         write_text(Path(target), text)
         console.remark(f"trtexec --onnx={found.network.path.name} --fp16 $(cat {target})")
     elif not as_json:  # JSON holds them already
+        # soft_wrap: a line break in the middle of an argument would end it.
         console.out.print(text or "no layer needs FP32", highlight=False, markup=False, soft_wrap=True, end="")
 
 
@@ -174,6 +181,7 @@ def _table(path: Path, findings: list[Finding]) -> Table:
     for (rule, severity, message), names in nodes.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         table.add(rule, severity, f"{names[0]}{more}", message)
+    # A rule can give different hints for different nodes; each stands there once.
     hints = dict.fromkeys((finding.rule, finding.hint) for finding in findings)
     table.notes = [f"{rule}: {hint}" for rule, hint in hints]
     return table

@@ -46,16 +46,19 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"must be positive, not {given.interval_ms}", where="--interval-ms", hint="as in 1000")
     if not given.files:
         return _this_board(given)
+    # That it was given shows in no other way: its default is a path as well.
     if given.root != Path("/"):
         raise ConfigError("is for this board, files were given", where="--root", hint="leave one of them out")
     found = []
     for path in given.files:
         with console.status(f"reading {path.name}"):
             found.append(read_board_file(path))
+    # Behind all files: an nvpmodel.conf gives the modes of the others, in whatever order they are named.
     modes = _modes_of(found)
     states = [file.printed.finish(modes) if file.printed else () for file in found]
     data = {"files": [_to_json(*pair, given.interval_ms) for pair in zip(found, states, strict=True)]}
     logs = [(file.path.name, file.log) for file in found if file.log]
+    # Drawn before anything is printed, so that a picture that cannot be written is the only line.
     if given.picture:
         write_picture(logs, given.interval_ms, given.picture)
     deliver(given, data, _tables(found, states, given.interval_ms))

@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _is_compiled(layers: Path) -> bool:
     """Return whether a model or a graph was named; the layers of an engine are read otherwise."""
+    # The option is a path, as it is mostly a file; the name of a model is turned back into text.
     return layers.suffix == ".onnx" or is_model(str(layers))
 
 
@@ -60,6 +61,7 @@ def _read(
         return from_trtexec(layers, profile, times)
     if profile or times:
         raise ConfigError("a model is only compiled here, it has no times", where=options)
+    # FP16, since attention in FP32 is never fused and its kernels would be others than on a board.
     path = Target.parse(str(layers)).onnx_path(given.artifacts, precision="fp16")
     size = input_size_of(given, path)
     with console.status(f"compiling {path.name}"):
@@ -71,6 +73,7 @@ def main(argv: list[str]) -> int:
     given = _parser().parse_args(argv)
     if given.baseline_profile and not given.baseline:
         raise ConfigError("needs --baseline", where="--baseline-profile")
+    # The model with its options has a name, by which all that follows knows it.
     if given.fine is not None:
         given.layers = Path(str(Target.parse(str(given.layers), given.fine).model))
     asked = given.input_size is not None or given.batch is not None

@@ -20,6 +20,7 @@ from fine_edge.matrix.pool import WORKER, Pool
 from fine_edge.matrix.row import MatrixJob, MatrixRow
 from fine_edge.zoo.catalog import CATALOG, find
 
+# For one model, from export to compilation. One that hangs must not hold up a run of the whole catalogue.
 TIMEOUT_S = 3600.0
 
 
@@ -55,7 +56,9 @@ def _jobs(args: argparse.Namespace) -> dict[str, MatrixJob]:
     if not 1 <= args.photographs <= most:
         raise ConfigError(f"{args.photographs} photographs", where="--photographs", hint=f"use 1 to {most}")
     height, width = parse_size(args.input_size)
+    # ONNX Runtime takes all cores for each session: several at a time would take turns on them.
     threads = None if args.jobs == 1 else max(1, (os.cpu_count() or 1) // args.jobs)
+    # Each request checks its model and size, so that a wrong name is told before hours of work.
     requests = [ExportRequest(name, height=height, width=width) for name in args.models or CATALOG]
     return {
         r.model: MatrixJob(r.model, *r.input_hw, args.artifacts.absolute(), args.photographs, threads) for r in requests
@@ -67,10 +70,12 @@ def _start(args: argparse.Namespace, jobs: dict[str, MatrixJob]) -> tuple[Cache,
     made = origin()
     cache = Cache(args.artifacts, made)
     rows = {}
+    # Every model has a row from the start: what was not run says so, in place of being absent.
     for name in dict.fromkeys((*CATALOG, *jobs)):
         job = jobs.get(name) or MatrixJob(
             name, *find(name).detector.input_hw, args.artifacts.absolute(), args.photographs
         )
+        # --fresh is for the models that are named; rows of others stay what they were.
         again = args.fresh and name in jobs
         rows[name] = (None if again else cache.find(job)) or MatrixRow(name, job.input_hw)
     return cache, Matrix(rows, made, args.photographs)
@@ -83,6 +88,7 @@ def _run(args: argparse.Namespace, jobs: dict[str, MatrixJob], worker: tuple[str
         console.remark(f"{len(jobs) - len(left)} of {len(jobs)} models passed already; --fresh runs them again")
     pool = Pool(args.jobs, args.timeout_s, worker)
     done = 0
+    # Closing ends the processes, also behind Ctrl-C.
     with console.progress() as bar, contextlib.closing(pool.run(left)) as events:
         total = bar.add_task("models", total=len(left))
         tasks: dict[str, TaskID] = {}
@@ -94,6 +100,7 @@ def _run(args: argparse.Namespace, jobs: dict[str, MatrixJob], worker: tuple[str
                 bar.advance(total)
                 matrix.rows[model] = event.row
                 _report(event.row, f"{done}/{len(left)}")
+                # Kept and written after each model, so that a run that is cut off goes on behind it.
                 cache.keep(jobs[model], event.row)
                 if args.json and args.json != STDOUT:
                     matrix.write(args.json)
@@ -120,6 +127,7 @@ def main(argv: list[str], worker: tuple[str, ...] = WORKER) -> int:
     """Run the models and print the matrix; return 1 when a cell fails."""
     args = _parser().parse_args(argv)
     jobs = _jobs(args)
+    # Where the cache lies; the name is only for the try.
     files.refuse_unwritable([args.artifacts / "matrix.cache"])
     matrix = _run(args, jobs, worker)
     table = matrix.table(list(jobs))

@@ -87,6 +87,8 @@ def _of_engine(engine: Path) -> tuple[Path, Opened]:
     manifest = read_manifest(engine)
     onnx_path = engine.with_name(manifest.onnx_file)
     _, artifact = bound_contract(onnx_path)
+    # A graph that was exported again since has other weights or names: the engine would fail for differences that are
+    # none.
     if artifact.sha256 != manifest.onnx_sha256:
         what = f"was built from another ONNX ({manifest.onnx_sha256[:12]}) than {onnx_path.name} is now"
         raise ArtifactError(what, where=engine, hint=f"make engine MODEL={manifest.model}")
@@ -98,6 +100,7 @@ def _open(args: argparse.Namespace) -> tuple[Path, Opened]:
     target = Target.parse(args.target, args.fine)
     refuse_options_of_models(target, args, "precision", "input_size", "raw", "seed")
     if args.golden:
+        # --weights of a model still says what is exported; beside a file it would have no effect.
         of_pytorch = ("images",) if target.model else ("images", "weights")
         refuse_unheeded(args, "is not used: the golden file holds the inputs and PyTorch's outputs", *of_pytorch)
     if target.engine:
@@ -106,6 +109,7 @@ def _open(args: argparse.Namespace) -> tuple[Path, Opened]:
     asked = {"height": height, "width": width, "raw": args.raw, "seed": args.seed}
     onnx_path = target.onnx_path(args.artifacts, args.weights, precision=args.precision or "fp32", **asked)
     _, artifact = bound_contract(onnx_path)
+    # ONNX Runtime computes FP16 in FP32 on x86 and hides overflows; rounded after every operator, they show.
     return onnx_path, open_onnx(onnx_path, rounded=artifact.precision != "fp32")
 
 
@@ -113,6 +117,7 @@ def main(argv: list[str]) -> int:
     """Print the comparison; return 1 beyond tolerance."""
     args = make_parser().parse_args(argv)
     onnx_path, opened = _open(args)
+    # A weakly typed engine is held to the tolerance of FP16.
     precision: Precision = "fp16" if opened.precision == "fp16-weak" else cast("Precision", opened.precision)
     with contextlib.closing(opened.runner):
         if args.golden:

@@ -30,16 +30,19 @@ class _Targets:
     def __init__(self, folder: Path, model: str, pictures: Pictures) -> None:
         self._folder, self._model = folder, model
         self._real: dict[Path, str] = {}
+        # A drawing that stands among the pictures that are read would replace one of them.
         self._taken = {self._key(file) for file in pictures.files}
 
     def _key(self, path: Path) -> str:
         """Return a key that all paths of one file share, also through links and on file systems that ignore case."""
+        # Kept by folder: realpath asks the file system for every part of a path.
         if path.parent not in self._real:
             self._real[path.parent] = os.path.realpath(path.parent)
         return f"{self._real[path.parent]}/{path.name}".casefold()
 
     def of(self, picture: NamedImage) -> Path:
         """Return the file for a picture; pictures with the same name, from several folders, get numbers."""
+        # Names of pictures may hold line breaks, escapes or bytes that are no text.
         stem = file_stem(Path(picture.name).stem)
         for number in itertools.count(1):
             path = self._folder / f"{stem}{f'-{number}' if number > 1 else ''}.{self._model}.png"
@@ -78,6 +81,7 @@ def main(argv: list[str]) -> int:
     """Run the detector on every picture; return 1 when a picture could not be read."""
     args = make_parser().parse_args(argv)
     _refuse_useless(args)
+    # Before the model is opened or exported: a picture that is missing is told in no time.
     pictures = Pictures(args.images)
     opened = open_target(args)
     with contextlib.closing(opened.runner):
@@ -99,6 +103,7 @@ def _predict(opened: Opened, pictures: Pictures, args: argparse.Namespace) -> No
             write_drawing(draw(picture.pixels, found, contract.labels, caption), target)
             console.remark(f"{printable(picture.name)}: {summary(found, args.threshold)} -> {target}")
             rows += of_picture(found, picture.name, contract.labels)
+            # Not one more each time: pictures that were skipped are done as well.
             bar.update(task, completed=pictures.done)
             del picture  # frees its memory before the next one is decoded
     data = {

@@ -55,6 +55,7 @@ def main(argv: list[str]) -> int:
     """
     if not argv or argv[0] in ("-h", "--help", "help"):
         sys.stdout.write(_help())
+        # Without a command nothing was done, which a script must see.
         return 0 if argv else 2
     if argv[0] in ("-V", "--version"):
         sys.stdout.write(f"fine-edge {__version__}\n")
@@ -64,6 +65,7 @@ def main(argv: list[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(COMMANDS)}"
         raise ConfigError(f"no command is called {name!r}", where="fine-edge", hint=hint)
+    # Loaded by name: most commands need libraries that others do without, and those of torch take seconds.
     return int(importlib.import_module(f"fine_edge.cli.{name}").main(rest))
 
 

@@ -70,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-ap-drop", type=float, metavar="AP", help="largest loss of AP, of 100; needs --data")
     parser.add_argument("--max-box-drift-px", type=float, metavar="PX", help="largest median drift of boxes")
+    # Each kernel costs its launch: INT8 that cuts a graph into many more of them is not faster.
     parser.add_argument(
         "--max-kernels", type=float, default=1.2, metavar="X", help="times those of FP16 (default: %(default)s)"
     )
@@ -85,6 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Quantise, print the verdict, write the file; return the exit code."""
     given = make_parser().parse_args(argv)
+    # Limits that cannot be are told before the network is read or exported.
     budget = _budget(given)
     network = _network(given)
     check_folder(network.path, network.contract, given.out)
@@ -102,6 +104,7 @@ def main(argv: list[str]) -> int:
         console.remark(f"INT8, {len(found.chosen.chosen)} convolutions -> {write_int8(found, model, given.out)}")
     else:
         console.warn("no INT8 file is written: it loses too much")
+    # Without a limit the verdict is an answer, not a failure.
     return 1 if found.verdict == "fp16" and (budget.given or given.require) else 0
 
 
@@ -111,6 +114,7 @@ def _network(given: argparse.Namespace) -> Network:
     target = Target.parse(given.target, given.fine)
     refuse_options_of_models(target, given, "weights")
     if target.onnx:
+        # Folded: of a graph with open dimensions, shapes are constants once it has a size.
         return read_network(target.onnx, size, fold=True)
     asked = {"height": size.height, "width": size.width, "batch": size.batch} if size else {}
     return read_network(target.onnx_path(given.artifacts, given.weights, **asked))
@@ -123,6 +127,7 @@ def _budget(given: argparse.Namespace) -> Budget:
         "--max-kernels": given.max_kernels,
     }
     for option, limit in limits.items():
+        # NaN fails this comparison too; as a limit it would let everything pass.
         if limit is not None and not 0 <= limit < float("inf"):
             raise ConfigError(f"{limit:g} is no limit", where=option, hint="give a number from 0 up")
     if given.max_ap_drop is not None and given.data is None:
@@ -135,6 +140,7 @@ def _labelled(given: argparse.Namespace) -> Labelled | None:
         if given.data_images is not None:
             raise ConfigError("is the folder of labelled pictures", where="--data-images", hint="add --data ANN.json")
         return None
+    # One folder to calibrate on is mostly that of the labelled pictures, too.
     folder = given.data_images or (given.images[0] if len(given.images) == 1 else None)
     if folder is None or not is_folder(folder):
         raise ConfigError("the folder of its pictures is missing", where="--data", hint="give --data-images DIR")
@@ -143,10 +149,12 @@ def _labelled(given: argparse.Namespace) -> Labelled | None:
 
 def _pictures(paths: list[Path], labelled: Labelled | None) -> tuple[Calibrated, tuple[Path, ...]]:
     """Return pictures to calibrate on and to measure drift on; none that AP is measured on is among the first."""
+    # Ranges that saw the pictures of the test would make its AP too good.
     tested = {(labelled.images / name).resolve() for name in labelled.data.images.values()} if labelled else set()
     every = [path for path in find_images(paths) if path.resolve() not in tested]
     chosen = _evenly(every, MOST_PICTURES)
     calibrated = calibration_pictures(Pictures(chosen) if chosen else ())
+    # Drift shows on pictures that gave no range; only where there are too few of them, on some that did.
     others = [path for path in every if path not in chosen]
     unseen = Pictures(_evenly(others, MOST_DRIFT_PICTURES)).readable() if others else []
     return calibrated, (*unseen, *_evenly(calibrated.paths, MOST_DRIFT_PICTURES - len(unseen)))
@@ -156,6 +164,7 @@ def _evenly(items: Sequence[_Item], most: int) -> list[_Item]:
     """Return at most ``most`` items at even distances."""
     if len(items) <= most:
         return list(items)
+    # Folders are sorted, and often hold one scene after the other: evenly, every scene has its share.
     return [items[index * len(items) // most] for index in range(most)]
 
 
@@ -167,6 +176,7 @@ def placement_table(found: Int8Study) -> Table:
         f"{found.network.path.name} in INT8: ESTIMATED latency, compiled for SM86, drift against FP32",
         [Column("Placement", numeric=False), *map(Column, titles)],
     )
+    # The one chosen is mostly one of the candidates, and stands there once.
     rows = dict.fromkeys((found.half, *found.candidates, found.chosen))
     for trial in rows:
         mark = " *" if trial.title == found.chosen.title else ""

@@ -69,11 +69,14 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run until the sources end; return 0 also after Ctrl-C, 143 after a signal, 1 when a picture was skipped."""
     given = make_parser().parse_args(argv)
+    # What is wrong with the options is told before a model is exported and opened.
     _refuse_useless(given)
     # A live source wants its newest frame soon; a file wants all of its frames soon.
     waits = target_of(given).engine is None and not any(map(comes_live, given.sources))
     at_a_time = batches_at_a_time() if waits else 1
+    # One thread for each batch where every core has a batch of its own: more would take turns on the cores.
     opened = open_target(given, threads=1 if at_a_time > 1 else None)
+    # Closed from the last to the first: windows and videos before the sources, the runner behind all of them.
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(opened.runner))
         sources = [
@@ -94,12 +97,14 @@ def main(argv: list[str]) -> int:
         )
         with console.live_line() as say:
             tally = pipeline.run(lambda state: say(live_line(state, sum(pipeline.dropped))))
+        # A stream that ended before its first frame has no result to be written.
         require_frames(tally)
     data = to_json(pipeline, opened, given.threshold, [len(track) for track in tracks])
     deliver(given, data, [to_table(data)])
     if given.picture:
         write_picture(data, given.picture)
         console.remark(f"picture: {given.picture}")
+    # Behind the results: a signal ends the stream, and what it has done so far is written.
     if isinstance(tally.end, Terminated):
         return tally.end.code
     return 1 if any(source.skipped for source in sources) else 0
@@ -115,6 +120,7 @@ def _refuse_useless(given: argparse.Namespace) -> None:
     if given.out is None:
         return
     ending = given.out.suffix.lower()
+    # As a folder it would be made under that name, such as drawn.mkv.
     if ending in OTHER_ENDINGS and not given.out.is_dir():
         known = ", ".join(CODECS)
         raise ConfigError(f"{ending} is not written", where="--out", hint=f"a file ({known}), or a folder")
@@ -127,6 +133,7 @@ def _refuse_useless(given: argparse.Namespace) -> None:
 
 
 def _refuse_to_replace_sources(given: argparse.Namespace) -> None:
+    # Resolved: a link to the source is the source.
     sources = {file_path(source).resolve() for source in given.sources}
     for option in ("out", "picture"):
         file: Path | None = getattr(given, option)
@@ -149,6 +156,7 @@ def _sink(
         return None
     if out.suffix.lower() in CODECS:
         return stack.enter_context(video_file(out, source.frames_per_s))
+    # The number tells cameras and files of one name apart.
     stem = f"{file_stem(Path(source.name).stem)}-{number}.{opened.contract.model}"
     if isinstance(source, PictureSource):
         return PictureFolder(out, stem)

@@ -64,6 +64,7 @@ class _Shard:
         if text is None:
             return cls()
         index, slash, count = text.partition("/")
+        # Five digits and more are no number of machines, and int would take thousands of digits.
         numbers = [int(part) for part in (index, count) if part.isascii() and part.isdigit() and len(part) < 5]
         if not slash or len(numbers) < 2 or not 1 <= numbers[0] <= numbers[1]:
             raise ConfigError(f"{text[:20]!r} is no part of a study", where="--shard", hint="such as 1/3, 2/3 and 3/3")
@@ -71,6 +72,7 @@ class _Shard:
 
     def of(self, runs: Sequence[StudyRun]) -> list[StudyRun]:
         """Return this part of all runs."""
+        # Runs come seed by seed; dealt out in turn, every variant soon has its first on several machines, too.
         return [run for number, run in enumerate(runs) if number % self.count == self.index - 1]
 
 
@@ -92,6 +94,7 @@ def _job(plan: StudyPlan, run: StudyRun, out: Path) -> RunJob:
         folder=run.folder(out),
         result=run.result_file(out),
         ap_every=plan.recipe.ap_every,
+        # The latency is the graph's: the same for every seed.
         estimates=run.seed == plan.seeds[0],
     )
 
@@ -106,6 +109,7 @@ def _run(
 ) -> tuple[dict[str, RunResult], dict[str, str]]:
     """Run what is not there; return results, and reasons of failures, by the keys of runs."""
     out: Path = given.out.absolute()
+    # Of all parts: other machines write into the same folder, and all that is there is shown.
     results = finished(runs, out)
     mine = _Shard.parse(given.shard).of(runs)
     left = {run.key: run for run in mine if run.key not in results}
@@ -113,7 +117,9 @@ def _run(
         console.remark(f"{len(mine) - len(left)} of {len(mine)} runs are there already: {out}")
     if not left:
         return results, {}
+    # Only where something is trained: results can be shown without torch.
     _require_packages()
+    # One run at a time takes the GPU that torch takes anyway.
     devices = visible_devices() if given.workers > 1 else ()
     pool, broken, start_s = StudyPool(given.workers, devices, worker), {}, time.monotonic()
     jobs = [_job(plan, run, out) for run in left.values()]
@@ -122,12 +128,14 @@ def _run(
         for done, (job, reason) in enumerate(ended, 1):
             bar.advance(task)
             run = left[job.key]
+            # By the mean so far; runs go on side by side, which the mean has in it.
             seconds_left = (time.monotonic() - start_s) / done * (len(jobs) - done)
             rest = f"; about {_told(seconds_left)} left" if done < len(jobs) else ""
             if reason:
                 broken[job.key] = reason
                 console.warn(f"[{done}/{len(jobs)}] {run.label}: {reason} (all of it: {job.folder / LOG}){rest}")
                 continue
+            # Read from its file, as a later command would: what cannot be read is not taken for a result.
             results |= finished([run], out)
             ap = results[job.key].figures["ap"] if job.key in results else None
             console.remark(f"[{done}/{len(jobs)}] {run.label}: AP {'-' if ap is None else f'{ap:.1f}'}{rest}")
@@ -139,6 +147,7 @@ def _deliver(given: argparse.Namespace, found: StudyOutcome) -> int:
     also = [paired_table(found)] if len(found.variants) > 1 else []
     deliver(given, found.to_json(), [table, *also])
     deliver_files(given, table, lambda path: write_curves(found, path), also)
+    # Nothing to compare is a failure as well.
     return 1 if found.broken or not any(one.results for one in found.variants) else 0
 
 
@@ -155,6 +164,7 @@ def main(argv: list[str], worker: tuple[str, ...] = WORKER) -> int:
     if given.no_run:  # nothing is written that a study that is going on writes
         runs = runs_of(plan)
         return _deliver(given, outcome(plan, runs, finished(runs, given.out), {}))
+    # Only for its error: before folders are made and data are read.
     _Shard.parse(given.shard)
     given.picture = given.picture or given.out / CURVES
     files.refuse_unwritable([given.out / RECORD, given.picture])

@@ -46,6 +46,8 @@ class Target:
         """
         path = Path(text)
         is_engine = path.suffix == ".engine"
+        # What has a slash or is there as a file is a file, whatever it ends in; a name of the zoo wins over a file of
+        # that name.
         if not is_engine and path.suffix != ".onnx" and (is_model(text) or not ("/" in text or path.is_file())):
             return cls(model=with_fine(text, fine).name)
         refuse_fine(fine, path)
@@ -68,6 +70,7 @@ class Target:
         if self.onnx:
             return self.onnx
         assert self.model is not None
+        # Reused where it is there by the content of all that it is made from.
         return ensure_exported(ExportRequest(self.model, weights, **options), artifacts)
 
 
@@ -111,6 +114,7 @@ def refuse_unheeded(given: argparse.Namespace, why: str, *options: str, hint: st
         ConfigError: naming the first that was given.
     """
     for option in options:
+        # By truth: these options are absent as None, False or 0, and a seed of 0 is the default.
         if getattr(given, option):
             raise ConfigError(why, where=f"--{option.replace('_', '-')}", hint=hint)
 
@@ -118,6 +122,7 @@ def refuse_unheeded(given: argparse.Namespace, why: str, *options: str, hint: st
 def add_target_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add what commands on pictures run: ``--model``, ``--onnx`` or ``--engine``, and what a model is exported from."""
     source = parser.add_mutually_exclusive_group(required=required)
+    # --model takes files as well, so that any command can be given its target by one option.
     source.add_argument(
         "--model", metavar=ANY_TARGET, help="a model of the zoo, exported if needed; or a file, as by the next two"
     )

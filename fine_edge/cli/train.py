@@ -64,10 +64,12 @@ def main(argv: list[str]) -> int:
         flips=given.flips,
         seed=given.seed,
     )
+    # Before torch is imported: a wrong file is told in no time.
     data = read_boxes(given.data)
     for package in ("torch", "transformers", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "train")
+    # Here: --help and wrong options need no torch.
     import torch
 
     from fine_edge.train.run import train
@@ -81,6 +83,7 @@ def main(argv: list[str]) -> int:
         console.out.print(said, highlight=False, soft_wrap=True)
     checkpoint = {"file": str(trained.checkpoint), **trained.record["checkpoint"]}
     deliver(given, {**trained.record, "checkpoint": checkpoint}, [])
+    # Trainings take any size, graphs multiples of 32: the next larger one shows all of the picture.
     height, width = multiples_above(recipe.height, recipe.width)
     weights = f"--weights {trained.checkpoint} --input-size {height}x{width}"
     console.remark(f"next: python -m fine_edge evaluate --model {entry.name} {weights} --data FILE --images DIR")

@@ -35,6 +35,7 @@ def table(number: str, rows: list[CountedRow]) -> Table:
     digits = 5 if number == "6" else 2
     marks: dict[str, int] = {}
     by_attention = len({row.attention for row in rows} - {None}) > 1
+    # What is the same in all rows stands in the title, in place of a column.
     sizes = {_size(row) for row in rows}
     of_one_way = len({row.convention for row in rows if row.convention}) == 1
     words = ["model", "fusion", *(["attention"] if by_attention else []), *(["input"] if len(sizes) > 1 else [])]

@@ -164,7 +164,7 @@ def _nodes(source: Deployable, camera_wh: tuple[int, int], onnx: str, threshold:
         "output_image_height": height,
         "padding_type": "CENTER" if how.align == "center" else "BOTTOM_RIGHT",
         "border_type": "CONSTANT",
-        # Red, green, blue, alpha: PadNode takes four values whatever the encoding.
+        # Red, green, blue and alpha.
         "border_pixel_color_value": [*_padding_rgb(how), 255.0],
     }
     size = {"image_width": width, "image_height": height, "encoding_desired": "rgb8"}
