@@ -186,7 +186,7 @@ def need_golden(task: Task) -> None:
         "raw": given.raw,
         "seed": given.seed,
     }
-    onnx = target.onnx_path(given.artifacts, given.weights, precision=given.precision or "fp32", **options)
+    onnx = target.onnx_path(given.artifacts, given.weights, **options)
     task.shipment.add(*artifact_files(onnx))
     json = [] if given.json is None else ["--json"] if given.json == STDOUT else ["--json", argument_there(given.json)]
     # Written anew: all that the other options say is in the file by now.

@@ -72,8 +72,8 @@ def _text(source: Deployable, engine: str) -> str:
 
 
 def _readme(source: Deployable, name: str) -> str:
-    # The file itself says what is FP16 and what is not; otherwise TensorRT would choose by its flags.
-    half = " --stronglyTyped" if source.precision == "fp16" else ""
+    # The file itself says what is FP16 or INT8 and what is not; otherwise TensorRT would choose by its flags.
+    half = "" if source.precision == "fp32" else " --stronglyTyped"
     build = f"    trtexec --onnx={name}.onnx --saveEngine={name}.engine{half}   # on the board, once\n"
     return f"""{heading(source, name, "C++")}
 {"" if source.manifest else build}    g++ -O2 -std=c++17 detect.cpp -o detect -lnvinfer -lcudart

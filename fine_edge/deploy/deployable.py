@@ -93,13 +93,17 @@ def require_boxes(source: Deployable, consumer: str) -> None:
         consumer: what the messages call it.
 
     Raises:
-        ConfigError: for an engine, a task other than detection, frames, or an artifact without class names.
+        ConfigError: for an engine, INT8, a task other than detection, frames, or an artifact without class names.
     """
     path, task = source.path, source.contract.task
     if source.manifest:
         onnx = source.manifest.onnx_file
         what = f"{consumer} builds its own engine from an ONNX file with the outputs that it reads, which this lacks"
         raise ConfigError(what, where=path, hint=f"name the ONNX file: {onnx}")
+    if source.precision == "int8":
+        # Its builder would be told of no INT8, or quantise by a calibration of its own on top.
+        hint = "hand over the FP16 file; deploy triton and cpp take this one, and an engine that was built from it"
+        raise ConfigError(f"is quantised, and {consumer} has no switch for that", where=path, hint=hint)
     if task != "detection":
         lost = {"instance": "masks", "semantic": "a class for each pixel", "panoptic": "segments"}[task]
         hint = "deploy triton carries every output, or export a model that finds boxes"

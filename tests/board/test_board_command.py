@@ -249,3 +249,11 @@ def test_the_page_on_a_board_fits(width):
     assert about.is_device
     text = assert_fits(board._table("jetson@orin.local", about), width)
     assert "200.0 GiB" in text
+
+
+def test_parity_sends_an_onnx_file_and_compares_it_with_its_golden_outputs(here):
+    onnx = write_detector(here)
+    task = board.read_task(["parity", onnx.name, "--golden", "--json"])
+    board.COMMANDS["parity"].need(task)
+    assert f"work/{onnx.name}" in task.shipment.files
+    assert task.argv == ["parity", onnx.name, "--golden", "--json"]

@@ -164,6 +164,8 @@ def test_frames_are_resized_by_the_graph_alone(tmp_path):
     frame = TensorSpec("frame", "uint8", (1, 360, 512, 3), "frames")
     with pytest.raises(ConfigError, match=r"takes whole frames.*--frame"):
         require_boxes(Deployable(path, replace(contract, inputs=(frame,)), "fp32", artifact.sha256), "nvinfer")
+    with pytest.raises(ConfigError, match="is quantised, and nvinfer has no switch"):
+        require_boxes(Deployable(path, contract, "int8", artifact.sha256), "nvinfer")
 
 
 @pytest.mark.parametrize(
