@@ -60,6 +60,7 @@ class FineConfig:
         if self.ffn_ratio < 0:
             raise ConfigError(f"ffn_ratio must not be negative, not {self.ffn_ratio}", where="FineConfig")
         divisor, name = (self.heads, "heads") if self.heads is not None else (self.head_dim, "head_dim")
+        # Eq. 6 gives each of h heads d = C / h channels.
         if self.channels % divisor:
             raise ConfigError(
                 f"channels ({self.channels}) must be divisible by {name} ({divisor})",

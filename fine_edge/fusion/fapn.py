@@ -105,6 +105,7 @@ class FeatureAlignment(nn.Module):
 
     def forward(self, low: Tensor, up: Tensor) -> Tensor:
         """Map selected (B, C, H, W) and upsampled (B, C_high, H, W) to the aligned map (B, C_high, H, W)."""
+        # The upsampled map counts twice here, as in the code of FaPN's authors.
         difference = self.compare(torch.cat([low, 2 * up], 1))
         offset, mask = self.predict(difference).split(self.splits, dim=1)
         return F.relu(self.align(up, offset, torch.sigmoid(mask)))

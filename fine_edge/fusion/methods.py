@@ -68,6 +68,7 @@ def _fine(place: Place, config: MethodConfig) -> nn.Module:
             heads=options.heads,
             down=options.down,
             modulation=options.modulation,
+            # 2 fits the paper's figures; the segmenters and YOLOv8-S, which need 4, ask for it by with_ffn.
             ffn_ratio=2 if options.ffn is None else options.ffn,
             window=options.window,
             areas=options.areas,
@@ -108,6 +109,7 @@ class Method:
         return self.laterals is not None or self.sums
 
 
+# As the FINE authors' logs print them: FaPN and MGC in place of the laterals, AdaFPN of the block behind a fusion.
 METHODS: dict[str, Method] = {
     "fine": Method(_fine),
     "sni": Method(_sni),

@@ -81,6 +81,7 @@ class GraphReasoning(nn.Module):
     def forward(self, nodes: Tensor) -> Tensor:
         """Map nodes (B, n, C) to (B, n, C)."""
         x = F.relu(self.narrow(nodes))
+        # The complete graph's adjacency, the module's own choice: a node loses the mean of all nodes.
         x = F.relu(self.state(x - x.mean(1, keepdim=True)))
         return nodes + self.widen(x)  # type: ignore[no-any-return]
 
@@ -136,7 +137,7 @@ class Mgc(Laterals):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Map the backbone's maps (B, C_i, H_i, W_i) to (B, C, H_i, W_i) with the contexts of all levels."""
-        pixels = [tokens(x) for x in maps]
+        pixels = [tokens(x) for x in maps]  # (B, H_i * W_i, C_i) each
         refined = [
             distribute(x, contexts)
             for distribute, x, contexts in zip(self.distribute, pixels, self.contexts(pixels), strict=True)

@@ -16,6 +16,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 def lower_modules(module: _Module) -> _Module:
     """Replace all modules below a module that have a lowered form, in place."""
+    # A list, as children are replaced on the way.
     for name, child in list(module.named_children()):
         if isinstance(child, Fine):
             module.add_module(name, MappedFine(child))
@@ -36,6 +37,7 @@ def fold_batch_norms(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
         if isinstance(previous, nn.Conv2d) and is_batch_norm(child):
             _absorb(previous, child)
+            # Not removed: a Sequential counts its children, and a block's forward pass calls the norm by its name.
             module.add_module(name, nn.Identity())
         else:
             fold_batch_norms(child)

@@ -85,11 +85,13 @@ class Detector:
 # RT-DETR is trained on stretched pictures, without normalisation.
 _STRETCHED = Preprocessing()
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# torchvision pads behind the normalisation, with zeros.
+# torchvision pads behind the normalisation, with zeros, and resizes by torch's interpolation, which does not antialias.
 _TORCHVISION = Preprocessing("letterbox", 1 / 255, *_IMAGENET, pad_value=None, antialias=False)
 # Cityscapes' pictures have the shape of the input.
 _CITYSCAPES = Preprocessing("stretch", 1 / 255, *_IMAGENET)
+# ultralytics resizes by OpenCV, which does not antialias either, and pads both sides alike.
 _ULTRALYTICS = Preprocessing("letterbox", align="center", antialias=False)
+# Table 2 compares FINE with its rivals on two detectors, RT-DETR R18 and Faster R-CNN.
 _ALL: tuple[MethodName, ...] = get_args(MethodName)
 _SMALL, _SQUARE, _LARGE = (320, 320), (640, 640), (800, 800)
 
@@ -100,6 +102,7 @@ DETECTORS: tuple[Detector, ...] = (
     Detector("yolov5s", "yolo", "yolov5s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS, suppresses=True),
     Detector("yolov6s", "yolo", "yolov6s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS, suppresses=True),
     Detector("yolov8s", "yolo", "yolov8s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS, suppresses=True),
+    # Its head gives one box to each object, so that nothing is suppressed.
     Detector("yolov10s", "yolo", "yolov10s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS),
     Detector("yolov12s", "yolo", "yolov12s", "PAFPN", "detection", _SQUARE, _ULTRALYTICS, suppresses=True),
     Detector("fasterrcnn_r50", "torchvision", "fasterrcnn", "FPN", "detection", _LARGE, _TORCHVISION, _ALL, True),
@@ -179,6 +182,7 @@ def _with_options(name: str) -> ModelEntry | None:
 
 def _catalog() -> dict[str, ModelEntry]:
     entries = [entry for detector in DETECTORS for entry in _entries(detector)]
+    # Only Table 3's strategies are listed: every other combination of options is found by its name alone.
     table3 = [_with_options(f"rtdetr_r18_fine_{name}") for name in ("vanilla", "window", "area", "linear")]
     return {entry.name: entry for entry in (*entries, *filter(None, table3))}
 
@@ -201,6 +205,7 @@ def find(name: str) -> ModelEntry:
     entry = CATALOG.get(name) or _with_options(name)
     if entry and entry.name == name:
         return entry
+    # Options in another order name the same block, of which one name alone is in use: that one is the hint.
     near = [entry.name] if entry else difflib.get_close_matches(name, CATALOG, n=3, cutoff=0.4) or list(CATALOG)
     raise UnknownModelError(
         f"no model is called {name!r}", hint=f"nearest: {', '.join(near)} (all: python -m fine_edge zoo)"

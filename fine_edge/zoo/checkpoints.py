@@ -33,11 +33,13 @@ from fine_edge.zoo.rtdetr.settings import stated_settings
 from fine_edge.zoo.tensors import State, bare, plain, refuse_foreign_zip, require_values, state_of
 from fine_edge.zoo.weights_file import CheckpointFiles, checkpoint_files
 
+# The epsilon of frozen batch norms in torchvision and transformers; a state has no key for another.
 EPS = 1e-5
 
 
 def weight_for_default_eps(weight: Tensor, var: Tensor, eps: float) -> Tensor:
     """Return the weight (C,) with which a batch norm of :data:`EPS` computes the same as this one with ``eps``."""
+    # weight / sqrt(var + eps) = new / sqrt(var + EPS). In double, as trained variances may be as small as an epsilon.
     return (weight.double() * torch.sqrt((var.double() + EPS) / (var.double() + eps))).to(weight)
 
 
@@ -52,6 +54,7 @@ def weights_for_default_eps(model: nn.Module) -> dict[str, Tensor]:
 
 # Keys of values that a network holds but does not learn.
 _NOT_LEARNED = re.compile(r"(num_batches_tracked|(^|\.)anchors|(^|\.)valid_mask)$")
+# The largest finite number of FP16.
 _FP16_MAX = 65504.0
 
 
@@ -97,6 +100,7 @@ class ReadFile:
     files: CheckpointFiles
 
 
+# As torch's unpickler says it: "Unsupported global: GLOBAL posix.mkdir was not an allowed global by default."
 _CODE = re.compile(r"unsupported (?:global|class)\b:? ?(?:GLOBAL )?(\S+)", re.IGNORECASE)
 # torchvision's training scripts save their command line, a Namespace of plain data.
 _INERT = ("argparse.Namespace", *PLAIN_DATA)
@@ -132,6 +136,7 @@ def read_torch(path: Path, allowed: Sequence[Any] = ()) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged files make torch warn of pickle protocols that do not exist
             with torch.serialization.safe_globals([*allowed, *records(_INERT)]):
+                # On the CPU, so that a file from a machine with a GPU loads on one without.
                 return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files make torch raise any error: IndexError, AssertionError ...
         if isinstance(error, pickle.UnpicklingError) and (code := _CODE.search(str(error))):
@@ -145,6 +150,7 @@ def _needs_code(code: str, path: Path) -> WeightsError:
     """Return the error for a file that names a class or function, with a hint on how to get at its weights."""
     loaded = f"torch.load({path.name!r}, weights_only=False)"
     package = code.partition(".")[0]
+    # Its own family reads such a pickle as inert records, so that the name of the right model is the hint.
     of_library = [detector for detector in DETECTORS if detector.library.package == package]
     if any(detector.library.saves_models for detector in of_library):
         names = ", ".join(detector.name for detector in of_library)
@@ -172,6 +178,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 
     try:
         with safe_open(path, framework="pt") as handle:
+            # By keys(), as the handle itself cannot be iterated.
             return {key: handle.get_tensor(key) for key in handle.keys()}, handle.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise WeightsError(f"not a safetensors file ({error})", where=path) from error
@@ -309,9 +316,11 @@ def save(
     from safetensors.torch import save_file
 
     state = {**learned_state(model), **weights_for_default_eps(model)}
+    # Before anything is written, as this program would refuse to read such a file.
     for key, tensor in state.items():
         if tensor.is_floating_point():
             require_values(key, tensor.float(), name)
+    # Cloned, as safetensors refuses tensors that share memory, as the heads of several layers may.
     state = {key: (_halved(t) if half else t).contiguous().clone() for key, t in state.items()}
     metadata = {"fine_edge.model": name, "fine_edge.labels": json.dumps(labels)}
     if (settings := stated_settings(model)) is not None:

@@ -30,6 +30,7 @@ Rules = dict[Any, CountRule]
 
 def on_meta(model: nn.Module) -> nn.Module:
     """Return a copy without values, which takes no memory and runs in the time of its Python code."""
+    # Tells deepcopy that every parameter and buffer is copied already, into one without memory.
     memo: dict[int, Any] = {id(x): nn.Parameter(x.to("meta"), requires_grad=False) for x in model.parameters()}
     memo |= {id(x): x.to("meta") for x in model.buffers()}
     return copy.deepcopy(model, memo)
@@ -163,6 +164,7 @@ def unfrozen(model: nn.Module) -> nn.Module:
     model = on_meta(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
+            # torchvision's class, and RTDetrFrozenBatchNorm2d of transformers.
             if type(child).__name__.endswith("FrozenBatchNorm2d"):
                 channels = child.get_buffer("weight").numel()
                 setattr(module, name, nn.BatchNorm2d(channels, device="meta").train(False))
@@ -211,6 +213,7 @@ def count_down(down: DownName) -> Cost:
     """Count Down(.) of FINE's two modules (r = 2, k = 1 and 2) at 640x640, which Table 6 compares."""
     c = FineConfig().channels
     parts: list[tuple[nn.Module, int]] = []
+    # The low-level maps of strides 16 and 8.
     for k, low_side in ((1, 40), (2, 80)):
         config = FineConfig(k=k)
         parts += [(build_down(down, c, config.low_kernel), low_side)]

@@ -207,6 +207,7 @@ class Family(ABC):
         with torch.inference_mode():
             reference = self.reference(model, torch.from_numpy(np.asarray(images, dtype=np.float32)), raw=raw)
         outputs: dict[str, NDArray[np.generic]] = {name: value.numpy() for name, value in reference.outputs.items()}
+        # A graph that preprocesses frames gives boxes in pixels of the frame, not of the input.
         if placement:
             outputs["boxes_xyxy"] = placement.to_picture(outputs["boxes_xyxy"].astype(np.float32))
         return outputs, reference.margin
@@ -221,6 +222,7 @@ class Family(ABC):
         Raises:
             ConfigError: for a configuration that the lowered form does not cover.
         """
+        # The lowering folds norms in place and takes the model apart, which the reference still needs whole.
         model = self.lower_layers(copy.deepcopy(model))
         return self.graph(model, form).requires_grad_(False).eval()
 
@@ -280,9 +282,11 @@ def family_of(name: FamilyName) -> Family:
         MissingExtraError: when the library is not installed.
     """
     try:
+        # By name, so that naming models and counting those of one library imports no other library.
         module = importlib.import_module(f"fine_edge.zoo.{name}.family")
     except ModuleNotFoundError as error:
         package = error.name or name
+        # A module of this package is nothing that an extra installs: its lack is a fault, shown as a traceback.
         if package.startswith("fine_edge"):
             raise
         extras = {library.package: library.extra for library in LIBRARIES.values()}
@@ -294,6 +298,7 @@ def family_of(name: FamilyName) -> Family:
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
     """Silence the remarks of torch.onnx on folded constants and on optional libraries that are missing."""
+    # The remarks come by this logger and as Python's warnings.
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -308,9 +313,11 @@ def quiet_exporter() -> Iterator[None]:
 def export_with_defaults(module: nn.Module, example: Tensor, outputs: Sequence[str], path: Path) -> None:
     """Write the ONNX file that ``torch.onnx.export`` gives with names alone, the yardstick of our own exports."""
     with torch.no_grad(), quiet_exporter():
+        # Without verbose=False the exporter prints its steps to standard output.
         program = torch.onnx.export(
             module, (example,), input_names=["images"], output_names=list(outputs), verbose=False
         )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
+    # Saved by onnx, as the exporter would put the weights into a second file beside this one.
     onnx.save(program.model_proto, path)

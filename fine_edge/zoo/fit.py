@@ -112,6 +112,7 @@ def refuse_misfit(
             where=where,
             hint=choose(entry, where),
         )
+    # A baseline's checkpoint lacks the method as a whole; one that lacks a part is damaged or of another block.
     if len(found.missing) > len(methods) or (methods and len(methods) < len(all_methods)):
         outside = [key for key in found.missing if not is_of_method(key)] or methods
         raise WeightsError(
@@ -131,6 +132,7 @@ def refuse_misfit(
             hint=choose(entry, where),
         )
     if found.misplaced:
+        # Where left-over keys are the model's own but for their numbers, the weights have more of the same layers.
         layers = {_without_numbers(key) for key in wanted}
         deeper = all(_without_numbers(key) in layers for key in found.misplaced)
         raise WeightsError(
@@ -172,6 +174,7 @@ def _is_of(entry: ModelEntry, checkpoint: Checkpoint) -> bool:
     if num_labels is None:
         return False
     try:
+        # Only keys and shapes count. Building draws random weights, which must not change the caller's random state.
         with torch.device("meta" if family.builds_on_meta else "cpu"), torch.random.fork_rng(devices=[]):
             model = family.build(entry, num_labels)
     except FineEdgeError:

@@ -17,10 +17,13 @@ from fine_edge.files import read_json
 from fine_edge.preprocess import Preprocessing
 from fine_edge.zoo.weights_file import PREPROCESSOR, PROCESSOR, CheckpointFiles
 
+# ImageNet's, transformers' defaults of an RT-DETR's processor.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _KINDS = tuple(f"RTDetrImageProcessor{kind}" for kind in ("", "Fast", "Pil"))
+# Pillow's number for bilinear interpolation, as transformers writes it.
 _BILINEAR = 2
 _LARGEST_SIDE = 8192
+# A number in a JSON file may be larger than any float.
 _LARGEST_NUMBER = 2**31
 _LONGEST_SHOWN = 100
 
@@ -58,6 +61,7 @@ def read_processor(files: CheckpointFiles) -> Processor | None:
     Raises:
         WeightsError: when it is broken, or has a setting that is not supported.
     """
+    # transformers prefers the settings inside processor_config.json to a file of their own.
     nested = files.settings.get(PROCESSOR)
     if nested is not None:
         data = _object(read_json(nested, WeightsError), nested)
@@ -113,10 +117,12 @@ def _processor(data: dict[str, Any], path: Path) -> Processor:
         if name not in _FIXED and name not in _USED and name not in _HARMLESS and value is not None:
             raise unknown(name, value, path)
     size = _input_hw(data.get("size", {"height": 640, "width": 640}), "size", path)
+    # Padding to the size that a picture is resized to adds nothing, so that it is taken.
     if _flag(data, "do_pad", path, default=False) and data.get("pad_size") is not None:
         pad_size = _input_hw(data["pad_size"], "pad_size", path)
         if pad_size != size:
             raise refused("pad_size", data["pad_size"], ("the same as size",), path)
+    # What the file leaves out is as in transformers: rescaled, not normalised.
     scale, mean, std = 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if _flag(data, "do_rescale", path, default=True):
         scale = _number(data.get("rescale_factor", 1 / 255), "rescale_factor", path)

@@ -16,6 +16,7 @@ class InertRecord:
     """An object of a file with the attributes that the file states; torch's unpickler creates and fills it."""
 
     def __init__(self, *_arguments: object) -> None:
+        # The unpickler passes whatever the file states for the class that it names; none of it is used.
         self.attributes: dict[str, Any] = {}
 
     def __setstate__(self, state: object) -> None:
@@ -48,6 +49,7 @@ def _entries(value: object) -> list[tuple[str, Any]]:
 
 
 # The names of plain data that training scripts save beside their weights: paths, and single numbers of numpy.
+# Python 3.13 has another module for paths, and numpy 2 for its core.
 PLAIN_DATA = (
     *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
     *("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),

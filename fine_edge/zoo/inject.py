@@ -43,6 +43,7 @@ def inject_fine(model: _Model, attention: AttentionName = "aats", *, identity: b
         )
     # Reversed, so that of two families of one library the first remains.
     families = {library.package: name for name, library in reversed(LIBRARIES.items())}
+    # Bases too, so that a user's own subclass of a library's detector is found.
     for kind in type(model).__mro__:
         family = families.get(kind.__module__.partition(".")[0])
         if family:

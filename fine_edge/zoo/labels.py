@@ -1,5 +1,6 @@
 """The 80 COCO class names in the order of contiguous indices."""
 
+# COCO's own ids run from 1 to 90 with gaps; an index here is the place in this order.
 _COCO = """
     person;bicycle;car;motorcycle;airplane;bus;train;truck;boat;traffic light;fire hydrant;stop sign;
     parking meter;bench;bird;cat;dog;horse;sheep;cow;elephant;bear;zebra;giraffe;backpack;umbrella;
@@ -21,6 +22,7 @@ _CITYSCAPES = """
 CITYSCAPES_LABELS: tuple[str, ...] = tuple(name.strip() for name in _CITYSCAPES.split(";"))
 
 
+# The 53 kinds of stuff of COCO's panoptic task.
 _STUFF = """
     banner;blanket;bridge;cardboard;counter;curtain;door-stuff;floor-wood;flower;fruit;gravel;house;light;
     mirror-stuff;net;pillow;platform;playingfield;railroad;river;road;roof;sand;sea;shelf;snow;stairs;tent;towel;
@@ -32,4 +34,5 @@ _STUFF = """
 
 COCO_STUFF: tuple[str, ...] = tuple(name.strip() for name in _STUFF.split(";"))
 BACKGROUND, THINGS = "__background__", "things"
+# The labels of the detector, then those of the semantic head, for which all things are one class, the last.
 COCO_PANOPTIC_LABELS: tuple[str, ...] = (BACKGROUND, *COCO_LABELS, *COCO_STUFF, THINGS)

@@ -90,6 +90,8 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
     if weights is None:
         with _seeded(seed):
             model = family.build(entry, len(labels), identity=False)
+        # Seeded again: building draws more numbers with FINE than without. So a detector and its variant with FINE
+        # share all weights but those of heads that are scaled on photographs.
         with _seeded(seed), torch.no_grad():
             family.randomise(model)
             randomise_offsets(model)
@@ -97,6 +99,7 @@ def load(entry: ModelEntry, weights: Path | None = None, seed: int = 0) -> Loade
         return LoadedDetector(entry, family, model, labels, provenance, None, entry.detector.preprocessing)
     digest = weights_sha256(weights)
     checkpoint = family.read(weights)
+    # Options such as the number of heads change no tensor's shape: FINE's weights of another block would load.
     if checkpoint.model not in (None, entry.name) and any(map(is_of_method, checkpoint.state)):
         raise WeightsError(
             f"holds weights of {checkpoint.model}, not of {entry.name}", where=weights, hint=f"use {checkpoint.model}"
@@ -137,6 +140,7 @@ def _labels(checkpoint: Checkpoint, usual: tuple[str, ...], num_labels: int, whe
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed torch within the context, and restore its random state; the weights that no checkpoint fills repeat."""
+    # Weights are drawn on the CPU; by default the states of all GPUs would be saved as well.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -149,6 +153,7 @@ def _apply(model: nn.Module, checkpoint: Checkpoint, entry: ModelEntry, where: P
     taken = {key: checkpoint.state[key] for key in wanted if key in checkpoint.state}
     for key, tensor in taken.items():
         require_values(key, tensor, where)
+    # Not strict: what may be missing, FINE's tensors and constants that no network learns, is decided above.
     model.load_state_dict(taken, strict=False)
     methods_wanted, methods_missing = (any(map(is_of_method, keys)) for keys in (wanted, found.missing))
     starts = "random" if entry.options.modulation == "none" else "identity"

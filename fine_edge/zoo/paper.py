@@ -163,12 +163,14 @@ def change_of_fine(detector: str) -> PaperChange | None:
     """Return what FINE adds in Table 1 to a detector, or to one of its kind on another backbone."""
     aps = {row.model: row.ap for row in ROWS if row.table == "1"}
     kind = detector.split("_")[0]
+    # For fcos_mobilenetv3 it is fcos_r50.
     named = detector if detector in aps else next((name for name in aps if name.startswith(f"{kind}_")), "")
     before, after = aps.get(named), aps.get(f"{named}_fine")
     return _change(after - before, "AP", f"Table 1, {named}") if before and after else None
 
 
 def _change(points: float, figure: str, where: str) -> PaperChange:
+    # The printed figures have one decimal, which their difference in floats has not.
     return PaperChange(round(points, 1), figure, where)
 
 

@@ -20,6 +20,7 @@ from fine_edge.zoo.paper import (
     PaperFigures,
 )
 
+# Torch is imported when something is counted, so that an unknown name is refused without it.
 if TYPE_CHECKING:
     from fine_edge.fine_options import DownName
     from fine_edge.zoo.count import Cost
@@ -70,6 +71,7 @@ class CountedRow:
     @property
     def is_baseline(self) -> bool:
         """Return whether the model has no method in its fusions."""
+        # Such as "FPN" beside "FPN + FINE".
         return "+" not in self.fusion
 
     @property
@@ -120,6 +122,7 @@ def _minus(counted: float | None, printed: float | None) -> float | None:
 
 
 def _rounded(figure: float | None) -> float | None:
+    # Table 6 counts one operator: 0.00614 M and 0.00246 G.
     return None if figure is None else round(figure, 6 if abs(figure) < 0.01 else 3)
 
 
@@ -203,4 +206,5 @@ def _down_rows() -> list[CountedRow]:
 def _place(row: CountedRow) -> tuple[str, int]:
     """Return the sorting key: tables by number, rows in the paper's order, rows of no table last."""
     printed = (*ROWS, *DOWN_ROWS)
+    # "~" sorts behind all digits.
     return row.table or "~", printed.index(row.paper) if row.paper else 0

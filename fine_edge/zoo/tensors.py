@@ -23,7 +23,9 @@ _WRAPPERS = (
     *("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "params_ema"),
     *("module", "model", "state_dict", "model_state_dict", "model_state", "net", "network", "params", "weights"),
 )
+# Training loops nest a few of these dicts; a hostile file could nest any number.
 _DEEPEST = 5
+# The segment that torch.compile puts into the keys of a model.
 _COMPILED = "_orig_mod"
 
 
@@ -40,6 +42,7 @@ def refuse_foreign_zip(path: Path) -> None:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
         return  # no zip file, or a damaged one, on which torch's own message is better
+    # torch.load tells TorchScript from a checkpoint by this entry, too.
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise WeightsError(
             "is a TorchScript program, not weights",
@@ -76,9 +79,11 @@ def _inside(data: dict[Any, Any], depth: int) -> State:
             inner = data.get(name)
             if isinstance(inner, dict) and (state := _inside(inner, depth - 1)):
                 return state
+    # No wrapper of a known name held tensors: an empty ema does not hide the model beside it.
     own = {str(key): value for key, value in data.items() if isinstance(value, Tensor)}
     if own:
         return own
+    # A dict of an unknown name is taken where there is no other to choose.
     others = [value for value in data.values() if isinstance(value, dict)]
     found = [state for value in others if (state := {str(k): t for k, t in value.items() if isinstance(t, Tensor)})]
     return found[0] if len(found) == 1 else {}
@@ -133,6 +138,7 @@ def plain(state: State, path: Path) -> State:
         reason = _not_plain(tensor)
         if reason:
             raise WeightsError(f"{key} {reason}", where=path, hint=_AS_PLAIN)
+    # float() below copies what is not float32 yet: many tensors that share one value would take any memory.
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     storages = [tensor.untyped_storage() for tensor in state.values()]
     held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
@@ -182,6 +188,7 @@ def require_values(key: str, tensor: Tensor, path: object) -> None:
             where=path,
             hint="take a checkpoint from before the training diverged",
         )
+    # The root of a negative variance is no number, and neither is any map behind the norm.
     if key.endswith("running_var") and tensor.numel() and float(tensor.min()) < 0:
         raise WeightsError(
             f"{key} holds a negative variance", where=path, hint="is the file damaged? make or fetch it again"

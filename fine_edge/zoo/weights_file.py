@@ -17,6 +17,7 @@ from fine_edge.text import is_plain_name
 # The tensors of a Hugging Face folder, in transformers' own order of preference.
 _NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 CONFIG, PREPROCESSOR, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
+# Such as model-00001-of-00004.safetensors.
 _SHARD = re.compile(r".+-\d+-of-\d+\.(safetensors|bin)")
 _MOST_SHARDS = 1000
 
@@ -38,6 +39,7 @@ class CheckpointFiles:
     @property
     def sha256(self) -> str:
         """Return one hash of all files; a single file has its own hash."""
+        # The index decides which files are read, so that it is part of the identity.
         index = {} if self.index is None else {self.index.name: self.index}
         files = {path.name: path for path in self.tensors} | self.settings | index
         return sha256_of(self.tensors[0]) if len(files) == 1 else sha256_of_files(files)
@@ -88,6 +90,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     names = data.get("weight_map") if isinstance(data, dict) else None
     if not isinstance(names, dict) or not names:
         raise WeightsError("has no weight_map of tensors to files", where=index)
+    # A stranger wrote the index: a path in it could lead anywhere on this machine.
     outside = next((name for name in names.values() if not is_plain_name(name)), None)
     if outside is not None:
         raise WeightsError(f"{outside!r} is no name of a file beside it", where=index)

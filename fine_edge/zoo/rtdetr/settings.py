@@ -15,6 +15,7 @@ from fine_edge.zoo.hf_processor import refused, same, shown, unknown
 
 MODEL_TYPE, BACKBONE_TYPE = "rt_detr", "rt_detr_resnet"
 
+# Other detectors of transformers by the model_type of their config.json, to be named in a message.
 _OTHER_MODELS = {
     "rt_detr_v2": "RT-DETRv2",
     "d_fine": "D-FINE",
@@ -31,10 +32,12 @@ _OTHER_MODELS = {
 
 
 def _whole(least: int, most: int) -> tuple[Callable[[Any], bool], str]:
+    # type() and not isinstance(), as the true of a JSON file is an int to isinstance().
     return lambda value: type(value) is int and least <= value <= most, f"a whole number from {least} to {most}"
 
 
 def _positive(value: Any) -> bool:
+    # Bounded, as a number in a JSON file may be larger than any float.
     return type(value) in (int, float) and 0 < value < 2**31
 
 
@@ -172,8 +175,10 @@ def read_settings(data: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
             stated[name] = value
         elif name in _FIXED:
             _require_fixed(name, value, _FIXED[name], path)
+        # An unknown setting of null says nothing.
         elif name not in _HARMLESS and value is not None:
             raise unknown(name, value, path)
+    # Class names alone: the model is built as for a bare state dict.
     if not stated and "model_type" not in data and not data.get("backbone_config"):
         return None
     _require_divisible(stated, path)
@@ -191,9 +196,11 @@ def read_labels(data: Mapping[str, Any], path: Path) -> list[Any] | None:
     if not names:
         return None
     try:
+        # Keys of a JSON object are texts: {"0": "person", "1": "bicycle"}.
         by_index = {int(key): name for key, name in names.items()}
     except (AttributeError, ValueError, TypeError) as error:
         raise WeightsError(f"config.json is broken (id2label: {error})", where=path) from error
+    # Contracts list names by index: a gap would give every class behind it the name of another one.
     if sorted(by_index) != list(range(len(names))):
         raise WeightsError(
             f"id2label has {len(names)} names, but not for the classes 0 to {len(names) - 1}",
@@ -230,6 +237,7 @@ def _without_aliases(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for alias, name in _ALIASES.items():
         if alias in plain:
             value = plain.pop(alias)
+            # transformers takes both names for one setting, so that one of two values would be dropped in silence.
             if plain.setdefault(name, value) != value:
                 raise WeightsError(f"{alias} = {value!r} contradicts {name} = {plain[name]!r}", where=path)
     return plain
@@ -252,6 +260,7 @@ def _require_fixed(name: str, value: Any, supported: tuple[Any, ...], path: Path
 
 
 def _require_divisible(stated: Mapping[str, Any], path: Path) -> None:
+    # 256 and 8 are transformers' defaults, which a file may leave out.
     width, encoder_width = stated.get("d_model", 256), stated.get("encoder_hidden_dim", 256)
     if width != encoder_width:
         raise WeightsError(
@@ -268,6 +277,7 @@ def _backbone(data: Any, path: Path) -> dict[str, Any]:
         data = {}
     if not isinstance(data, Mapping):
         raise refused("backbone_config", data, ("settings of rt_detr_resnet",), path)
+    # The maps of strides 8, 16 and 32, which transformers asks for where a file states none.
     stated: dict[str, Any] = {"model_type": BACKBONE_TYPE, "out_indices": [2, 3, 4]}
     for name, value in data.items():
         if name in _BACKBONE_FIXED:

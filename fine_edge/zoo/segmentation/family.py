@@ -23,6 +23,7 @@ from fine_edge.zoo.segmentation.semantic import CHANNELS, SemanticFpn
 from fine_edge.zoo.tensors import State
 from fine_edge.zoo.torchvision.fpn import pyramid_backbone, pyramid_fusions
 
+# Only the head of mmsegmentation's Semantic FPN has keys of this prefix.
 _MARK = "decode_head.scale_heads."
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
@@ -50,6 +51,7 @@ def class_names_of(checkpoint: dict[str, Any]) -> Sequence[object] | None:
     meta = checkpoint.get("meta")
     if not isinstance(meta, dict):
         return None
+    # Version 1.x has {"meta": {"dataset_meta": {"classes": [...]}}}, 0.x {"meta": {"CLASSES": [...]}}.
     dataset = meta.get("dataset_meta")
     names = dataset.get("classes") if isinstance(dataset, dict) else meta.get("CLASSES")
     return names if isinstance(names, list | tuple) and names else None

@@ -51,6 +51,7 @@ class PanopticFpn(MaskRCNN):  # type: ignore[misc]  # torchvision has no types
     """
 
     def __init__(self, num_labels: int) -> None:
+        # All five parts learn: by default torchvision freezes the first two, which are of use only when pretrained.
         backbone = resnet_fpn_backbone(
             backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
         )
@@ -89,6 +90,7 @@ def randomise(model: PanopticFpn) -> None:
     two_stage.randomise(model)
     preprocessing = find("panoptic_fpn_r50").detector.preprocessing
     pictures = photographs(_CALIBRATION_SIZE, _CALIBRATION_SIZE, preprocessing)
+    # No norms are left to settle: the detector's are, and a group norm has no running statistics.
     classes = [(model.semantic.classifier, ScoreCalibration(0.0, LOGIT_SPREAD))]
     settle(model, [], classes, lambda: model.stuff_logits(model.backbone(pictures)))
 
@@ -100,6 +102,7 @@ def reference(model: PanopticFpn, images: Tensor) -> Reference:
         ConfigError: for sizes that are no multiples of 32.
     """
     check_size(*images.shape[-2:])
+    # A hook catches the maps, so that the backbone and the pyramid run once for both heads.
     seen: list[dict[str, Tensor]] = []
     hook = model.backbone.register_forward_hook(lambda _module, _images, maps: seen.append(maps))
     try:

@@ -120,6 +120,7 @@ def _deep_stem(width: int = 32) -> nn.Sequential:
 
 
 def _backbone() -> Any:
+    # As in Panoptic FPN, nothing is frozen where nothing is pretrained.
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
     )

@@ -66,8 +66,10 @@ def script_arguments(beside: Any, path: Path) -> ScriptArguments:
             hint="supported: 0; remove it from args if the detector was trained without",
         )
     model = arguments.get("model") if isinstance(arguments.get("model"), str) else None
+    # Scripts before torchvision 0.13 have --pretrained instead of --weights.
     weights = arguments.get("weights")
     published = arguments.get("pretrained") is True or (isinstance(weights, str) and weights.endswith(_WITHOUT_EPS))
+    # torchvision sets the epsilon to zero for the first weights of a detector only, never for those of a _v2.
     return ScriptArguments(model, published and not (model or "").endswith("_v2"))
 
 
@@ -115,8 +117,10 @@ def _today(key: str, *, fcos: bool) -> str:
     """Return torchvision's present name of a key."""
     for pattern, replacement in _FORMER_KEYS:
         key = pattern.sub(replacement, key)
+    # mask_head.mask_fcn1.weight is mask_head.0.0.weight today.
     if mask := _FORMER_MASK_HEAD.match(key):
         return f"{mask[1]}.{int(mask[2]) - 1}.0.{mask[3]}"
+    # conv.2.weight is conv.1.0.weight today.
     tower = None if fcos else _FORMER_TOWER.match(key)
     return f"{tower[1]}.{int(tower[2]) // 2}.0.{tower[3]}" if tower else key
 
@@ -138,6 +142,7 @@ def num_labels(checkpoint: Checkpoint) -> int | None:
     if scores is not None and boxes is not None:
         if scores.ndim != 4 or boxes.ndim != 4 or boxes.shape[0] < 4 or scores.shape[1:] != boxes.shape[1:]:
             return None
+        # (A * K, C, 3, 3) over (A * 4, C, 3, 3), with A anchors a cell.
         return int(scores.shape[0]) // (int(boxes.shape[0]) // 4) or None
     second_stage = state.get(_CLASS_HEADS[1])
     # The width of the box head, so that a file cannot claim classes which it has no weights for.

@@ -41,6 +41,7 @@ def export(model: nn.Module, example: Tensor, path: Path) -> None:
     names = ["labels", "boxes", "scores"]
     if getattr(getattr(model, "roi_heads", None), "mask_predictor", None) is not None:
         names.append("masks")
+    # By torch.onnx's former exporter: the present one refuses these detectors, whose shapes depend on data.
     with torch.no_grad(), quiet_exporter(), preprocessed(model):
         torch.onnx.export(
             _OneImage(model, names).eval(),

@@ -117,6 +117,7 @@ def inject(model: Model, config: MethodConfig | None = None, places: Sequence[Fu
     pyramid = _pyramid_of(model)
     if isinstance(pyramid, FusedPyramid):
         raise ConfigError("a fusion method is already there", where="backbone.fpn")
+    # A subclass may compute something else, which the replacement would drop in silence.
     if type(pyramid) is not FeaturePyramidNetwork:
         raise ConfigError(f"{type(pyramid).__name__} is a pyramid of its own kind", where="backbone.fpn")
     fusions = len(pyramid.inner_blocks) - 1
@@ -128,6 +129,7 @@ def inject(model: Model, config: MethodConfig | None = None, places: Sequence[Fu
     parts, weights = parts_of(config), [block[0].weight for block in pyramid.inner_blocks]  # (C, C_in, 1, 1) each
     channels = int(weights[0].shape[0])
     methods = {
+        # In the type and on the device of the layer beside it, as a loaded detector may be half or on a GPU.
         place.index: parts.fusion(Place(channels, channels, place.k), config).to(weights[place.index])
         for place in sorted(places, key=lambda place: -place.index)
         if parts.fusion

@@ -34,7 +34,7 @@ from fine_edge.zoo.torchvision.preprocessed import preprocessed
 # are the same unless more pairs than that pass and fewer than the wanted number of detections come out of the best of
 # them.
 
-# Pairs of anchor and class that go into suppression; see the module's docstring.
+# Pairs of anchor and class that go into suppression; see above.
 CANDIDATES = 1000
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -88,6 +88,7 @@ class OneStageBoxDecoder(nn.Module):
 
 def _quality(logits: Tensor, centreness: Tensor | None) -> Tensor:
     """Return the rank of pairs: class logits (B, N, K), or their probability times FCOS's centreness (B, N, 1)."""
+    # A sigmoid keeps the order, so that RetinaNet's follows the selection; FCOS's product needs it before.
     return logits if centreness is None else logits.sigmoid() * centreness.sigmoid()
 
 
@@ -102,9 +103,9 @@ class CandidateSelection(nn.Module):
         """
         batch, anchors, classes = logits.shape
         best = _quality(logits.amax(2, keepdim=True), centreness).squeeze(2)  # (B, A)
-        _, index = largest(best, min(CANDIDATES, anchors))
+        _, index = largest(best, min(CANDIDATES, anchors))  # (B, n)
         rows = take_rows(logits, index), None if centreness is None else take_rows(centreness, index)
-        pairs = _quality(*rows).reshape(batch, -1)
+        pairs = _quality(*rows).reshape(batch, -1)  # (B, n * K)
         quality, pair = largest(pairs, min(CANDIDATES, pairs.shape[1]))
         row = pair // classes
         anchor = take_rows(index, row)

@@ -1,10 +1,10 @@
 """torchvision's Faster R-CNN and Mask R-CNN as one graph of fixed shapes, from images to detections.
 
 torchvision works on lists of any length, this graph on a fixed number of rows, of which the absent ones have score 0:
-1000 proposals, :data:`CANDIDATES` pairs of proposal and class, 100
-detections. The results differ in one case alone. torchvision suppresses all pairs that score above 0.05, this graph the
-best :data:`CANDIDATES` of them. Greedy suppression never looks at lower scores, so that results are the same unless
-more pairs than that pass 0.05 and fewer than 100 detections come out of the best of them.
+1000 proposals, :data:`CANDIDATES` pairs of proposal and class, 100 detections. The results differ in one case alone.
+torchvision suppresses all pairs that score above 0.05, this graph the best :data:`CANDIDATES` of them. Greedy
+suppression never looks at lower scores, so that results are the same unless more pairs than that pass 0.05 and fewer
+than 100 detections come out of the best of them.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Proposals(nn.Module):
         return F.pad(torch.cat([logits.unsqueeze(2), deltas, anchors], 2), (0, 0, 0, self.rows - self.taken[i]))
 
 
-# Pairs of proposal and class that go into suppression; see the module's docstring.  About ten proposals find the same
+# Pairs of proposal and class that go into suppression; see the module's docstring. About ten proposals find the same
 # object, so that 100 detections come out of about 1000 pairs. The others are a reserve. More rows would cost the
 # suppression another block of kernels.
 CANDIDATES = 1440

@@ -129,6 +129,7 @@ def _padded(rows: Tensor) -> Tensor:
     return torch.cat([rows, rows.new_zeros(ROWS - len(rows), 6)])
 
 
+# The width of the class branch at ultralytics' smallest scale, n; it grows with the scale and the classes.
 _LEAST_WIDTH = 64
 
 

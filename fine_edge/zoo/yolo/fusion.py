@@ -79,6 +79,7 @@ def _sites(layers: nn.Sequential) -> list[_Site]:
     """Return the first two concatenations of an upsampled map and one of the backbone."""
     sites = []
     for index, layer in enumerate(layers):
+        # A layer's f says what it reads: [-1, 6] is the layer before it and layer 6, which is one of the backbone.
         before: Any = layers[index - 1]
         upsampled = isinstance(before, (nn.Upsample, nn.ConvTranspose2d, conv.ConvTranspose))
         if upsampled and isinstance(layer, conv.Concat) and layer.f[0] == -1 and len(layer.f) == 2:
@@ -96,6 +97,7 @@ def _channels(model: DetectionModel) -> dict[int, int]:
         seen[layer.i] = output.shape[1]
 
     hooks = [layer.register_forward_hook(note) for layer in model.model[:-1]]
+    # At the largest stride's size the coarsest map is one pixel. In eval mode, so that no norm learns from zeros.
     training, weight, side = model.training, next(model.parameters()), int(model.stride.max())
     try:
         model.train(False)(torch.zeros(1, model.yaml["channels"], side, side).to(weight))
@@ -139,5 +141,6 @@ def inject(model: DetectionModel, config: MethodConfig | None = None) -> Detecti
         layer.i, layer.f = site.concat, [-1, site.low, site.high]
         layer.type, layer.np = f"{__name__}.FusedConcat", sum(p.numel() for p in method.parameters())
         layers[site.concat] = layer
+        # ultralytics keeps no output for a later layer that is not in this list.
         model.save = sorted({*model.save, site.low, site.high})
     return model

@@ -32,6 +32,7 @@ _TASKS = {
 }
 _SUPPORTED = f"supported: {', '.join(name for name in VARIANTS if name != 'yolo12s')}, for boxes"
 
+# yolov8 or yolo11, of which the scale stands beside the name.
 _UNSCALED = re.compile(r"yolov?\d+")
 
 # Attributes that change the computation of a layer; where older versions lack one, they had its present default.
@@ -126,6 +127,7 @@ def require_same_structure(model: nn.Module, stated: StatedStructure, where: Pat
         if found is None or any(name == one or name.startswith(f"{one}.") for one in fused):
             continue
         kind = type(module).__name__
+        # The model itself, of the empty name, may be a YOLOv10DetectionModel, which is a DetectionModel today.
         if found.kind != kind and name:
             raise _differs(f"{name} is {found.kind}", kind, where)
         for attribute, stated_value in found.attributes.items():
