@@ -70,7 +70,9 @@ def write_artifacts(job) -> dict[str, str]:
 
 
 def half_written(folder: Path, signum: int, target: int) -> None:
-    """Send a signal in the middle of writing, then work on until ended."""
+    """Send a signal in the middle of writing, once the rows before are written, then work on until ended."""
+    while not (folder / "matrix.json").exists():
+        time.sleep(0.01)
     with written_together(folder, "never") as partial:
         (partial / "never.onnx").write_text("half")
         os.kill(target, signum)
