@@ -81,6 +81,7 @@ LONGEST = (
 """Files that come first, so that no process of the tests is left alone with one of them at the end."""
 
 
+# The files whose slow tests this run leaves out, and why those of another file run, for the last line.
 LEFT_OUT = pytest.StashKey[list[str]]()
 SLOW_RUN_BECAUSE = pytest.StashKey[str]()
 

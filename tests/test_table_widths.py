@@ -26,7 +26,7 @@ from fine_edge.evaluate import tables as changes
 from fine_edge.evaluate import tables as evaluate
 from fine_edge.evaluate.average_precision import AveragePrecision
 from fine_edge.evaluate.comparison import ERRORS
-from fine_edge.evaluate.comparison_page import drift_table
+from fine_edge.evaluate.drift_page import drift_table
 from fine_edge.evaluate.matching import ErrorCounts
 from fine_edge.evaluate.resampling import Difference
 from fine_edge.evaluate.segment_comparison import ImageChange
@@ -34,7 +34,7 @@ from fine_edge.files import read_json
 from fine_edge.fp16.budget import Deviation
 from fine_edge.graph.parts import Part
 from fine_edge.graph.view import Finding
-from fine_edge.int8.pairs import GraphCost
+from fine_edge.int8.compiled import GraphCost
 from fine_edge.int8.trials import Trial
 from fine_edge.layers.cost import FineCost
 from fine_edge.layers.layer import LayerProfile, LayerTime

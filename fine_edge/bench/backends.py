@@ -11,7 +11,7 @@ from fine_edge.bench import device, suites
 from fine_edge.bench.device import DeviceOptions, DeviceSetup
 from fine_edge.bench.measure import Length
 from fine_edge.bench.prepare import Prepared
-from fine_edge.bench.row import HostSetup, Setup
+from fine_edge.bench.setup import HostSetup, Setup
 from fine_edge.bench.suites import Suite
 from fine_edge.contract import Precision
 from fine_edge.engine.options import EnginePrecision

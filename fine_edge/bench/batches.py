@@ -14,8 +14,8 @@ from fine_edge.bench.device import DeviceOptions, DeviceSetup
 from fine_edge.bench.measure import Length, Slice
 from fine_edge.bench.prepare import Prepared, load_images, vouched
 from fine_edge.bench.record import MeasuredGroup, Record
-from fine_edge.bench.row import Extras, HostSetup, Setup
 from fine_edge.bench.session import make_row, time_group
+from fine_edge.bench.setup import Extras, HostSetup, Setup
 from fine_edge.bench.suites import SuiteRow
 from fine_edge.contract import Contract, batches_text
 from fine_edge.errors import ConfigError

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fine_edge import machine
-from fine_edge.bench.imported import ImportedRecord, ImportedRow, Measurements
+from fine_edge.bench.imported import ImportedRecord, ImportedRow
 from fine_edge.bench.paper import fixed, power_modes, size_text
 from fine_edge.bench.record import Record, Row
+from fine_edge.bench.sources import Measurements
 from fine_edge.errors import RecordError
 from fine_edge.fields import to_data
 from fine_edge.samples import unpaired_ratio

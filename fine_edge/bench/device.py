@@ -17,7 +17,8 @@ from fine_edge import console, files, samples
 from fine_edge.bench.end_to_end import THRESHOLD
 from fine_edge.bench.measure import Length, Slice, measure_calls
 from fine_edge.bench.prepare import Prepared, make_feeds
-from fine_edge.bench.row import EngineFigures, Extras, RowState, Setup
+from fine_edge.bench.row import EngineFigures, RowState
+from fine_edge.bench.setup import Extras, Setup
 from fine_edge.contract import Contract
 from fine_edge.decode import find
 from fine_edge.engine.build import ensure_engine

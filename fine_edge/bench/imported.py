@@ -1,4 +1,4 @@
-"""Figures of others, imported from trtexec's logs: medians and averages, never samples. Opens all kinds of records.
+"""Figures that others measured with trtexec, imported from its logs: medians and averages, never samples.
 
 They are a record of their own kind, told by ``"backend": "trtexec"``, so that no ratio with an interval and no stamp is
 made of them. What a log does not say is ``None``.
@@ -14,17 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fine_edge.bench.record import HINT as RECORD_HINT
-from fine_edge.bench.record import MOST_BYTES, Record, parse_record
 from fine_edge.engine.platform import Platform
-from fine_edge.errors import ArtifactError, ConfigError, RecordError
+from fine_edge.errors import ConfigError, RecordError
 from fine_edge.fields import Amount, Count, Positive, Sha256, Text, Whole, from_data, to_data
-from fine_edge.files import contents_checked, read_json, require_format, sha256_of
+from fine_edge.files import contents_checked, require_format, sha256_of
 from fine_edge.text import printable, printable_all
-from fine_edge.trtexec.exported import exported_kind, read_exported
 from fine_edge.trtexec.log import LogStatistic, RunAverages, TrtexecLog, flags_of, power_mode, power_mode_source
-from fine_edge.trtexec.reading import HINT as LOG_HINT
-from fine_edge.trtexec.reading import NO_LOG, is_json, read_trtexec_logs
+from fine_edge.trtexec.reading import read_trtexec_logs
 
 BACKEND: Literal["trtexec"] = "trtexec"
 FORMAT = 1
@@ -301,64 +297,3 @@ def _check(record: ImportedRecord) -> None:
             median_ms = whole.median_ms if whole else None
             if (stated is None) != (median_ms is None) or not math.isclose(stated or 0, median_ms or 0, rel_tol=1e-6):
                 raise ValueError(f"{row.model}: {name} says {stated}, the log's line {median_ms}")
-
-
-# Open whatever holds measurements: a record of the bench, an imported record, or trtexec's log itself.
-
-Measurements = Record | ImportedRecord
-
-
-def read_measurements(path: Path) -> Measurements:
-    """Return what a file holds, by its content.
-
-    Raises:
-        RecordError: when it is missing, broken, of another kind, or one of trtexec's other files.
-    """
-    if not is_json(path, RECORD_HINT):
-        return _read_log(path)
-    try:
-        data = read_json(path, RecordError, hint=RECORD_HINT, limit=MOST_BYTES)
-    except RecordError:
-        _refuse_exported(path)
-        raise
-    _refuse_kind(data, path)
-    is_imported = isinstance(data, dict) and data.get("backend") == BACKEND
-    return parse_imported(data, path) if is_imported else parse_record(data, path)
-
-
-def read_logs(paths: Sequence[Path], names: Sequence[str] = ()) -> ImportedRecord:
-    """Return a row for every run in the logs; see :func:`fine_edge.bench.imported.import_logs`.
-
-    Raises:
-        FineEdgeError: as that function, and for a JSON file.
-    """
-    for path in paths:
-        if is_json(path, LOG_HINT):
-            _refuse_exported(path)
-            raise RecordError("is JSON and no log of trtexec", where=path, hint="fine-edge bench show takes a record")
-    return import_logs(paths, names)
-
-
-def _read_log(path: Path) -> ImportedRecord:
-    try:
-        return import_logs([path])
-    except RecordError as error:
-        if error.what != NO_LOG:
-            raise
-        raise RecordError(f"is no JSON, as a record is, and {NO_LOG[3:]}", where=path, hint=RECORD_HINT) from error
-
-
-def _refuse_exported(path: Path) -> None:
-    """Refuse a file of trtexec that is no strict JSON, because trtexec does not escape names."""
-    try:
-        data = read_exported(path, RECORD_HINT)
-    except ArtifactError:
-        return
-    _refuse_kind(data, path)
-
-
-def _refuse_kind(data: object, path: Path) -> None:
-    kind = exported_kind(data)
-    if kind:
-        what = f"is what trtexec {kind.option} writes, no record: it does not say on what it was measured"
-        raise RecordError(what, where=path, hint=f"{kind.taken_by}; here give trtexec's log")

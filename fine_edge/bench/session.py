@@ -34,7 +34,8 @@ from fine_edge.bench.prepare import (
     prepare,
 )
 from fine_edge.bench.record import MeasuredGroup, Record
-from fine_edge.bench.row import EndToEnd, Extras, Row, Setup
+from fine_edge.bench.row import EndToEnd, Row
+from fine_edge.bench.setup import Extras, Setup
 from fine_edge.bench.suites import Group, Suite, SuiteRow
 from fine_edge.export.artifacts import require_library
 from fine_edge.images import NamedImage

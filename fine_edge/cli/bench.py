@@ -14,13 +14,14 @@ from fine_edge.bench import device
 from fine_edge.bench.backends import BACKENDS, ESTIMATES, PRECISIONS, QUICK_ROUNDS, ROUNDS, BenchOptions
 from fine_edge.bench.batches import SUITE, parse_batches, run_batches
 from fine_edge.bench.compare import compare_any
-from fine_edge.bench.imported import ImportedRecord, read_logs, read_measurements
+from fine_edge.bench.imported import ImportedRecord
 from fine_edge.bench.imported_table import imported_table, write_imported_picture
 from fine_edge.bench.named import labels, run_named
 from fine_edge.bench.picture import write_picture, write_stages
 from fine_edge.bench.record import Record
 from fine_edge.bench.row import Row
 from fine_edge.bench.session import run_bench
+from fine_edge.bench.sources import read_logs, read_measurements
 from fine_edge.bench.suites import DEFAULT_SUITE, SUITES, find
 from fine_edge.bench.table import to_table
 from fine_edge.cli.arguments import (

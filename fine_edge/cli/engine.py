@@ -20,7 +20,7 @@ from fine_edge.cli.arguments import (
 from fine_edge.cli.target import ONNX_TARGET, Target
 from fine_edge.contract import Batches
 from fine_edge.engine import adopt as adoption
-from fine_edge.engine.build import Engine, obtain_engine, require_release
+from fine_edge.engine.build import Engine, obtain_engine
 from fine_edge.engine.inspect import TIMEOUT_S, Inspection, inspect
 from fine_edge.engine.manifest import check_bytes, check_onnx, check_platform, read_manifest, read_plan
 from fine_edge.engine.options import (
@@ -35,6 +35,7 @@ from fine_edge.engine.options import (
     trtexec_flags,
 )
 from fine_edge.engine.platform import here, require_tensorrt
+from fine_edge.engine.preflight import require_release
 from fine_edge.engine.source import graph_precision, model_of, read_source, sized
 from fine_edge.errors import ConfigError
 from fine_edge.export.artifacts import ensure_exported

@@ -32,9 +32,9 @@ from fine_edge.estimate.calibration import PRECISIONS, Calibration, Precision, f
 from fine_edge.estimate.device import DEFAULT, find_device, known_devices
 from fine_edge.estimate.engine import engine_work, in_fp16, precision_of
 from fine_edge.estimate.latency import Conditions, Estimate, estimate
-from fine_edge.estimate.least_squares import GRAPH_HINT, TimingSource, calibrate_on_records
 from fine_edge.estimate.picture import write_estimate, write_sweep, write_validation
 from fine_edge.estimate.published import fit_published
+from fine_edge.estimate.records import GRAPH_HINT, TimingSource, calibrate_on_records
 from fine_edge.estimate.tables import (
     MARK,
     constants_text,

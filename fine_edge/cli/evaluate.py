@@ -19,7 +19,7 @@ from fine_edge.cli.target import add_target_options, open_target, refuse_unheede
 from fine_edge.contract import Contract
 from fine_edge.drawing import write_drawing
 from fine_edge.errors import ConfigError, DataError
-from fine_edge.evaluate import comparison_page
+from fine_edge.evaluate import comparison_page, drift_page
 from fine_edge.evaluate.boxes import evaluate_boxes, evaluate_results
 from fine_edge.evaluate.coco_data import CocoData
 from fine_edge.evaluate.comparison import Comparison, compare
@@ -202,8 +202,8 @@ def drift_command(argv: list[str]) -> int:
     if isinstance(both, SegmentComparison):
         return _segment_drift(args, both)
     found = drift(both)
-    tables = [precision_change_table(found.comparison), comparison_page.drift_table(found, args.max_ap_drop)]
-    _deliver(args, lambda: comparison_page.drift_to_html(found, args.max_ap_drop), found.to_json(), tables)
+    tables = [precision_change_table(found.comparison), drift_page.drift_table(found, args.max_ap_drop)]
+    _deliver(args, lambda: drift_page.to_html(found, args.max_ap_drop), found.to_json(), tables)
     return _gate("AP", found.ap_drop, args.max_ap_drop)
 
 

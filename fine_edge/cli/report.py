@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fine_edge import console, files
-from fine_edge.bench.imported import read_measurements
+from fine_edge.bench.sources import read_measurements
 from fine_edge.cli.arguments import Parser
 from fine_edge.errors import ConfigError
 from fine_edge.layers.cost import read_layers

@@ -9,10 +9,11 @@ from typing import Any
 from fine_edge import __version__
 from fine_edge.contract import Batches
 from fine_edge.engine import supervise
-from fine_edge.engine.build import Engine, figures_of, now, require_release
+from fine_edge.engine.build import Engine, figures_of, now
 from fine_edge.engine.manifest import Manifest, layers_path, manifest_path, plugin_hashes, read_plan
 from fine_edge.engine.options import BuildOptions, resolved
 from fine_edge.engine.platform import here, require_tensorrt
+from fine_edge.engine.preflight import require_release
 from fine_edge.engine.rtx_log import kernels_in
 from fine_edge.engine.source import Source, engine_name, model_of, read_source, sized
 from fine_edge.errors import ArtifactError

@@ -21,7 +21,7 @@ from fine_edge.estimate.flops import PRODUCTS, graph_flops, node_works
 from fine_edge.estimate.work import KernelWork, conversion, kernel_works, live_bytes
 from fine_edge.graph.checks import read_vetted
 from fine_edge.graph.convert import kept_by_exporter, to_fp16
-from fine_edge.graph.emulate import beyond_half
+from fine_edge.graph.half_range import beyond_half
 from fine_edge.graph.input_size import InputSize, fixed, require_static
 from fine_edge.graph.model_file import read_model
 from fine_edge.graph.view import GraphView, is_static, label, output_name

@@ -1,4 +1,4 @@
-"""Show a comparison, or drift, as one self-contained HTML page: figures, errors, the pictures that differ most."""
+"""Show a comparison as one self-contained HTML page: figures, errors, and the pictures that differ most."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 from fine_edge import __version__
 from fine_edge.errors import DataError
 from fine_edge.evaluate.comparison import Comparison
-from fine_edge.evaluate.drift import CONFIDENCE, DetectionDrift, ImageDrift
 from fine_edge.evaluate.image_pairs import (
     LABELLED,
     MISSED,
@@ -32,10 +31,10 @@ from fine_edge.evaluate.panels import MaskCrop, crop, crop_title
 from fine_edge.evaluate.segment_comparison import SegmentComparison
 from fine_edge.evaluate.segment_panels import key as segment_key
 from fine_edge.evaluate.segment_panels import panels
-from fine_edge.evaluate.tables import category_table, drop_note, error_change_table, precision_change_table
+from fine_edge.evaluate.tables import category_table, error_change_table, precision_change_table
 from fine_edge.figure import new_figure
 from fine_edge.html import CSS, WIDTH_IN, to_svg
-from fine_edge.table import Column, Table
+from fine_edge.table import Table
 from fine_edge.text import printable
 
 if TYPE_CHECKING:
@@ -127,8 +126,6 @@ def origins(comparison: Comparison | SegmentComparison) -> str:
     facts.append(f"<dt>data</dt><dd>{escape(data.path.name)}, sha256 {data.sha256}</dd>")
     return f"<h3>Where this comes from</h3><dl>{''.join(facts)}</dl>"
 
-
-# Show drift as tables and as one HTML page: figures, and the images that changed most.
 
 PICTURES = 8
 _QUALITY = 72
@@ -299,93 +296,6 @@ def segments_to_html(
             *(table(one, f"table-{number}") for number, one in enumerate(tables)),
             f"<figure>{svg}<figcaption>By category, those that differ most first.</figcaption></figure>",
             _segments(comparison, only, number),
-            origins(comparison),
-        ],
-    )
-
-
-DRIFT_PICTURES = 8
-# Smaller moves of boxes, and changes of masks as 1 - IoU, are no change of a picture.
-_LEAST_PX, _LEAST_GAP = 1.0, 0.1
-
-
-def drift_table(drift: DetectionDrift, most_ap_drop: float | None) -> Table:
-    """Return how far detections moved, with AP's drop and its limit in the notes."""
-    notes = [
-        f"Detections with a score of {CONFIDENCE:g} or more on either side, paired by class, place and score; flipped:"
-        " one side has it alone."
-    ]
-    view = Table("Drift", [Column("", numeric=False), Column("median"), Column("99 %"), Column("largest")], notes=notes)
-    measures = [("box (px)", "distances_px", 2), ("score", "score_gaps", 4)]
-    if "segm" in drift.comparison.kinds:
-        measures.append(("mask (1 - IoU)", "mask_gaps", 4))
-    for title, measure, digits in measures:
-        values = drift.quantiles(measure)
-        view.add(title, *(f"{value:.{digits}f}" for value in values) if values else (None,) * 3)
-    view.notes.append(f"{drift.matched} matched, {drift.flipped} flipped ({drift.flipped_share:.2%} of all).")
-    for kind, drop in drift.drops.items():
-        view.notes.append(drop_note("AP" if kind == "bbox" else "mask AP", drop, most_ap_drop))
-    return view
-
-
-def most_changed(drift: DetectionDrift, number: int) -> list[ImageDrift]:
-    """Return at most so many images: those with the most flipped detections first, then with the largest moves."""
-    changed = [
-        image
-        for image in drift.images
-        if image.flipped or image.worst_box_px >= _LEAST_PX or image.worst_mask_gap >= _LEAST_GAP
-    ]
-    changed.sort(key=lambda image: (-image.flipped, -image.worst_box_px, -image.worst_mask_gap))
-    return changed[:number]
-
-
-def _sides(drift: DetectionDrift, image: ImageDrift) -> tuple[Judged, Judged]:
-    truth = drift.comparison.data.truth.taken(np.array([], dtype=np.int64))
-    first, second = drift.comparison.a.found, drift.comparison.b.found
-    return (
-        Judged(first.taken(image.kept), first.taken(image.lost), truth),
-        Judged(second.taken(image.kept_other), second.taken(image.new), truth),
-    )
-
-
-def _captions(drift: DetectionDrift, image: ImageDrift) -> tuple[str, str]:
-    reference, other = drift.comparison.names
-    moved = f"boxes moved up to {image.worst_box_px:.1f} px"
-    if len(image.mask_gaps):
-        moved += f", masks changed up to {image.worst_mask_gap:.2f} (1 - IoU)"
-    return f"{reference}: {len(image.lost)} alone", f"{other}: {len(image.new)} alone; {moved}"
-
-
-def _drift_pictures(drift: DetectionDrift) -> str:
-    changed = most_changed(drift, DRIFT_PICTURES)
-    pairs = "".join(
-        pair(
-            drift.comparison,
-            image.image_id,
-            _sides(drift, image),
-            _captions(drift, image),
-        )
-        for image in changed
-    )
-    if not pairs:
-        masks = f", no mask by {_LEAST_GAP:g} (1 - IoU)" if "segm" in drift.comparison.kinds else ""
-        nothing = f'<p class="soft">No picture changed by a pixel{masks}.</p>'
-        return NO_PICTURES if changed else nothing
-    legend = key(right="found by both", wrong="found by this one alone")
-    return f"<section><h2>What changed most</h2>{legend}{pairs}</section>"
-
-
-def drift_to_html(drift: DetectionDrift, most_ap_drop: float | None) -> str:
-    """Return the page."""
-    comparison = drift.comparison
-    return frame(
-        f"Drift of {comparison.names[1]} from {comparison.names[0]}",
-        [
-            f'<p class="soft">{len(comparison.data.images)} images of {escape(comparison.data.path.name)}, by fine_edge'
-            f" {__version__}.</p>",
-            table(drift_table(drift, most_ap_drop), "drift"),
-            table(precision_change_table(comparison), "ap"),
-            _drift_pictures(drift),
             origins(comparison),
         ],
     )

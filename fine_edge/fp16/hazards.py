@@ -12,7 +12,7 @@ import numpy as np
 from onnx import NodeProto
 
 from fine_edge.fp16.observe import SMALLEST_NORMAL, Observation, TensorStats
-from fine_edge.graph.emulate import HALF_MAX
+from fine_edge.graph.half_range import HALF_MAX
 from fine_edge.graph.view import GraphView, attribute_int, input_name, label, output_name
 
 # A value within this factor of 65504 is reported: a few pictures do not show the largest value there is.

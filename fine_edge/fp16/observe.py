@@ -14,7 +14,8 @@ from onnx import NodeProto, TensorProto
 
 from fine_edge import console
 from fine_edge.fp16.network import Network
-from fine_edge.graph.emulate import MOVES_ONLY, STANDS_FOR_INFINITY
+from fine_edge.graph.emulate import MOVES_ONLY
+from fine_edge.graph.half_range import STANDS_FOR_INFINITY
 from fine_edge.graph.view import GraphView, attribute_int, input_name, is_static
 from fine_edge.machine import MIB
 from fine_edge.runners.ort import OrtRunner

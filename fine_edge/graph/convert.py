@@ -14,7 +14,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from fine_edge.errors import ArtifactError
-from fine_edge.graph.emulate import beyond_half
+from fine_edge.graph.half_range import beyond_half
 from fine_edge.graph.model_file import external_tensors
 from fine_edge.graph.rules_model import valid_onnx
 from fine_edge.graph.view import GraphView, attribute_int, input_name

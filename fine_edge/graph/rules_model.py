@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from fine_edge.graph.emulate import beyond_half
+from fine_edge.graph.half_range import beyond_half
 from fine_edge.graph.input_size import described, has_open_batch, is_open, network_inputs
 from fine_edge.graph.model_file import external_tensors, external_values, outside_folder
 from fine_edge.graph.open_batch import largest_batch

@@ -21,7 +21,8 @@ from fine_edge.estimate.latency import Conditions
 from fine_edge.estimate.published import PublishedRow, published_rows
 from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.graph.view import GraphView
-from fine_edge.int8.pairs import costs, raised, with_pairs
+from fine_edge.int8.compiled import costs
+from fine_edge.int8.pairs import raised, with_pairs
 from fine_edge.int8.placement import convolutions
 from fine_edge.samples import median
 from fine_edge.table import Column, Table

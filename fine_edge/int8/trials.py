@@ -23,7 +23,8 @@ from fine_edge.graph.convert import kept_by_exporter, to_fp16
 from fine_edge.graph.emulate import emulated
 from fine_edge.graph.identity import identity_of
 from fine_edge.graph.view import GraphView
-from fine_edge.int8.pairs import GraphCost, compiled, pair_count, raised, with_pairs
+from fine_edge.int8.compiled import GraphCost, compiled
+from fine_edge.int8.pairs import pair_count, raised, with_pairs
 from fine_edge.int8.placement import Convolution
 from fine_edge.parity.report import TOLERANCES
 from fine_edge.runners.opened import Opened

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from fine_edge.jetson import power_modes
+from fine_edge.jetson import power_modes, sysfs
 from fine_edge.jetson.power_modes import ModeTable
 from fine_edge.jetson.snapshot import Snapshot
 
@@ -38,8 +38,8 @@ _COLDEST_C = -50.0
 
 def _zones(root: Path) -> list[tuple[str, float, Path]]:
     found = []
-    for zone in power_modes.entries(root / "sys/class/thermal", "thermal_zone*"):
-        name, millidegrees = power_modes.read_text(zone / "type"), power_modes.read_int(zone / "temp")
+    for zone in sysfs.entries(root / "sys/class/thermal", "thermal_zone*"):
+        name, millidegrees = sysfs.read_text(zone / "type"), sysfs.read_int(zone / "temp")
         if name and millidegrees is not None and millidegrees / 1000 > _COLDEST_C:
             found.append((name.removesuffix("-thermal").removesuffix("_thermal"), millidegrees / 1000, zone))
     return found
@@ -52,15 +52,15 @@ def read_temperatures_c(root: Path) -> dict[str, float]:
 
 def _throttling_kind(device: Path) -> str | None:
     """Return the type of a cooling device that throttles; ``None`` for a fan or a message."""
-    kind = power_modes.read_text(device / "type")
+    kind = sysfs.read_text(device / "type")
     return None if kind is None or any(word in kind for word in _HARMLESS) else kind
 
 
 def read_cooling(root: Path) -> list[str]:
     """Return a sentence for each cooling device that throttles now."""
     found = []
-    for device in power_modes.entries(root / "sys/class/thermal", "cooling_device*"):
-        kind, state = _throttling_kind(device), power_modes.read_int(device / "cur_state")
+    for device in sysfs.entries(root / "sys/class/thermal", "cooling_device*"):
+        kind, state = _throttling_kind(device), sysfs.read_int(device / "cur_state")
         if kind and state is not None and state > 0:
             found.append(f"cooling device {kind} is active")
     return found
@@ -70,7 +70,7 @@ def read_trips(root: Path) -> list[str]:
     """Return a sentence for each zone that has reached the trip point of one of its throttling devices."""
     found = []
     for name, celsius, zone in _zones(root):
-        trips_c = [trip for device in power_modes.entries(zone, "cdev*") if (trip := _trip_c(zone, device)) is not None]
+        trips_c = [trip for device in sysfs.entries(zone, "cdev*") if (trip := _trip_c(zone, device)) is not None]
         if trips_c and celsius >= min(trips_c):
             found.append(f"{name} has reached its throttling point of {min(trips_c):.1f} C")
     return found
@@ -79,16 +79,16 @@ def read_trips(root: Path) -> list[str]:
 def _trip_c(zone: Path, device: Path) -> float | None:
     if not device.name.removeprefix("cdev").isdecimal() or not _throttling_kind(device):
         return None
-    index = power_modes.read_int(zone / f"{device.name}_trip_point")
-    millidegrees = None if index is None else power_modes.read_int(zone / f"trip_point_{index}_temp")
+    index = sysfs.read_int(zone / f"{device.name}_trip_point")
+    millidegrees = None if index is None else sysfs.read_int(zone / f"trip_point_{index}_temp")
     return None if millidegrees is None else millidegrees / 1000
 
 
 def read_oc_events(root: Path) -> dict[str, int]:
     """Return the number of throttling events since boot by counter, ``{"oc1": 0, "oc2": 0, "oc3": 12}``."""
     counts = {}
-    for counter in power_modes.entries(root / "sys/class/hwmon", "hwmon*/oc*_event_cnt"):
-        count = power_modes.read_int(counter)
+    for counter in sysfs.entries(root / "sys/class/hwmon", "hwmon*/oc*_event_cnt"):
+        count = sysfs.read_int(counter)
         if count is not None:
             counts[counter.name.removesuffix("_event_cnt")] = count
     return counts
@@ -99,25 +99,25 @@ _ALARMS = {"crit": "critical", "max": "average"}
 
 def monitors(root: Path) -> list[Path]:
     """Return the ``hwmon`` folders of all INA3221 monitors."""
-    found = power_modes.entries(root / "sys/bus/i2c/drivers/ina3221", "*/hwmon/hwmon*")
+    found = sysfs.entries(root / "sys/bus/i2c/drivers/ina3221", "*/hwmon/hwmon*")
     if found:
         return found
-    return [path for path in power_modes.entries(root / "sys/class/hwmon", "hwmon*") if _is_ina3221(path)]
+    return [path for path in sysfs.entries(root / "sys/class/hwmon", "hwmon*") if _is_ina3221(path)]
 
 
 def _is_ina3221(monitor: Path) -> bool:
-    return "ina3221" in (power_modes.read_text(monitor / "name") or "")
+    return "ina3221" in (sysfs.read_text(monitor / "name") or "")
 
 
 def read_power_mw(root: Path) -> dict[str, float]:
     """Return the instantaneous power by rail; channels without a current, such as the sum of shunts, are left out."""
     power = {}
     for monitor in monitors(root):
-        for label in power_modes.entries(monitor, "in*_label"):
+        for label in sysfs.entries(monitor, "in*_label"):
             channel = label.name[2 : -len("_label")]
-            rail = power_modes.read_text(label)
-            millivolt = power_modes.read_int(monitor / f"in{channel}_input")
-            milliampere = power_modes.read_int(monitor / f"curr{channel}_input")
+            rail = sysfs.read_text(label)
+            millivolt = sysfs.read_int(monitor / f"in{channel}_input")
+            milliampere = sysfs.read_int(monitor / f"curr{channel}_input")
             # The label of a channel that is not connected is NC.
             if rail and rail != "NC" and millivolt is not None and milliampere is not None:
                 power[rail] = millivolt * milliampere / 1000  # mV x mA = uW
@@ -128,10 +128,10 @@ def read_alarms(root: Path) -> list[str]:
     """Return a sentence for each over-current alarm that is set."""
     found = []
     for monitor in monitors(root):
-        for alarm in power_modes.entries(monitor, "curr*_alarm"):
+        for alarm in sysfs.entries(monitor, "curr*_alarm"):
             match = re.fullmatch(r"curr(\d+)_(crit|max)_alarm", alarm.name)
-            if match and (power_modes.read_int(alarm) or 0) > 0:
-                rail = power_modes.read_text(monitor / f"in{match[1]}_label") or f"channel {match[1]}"
+            if match and (sysfs.read_int(alarm) or 0) > 0:
+                rail = sysfs.read_text(monitor / f"in{match[1]}_label") or f"channel {match[1]}"
                 found.append(f"over-current alarm ({_ALARMS[match[2]]}) on {rail}")
     return found
 
@@ -177,7 +177,7 @@ class Board:
     @cached_property
     def model(self) -> str | None:
         """The device tree's name, such as "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"."""
-        texts = (power_modes.read_text(self.root / path) for path in _MODELS)
+        texts = (sysfs.read_text(self.root / path) for path in _MODELS)
         return next((text for text in texts if text), None)
 
     @cached_property
@@ -186,11 +186,11 @@ class Board:
         return self._l4t_of_release() or self._l4t_of_package()
 
     def _l4t_of_release(self) -> str | None:
-        return l4t_of(power_modes.read_text(self.root / "etc/nv_tegra_release") or "")
+        return l4t_of(sysfs.read_text(self.root / "etc/nv_tegra_release") or "")
 
     def _l4t_of_package(self) -> str | None:
         """Read the version of the installed package ``nvidia-l4t-core``."""
-        text = power_modes.read_text(self.root / "var/lib/dpkg/status") or ""
+        text = sysfs.read_text(self.root / "var/lib/dpkg/status") or ""
         for paragraph in text.split("\n\n"):
             if re.search(r"^Package: nvidia-l4t-core$", paragraph, re.MULTILINE):
                 found = re.search(r"^Version: ([\d.]+)", paragraph, re.MULTILINE | re.ASCII)
@@ -213,7 +213,7 @@ class Board:
     def memory(self) -> Memory:
         """RAM and swap at this moment."""
         sizes = {}
-        for line in (power_modes.read_text(self.root / "proc/meminfo") or "").splitlines():
+        for line in (sysfs.read_text(self.root / "proc/meminfo") or "").splitlines():
             found = re.match(r"(\w+):\s*(\d{1,15}) kB", line, re.ASCII)
             if found:
                 sizes[found[1]] = int(found[2]) / 1024
@@ -240,7 +240,7 @@ class Board:
             gpu_mhz=self._gpu_clock("cur"),
             gpu_max_mhz=self._gpu_clock("max"),
             gpu_min_mhz=self._gpu_clock("min"),
-            emc_mhz=next((clock for path in self._emc_paths() if (clock := power_modes.read_mhz(path))), None),
+            emc_mhz=next((clock for path in self._emc_paths() if (clock := sysfs.read_mhz(path))), None),
             power_mw=read_power_mw(self.root),
             mode=mode.name if mode else None,
             mode_id=mode_id,
@@ -257,29 +257,29 @@ class Board:
     def _gpu(self) -> Path | None:
         """The folder of the GPU's clocks."""
         folder = self.root / "sys/class/devfreq"
-        found = (path for name in _GPU_NAMES for path in power_modes.entries(folder, name))
+        found = (path for name in _GPU_NAMES for path in sysfs.entries(folder, name))
         return next(found, None)
 
     def _gpu_clock(self, which: str) -> float | None:
-        return power_modes.read_mhz(self._gpu / f"{which}_freq") if self._gpu else None
+        return sysfs.read_mhz(self._gpu / f"{which}_freq") if self._gpu else None
 
     def _gpu_load_percent(self) -> float | None:
         paths = [self.root / path for path in _GPU_LOADS]
         if self._gpu:
             paths.insert(0, self._gpu / "device/load")
-        per_mille = next((load for path in paths if (load := power_modes.read_int(path)) is not None), None)
+        per_mille = next((load for path in paths if (load := sysfs.read_int(path)) is not None), None)
         return None if per_mille is None else per_mille / 10
 
     def _emc_paths(self) -> list[Path]:
         folder = self.root / "sys/class/devfreq"
-        devices = [*power_modes.entries(folder, "*emc*"), *power_modes.entries(folder, "bwmgr")]
+        devices = [*sysfs.entries(folder, "*emc*"), *sysfs.entries(folder, "bwmgr")]
         return [*(self.root / path for path in _EMC_CLOCKS), *(device / "cur_freq" for device in devices)]
 
     def _unread(self, state: Snapshot) -> Iterator[tuple[str, str]]:
         if state.gpu_mhz is None:
             yield "gpu_mhz", f"there is no GPU below {self.root / 'sys/class/devfreq'}"
         if state.emc_mhz is None:
-            forbidden = any(power_modes.is_forbidden(path) for path in self._emc_paths())
+            forbidden = any(sysfs.is_forbidden(path) for path in self._emc_paths())
             yield "emc_mhz", "only root may read it: sudo" if forbidden else "no file holds the memory clock"
         if not state.power_mw:
             yield "power_mw", "there is no INA3221 monitor"

@@ -10,11 +10,12 @@ import numpy as np
 
 from fine_edge import __version__
 from fine_edge.bench import picture
-from fine_edge.bench.imported import ImportedRecord, Measurements
+from fine_edge.bench.imported import ImportedRecord
 from fine_edge.bench.imported_table import ORIGIN, draw_imported, imported_table, imported_title
 from fine_edge.bench.paper import attention_title, conditions
 from fine_edge.bench.picture import draw_stages
 from fine_edge.bench.record import Record
+from fine_edge.bench.sources import Measurements
 from fine_edge.bench.table import ENGINES, MODELS, PAPER, PAPER_ACCURACY, STAGE_P90, STAGE_TIMES, to_table
 from fine_edge.figure import new_figure
 from fine_edge.html import CSS, WIDTH_IN, to_svg

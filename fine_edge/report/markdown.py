@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fine_edge.bench.imported import ImportedRecord, Measurements
+from fine_edge.bench.imported import ImportedRecord
 from fine_edge.bench.imported_table import imported_table
 from fine_edge.bench.record import Record
+from fine_edge.bench.sources import Measurements
 from fine_edge.bench.table import to_table
 from fine_edge.table import Column, Table
 

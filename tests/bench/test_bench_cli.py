@@ -169,7 +169,7 @@ def test_only_one_group_is_loaded_at_a_time(tmp_path, monkeypatch, tiny_exports)
             loaded.remove(self._path.name)
             super().close()
 
-    monkeypatch.setattr("fine_edge.bench.row.OrtRunner", Spied)
+    monkeypatch.setattr("fine_edge.bench.setup.OrtRunner", Spied)
     arguments = ["--suite", "table1", "--rounds", "2", "--input-size", "64", "--out", str(tmp_path), "--json", "-"]
     assert cli.main(arguments) == 0
     assert [names for names in most if len(names) == 2] == [

@@ -9,9 +9,10 @@ from PIL import Image
 from terminal import WIDTHS, assert_fits, shown
 
 from fine_edge.bench.compare import compare_any
-from fine_edge.bench.imported import ImportedRecord, import_logs, parse_imported, read_logs, read_measurements
+from fine_edge.bench.imported import ImportedRecord, import_logs, parse_imported
 from fine_edge.bench.imported_table import imported_table
 from fine_edge.bench.record import write_record
+from fine_edge.bench.sources import read_logs, read_measurements
 from fine_edge.cli import bench as cli
 from fine_edge.errors import ConfigError, RecordError
 from fine_edge.files import sha256_of

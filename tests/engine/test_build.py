@@ -16,7 +16,7 @@ from small_graphs import attention, branched, heavy, mismatched, plugin_node, sa
 from tiny_detector import write_detector
 
 from fine_edge.contract import contract_path
-from fine_edge.engine import build as building
+from fine_edge.engine import preflight
 from fine_edge.engine.adopt import adopt
 from fine_edge.engine.build import ensure_engine, obtain_engine
 from fine_edge.engine.manifest import check_onnx, layers_path, manifest_path, read_manifest
@@ -259,7 +259,7 @@ def test_a_machine_without_tensorrt_has_a_platform_all_the_same():
 
 
 def test_too_little_memory_stops_the_build_before_it_starts(tmp_path, jetson):
-    jetson.setattr(building, "BUILDER_MIB", 10**9)
+    jetson.setattr(preflight, "BUILDER_MIB", 10**9)
     with pytest.raises(BackendError, match="--skip-preflight"):
         obtain_engine(attention(tmp_path / "m.fp16.onnx", 16), BuildOptions(), tmp_path / "out")
     assert obtain_engine(

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from fine_edge import machine
-from fine_edge.engine import build
+from fine_edge.engine import preflight
 from fine_edge.engine.options import BuildOptions
 from fine_edge.engine.platform import Platform
 from fine_edge.engine.source import Source
@@ -40,12 +40,12 @@ def source(tmp_path):
 
 
 def check(source, tmp_path, board=None, platform=ORIN, **options):
-    return build.check(source, BuildOptions(**options), platform, tmp_path / "out", board or BoardOf())
+    return preflight.check(source, BuildOptions(**options), platform, tmp_path / "out", board or BoardOf())
 
 
 def test_a_free_and_steady_board_builds_with_half_of_what_is_left(source, tmp_path):
     ready = check(source, tmp_path, BoardOf(ram_available_mib=3000.0))
-    assert ready.workspace_mib == (3000 - build.BUILDER_MIB - build.COPIES_OF_WEIGHTS) // 2
+    assert ready.workspace_mib == (3000 - preflight.BUILDER_MIB - preflight.COPIES_OF_WEIGHTS) // 2
     assert ready.warnings == ()
 
 
@@ -141,4 +141,4 @@ def test_a_full_disk_is_found_before_the_build(source, tmp_path, monkeypatch):
 
 def test_a_compile_check_asks_nothing_of_the_board(source, tmp_path):
     ready = check(source, tmp_path, BoardOf(ram_available_mib=1.0), Platform(rtx="1.7.1"), target="rtx-sm86")
-    assert ready == build.Preflight(None, None, ())
+    assert ready == preflight.Preflight(None, None, ())

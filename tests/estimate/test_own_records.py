@@ -10,16 +10,16 @@ import works
 from graph_builders import unary
 from onnx import TensorProto as T
 
-from fine_edge.bench.imported import read_logs
 from fine_edge.bench.measure import HarnessCost
 from fine_edge.bench.record import Record
 from fine_edge.bench.row import Row
+from fine_edge.bench.sources import read_logs
 from fine_edge.cli import estimate as command
 from fine_edge.errors import ArtifactError, ConfigError, FineEdgeError
-from fine_edge.estimate import least_squares
+from fine_edge.estimate import records
 from fine_edge.estimate.calibration import find_calibration
 from fine_edge.estimate.device import find_device
-from fine_edge.estimate.least_squares import TimingSource
+from fine_edge.estimate.records import TimingSource
 from fine_edge.estimate.roofline import kernel_times
 from fine_edge.files import sha256_of
 
@@ -76,14 +76,14 @@ def board(tmp_path, monkeypatch):
         cuda_graph=True,
         rows=tuple(rows),
     )
-    monkeypatch.setattr(least_squares, "read_measurements", lambda _: record)
-    monkeypatch.setattr(least_squares, "engine_work", lambda path, *_: engines[path])
+    monkeypatch.setattr(records, "read_measurements", lambda _: record)
+    monkeypatch.setattr(records, "engine_work", lambda path, *_: engines[path])
     return tmp_path, record
 
 
 def test_the_constants_of_a_board_are_found(board):
     folder, _ = board
-    found = least_squares.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder, KNOWN)
+    found = records.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder, KNOWN)
     assert found.constants.tensor_share == pytest.approx(0.75, rel=0.02)
     assert found.constants.gate_slots == KNOWN.constants.gate_slots
     assert found.constants.copy_gb_s == pytest.approx(15, rel=0.01)
@@ -98,14 +98,14 @@ def test_a_file_that_was_not_brought_is_named(board):
     folder, _ = board
     (folder / "yolov8s.onnx").unlink()
     with pytest.raises(ArtifactError, match="the ONNX file of yolov8s is not here"):
-        least_squares.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder, KNOWN)
+        records.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder, KNOWN)
 
 
 def test_three_models_are_too_few(board, monkeypatch):
     folder, record = board
-    monkeypatch.setattr(least_squares, "read_measurements", lambda _: replace(record, rows=record.rows[:3]))
+    monkeypatch.setattr(records, "read_measurements", lambda _: replace(record, rows=record.rows[:3]))
     with pytest.raises(ConfigError, match="cannot tell how fast a board is"):
-        least_squares.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder, KNOWN)
+        records.calibrate_on_records([TimingSource(folder / "mine.json")], DEVICE, MODE, folder, KNOWN)
 
 
 def write_graph(path, half=True, dims=(1, 3, 640, 640)):
@@ -126,7 +126,7 @@ def logged(tmp_path, monkeypatch):
         copied_ms = engine.io_bytes / 15e6
         lines = [*logs.device(), *logs.summary(ms + copied_ms, ms, 1000 / ms, copied_ms)]
         logs.write(tmp_path / f"{name}.log", logs.run(lines, f"--loadEngine={name}.engine --fp16 --useCudaGraph"))
-    monkeypatch.setattr(least_squares, "engine_work", lambda path, *_: engines[path.stem])
+    monkeypatch.setattr(records, "engine_work", lambda path, *_: engines[path.stem])
     return tmp_path, list(engines)
 
 

@@ -9,8 +9,8 @@ from tiny_detector import write_detector
 
 from fine_edge.cli.evaluate import main
 from fine_edge.errors import DataError
-from fine_edge.evaluate.comparison_page import drift_to_html, most_changed
 from fine_edge.evaluate.drift import drift
+from fine_edge.evaluate.drift_page import most_changed, to_html
 
 BOX = [10.0, 10.0, 40.0, 40.0]
 
@@ -65,7 +65,7 @@ def test_an_artifact_does_not_drift_from_itself(both):
     found = drift(compare(both[0], both[0], resamples=2))
     assert (found.matched, found.flipped, found.ap_drop) == (4, 0, 0)
     assert found.quantiles("distances_px") == (0, 0, 0)
-    assert "No picture changed by a pixel." in drift_to_html(found, None)
+    assert "No picture changed by a pixel." in to_html(found, None)
 
 
 @pytest.mark.parametrize(("limit", "code"), [("0.1", 1), ("100", 0), (None, 0)])

@@ -9,8 +9,8 @@ from PIL import Image
 
 from fine_edge.cli.evaluate import main
 from fine_edge.errors import ConfigError, DataError
-from fine_edge.evaluate.comparison_page import drift_to_html
 from fine_edge.evaluate.drift import drift
+from fine_edge.evaluate.drift_page import to_html
 from fine_edge.evaluate.image_pairs import LABELLED, MISSED, WRONG, alone, differing, drawings
 from fine_edge.evaluate.journal import Entry, Journal, Outlines
 from fine_edge.evaluate.masks import runs
@@ -256,7 +256,7 @@ def test_masks_that_drift_fail_the_gate_though_boxes_do_not(scene, capsys):
     assert got["mask"] == pytest.approx({"median": 0.5, "p99": 0.5, "max": 0.5})
     assert main(["drift", *map(str, sides[:1] * 2), "--max-ap-drop", "0", "--resamples", "2"]) == 0
     assert "mask (1 - IoU)" in capsys.readouterr().out
-    changed, same = (drift_to_html(drift(compare(sides[0], other, resamples=2)), None) for other in sides[::-1])
+    changed, same = (to_html(drift(compare(sides[0], other, resamples=2)), None) for other in sides[::-1])
     assert changed.count("boxes moved up to 0.0 px, masks changed up to 0.50 (1 - IoU)") == 2 * PICTURES
     assert "No picture changed by a pixel, no mask by 0.1 (1 - IoU)." in same
     bare = drifting(scene, capsys, "c", without_masks(whole))

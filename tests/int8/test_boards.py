@@ -9,7 +9,7 @@ from fine_edge.errors import ConfigError
 from fine_edge.estimate.published import published_rows
 from fine_edge.int8 import boards
 from fine_edge.int8.boards import estimate_pairs, measured_pairs, pairs_table
-from fine_edge.int8.pairs import GraphCost
+from fine_edge.int8.compiled import GraphCost
 
 
 def test_pairs_are_alike_in_everything_but_the_precision():

@@ -9,7 +9,8 @@ from fine_edge.estimate.device import DEFAULT, find_device
 from fine_edge.estimate.latency import Conditions
 from fine_edge.graph.convert import to_fp16
 from fine_edge.graph.view import GraphView
-from fine_edge.int8.pairs import compiled, is_int8, raised, with_epilogues, with_pairs
+from fine_edge.int8.compiled import compiled, is_int8, with_epilogues
+from fine_edge.int8.pairs import raised, with_pairs
 from fine_edge.int8.placement import convolutions
 
 PAIR = "first/dequantized/DequantizeLinear"

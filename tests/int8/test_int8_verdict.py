@@ -8,7 +8,7 @@ from onnx import TensorProto as T
 from fine_edge import console
 from fine_edge.fp16.budget import Deviation
 from fine_edge.graph.view import GraphView
-from fine_edge.int8.pairs import GraphCost
+from fine_edge.int8.compiled import GraphCost
 from fine_edge.int8.placement import depthwise
 from fine_edge.int8.trials import Budget, Trial, verdict_on
 

@@ -23,7 +23,7 @@ from fine_edge.errors import ArtifactError, ConfigError, FineEdgeError, ImageErr
 from fine_edge.export.artifacts import ensure_exported
 from fine_edge.export.request import ExportRequest
 from fine_edge.int8 import trials
-from fine_edge.int8.pairs import GraphCost
+from fine_edge.int8.compiled import GraphCost
 from fine_edge.matrix import stages
 from fine_edge.matrix.row import UNREACHED, MatrixJob, MatrixRow
 from fine_edge.runners.opened import open_onnx

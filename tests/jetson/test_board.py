@@ -105,7 +105,7 @@ def test_why_a_figure_is_missing(root):
 
 def test_a_memory_clock_that_only_root_may_read(root, monkeypatch):
     (root / EMC).unlink()
-    monkeypatch.setattr("fine_edge.jetson.power_modes.is_forbidden", lambda path: path == root / EMC)
+    monkeypatch.setattr("fine_edge.jetson.sysfs.is_forbidden", lambda path: path == root / EMC)
     assert Board(root).snapshot().unread == {"emc_mhz": "only root may read it: sudo"}
 
 

@@ -12,7 +12,7 @@ from fine_edge.images import sample_photographs
 from fine_edge.preprocess import Preprocessing, preprocess
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.load import load
-from fine_edge.zoo.rtdetr.encoder import rtdetr_fusions
+from fine_edge.zoo.rtdetr.fusion import rtdetr_fusions
 
 
 @pytest.fixture(scope="module")

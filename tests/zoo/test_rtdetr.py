@@ -11,8 +11,8 @@ from fine_edge.zoo.catalog import CATALOG, find
 from fine_edge.zoo.family import GraphForm
 from fine_edge.zoo.inject import inject_fine
 from fine_edge.zoo.rtdetr import family
-from fine_edge.zoo.rtdetr.encoder import rtdetr_fusions
 from fine_edge.zoo.rtdetr.family import RTDetr
+from fine_edge.zoo.rtdetr.fusion import rtdetr_fusions
 
 
 @torch.no_grad()

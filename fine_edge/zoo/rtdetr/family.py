@@ -40,7 +40,7 @@ from fine_edge.zoo.random_weights import (
     settle,
 )
 from fine_edge.zoo.rtdetr import checkpoint
-from fine_edge.zoo.rtdetr.encoder import inject, rtdetr_fusions
+from fine_edge.zoo.rtdetr.fusion import inject, rtdetr_fusions
 from fine_edge.zoo.rtdetr.lowered import RTDetrGraph, TopPairs
 from fine_edge.zoo.rtdetr.settings import settings_behind, stated_settings
 

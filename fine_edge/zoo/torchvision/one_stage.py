@@ -18,8 +18,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError
+from fine_edge.lowering.box_coder import BoxDecoder
 from fine_edge.lowering.nms import Nms
-from fine_edge.lowering.roi_align import BoxDecoder
 from fine_edge.lowering.topk import largest, take_rows
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.count import Cost, documented_macs, image, params, ptflops

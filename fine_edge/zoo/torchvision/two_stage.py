@@ -22,8 +22,9 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from fine_edge.contract import TensorSpec
 from fine_edge.errors import ConfigError
+from fine_edge.lowering.box_coder import BoxDecoder, without_small
 from fine_edge.lowering.nms import Nms
-from fine_edge.lowering.roi_align import BinRows, BoxDecoder, Pooling, pool, tokens_of, without_small
+from fine_edge.lowering.roi_align import BinRows, Pooling, pool, tokens_of
 from fine_edge.lowering.topk import largest, take_rows
 from fine_edge.zoo.catalog import find
 from fine_edge.zoo.count import Cost, image, macs, params, ptflops
